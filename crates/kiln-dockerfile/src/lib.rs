@@ -1,0 +1,2 @@
+//! The Dockerfile language: parse, expand, check, lower to a build graph.
+#![forbid(unsafe_code)]

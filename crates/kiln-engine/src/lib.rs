@@ -1,0 +1,2 @@
+//! One build from request to result.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! Runs one process in a container.
+#![forbid(unsafe_code)]

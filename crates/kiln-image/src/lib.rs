@@ -1,0 +1,2 @@
+//! Images as views: registries, layouts, archives, and copies between them.
+#![forbid(unsafe_code)]

@@ -1,0 +1,90 @@
+//! Failures: why a build or command ended, said so that the way out is clear.
+
+use crate::{Diagnostic, Excerpt};
+
+/// Whose turn it is to act; the command line makes it the exit code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum FailureKind {
+    /// The build cannot succeed as written. Exit code 1.
+    Build,
+    /// The command line was not understood. Exit code 2.
+    Usage,
+    /// The machine, network or disk is in the way. Exit code 3.
+    Environment,
+    /// Stopped by the user. Exit code 130.
+    Interrupted,
+    /// A defect of kiln. Exit code 70.
+    Bug,
+}
+
+/// Why it ended.
+#[derive(Debug, Clone)]
+pub struct Failure {
+    /// Whose turn it is.
+    pub kind: FailureKind,
+    /// What could not be done: lower case, no full stop, values in backticks.
+    pub message: String,
+    /// Why, outermost first.
+    pub causes: Vec<String>,
+    /// Where in a source text.
+    pub excerpt: Option<Excerpt>,
+    /// Findings that make up the failure, such as all syntax errors of a Dockerfile, with their places.
+    pub diagnostics: Vec<(Diagnostic, Excerpt)>,
+    /// The step's last output, when a step failed.
+    pub output: Vec<String>,
+    /// Ways out, each one imperative sentence.
+    pub hints: Vec<String>,
+}
+
+impl Failure {
+    /// A failure with nothing but a message.
+    pub fn new(kind: FailureKind, message: impl Into<String>) -> Self {
+        Self {
+            kind,
+            message: message.into(),
+            causes: Vec::new(),
+            excerpt: None,
+            diagnostics: Vec::new(),
+            output: Vec::new(),
+            hints: Vec::new(),
+        }
+    }
+
+    /// A failure that says all of an error and its sources.
+    pub fn from_error(kind: FailureKind, error: &dyn std::error::Error) -> Self {
+        let causes = std::iter::successors(error.source(), |cause| cause.source()).map(ToString::to_string).collect();
+        Self { causes, ..Self::new(kind, error.to_string()) }
+    }
+
+    /// Adds a way out.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hints.push(hint.into());
+        self
+    }
+
+    /// Says where.
+    #[must_use]
+    pub fn at(mut self, excerpt: Excerpt) -> Self {
+        self.excerpt = Some(excerpt);
+        self
+    }
+
+    /// The exit code a command ends with.
+    pub fn exit_code(&self) -> u8 {
+        match self.kind {
+            FailureKind::Build => 1,
+            FailureKind::Usage => 2,
+            FailureKind::Environment => 3,
+            FailureKind::Bug => 70,
+            FailureKind::Interrupted => 130,
+        }
+    }
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.message)?;
+        self.causes.iter().try_for_each(|cause| write!(f, ": {cause}"))
+    }
+}

@@ -1,0 +1,14 @@
+//! Everything said to a person: source spans, diagnostics, events, failures, and their renderers.
+//!
+//! Renderers write to a given `Write`. This crate must never know terminals, the environment or gRPC.
+#![forbid(unsafe_code)]
+
+mod diagnostic;
+mod event;
+mod failure;
+mod source;
+
+pub use diagnostic::{Diagnostic, Level};
+pub use event::{Event, LogStream, Reporter, Silent, VertexState};
+pub use failure::{Failure, FailureKind};
+pub use source::{Excerpt, SourceFile, Span};

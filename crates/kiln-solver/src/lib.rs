@@ -1,0 +1,2 @@
+//! Decides what must run, runs it once, and says why.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! What kiln keeps: content, snapshots, images, cache records, leases.
+#![forbid(unsafe_code)]

@@ -1,0 +1,1 @@
+//! Safe wrappers for Linux: mounts, namespaces, path-safe roots, capabilities, seccomp, pidfds.

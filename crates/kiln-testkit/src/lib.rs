@@ -1,0 +1,2 @@
+//! For tests only: registries, servers, project builders, the tidy test.
+#![forbid(unsafe_code)]
