@@ -1,0 +1,88 @@
+//! What the engine answers, in plain data.
+
+use std::collections::BTreeMap;
+
+use kiln_oci::{Descriptor, Digest, ImageConfig, Platform};
+
+/// What a build made.
+#[derive(Debug, Clone, Default)]
+pub struct BuildResult {
+    /// The image's id: the digest of its config. None when no image was asked for.
+    pub image_id: Option<Digest>,
+    /// The manifest, when one was written.
+    pub descriptor: Option<Descriptor>,
+    /// The names it got, in full.
+    pub names: Vec<String>,
+    /// The build's own id.
+    pub reference: String,
+}
+
+/// What a pull brought.
+#[derive(Debug, Clone)]
+pub struct PullResult {
+    /// The digest the registry's tag stands for.
+    pub digest: Digest,
+    /// The image's id.
+    pub id: Digest,
+    /// Whether it was here already.
+    pub up_to_date: bool,
+}
+
+/// An image, in a line.
+#[derive(Debug, Clone)]
+pub struct ImageSummary {
+    /// The digest of its config.
+    pub id: Digest,
+    /// Its names, `busybox:latest`.
+    pub names: Vec<String>,
+    /// Its names by digest, `busybox@sha256:…`.
+    pub digests: Vec<String>,
+    /// RFC 3339 time of creation.
+    pub created: Option<String>,
+    /// Bytes of its layers, uncompressed.
+    pub size: u64,
+    /// Its platform.
+    pub platform: Platform,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// An image, whole.
+#[derive(Debug, Clone)]
+pub struct ImageDetails {
+    /// The line.
+    pub summary: ImageSummary,
+    /// Its config.
+    pub config: ImageConfig,
+    /// Its manifest as a registry has it, when known.
+    pub manifest: Option<Descriptor>,
+    /// Bytes of each layer, base first.
+    pub layer_sizes: Vec<u64>,
+}
+
+/// What removing a name did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Removed {
+    /// This name is gone.
+    Untagged(String),
+    /// This image is gone.
+    Deleted(Digest),
+}
+
+/// An image that was loaded.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// Its name, if the archive gave it one.
+    pub name: Option<String>,
+    /// Its id.
+    pub id: Digest,
+}
+
+/// What pruning removed.
+#[derive(Debug, Clone, Default)]
+pub struct PruneAnswer {
+    /// What, each in a line.
+    pub removed: Vec<String>,
+    /// Bytes given back.
+    pub bytes: u64,
+}

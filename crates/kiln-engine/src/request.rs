@@ -1,0 +1,248 @@
+//! What is asked of the engine, in plain data: one type per verb.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use kiln_oci::{Platform, Reference};
+
+/// How an engine is set up. Everything the environment says arrives here.
+#[derive(Debug, Clone, Default)]
+pub struct EngineConfig {
+    /// The state directory.
+    pub state: PathBuf,
+    /// `config.json` with registry credentials.
+    pub docker_config: Option<PathBuf>,
+    /// How many steps may run at once; by default one per core, at least 4, because steps wait as much as they work.
+    pub jobs: Option<usize>,
+    /// Proxy variables (`HTTP_PROXY`, …) given to RUN steps; in no cache key.
+    pub proxies: BTreeMap<String, String>,
+}
+
+/// One build.
+#[derive(Debug, Clone, Default)]
+pub struct BuildRequest {
+    /// Where files come from.
+    pub context: Context,
+    /// Where the Dockerfile's text comes from.
+    pub dockerfile: DockerfileSource,
+    /// The names of the result.
+    pub tags: Vec<Reference>,
+    /// Build arguments.
+    pub build_args: BTreeMap<String, String>,
+    /// The stage to build; by default the last.
+    pub target: Option<String>,
+    /// The platforms; by default the machine's.
+    pub platforms: Vec<Platform>,
+    /// Whether cached results are not used.
+    pub no_cache: bool,
+    /// Stages whose cached results are not used.
+    pub no_cache_filter: Vec<String>,
+    /// Whether base images are looked up at their registry although they are here.
+    pub pull: bool,
+    /// Labels added to the image.
+    pub labels: BTreeMap<String, String>,
+    /// What to do with the result; by default it goes to the local store.
+    pub outputs: Vec<Output>,
+    /// Named contexts.
+    pub contexts: BTreeMap<String, NamedContext>,
+    /// The network of RUN steps.
+    pub network: NetworkMode,
+    /// Lines for `/etc/hosts`: name and address.
+    pub extra_hosts: Vec<(String, String)>,
+    /// Size of `/dev/shm` in bytes.
+    pub shm_size: Option<u64>,
+    /// Resource limits.
+    pub ulimits: Vec<Ulimit>,
+    /// Seconds since 1970 that stand for every time in the image.
+    pub source_date_epoch: Option<i64>,
+    /// The host name steps see.
+    pub hostname: Option<String>,
+}
+
+/// Where the files of a build come from.
+#[derive(Debug, Clone, Default)]
+pub enum Context {
+    /// No files.
+    #[default]
+    Empty,
+    /// A directory, read in place.
+    Dir(PathBuf),
+    /// A tar, compressed or not, on the session's standard input.
+    Stdin,
+}
+
+/// Where the Dockerfile's text comes from.
+#[derive(Debug, Clone)]
+pub enum DockerfileSource {
+    /// A file of the machine, named by the user.
+    Path(PathBuf),
+    /// A file of the context, by its path in it.
+    InContext(String),
+    /// The text itself, from standard input.
+    Text(String),
+}
+
+impl Default for DockerfileSource {
+    fn default() -> Self {
+        Self::InContext("Dockerfile".into())
+    }
+}
+
+/// A context by name, for `FROM name` and `COPY --from=name`.
+#[derive(Debug, Clone)]
+pub enum NamedContext {
+    /// A directory.
+    Dir(PathBuf),
+    /// An image, as written after `docker-image://`.
+    Image(String),
+    /// An image of an OCI layout directory.
+    OciLayout {
+        /// The directory.
+        path: PathBuf,
+        /// A tag or digest in it; may be left out when it holds one image.
+        reference: Option<String>,
+    },
+}
+
+/// The network a step sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum NetworkMode {
+    /// What kiln gives when nothing is said.
+    #[default]
+    Default,
+    /// Only its own loopback.
+    None,
+    /// The machine's.
+    Host,
+}
+
+/// A resource limit of steps, as `--ulimit nofile=1024:2048`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ulimit {
+    /// `nofile`, `nproc`, …
+    pub name: String,
+    /// The soft limit; -1 for none.
+    pub soft: i64,
+    /// The hard limit; -1 for none.
+    pub hard: i64,
+}
+
+/// What to do with a result.
+#[derive(Debug, Clone)]
+pub enum Output {
+    /// Into the local store under these names (and the request's tags); also to their registries when `push`.
+    Image {
+        /// Further names.
+        names: Vec<Reference>,
+        /// Whether it is pushed.
+        push: bool,
+        /// Whether it goes into the local store.
+        store: bool,
+        /// How layers are written when pushed.
+        layers: LayerOptions,
+    },
+    /// An OCI archive or, when `tar` is false, an OCI layout directory.
+    Oci {
+        /// Where to.
+        dest: Dest,
+        /// An archive, or a directory.
+        tar: bool,
+        /// How layers are written.
+        layers: LayerOptions,
+    },
+    /// A Docker archive, as `docker load` reads it.
+    Docker {
+        /// Where to.
+        dest: Dest,
+        /// How layers are written.
+        layers: LayerOptions,
+    },
+    /// The files as one tar.
+    Tar {
+        /// Where to.
+        dest: Dest,
+    },
+    /// The files in a directory.
+    Local {
+        /// The directory.
+        dest: PathBuf,
+    },
+    /// Nothing; only the cache is filled.
+    CacheOnly,
+}
+
+/// Where a file goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Dest {
+    /// To a file of the machine.
+    Path(PathBuf),
+    /// To standard output.
+    Stdout,
+}
+
+/// How layers are written for others.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LayerOptions {
+    /// The compression of new layers; by default gzip.
+    pub compression: Option<CompressionKind>,
+    /// Its level.
+    pub level: Option<u32>,
+    /// Whether layers that came with the base are compressed anew, too.
+    pub force: bool,
+    /// Whether OCI media types are used; if not, Docker's. The Docker exporter's default is Docker's.
+    pub oci_media_types: Option<bool>,
+}
+
+/// Layer compressions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CompressionKind {
+    /// Plain tar.
+    Uncompressed,
+    /// gzip.
+    Gzip,
+    /// zstd.
+    Zstd,
+}
+
+/// A container to run.
+#[derive(Debug, Clone, Default)]
+pub struct RunRequest {
+    /// A name or id.
+    pub image: String,
+    /// Replaces the image's `Cmd` when not empty.
+    pub command: Vec<String>,
+    /// Replaces the image's `Entrypoint`.
+    pub entrypoint: Option<Vec<String>>,
+    /// Added to the image's environment, `K=V`.
+    pub env: Vec<String>,
+    /// Replaces the image's working directory.
+    pub workdir: Option<String>,
+    /// Replaces the image's user.
+    pub user: Option<String>,
+    /// Directories or files of the machine.
+    pub volumes: Vec<Volume>,
+    /// The network.
+    pub network: NetworkMode,
+    /// The host name.
+    pub hostname: Option<String>,
+    /// The platform, when the name stands for several images.
+    pub platform: Option<Platform>,
+}
+
+/// A path of the machine in a container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Volume {
+    /// On the machine.
+    pub source: PathBuf,
+    /// In the container.
+    pub target: String,
+    /// Whether the container may not write to it.
+    pub readonly: bool,
+}
+
+/// What may be pruned.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PruneRequest {
+    /// Also cached results, cache mounts and images without a container… everything no name holds.
+    pub all: bool,
+}
