@@ -1,0 +1,26 @@
+# Where things are, for the other scripts. Sourced, never run.
+# shellcheck shell=bash disable=SC2034
+
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+: "${KILN_CACHE:=$ROOT/.cache}"
+: "${KILN_BASES:=$KILN_CACHE/bases}"
+REGISTRY_DIR=$KILN_CACHE/registry
+
+say() { printf '== %s\n' "$*" >&2; }
+die() { printf 'error: %s\n' "$*" >&2; exit 3; }
+
+# Installs the Debian packages named, when one of them is missing.
+packages() {
+  local missing=() name
+  for name in "$@"; do
+    [[ $(dpkg-query -W -f '${db:Status-Status}' "$name" 2>/dev/null) == installed ]] || missing+=("$name")
+  done
+  ((${#missing[@]})) || return 0
+  ((EUID == 0)) || die "these Debian packages are missing: ${missing[*]}"
+  say "installing ${missing[*]}"
+  # Runlevel 1 keeps packaged services (the registry's) from starting on their own.
+  export DEBIAN_FRONTEND=noninteractive RUNLEVEL=1
+  apt-get install -qq --no-install-recommends "${missing[@]}" >/dev/null 2>&1 && return 0
+  apt-get update -qq
+  apt-get install -qq --no-install-recommends "${missing[@]}" >/dev/null
+}
