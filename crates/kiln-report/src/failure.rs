@@ -88,3 +88,6 @@ impl std::fmt::Display for Failure {
         self.causes.iter().try_for_each(|cause| write!(f, ": {cause}"))
     }
 }
+
+/// The causes are part of the text, so there is no source to follow.
+impl std::error::Error for Failure {}
