@@ -6,6 +6,7 @@
 mod diagnostic;
 mod event;
 mod failure;
+pub mod render;
 mod source;
 
 pub use diagnostic::{Diagnostic, Level};

@@ -1,0 +1,227 @@
+//! Findings and failures as text, in the manner of rustc: what, where with the source, why, and the way out.
+
+use std::fmt::Write as _;
+use std::io::{self, Write};
+use std::ops::Range;
+
+use annotate_snippets::{AnnotationKind, Group, Renderer, Snippet};
+use anstyle::{AnsiColor, Style};
+
+use super::Color;
+use super::sanitize::{Escapes, one_line, sanitize};
+use crate::{Diagnostic, Excerpt, Failure, Level};
+
+const ERROR: Style = AnsiColor::BrightRed.on_default().bold();
+const WARNING: Style = AnsiColor::Yellow.on_default().bold();
+const HINT: Style = AnsiColor::BrightCyan.on_default().bold();
+const QUIET: Style = Style::new().dimmed();
+const BOLD: Style = Style::new().bold();
+
+/// A finding at its place: title, source, hints. Ends with a line break.
+pub fn diagnostic(diagnostic: &Diagnostic, excerpt: &Excerpt, color: Color) -> String {
+    let title = match diagnostic.rule {
+        Some(rule) => format!("{}[{rule}]: ", level_name(diagnostic.level)),
+        None => format!("{}: ", level_name(diagnostic.level)),
+    };
+    let mut text = String::new();
+    push_title(&mut text, &title, level_style(diagnostic.level), &diagnostic.message, color);
+    text.push_str(&source(excerpt, diagnostic.level, color));
+    push_hints(&mut text, &diagnostic.hints, color);
+    text
+}
+
+/// A failure, whole: what could not be done, why, where, the last output, the ways out. Ends with a line break.
+pub fn failure(failure: &Failure, color: Color) -> String {
+    let mut text = String::new();
+    for (finding, excerpt) in &failure.diagnostics {
+        text.push_str(&diagnostic(finding, excerpt, color));
+        text.push('\n');
+    }
+    push_title(&mut text, "error: ", ERROR, &failure.message, color);
+    if let Some(excerpt) = &failure.excerpt {
+        text.push_str(&source(excerpt, Level::Error, color));
+    }
+    for cause in &failure.causes {
+        push_line(&mut text, "  caused by: ", QUIET, &one_line(cause), color);
+    }
+    if !failure.output.is_empty() {
+        push_line(&mut text, "  last output:", QUIET, "", color);
+    }
+    for line in &failure.output {
+        let line = sanitize(line.trim_end_matches(['\r', '\n']).as_bytes(), Escapes::Strip);
+        push_line(&mut text, "  | ", QUIET, &line, color);
+    }
+    push_hints(&mut text, &failure.hints, color);
+    text
+}
+
+/// The warnings of a build, counted, then each at its place. Empty when there are none.
+pub fn warnings(found: &[(Diagnostic, Excerpt)], color: Color) -> String {
+    let mut text = String::new();
+    let counted = match found.len() {
+        0 => return text,
+        1 => "1 warning found".to_owned(),
+        many => format!("{many} warnings found"),
+    };
+    push_line(&mut text, &counted, BOLD, ":", color);
+    for (finding, excerpt) in found {
+        text.push('\n');
+        text.push_str(&diagnostic(finding, excerpt, color));
+    }
+    text
+}
+
+pub(super) fn write_warnings(found: &[(Diagnostic, Excerpt)], color: Color, out: &mut dyn Write) -> io::Result<()> {
+    if found.is_empty() {
+        return Ok(());
+    }
+    write!(out, "\n{}", warnings(found, color))
+}
+
+/// The lines of the place, marked.
+fn source(excerpt: &Excerpt, level: Level, color: Color) -> String {
+    let file = &excerpt.file;
+    let (text, range) = visible(file.text(), excerpt.span.range());
+    let annotation = match level {
+        Level::Error => AnnotationKind::Primary,
+        Level::Warning => AnnotationKind::Primary,
+    };
+    let level = match level {
+        Level::Error => annotate_snippets::Level::ERROR,
+        Level::Warning => annotate_snippets::Level::WARNING,
+    };
+    let name = one_line(file.name());
+    let snippet = Snippet::source(text.as_str()).path(name.as_str()).annotation(annotation.span(range));
+    let renderer = if color == Color::On { Renderer::styled() } else { Renderer::plain() };
+    let mut drawn = renderer.render(&[Group::with_level(level).element(snippet)]).trim_end().to_owned();
+    drawn.push('\n');
+    drawn
+}
+
+/// The text without what would disturb the terminal, byte for byte as long as before; and the range, inside it, on
+/// character boundaries, without white space at its ends.
+fn visible(text: &str, range: Range<usize>) -> (String, Range<usize>) {
+    let floor = |mut at: usize| {
+        at = at.min(text.len());
+        while !text.is_char_boundary(at) {
+            at -= 1;
+        }
+        at
+    };
+    let start = floor(range.start);
+    let end = floor(range.end).max(start);
+    let marked = &text[start..end];
+    let trimmed = marked.trim();
+    let (start, end) = if trimmed.is_empty() {
+        (start, end)
+    } else {
+        let start = start + (marked.len() - marked.trim_start().len());
+        (start, start + trimmed.len())
+    };
+    let mut clean = String::with_capacity(text.len());
+    for c in text.chars() {
+        let is_safe =
+            matches!(c, '\n' | '\t') || sanitize(c.encode_utf8(&mut [0; 4]).as_bytes(), Escapes::Strip).len() > 0;
+        match is_safe {
+            true => clean.push(c),
+            false => clean.extend(std::iter::repeat_n(' ', c.len_utf8())),
+        }
+    }
+    (clean, start..end)
+}
+
+fn level_name(level: Level) -> &'static str {
+    match level {
+        Level::Error => "error",
+        Level::Warning => "warning",
+    }
+}
+
+fn level_style(level: Level) -> Style {
+    match level {
+        Level::Error => ERROR,
+        Level::Warning => WARNING,
+    }
+}
+
+/// A title may be of several lines; those after the first are indented.
+fn push_title(text: &mut String, label: &str, style: Style, message: &str, color: Color) {
+    let mut lines = message.lines().map(|line| sanitize(line.as_bytes(), Escapes::Strip));
+    let first = lines.next().unwrap_or_default();
+    match color {
+        Color::On => writeln!(text, "{style}{label}{style:#}{BOLD}{first}{BOLD:#}"),
+        Color::Off => writeln!(text, "{label}{first}"),
+    }
+    .expect("writing to a string");
+    for line in lines {
+        writeln!(text, "  {line}").expect("writing to a string");
+    }
+}
+
+fn push_line(text: &mut String, label: &str, style: Style, rest: &str, color: Color) {
+    match color {
+        Color::On => writeln!(text, "{style}{label}{style:#}{rest}"),
+        Color::Off => writeln!(text, "{label}{rest}"),
+    }
+    .expect("writing to a string");
+}
+
+fn push_hints(text: &mut String, hints: &[String], color: Color) {
+    for hint in hints {
+        push_line(text, "hint: ", HINT, &one_line(hint), color);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::{FailureKind, SourceFile, Span};
+
+    const TEXT: &str = "FROM busybox\nRUN make \\\n    --jobs 4 \\\n    all\nCOPY a b\n";
+
+    fn excerpt(of: &str) -> Excerpt {
+        let start = TEXT.find(of).unwrap();
+        Excerpt { file: Arc::new(SourceFile::new("Dockerfile", TEXT)), span: Span::new(start, start + of.len()) }
+    }
+
+    #[test]
+    fn a_failed_step_says_where_why_and_what_next() {
+        let mut broken = Failure::new(FailureKind::Build, "process `/bin/sh -c make` ended with exit code 2")
+            .hint("run the step with `--progress=plain` to see all of its output")
+            .at(excerpt("RUN make \\\n    --jobs 4 \\\n    all\n"));
+        broken.causes = vec!["no rule to make target `all`".into()];
+        broken.output = vec!["cc -c main.c".into(), "\u{1b}[31mmake: *** stop\u{1b}[2J".into()];
+        insta::assert_snapshot!(failure(&broken, Color::Off), @"");
+    }
+
+    #[test]
+    fn a_finding_names_its_rule_and_marks_its_place() {
+        let finding = Diagnostic::warning("CopyIgnoredFile", excerpt("a b").span, "`a` is hidden by `.dockerignore`")
+            .hint("remove line 3 of `.dockerignore`");
+        insta::assert_snapshot!(diagnostic(&finding, &excerpt("a b"), Color::Off), @"");
+        insta::assert_snapshot!(warnings(&[(finding, excerpt("a b"))], Color::Off).lines().next().unwrap(), @"");
+    }
+
+    #[test]
+    fn colour_changes_no_letter() {
+        let finding = Diagnostic::error(excerpt("COPY").span, "no").hint("do");
+        let colored = diagnostic(&finding, &excerpt("COPY"), Color::On);
+        assert!(colored.contains('\u{1b}'));
+        let stripped: Vec<String> = colored.lines().map(|line| sanitize(line.as_bytes(), Escapes::Strip)).collect();
+        assert_eq!(stripped.join("\n") + "\n", diagnostic(&finding, &excerpt("COPY"), Color::Off));
+    }
+
+    #[test]
+    fn hostile_places_and_texts_are_shown_harmlessly() {
+        let text = "RUN é\u{1b}[2J\r\n\u{202e}x";
+        let file = Arc::new(SourceFile::new("bad\u{1b}[2Jname\n", text));
+        for (start, end) in [(0, 0), (5, 6), (6, 5), (99, 200), (text.len(), text.len()), (0, text.len())] {
+            let drawn = source(&Excerpt { file: file.clone(), span: Span::new(start, end) }, Level::Error, Color::Off);
+            assert!(!drawn.contains(['\u{1b}', '\u{202e}', '\r']), "{drawn:?}");
+        }
+        let empty = Excerpt { file: Arc::new(SourceFile::new("", "")), span: Span::new(0, 3) };
+        assert!(!source(&empty, Level::Warning, Color::Off).is_empty());
+    }
+}
