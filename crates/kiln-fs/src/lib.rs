@@ -5,4 +5,8 @@
 #![forbid(unsafe_code)]
 
 mod clean;
+pub mod compress;
+mod limits;
 pub mod pattern;
+
+pub use limits::Limits;

@@ -1,0 +1,112 @@
+//! Compression of layers: deterministic out, bounded in.
+//!
+//! What a layer compresses to depends on its bytes and the [`Compression`] alone, never on how many threads helped or
+//! how the bytes were handed over, so a layer made twice has one digest.
+
+mod decoder;
+mod gzip;
+#[cfg(test)]
+mod tests;
+
+use std::io::{self, Write};
+use std::num::NonZeroUsize;
+
+pub use decoder::{ExpansionError, Format, decompressor, sniff};
+use gzip::GzipWriter;
+
+/// How a layer is compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Compression {
+    /// Not at all.
+    None,
+    /// Gzip members of one MiB each, `level` 0–12.
+    Gzip {
+        /// Effort: 1 is fast, 6 the default, 12 slow.
+        level: u8,
+    },
+    /// One zstd frame.
+    Zstd {
+        /// Effort: 1–22, 3 the default.
+        level: u8,
+    },
+}
+
+impl Default for Compression {
+    fn default() -> Self {
+        Self::Gzip { level: Self::GZIP_LEVEL }
+    }
+}
+
+impl Compression {
+    /// The level of gzip layers unless another is asked for.
+    pub const GZIP_LEVEL: u8 = 6;
+    /// The level of zstd layers unless another is asked for.
+    pub const ZSTD_LEVEL: u8 = 3;
+    /// Names the code and settings the bytes depend on besides the level. Goes into keys of kept blobs: when one of
+    /// the libraries changes its output, this changes.
+    pub const REVISION: &str = "libdeflate-1.25+1MiB,zstd-1.5.7+mt";
+}
+
+/// Compresses what is written to it.
+///
+/// ```
+/// use std::io::Write as _;
+/// use kiln_fs::compress::{Compression, Compressor};
+/// let mut out = Compressor::new(Vec::new(), Compression::default(), Compressor::<Vec<u8>>::all_threads()).unwrap();
+/// out.write_all(b"layer").unwrap();
+/// let blob = out.finish().unwrap();
+/// assert!(blob.starts_with(&[0x1f, 0x8b]));
+/// ```
+pub struct Compressor<W: Write>(Inner<W>);
+
+enum Inner<W: Write> {
+    Plain(W),
+    Gzip(GzipWriter<W>),
+    Zstd(zstd::Encoder<'static, W>),
+}
+
+impl<W: Write> Compressor<W> {
+    /// Starts a stream into `out`, compressed by up to `threads` threads.
+    pub fn new(out: W, compression: Compression, threads: NonZeroUsize) -> io::Result<Self> {
+        Ok(Self(match compression {
+            Compression::None => Inner::Plain(out),
+            Compression::Gzip { level } => Inner::Gzip(GzipWriter::new(out, level, threads)?),
+            Compression::Zstd { level } => {
+                let mut encoder = zstd::Encoder::new(out, i32::from(level))?;
+                // Without workers the library makes other bytes than with one or more.
+                encoder.multithread(u32::try_from(threads.get()).unwrap_or(1))?;
+                encoder.include_checksum(true)?;
+                Inner::Zstd(encoder)
+            }
+        }))
+    }
+
+    /// As many threads as the machine runs at once.
+    pub fn all_threads() -> NonZeroUsize {
+        std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
+    }
+
+    /// Ends the stream and gives back what it was written to.
+    pub fn finish(self) -> io::Result<W> {
+        match self.0 {
+            Inner::Plain(out) => Ok(out),
+            Inner::Gzip(gzip) => gzip.finish(),
+            Inner::Zstd(encoder) => encoder.finish(),
+        }
+    }
+}
+
+impl<W: Write> Write for Compressor<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match &mut self.0 {
+            Inner::Plain(out) => out.write(bytes),
+            Inner::Gzip(gzip) => gzip.write(bytes),
+            Inner::Zstd(encoder) => encoder.write(bytes),
+        }
+    }
+
+    /// Does nothing: a flush in the middle would change the bytes that come out.
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
