@@ -1,1 +1,16 @@
-//! Safe wrappers for Linux: mounts, namespaces, path-safe roots, capabilities, seccomp, pidfds.
+//! Safe wrappers for Linux, and the only place in kiln where `unsafe` is written.
+//!
+//! Everything works on file descriptors: a [`root::Root`] resolves paths that strangers wrote, [`mount`] makes mounts
+//! that no namespace sees, and what is dropped is gone. Nothing here knows images, layers or builds.
+#![allow(unsafe_code, reason = "this crate is where the system calls are")]
+#![deny(unsafe_op_in_unsafe_fn)]
+
+pub mod copy;
+mod error;
+pub mod lock;
+pub mod metadata;
+pub mod mount;
+pub mod root;
+pub mod xattr;
+
+pub use error::{Error, Result};
