@@ -1,0 +1,258 @@
+//! Why a step ran although steps are cached: the ingredients of its key, then and now.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use kiln_oci::Digest;
+use serde::{Deserialize, Serialize};
+
+use crate::key::Part;
+use crate::parts::{InputPart, KeyParts};
+
+/// Why a step had to run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MissReason {
+    /// Nothing is known of it: it never ran to its end here.
+    FirstBuild,
+    /// It is to do something else.
+    CommandChanged,
+    /// A build argument has another value, is new, or is gone.
+    ArgChanged {
+        /// Which.
+        name: String,
+    },
+    /// An environment variable has another value, is new, or is gone.
+    EnvChanged {
+        /// Which.
+        name: String,
+    },
+    /// What it reads has changed.
+    FilesChanged {
+        /// The first of the changed files by name, where they are listed.
+        first: Option<String>,
+        /// How many changed; 0 where they are not listed.
+        count: usize,
+    },
+    /// The name of its image leads to another one.
+    BaseMoved {
+        /// The name.
+        reference: String,
+        /// What it led to.
+        old: Digest,
+        /// What it leads to.
+        new: Digest,
+    },
+    /// Its mounts are others.
+    MountChanged,
+    /// It is to run on another platform.
+    PlatformChanged,
+    /// Another setting has changed: the network, the user.
+    OptionChanged {
+        /// Which.
+        name: String,
+    },
+    /// Its definition has changed in a way that has no name.
+    StepChanged,
+    /// It was told not to use the cache.
+    NoCacheAsked,
+    /// Nothing has changed, but its result is gone.
+    ResultPruned,
+    /// What it builds upon is another.
+    InputChanged {
+        /// What people call the input.
+        input: String,
+    },
+}
+
+/// Says what made the new key differ from the old one. What the step itself brought comes before what it inherited.
+pub fn explain(old: &KeyParts, new: &KeyParts) -> MissReason {
+    own_change(old, new)
+        .or_else(|| files_changed(old, new))
+        .or_else(|| input_changed(old, new))
+        .or_else(|| (old.digest != new.digest).then_some(MissReason::StepChanged))
+        .unwrap_or(MissReason::ResultPruned)
+}
+
+fn own_change(old: &KeyParts, new: &KeyParts) -> Option<MissReason> {
+    if old.platform != new.platform {
+        return Some(MissReason::PlatformChanged);
+    }
+    if let (Some(old), Some(new)) = (&old.base, &new.base)
+        && old.reference == new.reference
+        && old.digest != new.digest
+    {
+        let (old, new, reference) = (old.digest.clone(), new.digest.clone(), new.reference.clone());
+        return Some(MissReason::BaseMoved { reference, old, new });
+    }
+    if old.command != new.command || old.base != new.base {
+        return Some(MissReason::CommandChanged);
+    }
+    if old.mounts != new.mounts {
+        return Some(MissReason::MountChanged);
+    }
+    let arg = || first_difference(&old.args, &new.args).map(|name| MissReason::ArgChanged { name });
+    let env = || first_difference(&old.env, &new.env).map(|name| MissReason::EnvChanged { name });
+    let option = || first_difference(&old.options, &new.options).map(|name| MissReason::OptionChanged { name });
+    arg().or_else(env).or_else(option)
+}
+
+fn files_changed(old: &KeyParts, new: &KeyParts) -> Option<MissReason> {
+    let pairs = old.inputs.iter().zip(&new.inputs);
+    let (old, new) = pairs.filter(|(_, new)| matches!(new.part, Part::Content(_))).find(|(o, n)| o.part != n.part)?;
+    if old.files.is_empty() || new.files.is_empty() {
+        return Some(MissReason::FilesChanged { first: None, count: 0 });
+    }
+    let mut changed = differences(&old.files, &new.files);
+    Some(MissReason::FilesChanged { count: changed.len(), first: changed.drain(..).next() })
+}
+
+fn input_changed(old: &KeyParts, new: &KeyParts) -> Option<MissReason> {
+    let named = |input: &InputPart| MissReason::InputChanged { input: input.name.clone() };
+    let pairs = old.inputs.iter().zip(&new.inputs);
+    let other = pairs.clone().find(|(old, new)| old.part != new.part).map(|(_, new)| new);
+    let shared = pairs.len();
+    other.or_else(|| new.inputs.get(shared)).or_else(|| old.inputs.get(shared)).map(named)
+}
+
+fn first_difference(old: &BTreeMap<String, Digest>, new: &BTreeMap<String, Digest>) -> Option<String> {
+    differences(old, new).into_iter().next()
+}
+
+/// Names whose value differs, or that only one side has; in order.
+fn differences(old: &BTreeMap<String, Digest>, new: &BTreeMap<String, Digest>) -> Vec<String> {
+    let gone = old.keys().filter(|name| !new.contains_key(*name));
+    let other = new.iter().filter(|(name, value)| old.get(*name) != Some(value)).map(|(name, _)| name);
+    let mut names: Vec<String> = gone.chain(other).cloned().collect();
+    names.sort_unstable();
+    names
+}
+
+impl fmt::Display for MissReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::FirstBuild => f.write_str("first build"),
+            Self::CommandChanged => f.write_str("command changed"),
+            Self::ArgChanged { name } => write!(f, "ARG {name} changed"),
+            Self::EnvChanged { name } => write!(f, "ENV {name} changed"),
+            Self::FilesChanged { first: Some(first), count: 1 } => write!(f, "{first} changed"),
+            Self::FilesChanged { first: Some(first), count } => write!(f, "{first} changed ({count} files in all)"),
+            Self::FilesChanged { first: None, .. } => f.write_str("files changed"),
+            Self::BaseMoved { reference, old, new } => {
+                write!(f, "base moved: {reference} {} → {}", old.short(), new.short())
+            }
+            Self::MountChanged => f.write_str("mounts changed"),
+            Self::PlatformChanged => f.write_str("platform changed"),
+            Self::OptionChanged { name } => write!(f, "{name} changed"),
+            Self::StepChanged => f.write_str("step changed"),
+            Self::NoCacheAsked => f.write_str("no cache asked for"),
+            Self::ResultPruned => f.write_str("result pruned"),
+            Self::InputChanged { input } => write!(f, "input changed: {}", short_name(input)),
+        }
+    }
+}
+
+/// The part of a step's name that tells it apart: `[build 2/4]` of `[build 2/4] RUN go build`.
+pub(crate) fn short_name(name: &str) -> &str {
+    let end = name.starts_with('[').then(|| name.find(']')).flatten();
+    end.map_or(name, |end| &name[..=end])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::key::CacheKey;
+    use crate::parts::Base;
+
+    fn digests(pairs: &[(&str, &str)]) -> BTreeMap<String, Digest> {
+        pairs.iter().map(|(name, value)| ((*name).to_owned(), Digest::sha256(value))).collect()
+    }
+
+    fn input(name: &str, part: Part) -> InputPart {
+        InputPart { name: name.to_owned(), part, files: BTreeMap::new() }
+    }
+
+    fn named(name: &str, key: &str) -> InputPart {
+        input(name, Part::Definition { key: CacheKey(Digest::sha256(key)), output: 0 })
+    }
+
+    fn content(value: &str, files: &[(&str, &str)]) -> InputPart {
+        InputPart {
+            files: digests(files),
+            ..input("[internal] load build context", Part::Content(Digest::sha256(value)))
+        }
+    }
+
+    fn base(reference: &str, digest: &str) -> Option<Base> {
+        Some(Base { reference: reference.to_owned(), digest: Digest::sha256(digest) })
+    }
+
+    fn parts() -> KeyParts {
+        KeyParts {
+            identity: "app build 3".to_owned(),
+            command: Some("RUN make".to_owned()),
+            args: digests(&[("VERSION", "1")]),
+            env: digests(&[("PATH", "/bin")]),
+            mounts: vec!["cache /root".to_owned()],
+            platform: Some("linux/amd64".to_owned()),
+            base: base("busybox", "1"),
+            options: digests(&[("network", "none")]),
+            digest: Some(Digest::sha256("all")),
+            inputs: vec![named("[build 2/4] COPY . .", "copy"), content("ctx", &[("a", "1"), ("b", "1")])],
+        }
+    }
+
+    fn after(change: impl FnOnce(&mut KeyParts)) -> String {
+        let mut new = parts();
+        change(&mut new);
+        explain(&parts(), &new).to_string()
+    }
+
+    #[test]
+    fn each_ingredient_is_named() {
+        assert_eq!(after(|_| ()), "result pruned");
+        assert_eq!(after(|p| p.command = Some("RUN make all".to_owned())), "command changed");
+        assert_eq!(after(|p| p.args = digests(&[("VERSION", "2")])), "ARG VERSION changed");
+        assert_eq!(after(|p| p.args = digests(&[("VERSION", "1"), ("A", "")])), "ARG A changed");
+        assert_eq!(after(|p| p.args.clear()), "ARG VERSION changed");
+        assert_eq!(after(|p| p.env = digests(&[("PATH", "/sbin")])), "ENV PATH changed");
+        assert_eq!(after(|p| p.mounts.clear()), "mounts changed");
+        assert_eq!(after(|p| p.platform = None), "platform changed");
+        assert_eq!(after(|p| p.options = digests(&[("network", "host")])), "network changed");
+        assert_eq!(after(|p| p.digest = None), "step changed");
+        assert_eq!(after(|p| p.base = base("busybox", "2")), "base moved: busybox 6b86b273ff34 → d4735e3a265e");
+        assert_eq!(after(|p| p.base = base("debian", "2")), "command changed");
+    }
+
+    #[test]
+    fn a_changed_file_is_named_where_files_are_listed() {
+        assert_eq!(after(|p| p.inputs[1] = content("new", &[])), "files changed");
+        assert_eq!(after(|p| p.inputs[1] = content("new", &[("a", "1"), ("b", "2")])), "b changed");
+        assert_eq!(after(|p| p.inputs[1] = content("new", &[("b", "2"), ("c", "1")])), "a changed (3 files in all)");
+        assert_eq!(after(|p| p.inputs[1] = content("new", &[("a", "1"), ("b", "1")])), "files changed");
+    }
+
+    #[test]
+    fn an_input_is_named_by_its_place_and_only_when_its_part_changed() {
+        assert_eq!(after(|p| p.inputs[0] = named("[build 2/5] COPY . .", "new")), "input changed: [build 2/5]");
+        assert_eq!(after(|p| p.inputs[0] = named("[build 2/5] COPY . .", "copy")), "result pruned");
+        assert_eq!(after(|p| p.inputs.push(named("tools", "t"))), "input changed: tools");
+        assert_eq!(after(|p| p.inputs.truncate(0)), "input changed: [build 2/4]");
+    }
+
+    #[test]
+    fn own_causes_come_before_inherited_ones() {
+        let both = |p: &mut KeyParts| {
+            p.inputs[0] = named("[build 2/4] COPY . .", "new");
+            p.inputs[1] = content("new", &[("a", "2"), ("b", "1")]);
+        };
+        assert_eq!(after(both), "a changed");
+        assert_eq!(after(|p| (both(p), p.command = None).1), "command changed");
+    }
+
+    #[test]
+    fn parts_survive_being_kept() {
+        let kept = serde_json::to_vec(&parts()).expect("plain data");
+        assert_eq!(serde_json::from_slice::<KeyParts>(&kept).expect("what was written"), parts());
+    }
+}

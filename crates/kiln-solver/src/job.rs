@@ -1,0 +1,323 @@
+//! One solve: the two questions, who are you and give me your result, each answered once.
+//!
+//! Errors do not travel through the questions. Whoever meets one sends it to the solve and never returns; the solve
+//! then drops everything. So a failure is met once, however many wait for it.
+
+mod run;
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::hash::Hash;
+use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use futures::FutureExt;
+use futures::future::join_all;
+use kiln_oci::Digest;
+use kiln_report::Reporter;
+use tokio::sync::{OnceCell, Semaphore, SetOnce, mpsc};
+use tokio::task::JoinSet;
+
+use crate::error::{Cause, SolveError};
+use crate::graph::{Graph, Input, Node};
+use crate::key::{CacheKey, CacheMap, InputKey, Outline, Part};
+use crate::progress::Progress;
+use crate::store::{ContentFact, KeyStore, ResultStore};
+
+/// What all solves of a solver share.
+pub(crate) struct Shared<R> {
+    pub(crate) keys: Arc<dyn KeyStore>,
+    pub(crate) results: Arc<dyn ResultStore<R>>,
+    pub(crate) permits: Semaphore,
+}
+
+/// One solve.
+pub(crate) struct Job<R, E: std::error::Error + 'static> {
+    shared: Arc<Shared<R>>,
+    graph: Graph<R, E>,
+    answers: Vec<Answers<R>>,
+    entries: Mutex<HashMap<CacheKey, Arc<Entry<R>>>>,
+    contents: Mutex<HashMap<(ContentFact, bool), Arc<OnceCell<Digest>>>>,
+    progress: Progress,
+    failures: mpsc::UnboundedSender<SolveError<E>>,
+    /// Gone when the solve is over: nothing starts any more.
+    tasks: Mutex<Option<JoinSet<()>>>,
+}
+
+/// What is known of a vertex.
+struct Answers<R> {
+    is_asked: AtomicBool,
+    outline: SetOnce<Outline>,
+    key: SetOnce<Keyed>,
+    result: SetOnce<Outputs<R>>,
+}
+
+/// A vertex's key and what it was made of.
+struct Keyed {
+    key: CacheKey,
+    map: CacheMap,
+    parts: Vec<Part>,
+}
+
+/// What is known of a key, whichever vertices have it.
+struct Entry<R> {
+    loaded: OnceCell<Option<Outputs<R>>>,
+    ran: OnceCell<Outputs<R>>,
+}
+
+impl<R> Default for Entry<R> {
+    fn default() -> Self {
+        Self { loaded: OnceCell::new(), ran: OnceCell::new() }
+    }
+}
+
+type Outputs<R> = Arc<[R]>;
+
+impl<R, E> Job<R, E>
+where
+    R: Clone + Send + Sync + 'static,
+    E: std::error::Error + Send + Sync + 'static,
+{
+    /// A job that has not begun, and where its failures arrive.
+    pub(crate) fn new(
+        shared: Arc<Shared<R>>,
+        reporter: Arc<dyn Reporter>,
+        graph: Graph<R, E>,
+    ) -> (Arc<Self>, mpsc::UnboundedReceiver<SolveError<E>>) {
+        let (failures, receiver) = mpsc::unbounded_channel();
+        let answers = || Answers {
+            is_asked: AtomicBool::new(false),
+            outline: SetOnce::new(),
+            key: SetOnce::new(),
+            result: SetOnce::new(),
+        };
+        let job = Self {
+            shared,
+            answers: graph.nodes.iter().map(|_| answers()).collect(),
+            entries: Mutex::default(),
+            contents: Mutex::default(),
+            progress: Progress::new(reporter, &graph),
+            graph,
+            failures,
+            tasks: Mutex::new(Some(JoinSet::new())),
+        };
+        (Arc::new(job), receiver)
+    }
+
+    /// Answers both questions until the roots have their results.
+    ///
+    /// Keys need no tasks: all of them are wanted, they wait much more than they work, and a build that finds
+    /// everything is made of nothing else.
+    pub(crate) async fn drive(self: &Arc<Self>) -> Vec<R> {
+        self.progress.announce();
+        let keys = (0..self.graph.nodes.len()).map(|node| self.guard(node, self.key_of(node)));
+        let (_, results) = tokio::join!(join_all(keys), self.results_of(&self.graph.roots));
+        results
+    }
+
+    /// Stops all that runs, and returns when it has stopped.
+    pub(crate) async fn stop(&self) {
+        let tasks = lock(&self.tasks).take();
+        if let Some(mut tasks) = tasks {
+            tasks.shutdown().await;
+        }
+    }
+
+    /// Stops all that runs without waiting for it, and lets nothing more be said.
+    pub(crate) fn abandon(&self) {
+        drop(lock(&self.tasks).take());
+        self.progress.close();
+    }
+
+    /// Who are you? Waits for the inputs' keys, and for their results only where nothing else tells their content.
+    async fn key_of(self: &Arc<Self>, node: usize) {
+        let vertex = &self.graph.nodes[node];
+        let map = self.ask(node, vertex.step.cache_map()).await;
+        let (mapped, inputs) = (map.inputs.len(), vertex.inputs.len());
+        if mapped != inputs {
+            return self.fail(node, Cause::InputCount { mapped, inputs }, None).await;
+        }
+        let outline = self.outline_of(vertex, &map).await;
+        set(&self.answers[node].outline, outline);
+        let parts = join_all((0..inputs).map(|index| self.part_of(node, index, &map.inputs[index]))).await;
+        let key = CacheKey::new(&map.digest, &parts);
+        set(&self.answers[node].key, Keyed { key, map, parts });
+    }
+
+    async fn outline_of(&self, vertex: &Node<R, E>, map: &CacheMap) -> Outline {
+        let mut inputs = Vec::with_capacity(map.inputs.len());
+        for (input, how) in vertex.inputs.iter().zip(&map.inputs) {
+            inputs.push(match how {
+                InputKey::Definition => Some((self.answers[input.node].outline.wait().await, input.output)),
+                InputKey::Content { .. } => None,
+            });
+        }
+        Outline::new(map, vertex.ignore_cache, &inputs)
+    }
+
+    async fn part_of(self: &Arc<Self>, node: usize, index: usize, how: &InputKey) -> Part {
+        let input = self.graph.nodes[node].inputs[index];
+        let keyed = self.answers[input.node].key.wait().await;
+        let selector = match how {
+            InputKey::Definition => return Part::Definition { key: keyed.key.clone(), output: input.output },
+            InputKey::Content { selector } => selector.clone(),
+        };
+        let outline = self.answers[input.node].outline.wait().await;
+        let fact = ContentFact { input: keyed.key.clone(), output: input.output, selector };
+        let cell = shared_cell(&self.contents, &(fact.clone(), outline.is_fresh));
+        let digest = cell.get_or_init(|| self.content_of(node, index, outline, &fact)).await;
+        Part::Content(digest.clone())
+    }
+
+    /// The digest of what is read of an input: the kept one if it can be trusted, else from the input's result.
+    async fn content_of(self: &Arc<Self>, node: usize, index: usize, outline: &Outline, fact: &ContentFact) -> Digest {
+        if outline.may_load()
+            && let Some(known) = self.shared.keys.content(fact)
+        {
+            return known;
+        }
+        let vertex = &self.graph.nodes[node];
+        let input = vertex.inputs[index];
+        let result = self.result_of(input).await;
+        let digest = self.ask(node, vertex.step.content_digest(index, &result)).await;
+        if outline.is_lasting {
+            self.shared.keys.put_content(fact, &digest);
+        }
+        digest
+    }
+
+    /// Gives a vertex's result a task to come from, unless it has one.
+    fn ask_for(self: &Arc<Self>, node: usize) {
+        if self.answers[node].is_asked.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        if let Some(tasks) = lock(&self.tasks).as_mut() {
+            let job = Arc::clone(self);
+            tasks.spawn(async move { job.guard(node, job.resolve(node)).await });
+        }
+    }
+
+    /// Asks for an output and waits for it.
+    async fn result_of(self: &Arc<Self>, input: Input) -> R {
+        self.ask_for(input.node);
+        self.answers[input.node].result.wait().await[input.output].clone()
+    }
+
+    /// Asks for several outputs at once and waits for all.
+    async fn results_of(self: &Arc<Self>, inputs: &[Input]) -> Vec<R> {
+        inputs.iter().for_each(|input| self.ask_for(input.node));
+        let mut results = Vec::with_capacity(inputs.len());
+        for input in inputs {
+            results.push(self.result_of(*input).await);
+        }
+        results
+    }
+
+    /// Give me your result: from the store, else by running. Waits go along the graph's edges only, never from one
+    /// vertex to another that happens to have the same key; so they cannot close a circle.
+    async fn resolve(self: &Arc<Self>, node: usize) {
+        let (vertex, answers) = (&self.graph.nodes[node], &self.answers[node]);
+        let outline = answers.outline.wait().await;
+        if self.must_run(answers, outline) {
+            // Its inputs will be needed whatever its key turns out to be; they need not wait for one another. They
+            // are waited for before anything else, so that a late hit leaves none of them running for nobody.
+            self.results_of(&vertex.inputs).await;
+        }
+        let key = &answers.key.wait().await.key;
+        let entry = shared_cell(&self.entries, key);
+        if outline.may_load()
+            && let Some(outputs) = entry.loaded.get_or_init(|| self.load(key)).await
+            && outputs.len() >= vertex.wanted
+        {
+            self.progress.hit(node);
+            return set(&answers.result, Arc::clone(outputs));
+        }
+        let inputs = self.results_of(&vertex.inputs).await;
+        let outputs = entry.ran.get_or_init(|| self.run(node, inputs)).await;
+        self.check_outputs(node, outputs).await;
+        // Says nothing if it was this vertex that ran; its twin got the result for nothing.
+        self.progress.hit(node);
+        set(&answers.result, Arc::clone(outputs));
+    }
+
+    /// Whether no kept result can serve, as far as can be told before the contents of inputs are known.
+    fn must_run(&self, answers: &Answers<R>, outline: &Outline) -> bool {
+        !outline.may_load() || (answers.key.get().is_none() && !self.shared.keys.has_shape(&outline.shape))
+    }
+
+    async fn load(&self, key: &CacheKey) -> Option<Outputs<R>> {
+        self.shared.results.load(key).await.map(Into::into)
+    }
+
+    async fn check_outputs(&self, node: usize, outputs: &[R]) {
+        let (given, wanted) = (outputs.len(), self.graph.nodes[node].wanted);
+        if given < wanted {
+            self.fail(node, Cause::MissingOutput { given, wanted }, None).await
+        }
+    }
+
+    /// Asks a step something it may not be able to answer.
+    async fn ask<T>(&self, node: usize, question: impl Future<Output = Result<T, E>>) -> T {
+        match answer(question).await {
+            Ok(answer) => answer,
+            Err(cause) => self.fail(node, cause, None).await,
+        }
+    }
+
+    /// Turns a panic of a vertex's own work into its failure.
+    async fn guard(&self, node: usize, work: impl Future<Output = ()>) {
+        if let Err(cause) = answer(work.map(Ok)).await {
+            self.fail(node, cause, None).await
+        }
+    }
+
+    /// Ends the solve. Never returns: whoever waits here is dropped with all the rest.
+    async fn fail<T>(&self, node: usize, cause: Cause<E>, reason: Option<String>) -> T {
+        let vertex = &self.graph.nodes[node];
+        self.progress.fail(node, whole_text(&cause), reason);
+        let error = SolveError { vertex: vertex.id.clone(), name: vertex.name.clone(), source: cause };
+        // Nobody listens any more when the solve is already over.
+        self.failures.send(error).ok();
+        std::future::pending().await
+    }
+}
+
+/// Waits for foreign code that may fail or panic.
+async fn answer<T, E: std::error::Error + 'static>(work: impl Future<Output = Result<T, E>>) -> Result<T, Cause<E>> {
+    match AssertUnwindSafe(work).catch_unwind().await {
+        Ok(answer) => answer.map_err(Cause::Step),
+        Err(panic) => {
+            let text = panic.downcast_ref::<&str>().map(ToString::to_string);
+            let message = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+            Err(Cause::Panicked { message })
+        }
+    }
+}
+
+/// An error with all of its sources, outermost first.
+fn whole_text(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+/// The one cell for a name; made when first asked for.
+fn shared_cell<K: Clone + Eq + Hash, V: Default>(cells: &Mutex<HashMap<K, Arc<V>>>, name: &K) -> Arc<V> {
+    let mut cells = lock(cells);
+    if let Some(cell) = cells.get(name) {
+        return Arc::clone(cell);
+    }
+    let cell = Arc::<V>::default();
+    cells.insert(name.clone(), Arc::clone(&cell));
+    cell
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // No code that can panic runs under these locks.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn set<T>(cell: &SetOnce<T>, value: T) {
+    let is_first = cell.set(value).is_ok();
+    debug_assert!(is_first, "each answer is given by one future");
+}

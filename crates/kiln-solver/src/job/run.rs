@@ -1,0 +1,106 @@
+//! Runs one step, keeps what came of it, and says why it had to run.
+
+use super::{Job, Keyed, Outputs, answer};
+use crate::explain::{MissReason, explain, short_name};
+use crate::graph::Node;
+use crate::key::{Outline, Part};
+use crate::parts::{InputPart, KeyParts};
+
+impl<R, E> Job<R, E>
+where
+    R: Clone + Send + Sync + 'static,
+    E: std::error::Error + Send + Sync + 'static,
+{
+    /// Runs a step whose inputs are there, when it is its turn.
+    pub(super) async fn run(&self, node: usize, inputs: Vec<R>) -> Outputs<R> {
+        let (vertex, answers) = (&self.graph.nodes[node], &self.answers[node]);
+        let (outline, keyed) = (answers.outline.wait().await, answers.key.wait().await);
+        let parts = self.parts_to_keep(vertex, outline, keyed, &inputs).await;
+        let reason = self.reason(vertex, outline, keyed, parts.as_ref());
+        // Several processes that want one key meet here: take turns for the key, look again, then run.
+        let permit = self.shared.permits.acquire().await.expect("nobody closes the semaphore");
+        self.progress.start(node);
+        let ran = answer(vertex.step.run(inputs)).await;
+        drop(permit);
+        let outputs: Outputs<R> = match ran {
+            Ok(outputs) => outputs.into(),
+            Err(cause) => return self.fail(node, cause, reason).await,
+        };
+        self.check_outputs(node, &outputs).await;
+        if outline.is_lasting {
+            self.shared.results.save(&keyed.key, &outputs).await;
+            self.shared.keys.put_shape(&outline.shape);
+        }
+        if let Some(parts) = parts {
+            self.shared.keys.put_parts(&parts);
+        }
+        self.progress.finish(node, reason);
+        outputs
+    }
+
+    /// The ingredients of the key, whole. What does not last is not kept either: it would be written in every build.
+    async fn parts_to_keep(
+        &self,
+        vertex: &Node<R, E>,
+        outline: &Outline,
+        keyed: &Keyed,
+        inputs: &[R],
+    ) -> Option<KeyParts> {
+        if !outline.is_lasting || keyed.map.parts.identity.is_empty() {
+            return None;
+        }
+        let mut parts = keyed.map.parts.clone();
+        parts.digest = Some(keyed.map.digest.clone());
+        for (index, part) in keyed.parts.iter().enumerate() {
+            let name = self.graph.nodes[vertex.inputs[index].node].name.clone();
+            let files = match part {
+                Part::Definition { .. } => Default::default(),
+                Part::Content(_) => vertex.step.listing(index, &inputs[index]).await,
+            };
+            parts.inputs.push(InputPart { name, part: part.clone(), files });
+        }
+        Some(parts)
+    }
+
+    /// Why it runs, in words. A step that is never kept needs no reason.
+    fn reason(
+        &self,
+        vertex: &Node<R, E>,
+        outline: &Outline,
+        keyed: &Keyed,
+        parts: Option<&KeyParts>,
+    ) -> Option<String> {
+        if !keyed.map.pinned {
+            return None;
+        }
+        let reason = if vertex.ignore_cache {
+            MissReason::NoCacheAsked
+        } else if !outline.may_load() {
+            self.inherited(vertex, keyed)?
+        } else {
+            let parts = parts?;
+            let before = self.shared.keys.parts(&parts.identity);
+            before.map_or(MissReason::FirstBuild, |before| explain(&before, parts))
+        };
+        Some(self.folded(vertex, reason))
+    }
+
+    /// The input that a step's key names and that must run, so that the step must too.
+    fn inherited(&self, vertex: &Node<R, E>, keyed: &Keyed) -> Option<MissReason> {
+        let named = vertex.inputs.iter().zip(&keyed.parts).filter(|(_, part)| matches!(part, Part::Definition { .. }));
+        let mut outlines = named.filter_map(|(input, _)| Some((input.node, self.answers[input.node].outline.get()?)));
+        let (node, _) = outlines.find(|(_, outline)| !outline.may_load())?;
+        Some(MissReason::InputChanged { input: self.graph.nodes[node].name.clone() })
+    }
+
+    /// A step whose input ran before its eyes only follows; the cause is told there.
+    fn folded(&self, vertex: &Node<R, E>, reason: MissReason) -> String {
+        let ran = |name: &str| {
+            vertex.inputs.iter().any(|input| self.graph.nodes[input.node].name == name && self.progress.ran(input.node))
+        };
+        match &reason {
+            MissReason::InputChanged { input } if ran(input) => format!("follows {}", short_name(input)),
+            _ => reason.to_string(),
+        }
+    }
+}

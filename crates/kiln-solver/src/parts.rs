@@ -1,0 +1,66 @@
+//! The ingredients of a key by name, kept beside what ran so that the next miss can be explained.
+
+use std::collections::BTreeMap;
+
+use kiln_oci::Digest;
+use serde::{Deserialize, Serialize};
+
+use crate::key::Part;
+
+/// What went into a step's key, by name. The key decides; this explains.
+///
+/// Values are digests, because arguments may be private; secrets are no part of a key and so never in here.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct KeyParts {
+    /// Who the step is from build to build: project, stage and place. A step without one is neither kept nor explained.
+    pub identity: String,
+    /// What it does, as its author wrote it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub command: Option<String>,
+    /// Build arguments it sees, by name.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub args: BTreeMap<String, Digest>,
+    /// Environment it sees, by name.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub env: BTreeMap<String, Digest>,
+    /// Its mounts, each as text.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub mounts: Vec<String>,
+    /// The platform it runs on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub platform: Option<String>,
+    /// The image it fetches.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub base: Option<Base>,
+    /// All else with a name: network, user, working directory.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub options: BTreeMap<String, Digest>,
+    /// [`CacheMap::digest`](crate::CacheMap::digest); the solver fills it in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub digest: Option<Digest>,
+    /// What each input brought; the solver fills it in.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub inputs: Vec<InputPart>,
+}
+
+/// An image as it is named and what the name led to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Base {
+    /// Its name.
+    pub reference: String,
+    /// What it led to.
+    pub digest: Digest,
+}
+
+/// What one input brought to a key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InputPart {
+    /// What people call the input.
+    pub name: String,
+    /// Its share of the key.
+    pub part: Part,
+    /// For content: path to digest of what was read, as far as the step lists it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub files: BTreeMap<String, Digest>,
+}

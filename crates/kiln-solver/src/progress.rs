@@ -1,0 +1,170 @@
+//! Tells the reporter what becomes of each vertex, in an order that makes sense to a reader.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+use kiln_oci::Digest;
+use kiln_report::{Event, Reporter, VertexState};
+
+use crate::graph::Graph;
+
+/// The error a vertex completes with when it was running and is no longer wanted.
+pub const CANCELED: &str = "canceled";
+
+/// The state of every vertex, as it was last told.
+pub(crate) struct Progress {
+    reporter: Arc<dyn Reporter>,
+    names: Vec<(Digest, String, Vec<Digest>)>,
+    inputs: Vec<Vec<usize>>,
+    /// Held while telling, so that nobody hears of a step's start before the end of what it waited for.
+    told: Mutex<Told>,
+}
+
+struct Told {
+    states: Vec<State>,
+    /// Readers of each vertex that may still ask for its result.
+    readers: Vec<usize>,
+    is_over: bool,
+}
+
+#[derive(Clone, Copy)]
+enum State {
+    Pending,
+    Started(SystemTime),
+    Ran,
+    Cached,
+    Failed,
+}
+
+impl State {
+    fn is_settled(self) -> bool {
+        !matches!(self, Self::Pending | Self::Started(_))
+    }
+}
+
+impl Progress {
+    pub(crate) fn new<R, E>(reporter: Arc<dyn Reporter>, graph: &Graph<R, E>) -> Self {
+        let name = |node: &crate::graph::Node<R, E>| {
+            let mut inputs: Vec<Digest> = Vec::with_capacity(node.inputs.len());
+            for input in &node.inputs {
+                let id = &graph.nodes[input.node].id.0;
+                if !inputs.contains(id) {
+                    inputs.push(id.clone());
+                }
+            }
+            (node.id.0.clone(), node.name.clone(), inputs)
+        };
+        let told = Told {
+            states: vec![State::Pending; graph.nodes.len()],
+            readers: graph.nodes.iter().map(|node| node.readers).collect(),
+            is_over: false,
+        };
+        Self {
+            reporter,
+            names: graph.nodes.iter().map(name).collect(),
+            inputs: graph.nodes.iter().map(|node| node.inputs.iter().map(|input| input.node).collect()).collect(),
+            told: Mutex::new(told),
+        }
+    }
+
+    /// All that may come, inputs first.
+    pub(crate) fn announce(&self) {
+        (0..self.names.len()).for_each(|node| self.tell(node, VertexState::Pending));
+    }
+
+    /// Its step begins to run.
+    pub(crate) fn start(&self, node: usize) {
+        let mut told = self.told();
+        if told.is_over {
+            return;
+        }
+        let at = SystemTime::now();
+        told.states[node] = State::Started(at);
+        self.tell(node, VertexState::Started { at });
+    }
+
+    /// Its step ran to its end.
+    pub(crate) fn finish(&self, node: usize, reason: Option<String>) {
+        self.complete(node, State::Ran, None, reason);
+    }
+
+    /// Its result was already there.
+    pub(crate) fn hit(&self, node: usize) {
+        self.complete(node, State::Cached, None, None);
+    }
+
+    /// It could not be done.
+    pub(crate) fn fail(&self, node: usize, error: String, reason: Option<String>) {
+        self.complete(node, State::Failed, Some(error), reason);
+    }
+
+    /// Whether it ran in this solve.
+    pub(crate) fn ran(&self, node: usize) -> bool {
+        matches!(self.told().states[node], State::Ran)
+    }
+
+    /// No more will come: what was running was canceled. What never started stays pending.
+    pub(crate) fn close(&self) {
+        let mut told = self.told();
+        for node in 0..self.names.len() {
+            if let State::Started(started) = told.states[node]
+                && !told.is_over
+            {
+                self.tell(node, completed(started, false, Some(CANCELED.to_owned()), None));
+            }
+        }
+        told.is_over = true;
+    }
+
+    fn complete(&self, node: usize, state: State, error: Option<String>, reason: Option<String>) {
+        let mut told = self.told();
+        if told.is_over || told.states[node].is_settled() {
+            return;
+        }
+        let started = match told.states[node] {
+            State::Started(at) => at,
+            _ => SystemTime::now(),
+        };
+        // Ancestors come first, as they would have if they had been asked for.
+        let is_failed = matches!(state, State::Failed);
+        told.states[node] = state;
+        if !is_failed {
+            self.settle_inputs(&mut told, node);
+        }
+        self.tell(node, completed(started, matches!(state, State::Cached), error, reason));
+    }
+
+    /// A vertex whose readers are all settled will not be asked for any more: what it would give is contained in what
+    /// they have. People see it as cached.
+    fn settle_inputs(&self, told: &mut Told, node: usize) {
+        let mut spared = Vec::new();
+        let mut stack = vec![node];
+        while let Some(settled) = stack.pop() {
+            for &input in &self.inputs[settled] {
+                told.readers[input] -= 1;
+                if told.readers[input] == 0 && !told.states[input].is_settled() {
+                    told.states[input] = State::Cached;
+                    spared.push(input);
+                    stack.push(input);
+                }
+            }
+        }
+        spared.sort_unstable();
+        let now = SystemTime::now();
+        spared.into_iter().for_each(|input| self.tell(input, completed(now, true, None, None)));
+    }
+
+    fn tell(&self, node: usize, state: VertexState) {
+        let (id, name, inputs) = self.names[node].clone();
+        self.reporter.report(Event::Vertex { id, name, inputs, state });
+    }
+
+    fn told(&self) -> MutexGuard<'_, Told> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn completed(started: SystemTime, cached: bool, error: Option<String>, reason: Option<String>) -> VertexState {
+    let at = if cached { started } else { SystemTime::now() };
+    VertexState::Completed { started, at, cached, error, reason }
+}

@@ -1,0 +1,62 @@
+//! Solves: drives one job to its results, or to its first error.
+
+use std::sync::Arc;
+
+use kiln_graph::Edge;
+use kiln_report::Reporter;
+use tokio::sync::Semaphore;
+
+use crate::error::SolveError;
+use crate::graph::Graph;
+use crate::job::{Job, Shared};
+use crate::plan::Plan;
+use crate::store::{KeyStore, ResultStore};
+
+/// Decides what must run, runs it once, and says why. Solves may overlap; they share the stores and the jobs limit.
+pub struct Solver<R> {
+    shared: Arc<Shared<R>>,
+    reporter: Arc<dyn Reporter>,
+}
+
+impl<R: Clone + Send + Sync + 'static> Solver<R> {
+    /// A solver that runs at most `jobs` steps at once (one, if 0 is asked for).
+    pub fn new(
+        keys: Arc<dyn KeyStore>,
+        results: Arc<dyn ResultStore<R>>,
+        reporter: Arc<dyn Reporter>,
+        jobs: usize,
+    ) -> Self {
+        let permits = Semaphore::new(jobs.clamp(1, Semaphore::MAX_PERMITS));
+        Self { shared: Arc::new(Shared { keys, results, permits }), reporter }
+    }
+
+    /// Gives the results of `roots`, in order, running only what is not kept.
+    ///
+    /// The first error ends it; whatever else was running is dropped, and has stopped when this returns. Dropping the
+    /// future stops everything too, as soon as each step comes to its next await. Needs a tokio runtime.
+    pub async fn solve<E>(&self, plan: &Plan<R, E>, roots: &[Edge]) -> Result<Vec<R>, SolveError<E>>
+    where
+        E: std::error::Error + Send + Sync + 'static,
+    {
+        let graph = Graph::new(plan, roots)?;
+        let (job, mut failures) = Job::new(Arc::clone(&self.shared), Arc::clone(&self.reporter), graph);
+        let ending = Ending(Arc::clone(&job));
+        let outcome = tokio::select! {
+            biased;
+            Some(error) = failures.recv() => Err(error),
+            results = job.drive() => Ok(results),
+        };
+        job.stop().await;
+        drop(ending);
+        outcome
+    }
+}
+
+/// Ends a job however its solve ends; a future that is dropped has no other place to do it.
+struct Ending<R: Clone + Send + Sync + 'static, E: std::error::Error + Send + Sync + 'static>(Arc<Job<R, E>>);
+
+impl<R: Clone + Send + Sync + 'static, E: std::error::Error + Send + Sync + 'static> Drop for Ending<R, E> {
+    fn drop(&mut self) {
+        self.0.abandon();
+    }
+}

@@ -1,0 +1,56 @@
+//! What outlives a solve: facts about keys, and results.
+
+use async_trait::async_trait;
+use kiln_oci::Digest;
+
+use crate::key::CacheKey;
+use crate::parts::KeyParts;
+
+/// Names a content digest: what of which output of whom.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct ContentFact {
+    /// The key of the vertex it is about.
+    pub input: CacheKey,
+    /// Which of its outputs.
+    pub output: usize,
+    /// What is read of it.
+    pub selector: String,
+}
+
+/// Keeps facts about keys. All of it may be lost at any time: that costs work, never rightness.
+///
+/// Called from async code without a thread of its own, so each call should take microseconds. The solver writes only
+/// after something ran or was digested, never for a build that found everything.
+pub trait KeyStore: Send + Sync {
+    /// The content digest kept for this.
+    fn content(&self, fact: &ContentFact) -> Option<Digest>;
+
+    /// Keeps a content digest; a new one replaces the old.
+    fn put_content(&self, fact: &ContentFact, digest: &Digest);
+
+    /// Whether a result was ever saved for a key of this shape. To say yes wrongly costs parallelism; to say no
+    /// wrongly may run inputs of a step that turns out to be kept.
+    fn has_shape(&self, shape: &Digest) -> bool;
+
+    /// Remembers the shape of a key whose result was saved. Whoever saves results by another way tells it too.
+    fn put_shape(&self, shape: &Digest);
+
+    /// What went into the key when the step of this identity last ran.
+    fn parts(&self, identity: &str) -> Option<KeyParts>;
+
+    /// Keeps them under [`KeyParts::identity`]; new ones replace the old.
+    fn put_parts(&self, parts: &KeyParts);
+}
+
+/// Keeps results by key.
+///
+/// Trouble with the cache is no trouble with the build: what cannot be loaded is not there, what cannot be saved is
+/// lost, and it is up to the store to say so.
+#[async_trait]
+pub trait ResultStore<R>: Send + Sync {
+    /// All outputs kept under a key, if they can still be used.
+    async fn load(&self, key: &CacheKey) -> Option<Vec<R>>;
+
+    /// Keeps all outputs under a key; new ones replace the old.
+    async fn save(&self, key: &CacheKey, outputs: &[R]);
+}
