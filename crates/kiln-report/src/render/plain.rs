@@ -93,11 +93,6 @@ impl Plain {
 
     /// Writes a whole line of the speaker, or holds it back.
     fn say_line(&mut self, at: usize, stream: usize, text: &str, out: &mut dyn Write) -> io::Result<()> {
-        if self.speaker != Some(at) {
-            let line = format!("{} {text}", self.lanes[at].streams[stream].stamp);
-            self.lanes[at].held.push(line);
-            return Ok(());
-        }
         if self.open_line == Some((at, stream)) {
             self.open_line = None;
             return writeln!(out, "{text}");
@@ -106,9 +101,13 @@ impl Plain {
         if is_tail && text.is_empty() {
             return Ok(());
         }
+        let line = format!("{} {text}", self.lanes[at].streams[stream].stamp);
+        if self.speaker != Some(at) {
+            self.lanes[at].held.push(line);
+            return Ok(());
+        }
         self.close_line(out)?;
-        let lane = &self.lanes[at];
-        writeln!(out, "#{} {} {text}", lane.number, lane.streams[stream].stamp)
+        writeln!(out, "#{} {line}", self.lanes[at].number)
     }
 
     fn log(&mut self, at: usize, event: &Event, out: &mut dyn Write) -> io::Result<()> {

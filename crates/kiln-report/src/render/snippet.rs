@@ -82,16 +82,12 @@ pub(super) fn write_warnings(found: &[(Diagnostic, Excerpt)], color: Color, out:
 fn source(excerpt: &Excerpt, level: Level, color: Color) -> String {
     let file = &excerpt.file;
     let (text, range) = visible(file.text(), excerpt.span.range());
-    let annotation = match level {
-        Level::Error => AnnotationKind::Primary,
-        Level::Warning => AnnotationKind::Primary,
-    };
     let level = match level {
         Level::Error => annotate_snippets::Level::ERROR,
         Level::Warning => annotate_snippets::Level::WARNING,
     };
     let name = one_line(file.name());
-    let snippet = Snippet::source(text.as_str()).path(name.as_str()).annotation(annotation.span(range));
+    let snippet = Snippet::source(text.as_str()).path(name.as_str()).annotation(AnnotationKind::Primary.span(range));
     let renderer = if color == Color::On { Renderer::styled() } else { Renderer::plain() };
     let mut drawn = renderer.render(&[Group::with_level(level).element(snippet)]).trim_end().to_owned();
     drawn.push('\n');
@@ -121,7 +117,7 @@ fn visible(text: &str, range: Range<usize>) -> (String, Range<usize>) {
     let mut clean = String::with_capacity(text.len());
     for c in text.chars() {
         let is_safe =
-            matches!(c, '\n' | '\t') || sanitize(c.encode_utf8(&mut [0; 4]).as_bytes(), Escapes::Strip).len() > 0;
+            matches!(c, '\n' | '\t') || !sanitize(c.encode_utf8(&mut [0; 4]).as_bytes(), Escapes::Strip).is_empty();
         match is_safe {
             true => clean.push(c),
             false => clean.extend(std::iter::repeat_n(' ', c.len_utf8())),
@@ -193,15 +189,35 @@ mod tests {
             .at(excerpt("RUN make \\\n    --jobs 4 \\\n    all\n"));
         broken.causes = vec!["no rule to make target `all`".into()];
         broken.output = vec!["cc -c main.c".into(), "\u{1b}[31mmake: *** stop\u{1b}[2J".into()];
-        insta::assert_snapshot!(failure(&broken, Color::Off), @"");
+        insta::assert_snapshot!(failure(&broken, Color::Off), @r"
+        error: process `/bin/sh -c make` ended with exit code 2
+         --> Dockerfile:2:1
+          |
+        2 | / RUN make \
+        3 | |     --jobs 4 \
+        4 | |     all
+          | |_______^
+          caused by: no rule to make target `all`
+          last output:
+          | cc -c main.c
+          | make: *** stop
+        hint: run the step with `--progress=plain` to see all of its output
+        ");
     }
 
     #[test]
     fn a_finding_names_its_rule_and_marks_its_place() {
         let finding = Diagnostic::warning("CopyIgnoredFile", excerpt("a b").span, "`a` is hidden by `.dockerignore`")
             .hint("remove line 3 of `.dockerignore`");
-        insta::assert_snapshot!(diagnostic(&finding, &excerpt("a b"), Color::Off), @"");
-        insta::assert_snapshot!(warnings(&[(finding, excerpt("a b"))], Color::Off).lines().next().unwrap(), @"");
+        insta::assert_snapshot!(diagnostic(&finding, &excerpt("a b"), Color::Off), @"
+        warning[CopyIgnoredFile]: `a` is hidden by `.dockerignore`
+         --> Dockerfile:5:6
+          |
+        5 | COPY a b
+          |      ^^^
+        hint: remove line 3 of `.dockerignore`
+        ");
+        insta::assert_snapshot!(warnings(&[(finding, excerpt("a b"))], Color::Off).lines().next().unwrap(), @"1 warning found:");
     }
 
     #[test]

@@ -103,7 +103,23 @@ fn a_straight_build_reads_like_buildkit_s() {
                 reason: Some("main.go changed".into()),
             },
         );
-    insta::assert_snapshot!(build.finish(13_000), @"");
+    insta::assert_snapshot!(build.finish(13_000).replace('\u{1b}', "ESC"), @"
+    #1 [internal] load build definition from Dockerfile
+    #1 DONE 0.0s
+
+    #2 [1/3] FROM busybox
+    #2 CACHED
+
+    #3 [a 1/2] RUN a
+    #3 0.123 cc main.c
+    #3 0.123 cc ESC[31mutil.cESC[0m
+    #3 12.24 late
+    #3 DONE 12.4s
+
+    #4 [3/3] COPY . .
+    #4 miss: main.go changed
+    #4 DONE 0.0s
+    ");
 }
 
 #[test]
@@ -117,24 +133,48 @@ fn who_speaks_is_not_interrupted_at_once() {
         .log(A, 30, "a2\n")
         .tick(1000)
         .log(B, 1100, "b2\n");
-    insta::assert_snapshot!(build.text(), @"");
+    insta::assert_snapshot!(build.text(), @"
+    #1 [a 1/2] RUN a
+    #1 0.010 a1
+    #1 0.030 a2
+    ");
     build.end(A, 0, 2000).tick(2100);
-    insta::assert_snapshot!(build.text(), @"");
-    insta::assert_snapshot!(build.finish(3000).lines().last().unwrap(), @"");
+    insta::assert_snapshot!(build.text(), @"
+    #1 [a 1/2] RUN a
+    #1 0.010 a1
+    #1 0.030 a2
+    #1 DONE 2.0s
+
+    #2 [b 1/2] RUN b
+    #2 0.020 b1
+    #2 1.100 b2
+    ");
+    insta::assert_snapshot!(build.finish(3000).lines().last().unwrap(), @"#2 CANCELED");
 }
 
 #[test]
 fn a_step_that_ends_is_said_although_another_speaks() {
     let mut build = Build::new();
     build.start(A, 0).log(A, 10, "a1\n").start(B, 20).end(B, 20, 50).log(A, 60, "a2\n").end(A, 0, 70);
-    insta::assert_snapshot!(build.finish(100), @"");
+    insta::assert_snapshot!(build.finish(100), @"
+    #1 [a 1/2] RUN a
+    #1 0.010 a1
+    #1 ...
+
+    #2 [b 1/2] RUN b
+    #2 DONE 0.0s
+
+    #1 [a 1/2] RUN a
+    #1 0.060 a2
+    #1 DONE 0.1s
+    ");
 }
 
 #[test]
 fn who_waited_ten_seconds_is_heard() {
     let mut build = Build::new();
     build.start(A, 0);
-    for second in 0..12 {
+    for second in 0..13 {
         for _ in 0..50 {
             build.log(A, second * 1000, "a\n");
         }
@@ -143,9 +183,9 @@ fn who_waited_ten_seconds_is_heard() {
         }
     }
     let text = build.text();
-    let before = text.find("#2 0.000 b").expect("b was heard");
-    assert!(text[..before].matches("1 a\n").count() + text[..before].matches(" a\n").count() > 500);
-    assert!(text[..before].ends_with("#1 ...\n\n#2 [b 1/2] RUN b\n"), "{}", &text[before - 60..before]);
+    let before = text.find("#2 0.000 b\n").expect("b was heard");
+    assert_eq!(text[..before].matches(" a\n").count(), 602, "601 lines and the header");
+    assert!(text[..before].ends_with("#1 ...\n\n#2 [b 1/2] RUN b\n"), "{text}");
 }
 
 #[test]
@@ -153,7 +193,17 @@ fn lines_cut_anywhere_come_out_whole() {
     let mut build = Build::new();
     build.start(A, 0).log(A, 0, "on").log_on(A, LogStream::Stderr, 1, "err").log(A, 2, "e\r").log(A, 3, "\ntw");
     build.log_on(A, LogStream::Stderr, 4, "or\n").log(A, 5, "o\r\r10%\r20%\r\n\nend").end(A, 0, 10);
-    insta::assert_snapshot!(build.finish(10), @"");
+    insta::assert_snapshot!(build.finish(10), @"
+    #1 [a 1/2] RUN a
+    #1 0.000 one
+    #1 0.001 error
+    #1 0.003 two
+    #1 0.005 10%
+    #1 0.005 20%
+    #1 0.005 
+    #1 0.005 end
+    #1 DONE 0.0s
+    ");
 }
 
 #[test]
@@ -172,7 +222,22 @@ fn an_open_line_is_closed_before_another_one() {
     assert!(build.text().ends_with("#1 0.000 wait.."), "{}", build.text());
     build.log_on(A, LogStream::Stderr, 3100, "oops\n").log(A, 3200, "done\n").log(A, 3300, "dots").tick(4400);
     build.start(B, 4500).end(B, 4500, 4600).log(A, 4700, "\n").log(A, 4800, "last").end(A, 0, 5000);
-    insta::assert_snapshot!(build.finish(5000), @"");
+    insta::assert_snapshot!(build.finish(5000), @"
+    #1 [a 1/2] RUN a
+    #1 0.000 first
+    #1 0.000 wait..
+    #1 3.100 oops
+    #1 0.000 done
+    #1 3.300 dots
+    #1 ...
+
+    #2 [b 1/2] RUN b
+    #2 DONE 0.1s
+
+    #1 [a 1/2] RUN a
+    #1 4.800 last
+    #1 DONE 5.0s
+    ");
 }
 
 #[test]
@@ -211,7 +276,14 @@ fn failures_and_the_steps_they_cancel_are_told_apart() {
         .start(B, 0)
         .log(A, 1, "no")
         .vertex(A, VertexState::Completed { started: time(0), at: time(5), cached: false, error, reason: None });
-    insta::assert_snapshot!(build.finish(10), @"");
+    insta::assert_snapshot!(build.finish(10), @"
+    #1 [a 1/2] RUN a
+    #1 0.001 no
+    #1 ERROR: process `/bin/sh -c a` ended with exit code 1 bad
+
+    #2 [b 1/2] RUN b
+    #2 CANCELED
+    ");
 }
 
 #[test]
@@ -223,5 +295,24 @@ fn notes_and_warnings_stand_apart() {
     build.send(&Event::Note("two platforms".into())).start(A, 0).log(A, 0, "x\n");
     build.send(&Event::Warning { diagnostic, excerpt: crate::Excerpt { file, span } });
     build.send(&Event::Note("again".into())).end(A, 0, 5);
-    insta::assert_snapshot!(build.finish(10), @"");
+    insta::assert_snapshot!(build.finish(10), @"
+    #0 two platforms
+
+    #1 [a 1/2] RUN a
+    #1 0.000 x
+    #1 ...
+
+    #0 again
+
+    #1 [a 1/2] RUN a
+    #1 DONE 0.0s
+
+    1 warning found:
+
+    warning[FromAsCasing]: `as` and `FROM` differ in case
+     --> Dockerfile:1:8
+      |
+    1 | FROM a as b
+      |        ^^
+    ");
 }

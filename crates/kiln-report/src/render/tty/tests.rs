@@ -76,7 +76,7 @@ fn terminal(bytes: &[u8], width: usize) -> Vec<String> {
                         rows.push(String::new());
                     }
                     "?25l" | "?25h" => {}
-                    up => row -= up.strip_suffix('A').expect(up).parse::<usize>().unwrap(),
+                    up => row = row.saturating_sub(up.strip_suffix('A').expect(up).parse().unwrap()),
                 }
                 rest = &rest[end + 1..];
             }
@@ -114,7 +114,17 @@ fn a_build_in_the_middle() {
         started("[2/3] RUN make", 400),
         log("[2/3] RUN make", "one\n\ntwo\r\nprogress 1%\rprogress 2%\u{1b}[2J\tx"),
     ]);
-    insta::assert_snapshot!(shown(&mut view, 3200, 60, 20), @"");
+    insta::assert_snapshot!(shown(&mut view, 3200, 60, 20), @"
+    [+] Building 3.2s (2/5)
+     => [internal] load build definition from Dockerfile   0.0s
+     => [1/3] FROM busybox                                 3.2s
+     => => sha256:abc 1.05MB / 3.00MB                      3.2s
+     => CACHED [a 1/1] WORKDIR /app                        0.0s
+     => [2/3] RUN make                                     2.8s
+     => => # one
+     => => # two
+     => => # progress 2%    x
+    ");
 }
 
 #[test]
@@ -125,7 +135,11 @@ fn redrawing_leaves_one_frame() {
     view.event(&done("[1/2] RUN a", 0, 150, false), &mut out).unwrap();
     view.event(&Event::Note("a note".into()), &mut out).unwrap();
     tick(&mut view, &mut out, (200, 40, 20));
-    insta::assert_snapshot!(terminal(&out, 40).join("\n"), @"");
+    insta::assert_snapshot!(terminal(&out, 40).join("\n"), @"
+    a note
+    [+] Building 0.2s (1/1) FINISHED
+     => [1/2] RUN a                    0.1s
+    ");
 }
 
 #[test]
@@ -145,8 +159,23 @@ fn a_small_terminal_folds_what_is_finished_first() {
     events.push(download("[0/9] RUN 0", 5, Some(10)));
     events.extend([started("[8/9] RUN 8", 0), log("[8/9] RUN 8", "a\nb\nc\n"), started("[x] RUN x", 0)]);
     let mut view = view(&events);
-    insta::assert_snapshot!(shown(&mut view, 1000, 40, 10), @"");
-    insta::assert_snapshot!(shown(&mut view, 1000, 40, 5), @"");
+    insta::assert_snapshot!(shown(&mut view, 1000, 40, 10), @"
+    [+] Building 1.0s (8/10)
+     => (6 steps finished)
+     => [6/9] RUN 6                    0.1s
+     => [7/9] RUN 7                    0.1s
+     => [8/9] RUN 8                    1.0s
+     => => # a
+     => => # b
+     => => # c
+     => [x] RUN x                      1.0s
+    ");
+    insta::assert_snapshot!(shown(&mut view, 1000, 40, 5), @"
+    [+] Building 1.0s (8/10)
+     => (8 steps finished)
+     => [8/9] RUN 8                    1.0s
+     => [x] RUN x                      1.0s
+    ");
     assert!(shown(&mut view, 1000, 40, 0).lines().count() <= 3);
     assert!(shown(&mut view, 1000, 0, 0).lines().count() <= 3);
 }
@@ -165,7 +194,32 @@ fn the_last_frame_has_every_step_and_the_whole_log_of_the_failed_one() {
     let mut out = Vec::new();
     tick(&mut view, &mut out, (1000, 40, 8));
     view.finish(Screen { now: time(1000), width: 40, height: 8 }, &mut out).unwrap();
-    insta::assert_snapshot!(terminal(&out, 80).join("\n"), @"");
+    insta::assert_snapshot!(terminal(&out, 80).join("\n"), @"
+    [+] Building 1.0s (11/11) FINISHED
+     => CACHED [0/11] RUN 0            0.1s
+     => CACHED [1/11] RUN 1            0.1s
+     => [2/11] RUN 2                   0.1s
+     => [3/11] RUN 3                   0.1s
+     => [4/11] RUN 4                   0.1s
+     => [5/11] RUN 5                   0.1s
+     => [6/11] RUN 6                   0.1s
+     => [7/11] RUN 7                   0.1s
+     => [8/11] RUN 8                   0.1s
+     => ERROR [9/11] RUN false         0.9s
+     => CANCELED [10/11] RUN sleep     1.0s
+    ------
+     > [9/11] RUN false:
+    line 0
+    line 1
+    line 2
+    line 3
+    line 4
+    line 5
+    line 6
+    line 7
+    line 8
+    ------
+    ");
 }
 
 #[test]
