@@ -1,0 +1,2 @@
+mkdir -p empty tree/a/b/c tree/d
+: >empty-file

@@ -1,0 +1,1 @@
+echo same >one; ln one two
