@@ -1,0 +1,125 @@
+//! Which checks run: `# check=skip=A,B;error=true`.
+
+use std::collections::BTreeSet;
+
+use kiln_report::Diagnostic;
+
+use crate::instruction::parse_bool;
+use crate::parse::{Dockerfile, name_and_value};
+
+/// Which checks run, and what their findings mean.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct CheckConfig {
+    /// Checks that do not run.
+    pub skip: Choice,
+    /// Checks that run although they are experimental.
+    pub experimental: Choice,
+    /// Whether a finding fails the build.
+    pub error: bool,
+}
+
+/// Some checks, or all.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Choice {
+    /// These.
+    Some(BTreeSet<String>),
+    /// Every one.
+    All,
+}
+
+impl Default for Choice {
+    fn default() -> Self {
+        Self::Some(BTreeSet::new())
+    }
+}
+
+impl Choice {
+    fn read(text: &str) -> Self {
+        match text.trim() {
+            "all" => Self::All,
+            names => Self::Some(names.split(',').map(|name| name.trim().to_owned()).collect()),
+        }
+    }
+
+    /// Whether a check is among them.
+    pub fn has(&self, rule: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::Some(names) => names.contains(rule),
+        }
+    }
+
+    fn merge(&mut self, other: Self) {
+        match (&mut *self, other) {
+            (Self::Some(mine), Self::Some(theirs)) => mine.extend(theirs),
+            (_, Self::All) => *self = Self::All,
+            (Self::All, Self::Some(_)) => {}
+        }
+    }
+}
+
+/// Says why check settings cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("check settings have no `{0}`: they are `skip=…`, `experimental=…` and `error=true`, separated by `;`")]
+pub struct CheckConfigError(String);
+
+impl CheckConfig {
+    /// Reads settings: `skip=JSONArgsRecommended,StageNameCasing;error=true`.
+    pub fn parse(text: &str) -> Result<Self, CheckConfigError> {
+        let mut config = Self::default();
+        for part in text.trim().split(';').map(str::trim).filter(|part| !part.is_empty()) {
+            let wrong = || CheckConfigError(part.chars().take(100).collect());
+            let (name, value) = part.split_once('=').ok_or_else(wrong)?;
+            match name.trim() {
+                "skip" => config.skip = Choice::read(value),
+                "experimental" => config.experimental = Choice::read(value),
+                "error" => config.error = parse_bool(value.trim()).ok_or_else(wrong)?,
+                _ => return Err(wrong()),
+            }
+        }
+        Ok(config)
+    }
+
+    /// The settings at the top of a file; an error when they cannot be read.
+    pub fn of(file: &Dockerfile) -> Result<Self, Box<Diagnostic>> {
+        let Some(value) = file.directive("check") else { return Ok(Self::default()) };
+        let text = value.text.split(' ').next().unwrap_or_default();
+        Self::parse(text).map_err(|error| Box::new(Diagnostic::error(value.span, error.to_string())))
+    }
+
+    /// These settings and those in comments right above an instruction: `# check=skip=…`.
+    pub(crate) fn with_comments(&self, comments: &[String]) -> Self {
+        let mut config = self.clone();
+        let settings = comments.iter().find_map(|comment| match name_and_value(comment) {
+            Some((name, value)) if name.eq_ignore_ascii_case("check") => value.split(' ').next(),
+            _ => None,
+        });
+        if let Some(Ok(more)) = settings.map(Self::parse) {
+            config.skip.merge(more.skip);
+            config.experimental.merge(more.experimental);
+        }
+        config
+    }
+
+    /// Whether a rule's findings are wanted.
+    pub(crate) fn allows(&self, rule: &str) -> bool {
+        !self.skip.has(rule)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_are_read_and_merged_with_comments() {
+        let config = CheckConfig::parse("skip=A, B;error=true").unwrap();
+        assert!(config.error && !config.allows("B") && config.allows("C"));
+        assert!(!CheckConfig::parse("skip=all").unwrap().allows("X"));
+        let merged = config.with_comments(&["note".into(), "check=skip=C because".into()]);
+        assert!(!merged.allows("A") && !merged.allows("C") && merged.allows("D"));
+        for bad in ["skip", "x=y", "error=perhaps"] {
+            assert!(CheckConfig::parse(bad).is_err(), "{bad}");
+        }
+    }
+}

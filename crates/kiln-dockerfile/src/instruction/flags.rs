@@ -1,0 +1,94 @@
+//! The flags of an instruction: which it knows, what they are set to.
+
+use kiln_report::Diagnostic;
+
+use crate::parse::{Flag, Instruction, Word};
+use crate::suggest;
+
+/// What a flag takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Nothing, `true` or `false`.
+    Switch,
+    /// One value.
+    Value,
+    /// A value each time it is given.
+    Values,
+}
+
+/// The flags an instruction was given, checked.
+#[derive(Debug)]
+pub(crate) struct Flags<'a> {
+    given: Vec<&'a Flag>,
+}
+
+/// Checks an instruction's flags against those it knows.
+pub(crate) fn read<'a>(
+    instruction: &'a Instruction,
+    known: &[(&'static str, Kind)],
+    diagnostics: &mut Vec<Diagnostic>,
+) -> Flags<'a> {
+    let mut given: Vec<&Flag> = Vec::new();
+    for flag in &instruction.flags {
+        match check(flag, known, &given, &instruction.keyword.text) {
+            Ok(()) => given.push(flag),
+            Err(diagnostic) => diagnostics.push(diagnostic),
+        }
+    }
+    Flags { given }
+}
+
+fn check(flag: &Flag, known: &[(&'static str, Kind)], given: &[&Flag], keyword: &str) -> Result<(), Diagnostic> {
+    let name = &flag.name.text;
+    let Some((_, kind)) = known.iter().find(|(known, _)| known == name) else {
+        let diagnostic = Diagnostic::error(flag.name.span, format!("{keyword} has no flag `--{name}`"));
+        return Err(match suggest::nearest(name, known.iter().map(|(known, _)| *known)) {
+            Some(nearest) => diagnostic.hint(format!("did you mean `--{nearest}`?")),
+            None if known.is_empty() => diagnostic.hint(format!("{keyword} takes no flags")),
+            None => {
+                let names: Vec<String> = known.iter().map(|(known, _)| format!("`--{known}`")).collect();
+                diagnostic.hint(format!("{keyword} knows {}", names.join(", ")))
+            }
+        });
+    };
+    if *kind != Kind::Values && given.iter().any(|other| other.name.text == *name) {
+        return Err(Diagnostic::error(flag.span, format!("flag `--{name}` is given twice")));
+    }
+    match (kind, &flag.value) {
+        (Kind::Switch, Some(value)) if switch(&value.text).is_none() => {
+            let message = format!("`--{name}` is on or off, not `{}`", value.text);
+            Err(Diagnostic::error(value.span, message).hint(format!("write `--{name}` or `--{name}=false`")))
+        }
+        (Kind::Value | Kind::Values, None) => {
+            Err(Diagnostic::error(flag.span, format!("flag `--{name}` has no value"))
+                .hint(format!("write `--{name}=…`")))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn switch(text: &str) -> Option<bool> {
+    match text.to_ascii_lowercase().as_str() {
+        "true" => Some(true),
+        "false" => Some(false),
+        _ => None,
+    }
+}
+
+impl Flags<'_> {
+    /// The value of a flag; an empty one counts as none.
+    pub(crate) fn value(&self, name: &str) -> Option<Word> {
+        self.values(name).into_iter().next().filter(|value| !value.text.is_empty())
+    }
+
+    /// The values of a flag that may be given many times.
+    pub(crate) fn values(&self, name: &str) -> Vec<Word> {
+        self.given.iter().filter(|flag| flag.name.text == name).filter_map(|flag| flag.value.clone()).collect()
+    }
+
+    /// Whether a switch is on; `None` when it is not given.
+    pub(crate) fn switch(&self, name: &str) -> Option<bool> {
+        let flag = self.given.iter().find(|flag| flag.name.text == name)?;
+        Some(flag.value.as_ref().is_none_or(|value| switch(&value.text).unwrap_or(true)))
+    }
+}

@@ -1,0 +1,126 @@
+//! Instructions with their meaning: typed, validated as far as no variable is needed, nothing filled in yet.
+
+mod build;
+mod copy;
+mod duration;
+mod flags;
+mod healthcheck;
+mod keyword;
+mod mount;
+
+use kiln_report::Diagnostic;
+
+pub use copy::{Copy, CopyKind, Document};
+pub use healthcheck::HealthcheckCommand;
+pub use keyword::Keyword;
+pub use mount::{CacheSharing, Mount, MountKind};
+pub(crate) use mount::{Expander, parse_bool};
+
+use crate::parse::{Instruction, Pair, Word};
+
+/// What an instruction says.
+#[derive(Debug, Clone)]
+pub enum Command {
+    /// `FROM`.
+    From(From),
+    /// `RUN`.
+    Run(Run),
+    /// `COPY` and `ADD`.
+    Copy(Box<Copy>),
+    /// `ENV`.
+    Env(Vec<Pair>),
+    /// `LABEL`.
+    Label(Vec<Pair>),
+    /// `ARG`.
+    Arg(Vec<ArgItem>),
+    /// `WORKDIR`.
+    Workdir(Word),
+    /// `USER`.
+    User(Word),
+    /// `EXPOSE`.
+    Expose(Vec<Word>),
+    /// `VOLUME`.
+    Volume(Vec<Word>),
+    /// `CMD`.
+    Cmd(CommandLine),
+    /// `ENTRYPOINT`.
+    Entrypoint(CommandLine),
+    /// `SHELL`.
+    Shell(Vec<Word>),
+    /// `STOPSIGNAL`.
+    StopSignal(Word),
+    /// `HEALTHCHECK`.
+    Healthcheck(HealthcheckCommand),
+    /// `ONBUILD`: the trigger as it is kept in the image.
+    Onbuild(String),
+    /// `MAINTAINER`.
+    Maintainer(Word),
+}
+
+/// `FROM [--platform=…] image [AS name]`.
+#[derive(Debug, Clone)]
+pub struct From {
+    /// The image or stage.
+    pub image: Word,
+    /// `AS`, as written.
+    pub as_keyword: Option<Word>,
+    /// The stage's name, as written.
+    pub name: Option<Word>,
+    /// `--platform`.
+    pub platform: Option<Word>,
+}
+
+impl From {
+    /// The name stages are found by.
+    pub fn stage_name(&self) -> Option<String> {
+        self.name.as_ref().map(|name| name.text.to_lowercase())
+    }
+}
+
+/// `RUN`.
+#[derive(Debug, Clone)]
+pub struct Run {
+    /// What to run.
+    pub command: CommandLine,
+    /// `--mount`, as written.
+    pub mounts: Vec<Word>,
+    /// `--network`.
+    pub network: Option<Word>,
+    /// `--security`.
+    pub security: Option<Word>,
+    /// `--device`.
+    pub devices: Vec<Word>,
+}
+
+/// A command with its form.
+#[derive(Debug, Clone)]
+pub struct CommandLine {
+    /// One word in shell form, all arguments in exec form.
+    pub words: Vec<Word>,
+    /// Who splits it.
+    pub form: Form,
+}
+
+/// Who splits a command line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// The shell.
+    Shell,
+    /// Nobody: it is a JSON array.
+    Exec,
+}
+
+/// `name` or `name=value` of `ARG`.
+#[derive(Debug, Clone)]
+pub struct ArgItem {
+    /// The name.
+    pub key: Word,
+    /// The default.
+    pub value: Option<Word>,
+}
+
+/// Reads an instruction; says what is wrong with it.
+pub(crate) fn command(instruction: &Instruction, diagnostics: &mut Vec<Diagnostic>) -> Option<Command> {
+    let keyword = Keyword::of(&instruction.keyword.text)?;
+    build::Reader { instruction, keyword, diagnostics }.read()
+}
