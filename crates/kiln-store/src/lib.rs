@@ -1,2 +1,51 @@
 //! What kiln keeps: content, snapshots, images, cache records, leases.
+//!
+//! One state directory, used by any number of kiln processes at once; there is no daemon. All of it is of mode 0700.
+//!
+//! ```text
+//! <state>/
+//!   kiln.db               SQLite: what is known of all the rest
+//!   blobs/sha256/<hex>    content, whole and verified
+//!   ingest/<name>         content being received
+//!   layers/<id>/fs        layers, each the upper directory of an overlay: whiteouts, opaque marks
+//!   work/<id>/{fs,work}   layers being written
+//!   cache-mounts/<key>/fs directories of `RUN --mount=type=cache`; <key>.lock beside them
+//!   leases/<id>           one locked file for each live lease, naming what it holds
+//!   locks/                the sweeper's lock, the schema's lock
+//!   tmp/<name>            on its way in or out
+//!   empty/                stays empty
+//! ```
+//!
+//! Names in `ingest`, `work` and `tmp` begin with the id of the lease they were made under. When the lease's process
+//! dies, the kernel drops its lock, and whoever prunes next removes what it left.
+//!
+//! This crate must never know registries, the solver or Dockerfiles.
 #![forbid(unsafe_code)]
+
+mod cache_mount;
+mod clean;
+mod content;
+mod db;
+mod error;
+mod image;
+mod layer;
+mod layout;
+mod lease;
+mod lock;
+mod overlay;
+mod record;
+mod schema;
+mod snapshot;
+mod stat_cache;
+mod store;
+pub mod testing;
+
+pub use cache_mount::{CacheMount, CacheMountInfo, CacheMountSpec, CacheMounts, Sharing};
+pub use content::{ContentStore, Ingest};
+pub use error::{Error, Result};
+pub use image::{Image, ImageRecord, Images, Removed};
+pub use lease::Lease;
+pub use record::{Holds, Records};
+pub use snapshot::{ActiveLayer, ActiveSnapshot, LayerId, LayerIdError, LayerInfo, Snapshot, Snapshotter};
+pub use stat_cache::{StatCache, StatKey};
+pub use store::Store;

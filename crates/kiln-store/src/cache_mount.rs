@@ -1,0 +1,245 @@
+//! Cache mounts: directories that outlive builds, by id, with docker's three ways of sharing.
+//!
+//! The id becomes a hash and is never a path. A directory appears whole, by rename, and the lock on it is the
+//! kernel's, so a killed build leaves neither half a directory nor a lock.
+
+use std::fs::Permissions;
+use std::io;
+use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use kiln_oci::Digest;
+use kiln_sys::lock::LockMode;
+use rusqlite::{OptionalExtension as _, params};
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::io::Errno;
+
+use crate::clean::remove_dir;
+use crate::db::now;
+use crate::error::{IoContext as _, Result};
+use crate::layout::make_private_dir;
+use crate::lease::Lease;
+use crate::lock::{self, Guard};
+use crate::record::USE_RESOLUTION;
+use crate::store::Shared;
+use crate::testing::reached;
+
+/// The cache mounts of a store.
+pub struct CacheMounts<'a> {
+    shared: &'a Arc<Shared>,
+}
+
+/// Who may use a cache mount at the same time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Sharing {
+    /// Any number of steps.
+    #[default]
+    Shared,
+    /// One step; another gets a directory of its own.
+    Private,
+    /// One step; others wait.
+    Locked,
+}
+
+/// Which cache mount is wanted, and what it is like when it is new.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CacheMountSpec {
+    /// Any text.
+    pub id: String,
+    /// Who else may use it meanwhile.
+    pub sharing: Sharing,
+    /// Owner of a new directory.
+    pub uid: u32,
+    /// Group of a new directory.
+    pub gid: u32,
+    /// Mode of a new directory.
+    pub mode: u32,
+}
+
+impl CacheMountSpec {
+    /// A shared one of mode 0755 that belongs to root.
+    pub fn new(id: impl Into<String>) -> Self {
+        Self { id: id.into(), sharing: Sharing::default(), uid: 0, gid: 0, mode: 0o755 }
+    }
+}
+
+/// A cache mount in use. Dropping it lets others have it.
+#[derive(Debug)]
+pub struct CacheMount {
+    dir: PathBuf,
+    _lock: Guard,
+}
+
+impl CacheMount {
+    /// The directory.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+}
+
+/// A cache mount in a listing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CacheMountInfo {
+    /// Its id.
+    pub id: String,
+    /// Its name in the state directory.
+    pub key: String,
+    /// Seconds since 1970.
+    pub created: i64,
+    /// Seconds since 1970.
+    pub used: i64,
+    /// Whether a step uses it now.
+    pub is_used: bool,
+}
+
+/// Time between two looks at a lock that a locked cache mount waits for.
+const LOOK: Duration = Duration::from_millis(10);
+
+/// A private cache mount is the first free of so many.
+const MAX_SLOTS: u32 = 10_000;
+
+impl<'a> CacheMounts<'a> {
+    pub(crate) fn new(shared: &'a Arc<Shared>) -> Self {
+        Self { shared }
+    }
+
+    /// Gets a cache mount, waiting for it at most `patience` when it is locked. None when it stayed taken.
+    ///
+    /// A step with several takes them in the order of [`CacheMountSpec::id`], lest two steps wait for each other.
+    /// `fill` is called on a new directory before anybody sees it.
+    pub fn acquire(
+        &self,
+        spec: &CacheMountSpec,
+        lease: &Lease,
+        patience: Duration,
+        fill: &dyn Fn(&Path) -> io::Result<()>,
+    ) -> Result<Option<CacheMount>> {
+        let since = Instant::now();
+        loop {
+            if let Some((slot, lock)) = self.take_slot(spec)? {
+                let dir = slot.join("fs");
+                if !dir.is_dir() {
+                    self.furnish(spec, lease, &slot, fill)?;
+                }
+                self.note_use(spec, &slot)?;
+                return Ok(Some(CacheMount { dir, _lock: lock }));
+            }
+            let left = patience.saturating_sub(since.elapsed());
+            if left.is_zero() {
+                return Ok(None);
+            }
+            std::thread::sleep(left.min(LOOK));
+        }
+    }
+
+    /// All cache mounts, by id.
+    pub fn list(&self) -> Result<Vec<CacheMountInfo>> {
+        let mut all = self.shared.db.read(|db| {
+            let mut select = db.prepare_cached("SELECT id, key, created, used FROM cache_mounts ORDER BY id, key")?;
+            let rows = select.query_map([], |row| {
+                let (id, key) = (row.get(0)?, row.get(1)?);
+                Ok(CacheMountInfo { id, key, created: row.get(2)?, used: row.get(3)?, is_used: false })
+            })?;
+            rows.collect::<rusqlite::Result<Vec<_>>>()
+        })?;
+        for mount in &mut all {
+            mount.is_used = lock::is_held(&lock_of(&self.slot_dir(&mount.key)))?;
+        }
+        Ok(all)
+    }
+
+    /// Removes all directories of an id that nobody uses; says how many.
+    pub fn remove(&self, id: &str) -> Result<usize> {
+        let keys = self.list()?.into_iter().filter(|mount| mount.id == id).map(|mount| mount.key);
+        let mut removed = 0;
+        let lease = Lease::new(self.shared.clone())?;
+        for key in keys {
+            removed += usize::from(self.remove_key(&key, &lease)?);
+        }
+        Ok(removed)
+    }
+
+    /// Removes one directory unless it is used.
+    pub(crate) fn remove_key(&self, key: &str, lease: &Lease) -> Result<bool> {
+        let slot = self.slot_dir(key);
+        let Some(_lock) = lock::attempt(&lock_of(&slot), LockMode::Exclusive)? else { return Ok(false) };
+        let grave = self.shared.layout.tmp().join(lease.fresh_name());
+        match std::fs::rename(&slot, &grave) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error).context("rename", &slot),
+            _ => {}
+        }
+        self.shared.db.write(|db| db.prepare_cached("DELETE FROM cache_mounts WHERE key = ?1")?.execute([key]))?;
+        let _ = std::fs::remove_file(lock_of(&slot));
+        remove_dir(&grave)?;
+        Ok(true)
+    }
+
+    fn slot_dir(&self, key: &str) -> PathBuf {
+        self.shared.layout.cache_mounts().join(key)
+    }
+
+    fn take_slot(&self, spec: &CacheMountSpec) -> Result<Option<(PathBuf, Guard)>> {
+        let digest = Digest::sha256(&spec.id);
+        let hash = &digest.hex()[..32];
+        let (slots, mode) = match spec.sharing {
+            Sharing::Shared => (MAX_SLOTS, LockMode::Shared),
+            Sharing::Private => (MAX_SLOTS, LockMode::Exclusive),
+            Sharing::Locked => (1, LockMode::Exclusive),
+        };
+        for number in 0..slots {
+            let slot = self.slot_dir(&format!("{hash}.{number}"));
+            if let Some(lock) = lock::attempt(&lock_of(&slot), mode)? {
+                return Ok(Some((slot, lock)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Makes a new directory out of sight, then moves it into place unless another step was quicker.
+    fn furnish(
+        &self,
+        spec: &CacheMountSpec,
+        lease: &Lease,
+        slot: &Path,
+        fill: &dyn Fn(&Path) -> io::Result<()>,
+    ) -> Result<()> {
+        let draft = self.shared.layout.tmp().join(lease.fresh_name());
+        make_private_dir(&draft).context("create", &draft)?;
+        let dir = draft.join("fs");
+        std::fs::create_dir(&dir).context("create", &dir)?;
+        fill(&dir).context("fill", &dir)?;
+        chown(&dir, Some(spec.uid), Some(spec.gid)).context("change the owner of", &dir)?;
+        let mode = Permissions::from_mode(spec.mode & 0o7777);
+        std::fs::set_permissions(&dir, mode).context("change the mode of", &dir)?;
+        reached("cache mount: made");
+        match renameat_with(CWD, &draft, CWD, slot, RenameFlags::NOREPLACE) {
+            Ok(()) => Ok(reached("cache mount: in place")),
+            Err(Errno::EXIST) => remove_dir(&draft),
+            Err(error) => Err(error).context("rename", &draft),
+        }
+    }
+
+    /// Its times are good to the hour, so that a step usually writes nothing.
+    fn note_use(&self, spec: &CacheMountSpec, slot: &Path) -> Result<()> {
+        let key = slot.file_name().unwrap_or_default().to_string_lossy();
+        let noted = self.shared.db.read(|db| {
+            let mut select = db.prepare_cached("SELECT used FROM cache_mounts WHERE key = ?1")?;
+            select.query_row([&key], |row| row.get::<_, i64>(0)).optional()
+        })?;
+        if noted.is_some_and(|used| now() - used < USE_RESOLUTION) {
+            return Ok(());
+        }
+        self.shared.db.write(|db| {
+            let sql = "INSERT INTO cache_mounts (key, id, created, used) VALUES (?1, ?2, ?3, ?3)
+                       ON CONFLICT DO UPDATE SET used = excluded.used";
+            db.prepare_cached(sql)?.execute(params![key, spec.id, now()]).map(drop)
+        })
+    }
+}
+
+/// Beside the directory, not in it: it must be there before the directory is.
+fn lock_of(slot: &Path) -> PathBuf {
+    slot.with_added_extension("lock")
+}

@@ -1,0 +1,201 @@
+//! One SQLite database for what kiln knows about the things it keeps; several processes use it at once.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
+use std::time::{Duration, Instant, SystemTime};
+
+use kiln_sys::lock::LockMode;
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
+
+use crate::error::{Error, Result};
+use crate::layout::Layout;
+use crate::lock;
+use crate::schema::{APPLICATION_ID, MIGRATIONS, VERSION};
+
+/// The database: one connection that writes, and readers opened when that one is busy.
+pub(crate) struct Db {
+    path: PathBuf,
+    main: Mutex<Connection>,
+    readers: Mutex<Vec<Connection>>,
+}
+
+/// How long a transaction may wait for other processes before it is an error.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Pages of write-ahead log after which a commit folds it into the database. Small, because the first process after a
+/// pause reads the log through, and no process folds it on exit.
+const CHECKPOINT_PAGES: u32 = 400;
+
+impl Db {
+    /// Opens the database of a state directory, making or migrating it when needed.
+    pub(crate) fn open(layout: &Layout) -> Result<Self> {
+        let path = layout.db();
+        let mut main = match connect(&path) {
+            Ok(connection) => connection,
+            Err(Error::Database { source, .. }) if is_missing(&source) => {
+                layout.furnish()?;
+                connect(&path)?
+            }
+            Err(error) => return Err(error),
+        };
+        let db = |source| Error::Database { path: path.clone(), source };
+        if main.is_readonly("main").map_err(db)? {
+            return Err(layout.not_writable(std::io::ErrorKind::ReadOnlyFilesystem.into()));
+        }
+        if marks(&main).map_err(db)? != (VERSION, APPLICATION_ID) {
+            bring_up_to_date(&mut main, layout)?;
+        }
+        Ok(Self { path, main: Mutex::new(main), readers: Mutex::default() })
+    }
+
+    /// Runs a reading closure; it never waits for this process's writers.
+    pub(crate) fn read<T>(&self, read: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T> {
+        match self.main.try_lock() {
+            Ok(main) => return read(&main).map_err(|source| self.error(source)),
+            Err(TryLockError::Poisoned(main)) => return read(&main.into_inner()).map_err(|source| self.error(source)),
+            Err(TryLockError::WouldBlock) => {}
+        }
+        let idle = locked(&self.readers).pop();
+        let reader = match idle {
+            Some(reader) => reader,
+            None => connect(&self.path)?,
+        };
+        let answer = read(&reader).map_err(|source| self.error(source));
+        locked(&self.readers).push(reader);
+        answer
+    }
+
+    /// Runs one writing transaction; an error rolls it back.
+    pub(crate) fn write<T>(&self, write: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>) -> Result<T> {
+        let mut main = locked(&self.main);
+        let run = || {
+            let transaction = main.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let answer = write(&transaction)?;
+            transaction.commit()?;
+            Ok(answer)
+        };
+        run().map_err(|source| self.error(source))
+    }
+
+    /// Runs one writing transaction and undoes it: what it would do, without doing it.
+    pub(crate) fn rehearse<T>(&self, write: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>) -> Result<T> {
+        let mut main = locked(&self.main);
+        let run = || {
+            let transaction = main.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let answer = write(&transaction)?;
+            transaction.rollback()?;
+            Ok(answer)
+        };
+        run().map_err(|source| self.error(source))
+    }
+
+    /// Gives freed pages back to the file system. Others may be reading: then as much as can be done now.
+    pub(crate) fn shrink(&self) -> Result<()> {
+        let main = locked(&self.main);
+        let run = || {
+            main.execute_batch("PRAGMA incremental_vacuum")?;
+            main.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+        };
+        run().map_err(|source| self.error(source))
+    }
+
+    fn error(&self, source: rusqlite::Error) -> Error {
+        Error::Database { path: self.path.clone(), source }
+    }
+}
+
+/// Seconds since 1970, as the tables keep time.
+pub(crate) fn now() -> i64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}
+
+/// Locks a mutex; what a panicking holder left is consistent, since transactions roll back.
+pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn connect(path: &Path) -> Result<Connection> {
+    let run = || {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let mut connection = Connection::open_with_flags(path, flags)?;
+        connection.busy_handler(Some(patience()))?;
+        // A process that lives for milliseconds must not pay for folding the log (three fsyncs) when it ends.
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+        connection.set_prepared_statement_cache_capacity(64);
+        connection.execute_batch(&format!(
+            "PRAGMA foreign_keys = ON; PRAGMA synchronous = NORMAL; PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}"
+        ))?;
+        Ok(connection)
+    };
+    run().map_err(|source| Error::Database { path: path.to_owned(), source })
+}
+
+/// Waits for a lock in short naps first: transactions are shorter than SQLite's own first sleep of a millisecond.
+fn patience() -> impl FnMut(i32) -> bool + Send + 'static {
+    let mut since = Instant::now();
+    move |attempt| {
+        if attempt == 0 {
+            since = Instant::now();
+        }
+        let nap = match attempt {
+            0..10 => Duration::from_micros(100),
+            10..50 => Duration::from_micros(500),
+            _ => Duration::from_millis(3),
+        };
+        std::thread::sleep(nap);
+        since.elapsed() < PATIENCE
+    }
+}
+
+fn is_missing(error: &rusqlite::Error) -> bool {
+    error.sqlite_error_code() == Some(rusqlite::ErrorCode::CannotOpen)
+}
+
+/// The schema version and the mark of the program that made the file; both 0 in a new one.
+fn marks(connection: &Connection) -> rusqlite::Result<(i64, i64)> {
+    let version = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    Ok((version, connection.query_row("PRAGMA application_id", [], |row| row.get(0))?))
+}
+
+/// Creates the tables, or adds what older kilns did not have. One process at a time does it.
+fn bring_up_to_date(connection: &mut Connection, layout: &Layout) -> Result<()> {
+    layout.furnish()?;
+    let _alone = lock::wait(&layout.locks().join("schema"), LockMode::Exclusive)?;
+    let path = layout.db();
+    let db = |source| Error::Database { path: path.clone(), source };
+    let (found, program) = marks(connection).map_err(db)?;
+    if program != 0 && program != APPLICATION_ID {
+        return Err(Error::ForeignDatabase { path });
+    }
+    if found > VERSION {
+        return Err(Error::NewerSchema { path: layout.root().to_owned(), found, supported: VERSION });
+    }
+    if found == 0 {
+        check_is_empty(connection, &path)?;
+        // Both live in the file's header, so they are said once: before the first table, and outside a transaction.
+        connection
+            .execute_batch("PRAGMA auto_vacuum = INCREMENTAL")
+            .and_then(|()| connection.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(())))
+            .map_err(db)?;
+    }
+    let from = usize::try_from(found).map_err(|_| Error::ForeignDatabase { path: path.clone() })?;
+    let migrate = |connection: &mut Connection| {
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        for step in &MIGRATIONS[from..] {
+            transaction.execute_batch(step)?;
+        }
+        transaction
+            .execute_batch(&format!("PRAGMA user_version = {VERSION}; PRAGMA application_id = {APPLICATION_ID}"))?;
+        transaction.commit()
+    };
+    migrate(connection).map_err(db)
+}
+
+fn check_is_empty(connection: &Connection, path: &Path) -> Result<()> {
+    let tables = connection
+        .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get::<_, i64>(0))
+        .map_err(|source| Error::Database { path: path.to_owned(), source })?;
+    if tables == 0 { Ok(()) } else { Err(Error::ForeignDatabase { path: path.to_owned() }) }
+}

@@ -1,0 +1,169 @@
+//! What can go wrong while keeping things, each with the thing it went wrong with.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use kiln_oci::Digest;
+
+use crate::snapshot::LayerId;
+
+/// Says what the store could not do.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The state directory is not ours to write.
+    #[error("cannot write to the state directory `{}`", .path.display())]
+    NotWritable {
+        /// The state directory.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A newer kiln made this state directory.
+    #[error(
+        "the state directory `{}` was written by a newer kiln (schema {found}, this one knows {supported})",
+        .path.display()
+    )]
+    NewerSchema {
+        /// The state directory.
+        path: PathBuf,
+        /// The schema it has.
+        found: i64,
+        /// The newest schema this binary knows.
+        supported: i64,
+    },
+    /// There is a database of another program where ours should be.
+    #[error("`{}` is not a kiln database", .path.display())]
+    ForeignDatabase {
+        /// The database file.
+        path: PathBuf,
+    },
+    /// A file operation failed.
+    #[error("cannot {action} `{}`", .path.display())]
+    Io {
+        /// What was tried, as a verb: `create`, `rename`, …
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why it failed.
+        #[source]
+        source: io::Error,
+    },
+    /// The metadata database failed.
+    #[error("cannot use the metadata database `{}`", .path.display())]
+    Database {
+        /// The database file.
+        path: PathBuf,
+        /// What SQLite says.
+        #[source]
+        source: rusqlite::Error,
+    },
+    /// A record does not parse; it was written by something else.
+    #[error("the stored record of `{what}` is damaged")]
+    Damaged {
+        /// Whose record.
+        what: String,
+        /// Why it does not parse.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// Content does not have the digest it was promised to have.
+    #[error("content has digest `{found}`, expected `{expected}`")]
+    DigestMismatch {
+        /// The promised digest.
+        expected: Digest,
+        /// What the bytes hash to.
+        found: Digest,
+    },
+    /// Content does not have the size it was promised to have.
+    #[error("content `{digest}` has {found} bytes, expected {expected}")]
+    SizeMismatch {
+        /// Which content.
+        digest: Digest,
+        /// The promised size.
+        expected: u64,
+        /// The size found.
+        found: u64,
+    },
+    /// A document is larger than the reader wants to hold in memory.
+    #[error("content `{digest}` is larger than {limit} bytes")]
+    TooLarge {
+        /// Which content.
+        digest: Digest,
+        /// The limit in bytes.
+        limit: u64,
+    },
+    /// Content is wanted under a digest kiln cannot compute.
+    #[error("cannot verify `{digest}`: only sha256 is supported")]
+    UnsupportedDigest {
+        /// The digest.
+        digest: Digest,
+    },
+    /// There is no such content.
+    #[error("content `{digest}` is not in the store")]
+    UnknownBlob {
+        /// The digest asked for.
+        digest: Digest,
+    },
+    /// There is no such layer, or not any more.
+    #[error("layer `{layer}` is not in the store")]
+    UnknownLayer {
+        /// The layer asked for.
+        layer: LayerId,
+    },
+    /// There is no such image.
+    #[error("no image `{name}` in the store")]
+    UnknownImage {
+        /// The name or id asked for.
+        name: String,
+    },
+    /// A short id fits several images.
+    #[error("`{prefix}` fits several images: {}", quoted(.candidates))]
+    AmbiguousImage {
+        /// What was asked for.
+        prefix: String,
+        /// The ids it fits.
+        candidates: Vec<Digest>,
+    },
+    /// A lock could not be taken.
+    #[error("cannot lock `{}`", .path.display())]
+    Lock {
+        /// The lock file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// The result of store operations.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+fn quoted(candidates: &[Digest]) -> String {
+    candidates.iter().map(|digest| format!("`{digest}`")).collect::<Vec<_>>().join(", ")
+}
+
+/// Gives an IO error its verb and its operand.
+pub(crate) trait IoContext<T> {
+    fn context(self, action: &'static str, path: &Path) -> Result<T>;
+}
+
+impl<T, E: Into<io::Error>> IoContext<T> for Result<T, E> {
+    fn context(self, action: &'static str, path: &Path) -> Result<T> {
+        self.map_err(|source| Error::Io { action, path: path.to_owned(), source: source.into() })
+    }
+}
+
+impl Error {
+    /// Whether the disk is full, whoever noticed it.
+    pub fn is_no_space(&self) -> bool {
+        match self {
+            Self::Io { source, .. } | Self::NotWritable { source, .. } | Self::Lock { source, .. } => {
+                matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+            }
+            Self::Database { source, .. } => source.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull),
+            _ => false,
+        }
+    }
+}

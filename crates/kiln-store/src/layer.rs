@@ -1,0 +1,167 @@
+//! Layers: independent directories in overlay's own format, found again by the digest of their tar.
+
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use kiln_oci::{Descriptor, Digest};
+use rusqlite::{OptionalExtension as _, Transaction, params};
+
+use crate::clean::remove_dir;
+use crate::db::now;
+use crate::error::{Error, IoContext as _, Result};
+use crate::layout::make_private_dir;
+use crate::lease::{Item, Lease};
+use crate::snapshot::{ActiveLayer, LayerId, LayerInfo};
+use crate::store::Store;
+use crate::testing::reached;
+
+impl Store {
+    /// Starts a layer with nothing below it.
+    pub fn begin_layer(&self, lease: &Lease) -> Result<ActiveLayer> {
+        let name = lease.fresh_name();
+        let dir = self.shared.layout.work().join(&name);
+        let id = name.parse().expect("lease names are made to be layer ids");
+        make_private_dir(&dir).context("create", &dir)?;
+        let active = ActiveLayer { id, dir, lease: lease.clone() };
+        let tree = active.tree();
+        // What a root directory is when nothing says otherwise, whatever the umask.
+        std::fs::create_dir(&tree)
+            .and_then(|()| std::fs::set_permissions(&tree, Permissions::from_mode(0o755)))
+            .context("create", &tree)?;
+        reached("layer: begun");
+        Ok(active)
+    }
+
+    /// Keeps a layer. Of several layers with one `diff_id`, made at the same time, all callers get the same one.
+    pub fn commit_layer(&self, active: ActiveLayer, diff_id: &Digest) -> Result<LayerId> {
+        if let Some(winner) = self.find_layer_by_diff_id(diff_id)?
+            && active.lease.hold(&[Item::Layer(winner.clone())])?.is_none()
+        {
+            self.discard_layer(active)?;
+            return Ok(winner);
+        }
+        self.publish_layer(&active, Some(diff_id))
+    }
+
+    /// Moves a finished layer from where it was worked on to where it is kept.
+    pub(crate) fn publish_layer(&self, active: &ActiveLayer, diff_id: Option<&Digest>) -> Result<LayerId> {
+        self.clear_overlay_work(active)?;
+        reached("layer: finished");
+        let kept = {
+            let _no_sweep = self.shared.no_sweep()?;
+            self.keep(active, diff_id)?
+        };
+        reached("layer: recorded");
+        if kept != active.id {
+            let dir = self.shared.layout.layer(&active.id);
+            remove_dir(&dir)?;
+        }
+        Ok(kept)
+    }
+
+    /// Throws a layer away.
+    pub fn discard_layer(&self, active: ActiveLayer) -> Result<()> {
+        remove_dir(&active.dir)
+    }
+
+    /// Where a layer's tree is. Hold the layer by a lease while you read it.
+    pub fn layer_dir(&self, layer: &LayerId) -> PathBuf {
+        self.shared.layout.layer(layer).join("fs")
+    }
+
+    /// What is known of a layer.
+    pub fn layer(&self, layer: &LayerId) -> Result<LayerInfo> {
+        let found = self.shared.db.read(|db| {
+            let mut select = db.prepare_cached("SELECT diff_id, size FROM layers WHERE id = ?1")?;
+            let row = select.query_row([layer.as_str()], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
+            let mut select =
+                db.prepare_cached("SELECT descriptor FROM layer_blobs WHERE layer = ?1 ORDER BY digest")?;
+            let blobs = select.query_map([layer.as_str()], |row| row.get::<_, String>(0))?;
+            Ok((row, blobs.collect::<rusqlite::Result<Vec<_>>>()?))
+        })?;
+        let (Some((diff_id, size)), blobs): (Option<(Option<String>, Option<u64>)>, _) = found else {
+            return Err(Error::UnknownLayer { layer: layer.clone() });
+        };
+        let parse = |text: String| serde_json::from_str(&text).map_err(|source| damaged(layer, source));
+        let blobs = blobs.into_iter().map(parse).collect::<Result<_>>()?;
+        Ok(LayerInfo { diff_id: diff_id.and_then(|text| text.parse().ok()), size, blobs })
+    }
+
+    /// Notes the digest of a layer's tar, once it was packed.
+    pub fn set_diff_id(&self, layer: &LayerId, diff_id: &Digest) -> Result<()> {
+        let changed = self.shared.db.write(|db| {
+            db.prepare_cached("UPDATE layers SET diff_id = ?2 WHERE id = ?1")?
+                .execute([layer.as_str(), diff_id.as_str()])
+        })?;
+        if changed == 0 { Err(Error::UnknownLayer { layer: layer.clone() }) } else { Ok(()) }
+    }
+
+    /// Notes a packed form of a layer. When it is in the content store it is kept as long as the layer.
+    pub fn add_blob(&self, layer: &LayerId, blob: &Descriptor) -> Result<()> {
+        let text = serde_json::to_string(blob).map_err(|source| damaged(layer, source))?;
+        let known = self.shared.db.write(|db| {
+            if !Item::Layer(layer.clone()).exists(db)? {
+                return Ok(false);
+            }
+            let sql = "INSERT INTO layer_blobs (layer, digest, descriptor) VALUES (?1, ?2, ?3)
+                       ON CONFLICT DO UPDATE SET descriptor = excluded.descriptor";
+            db.prepare_cached(sql)?.execute([layer.as_str(), blob.digest.as_str(), &text])?;
+            Ok(true)
+        })?;
+        if known { Ok(()) } else { Err(Error::UnknownLayer { layer: layer.clone() }) }
+    }
+
+    /// Finds a layer by the digest of its tar. It is not held: use it after [`Lease::hold_snapshot`] said yes.
+    pub fn find_layer_by_diff_id(&self, diff_id: &Digest) -> Result<Option<LayerId>> {
+        self.shared.db.read(|db| layer_with(db, diff_id))
+    }
+
+    /// Overlay's own directory is of no use to a finished layer.
+    fn clear_overlay_work(&self, active: &ActiveLayer) -> Result<()> {
+        let work = active.overlay_work();
+        if work.symlink_metadata().is_ok() { remove_dir(&work) } else { Ok(()) }
+    }
+
+    /// Moves the directory into place, then writes the row: a row always has its directory.
+    fn keep(&self, active: &ActiveLayer, diff_id: Option<&Digest>) -> Result<LayerId> {
+        active.lease.note(&[Item::Layer(active.id.clone())])?;
+        let dir = self.shared.layout.layer(&active.id);
+        std::fs::rename(&active.dir, &dir).context("rename", &active.dir)?;
+        reached("layer: renamed");
+        let boot = boot_id();
+        let winner = self.shared.db.write(|db| {
+            if let Some(diff_id) = diff_id
+                && let Some(winner) = layer_with(db, diff_id)?
+            {
+                return Ok(Some(winner));
+            }
+            insert(db, active, diff_id, &boot)?;
+            Ok(None)
+        })?;
+        let Some(winner) = winner else { return Ok(active.id.clone()) };
+        active.lease.note(&[Item::Layer(winner.clone())])?;
+        Ok(winner)
+    }
+}
+
+fn insert(db: &Transaction<'_>, active: &ActiveLayer, diff_id: Option<&Digest>, boot: &str) -> rusqlite::Result<usize> {
+    let sql = "INSERT INTO layers (id, diff_id, created, boot) VALUES (?1, ?2, ?3, ?4)";
+    db.prepare_cached(sql)?.execute(params![active.id.as_str(), diff_id.map(Digest::as_str), now(), boot])
+}
+
+/// The oldest layer with this tar; ids are never written by strangers, so one that does not parse counts as none.
+fn layer_with(db: &rusqlite::Connection, diff_id: &Digest) -> rusqlite::Result<Option<LayerId>> {
+    let sql = "SELECT id FROM layers WHERE diff_id = ?1 ORDER BY created, id LIMIT 1";
+    let found = db.prepare_cached(sql)?.query_row([diff_id.as_str()], |row| row.get::<_, String>(0)).optional()?;
+    Ok(found.and_then(|id| id.parse().ok()))
+}
+
+/// Layers are not synced when they are made (that would cost seconds), so each says in which boot it was written.
+fn boot_id() -> String {
+    std::fs::read_to_string(Path::new("/proc/sys/kernel/random/boot_id")).unwrap_or_default().trim().to_owned()
+}
+
+fn damaged(layer: &LayerId, source: serde_json::Error) -> Error {
+    Error::Damaged { what: format!("layer {layer}"), source }
+}

@@ -1,0 +1,141 @@
+//! Where things are in the state directory, and that nobody else may look there.
+
+use std::fs::Permissions;
+use std::io;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use kiln_oci::Digest;
+use rustix::fs::{CWD, FileType, Mode, mknodat};
+
+use crate::error::{Error, IoContext as _, Result};
+use crate::snapshot::LayerId;
+
+/// The paths of one state directory.
+#[derive(Debug, Clone)]
+pub(crate) struct Layout {
+    root: PathBuf,
+}
+
+const DIRS: &[&str] =
+    &["blobs", "blobs/sha256", "ingest", "layers", "work", "cache-mounts", "locks", "leases", "tmp", "empty"];
+
+impl Layout {
+    /// Finds a state directory, or makes it and the parents it needs, all of mode 0700.
+    pub(crate) fn open(root: &Path) -> Result<Self> {
+        let layout = Self { root: std::path::absolute(root).context("resolve", root)? };
+        match std::fs::metadata(&layout.root) {
+            Ok(found) if found.is_dir() => layout.keep_private(found.mode())?,
+            Ok(_) => return Err(layout.not_writable(io::ErrorKind::NotADirectory.into())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                make_private_parents(&layout.root).map_err(|error| layout.not_writable(error))?;
+            }
+            Err(error) => return Err(layout.not_writable(error)),
+        }
+        Ok(layout)
+    }
+
+    /// Makes what a new state directory holds. Harmless when some or all of it is there.
+    pub(crate) fn furnish(&self) -> Result<()> {
+        for name in DIRS {
+            make_private_dir(&self.root.join(name)).map_err(|error| self.not_writable(error))?;
+        }
+        // Made without opening it: closing any descriptor of a database file drops the locks that other connections of
+        // this process have on it (fcntl(2), "record locks"; https://sqlite.org/howtocorrupt.html §2.2).
+        let db = self.db();
+        match mknodat(CWD, &db, FileType::RegularFile, Mode::RUSR | Mode::WUSR, 0) {
+            Ok(()) => {
+                std::fs::set_permissions(&db, Permissions::from_mode(0o600)).map_err(|error| self.not_writable(error))
+            }
+            Err(rustix::io::Errno::EXIST) => Ok(()),
+            Err(error) => Err(self.not_writable(error.into())),
+        }
+    }
+
+    fn keep_private(&self, mode: u32) -> Result<()> {
+        if mode & 0o077 == 0 {
+            return Ok(());
+        }
+        std::fs::set_permissions(&self.root, Permissions::from_mode(0o700)).map_err(|error| self.not_writable(error))
+    }
+
+    pub(crate) fn not_writable(&self, source: io::Error) -> Error {
+        Error::NotWritable { path: self.root.clone(), source }
+    }
+
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    pub(crate) fn db(&self) -> PathBuf {
+        self.root.join("kiln.db")
+    }
+
+    pub(crate) fn blobs(&self) -> PathBuf {
+        self.root.join("blobs/sha256")
+    }
+
+    pub(crate) fn blob(&self, digest: &Digest) -> PathBuf {
+        let mut path = self.root.join("blobs");
+        path.push(digest.algorithm());
+        path.push(digest.hex());
+        path
+    }
+
+    pub(crate) fn ingest(&self) -> PathBuf {
+        self.root.join("ingest")
+    }
+
+    pub(crate) fn layers(&self) -> PathBuf {
+        self.root.join("layers")
+    }
+
+    /// The directory of a layer; its tree is `fs` in it.
+    pub(crate) fn layer(&self, id: &LayerId) -> PathBuf {
+        self.layers().join(id.as_str())
+    }
+
+    pub(crate) fn work(&self) -> PathBuf {
+        self.root.join("work")
+    }
+
+    pub(crate) fn cache_mounts(&self) -> PathBuf {
+        self.root.join("cache-mounts")
+    }
+
+    pub(crate) fn leases(&self) -> PathBuf {
+        self.root.join("leases")
+    }
+
+    pub(crate) fn tmp(&self) -> PathBuf {
+        self.root.join("tmp")
+    }
+
+    pub(crate) fn locks(&self) -> PathBuf {
+        self.root.join("locks")
+    }
+
+    /// A directory that stays empty: the lower of a snapshot without layers, since overlayfs wants at least one.
+    pub(crate) fn empty(&self) -> PathBuf {
+        self.root.join("empty")
+    }
+}
+
+/// Makes a directory of mode 0700 whatever the umask; one that is there stays as it is.
+pub(crate) fn make_private_dir(path: &Path) -> io::Result<()> {
+    match std::fs::create_dir(path) {
+        Ok(()) => std::fs::set_permissions(path, Permissions::from_mode(0o700)),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+fn make_private_parents(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    if let Some(parent) = path.parent() {
+        make_private_parents(parent)?;
+    }
+    make_private_dir(path)
+}
