@@ -24,3 +24,24 @@ packages() {
   apt-get update -qq
   apt-get install -qq --no-install-recommends "${missing[@]}" >/dev/null
 }
+
+# The kiln to use: KILN, or the newer of the two builds.
+kiln_binary() {
+  local newest
+  newest=$(ls -t "$ROOT"/target/{release,debug}/kiln 2>/dev/null | head -n 1) || true
+  KILN=${KILN:-$newest}
+  [[ -x $KILN ]] || die "there is no kiln yet: run \`cargo build\`, or set KILN"
+}
+
+# Has a command run when the script ends, last one first.
+at_exit() {
+  AT_EXIT=("$1" "${AT_EXIT[@]}")
+  trap 'for command in "${AT_EXIT[@]}"; do eval "$command"; done' EXIT
+}
+AT_EXIT=()
+
+# Starts the registry, and stops it when the script ends if it was not running before.
+with_registry() {
+  "$ROOT/scripts/registry.sh" status >/dev/null || at_exit '"$ROOT/scripts/registry.sh" stop'
+  REGISTRY=$("$ROOT/scripts/registry.sh" start)
+}

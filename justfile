@@ -1,0 +1,43 @@
+# `just` lists the recipes; each is one command that can also be typed.
+
+default:
+    @just --list
+
+# Build kiln, make base images, build examples/hello and run it.
+try:
+    scripts/try.sh
+
+# All checks, as continuous integration runs them.
+test:
+    scripts/test.sh
+
+# The quick ones: format, lints, tests that need no base images.
+check:
+    cargo fmt --all --check
+    cargo clippy --workspace --all-targets -- -D warnings
+    cargo nextest run --workspace --profile quick
+
+# Tests that need root, overlayfs and namespaces.
+test-privileged:
+    cargo nextest run --workspace -E 'binary(privileged)'
+
+# The same Dockerfiles by buildah and by kiln.
+compare *CASES:
+    cargo build --bin kiln
+    scripts/registry.sh start
+    scripts/bases.sh busybox debian
+    scripts/compare.py {{CASES}}
+
+# Build and run the examples.
+examples *NAMES:
+    cargo build --bin kiln
+    scripts/examples.sh {{NAMES}}
+
+# Measure against the builders that are installed.
+bench *ARGS:
+    cargo build --release --bin kiln
+    bench/run.py {{ARGS}}
+
+# Accept changed snapshots after looking at them.
+review:
+    cargo insta review

@@ -1,0 +1,44 @@
+#!/usr/bin/env bash
+# All checks: format, lints, every test (privileged ones too, as root), the examples, and that nothing is left behind.
+#
+# Installs the Debian packages the tests need and makes their base images. One profile and one set of features, so that
+# nothing is built twice: end-to-end tests run the kiln of the same build.
+set -euo pipefail
+source "$(dirname "$0")/env.sh"
+cd "$ROOT"
+
+packages gcc libc6-dev python3 curl zstd xz-utils bzip2 skopeo umoci buildah runc docker-registry mmdebstrap openssl
+
+with_registry
+SCRATCH=$(mktemp -d -t kiln-test-XXXXXX)
+at_exit 'rm -rf "$SCRATCH"'
+say "base images"
+scripts/bases.sh busybox debian python
+export KILN_TEST_REGISTRY=$REGISTRY KILN_TEST_BASES=$KILN_BASES
+# Where everything is there, a test that skips is a test that fails.
+((EUID == 0)) && export KILN_TEST_REQUIRE=1
+
+say "format"
+cargo fmt --all --check
+say "lints"
+cargo clippy --workspace --all-targets --locked -- -D warnings
+
+say "tests"
+mkdir "$SCRATCH/tmp"
+export TMPDIR=$SCRATCH/tmp
+scripts/leaks.py snapshot "$SCRATCH/before"
+if cargo nextest --version >/dev/null 2>&1; then
+  cargo nextest run --workspace --locked
+  cargo test --workspace --locked --doc --quiet
+else
+  cargo test --workspace --locked
+fi
+
+if ((EUID == 0)); then
+  say "examples"
+  KILN=target/debug/kiln scripts/examples.sh hello build-arg secret non-root apt-packages python-flask python-multistage guide-errors
+fi
+
+say "left behind"
+scripts/leaks.py compare "$SCRATCH/before"
+say "all good"
