@@ -1,2 +1,20 @@
-//! Runs one process in a container.
+//! Runs one process in a container: a root, mounts, a user, a network, and an exit status.
+//!
+//! [`Executor::run`] takes a [`ContainerSpec`] whose root is a detached mount, and gives an [`ExitStatus`]. Dropping the
+//! future kills the container; so does the death of this process, however it dies. Nothing is ever attached to the
+//! host's mount table. [`stubs`] says which mount points an image should have below it, [`resolve_user`] what `USER`
+//! means in an image.
 #![forbid(unsafe_code)]
+
+mod error;
+mod spec;
+mod stubs;
+mod user;
+
+pub use error::Error;
+pub use kiln_sys::secret::Secret;
+pub use spec::{
+    ContainerMount, ContainerSpec, ExitStatus, Limit, MountSource, Network, ProcessIo, Security, Ulimit, User,
+};
+pub use stubs::{Stub, StubKind, stubs, stubs_for, write_stubs};
+pub use user::{home_of, resolve_user};

@@ -7,10 +7,12 @@
 
 pub mod copy;
 mod error;
+pub mod limits;
 pub mod lock;
 pub mod metadata;
 pub mod mount;
 pub mod root;
+pub mod secret;
 pub mod xattr;
 
 pub use error::{Error, Result};
