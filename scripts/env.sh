@@ -27,18 +27,24 @@ packages() {
 
 # The kiln to use: KILN, or the newer of the two builds.
 kiln_binary() {
-  local newest
-  newest=$(ls -t "$ROOT"/target/{release,debug}/kiln 2>/dev/null | head -n 1) || true
-  KILN=${KILN:-$newest}
+  local release=$ROOT/target/release/kiln debug=$ROOT/target/debug/kiln
+  if [[ -z ${KILN:-} ]]; then
+    KILN=$release
+    [[ $debug -nt $release ]] && KILN=$debug
+  fi
   [[ -x $KILN ]] || die "there is no kiln yet: run \`cargo build\`, or set KILN"
 }
 
 # Has a command run when the script ends, last one first.
 at_exit() {
   AT_EXIT=("$1" "${AT_EXIT[@]}")
-  trap 'for command in "${AT_EXIT[@]}"; do eval "$command"; done' EXIT
+  trap run_at_exit EXIT
 }
 AT_EXIT=()
+run_at_exit() {
+  local command
+  for command in "${AT_EXIT[@]}"; do eval "$command"; done
+}
 
 # Starts the registry, and stops it when the script ends if it was not running before.
 with_registry() {
