@@ -186,7 +186,7 @@ class Buildah:
             self.write("storage.conf", f'[storage]\ndriver = "{driver}"\nrunroot = "{work}/run-{driver}"\ngraphroot = "{work}/graph-{driver}"\n')
             for self.isolation in ("oci", "chroot"):
                 if self.works():
-                    print(f"reference: {run(['buildah', '--version']).strip()}, isolation {self.isolation}, storage {driver}")
+                    self.driver = driver
                     return
         raise RuntimeError(f"buildah cannot run a step here:\n{self.why}")
 
@@ -209,9 +209,14 @@ class Buildah:
 
     def build(self, case):
         self.command(case.reference_dockerfile, case.name, case.arguments, case.context)
-        out = os.path.join(case.work, "reference")
-        run(["buildah", "push", "--disable-compression", "--format", "v2s2", case.name, f"dir:{out}"], env=self.env)
+        return self.image(case.name, os.path.join(case.work, "reference"))
+
+    def image(self, name, out):
+        run(["buildah", "push", "--disable-compression", "--format", "v2s2", name, f"dir:{out}"], env=self.env)
         return read_dir(out)
+
+    def describe(self):
+        return f"{run(['buildah', '--version']).strip()}, isolation {self.isolation}, storage {self.driver}"
 
     def close(self):
         with open("/proc/self/mountinfo") as file:
@@ -364,6 +369,7 @@ def main():
     buildah = None
     try:
         buildah = Buildah(os.path.join(work, "buildah"), options.registry)
+        print(f"reference: {buildah.describe()}")
         kiln = None if options.reference_only else Kiln(options.kiln, os.path.join(work, "state"))
         accepted, bad = Accepted(), 0
         for name in names:
