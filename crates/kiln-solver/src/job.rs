@@ -37,27 +37,53 @@ pub(crate) struct Job<R, E: std::error::Error + 'static> {
     shared: Arc<Shared<R>>,
     graph: Graph<R, E>,
     answers: Vec<Answers<R>>,
-    entries: Mutex<HashMap<CacheKey, Arc<Entry<R>>>>,
-    contents: Mutex<HashMap<(ContentFact, bool), Arc<OnceCell<Digest>>>>,
+    entries: Cells<CacheKey, Entry<R>>,
+    contents: Cells<(usize, usize, String), OnceCell<Digest>>,
     progress: Progress,
     failures: mpsc::UnboundedSender<SolveError<E>>,
+    /// Set before anything is dropped: what is still to be dropped must not take a dropped one's turn and run.
+    is_over: AtomicBool,
     /// Gone when the solve is over: nothing starts any more.
     tasks: Mutex<Option<JoinSet<()>>>,
 }
+
+type Cells<K, V> = Mutex<HashMap<K, Arc<V>>>;
+
+type Outputs<R> = Arc<[R]>;
 
 /// What is known of a vertex.
 struct Answers<R> {
     is_asked: AtomicBool,
     outline: SetOnce<Outline>,
     key: SetOnce<Keyed>,
-    result: SetOnce<Outputs<R>>,
+    result: SetOnce<Settled<R>>,
 }
 
 /// A vertex's key and what it was made of.
 struct Keyed {
     key: CacheKey,
     map: CacheMap,
+    parts: Vec<Sourced>,
+}
+
+/// A part of a key, and whether it was recalled instead of seen.
+struct Sourced {
+    part: Part,
+    is_recalled: bool,
+}
+
+/// A vertex's result, and the key it truly has. That key differs from the vertex's own when a recalled content turned
+/// out to be another, here or below.
+struct Settled<R> {
+    key: CacheKey,
+    outputs: Outputs<R>,
+}
+
+/// What a step needs to run.
+struct Turn<'a, R> {
+    key: &'a CacheKey,
     parts: Vec<Part>,
+    inputs: Vec<R>,
 }
 
 /// What is known of a key, whichever vertices have it.
@@ -71,8 +97,6 @@ impl<R> Default for Entry<R> {
         Self { loaded: OnceCell::new(), ran: OnceCell::new() }
     }
 }
-
-type Outputs<R> = Arc<[R]>;
 
 impl<R, E> Job<R, E>
 where
@@ -100,6 +124,7 @@ where
             progress: Progress::new(reporter, &graph),
             graph,
             failures,
+            is_over: AtomicBool::new(false),
             tasks: Mutex::new(Some(JoinSet::new())),
         };
         (Arc::new(job), receiver)
@@ -126,6 +151,7 @@ where
 
     /// Stops all that runs without waiting for it, and lets nothing more be said.
     pub(crate) fn abandon(&self) {
+        self.is_over.store(true, Ordering::SeqCst);
         drop(lock(&self.tasks).take());
         self.progress.close();
     }
@@ -141,7 +167,7 @@ where
         let outline = self.outline_of(vertex, &map).await;
         set(&self.answers[node].outline, outline);
         let parts = join_all((0..inputs).map(|index| self.part_of(node, index, &map.inputs[index]))).await;
-        let key = CacheKey::new(&map.digest, &parts);
+        let key = CacheKey::new(&map.digest, parts.iter().map(|sourced| &sourced.part));
         set(&self.answers[node].key, Keyed { key, map, parts });
     }
 
@@ -156,35 +182,40 @@ where
         Outline::new(map, vertex.ignore_cache, &inputs)
     }
 
-    async fn part_of(self: &Arc<Self>, node: usize, index: usize, how: &InputKey) -> Part {
+    async fn part_of(self: &Arc<Self>, node: usize, index: usize, how: &InputKey) -> Sourced {
         let input = self.graph.nodes[node].inputs[index];
-        let keyed = self.answers[input.node].key.wait().await;
-        let selector = match how {
-            InputKey::Definition => return Part::Definition { key: keyed.key.clone(), output: input.output },
-            InputKey::Content { selector } => selector.clone(),
+        let seen = |part| Sourced { part, is_recalled: false };
+        let answers = &self.answers[input.node];
+        let key = answers.key.wait().await.key.clone();
+        let InputKey::Content { selector } = how else {
+            return seen(Part::Definition { key, output: input.output });
         };
-        let outline = self.answers[input.node].outline.wait().await;
-        let fact = ContentFact { input: keyed.key.clone(), output: input.output, selector };
-        let cell = shared_cell(&self.contents, &(fact.clone(), outline.is_fresh));
-        let digest = cell.get_or_init(|| self.content_of(node, index, outline, &fact)).await;
-        Part::Content(digest.clone())
+        let fact = ContentFact { input: key, output: input.output, selector: selector.clone() };
+        if answers.outline.wait().await.may_load()
+            && let Some(digest) = self.shared.keys.content(&fact)
+        {
+            return Sourced { part: Part::Content(digest), is_recalled: true };
+        }
+        seen(Part::Content(self.content_of(node, index, selector).await))
     }
 
-    /// The digest of what is read of an input: the kept one if it can be trusted, else from the input's result.
-    async fn content_of(self: &Arc<Self>, node: usize, index: usize, outline: &Outline, fact: &ContentFact) -> Digest {
-        if outline.may_load()
-            && let Some(known) = self.shared.keys.content(fact)
-        {
-            return known;
-        }
+    /// The digest of what is read of an input, seen with own eyes.
+    async fn content_of(self: &Arc<Self>, node: usize, index: usize, selector: &str) -> Digest {
         let vertex = &self.graph.nodes[node];
         let input = vertex.inputs[index];
-        let result = self.result_of(input).await;
-        let digest = self.ask(node, vertex.step.content_digest(index, &result)).await;
-        if outline.is_lasting {
-            self.shared.keys.put_content(fact, &digest);
-        }
-        digest
+        let settled = self.settled(input.node).await;
+        let cell = shared_cell(&self.contents, &(input.node, input.output, selector.to_owned()));
+        let see = || async {
+            let result = &settled.outputs[input.output];
+            let digest = self.ask(node, vertex.step.content_digest(index, result)).await;
+            if self.answers[input.node].outline.wait().await.is_lasting {
+                let (input, selector) = (settled.key.clone(), selector.to_owned());
+                let fact = ContentFact { input, output: vertex.inputs[index].output, selector };
+                self.shared.keys.put_content(&fact, &digest);
+            }
+            digest
+        };
+        cell.get_or_init(see).await.clone()
     }
 
     /// Gives a vertex's result a task to come from, unless it has one.
@@ -198,10 +229,10 @@ where
         }
     }
 
-    /// Asks for an output and waits for it.
-    async fn result_of(self: &Arc<Self>, input: Input) -> R {
-        self.ask_for(input.node);
-        self.answers[input.node].result.wait().await[input.output].clone()
+    /// Asks for a result and waits for it.
+    async fn settled(self: &Arc<Self>, node: usize) -> &Settled<R> {
+        self.ask_for(node);
+        self.answers[node].result.wait().await
     }
 
     /// Asks for several outputs at once and waits for all.
@@ -209,7 +240,7 @@ where
         inputs.iter().for_each(|input| self.ask_for(input.node));
         let mut results = Vec::with_capacity(inputs.len());
         for input in inputs {
-            results.push(self.result_of(*input).await);
+            results.push(self.settled(input.node).await.outputs[input.output].clone());
         }
         results
     }
@@ -224,30 +255,63 @@ where
             // are waited for before anything else, so that a late hit leaves none of them running for nobody.
             self.results_of(&vertex.inputs).await;
         }
-        let key = &answers.key.wait().await.key;
-        let entry = shared_cell(&self.entries, key);
-        if outline.may_load()
-            && let Some(outputs) = entry.loaded.get_or_init(|| self.load(key)).await
-            && outputs.len() >= vertex.wanted
-        {
-            self.progress.hit(node);
-            return set(&answers.result, Arc::clone(outputs));
+        let keyed = answers.key.wait().await;
+        if let Some(outputs) = self.kept(node, outline, &keyed.key).await {
+            return set(&answers.result, Settled { key: keyed.key.clone(), outputs });
         }
         let inputs = self.results_of(&vertex.inputs).await;
-        let outputs = entry.ran.get_or_init(|| self.run(node, inputs)).await;
+        let parts = self.seen_parts(node, keyed).await;
+        let key = CacheKey::new(&keyed.map.digest, &parts);
+        if key != keyed.key
+            && let Some(outputs) = self.kept(node, outline, &key).await
+        {
+            return set(&answers.result, Settled { key, outputs });
+        }
+        let entry = shared_cell(&self.entries, &key);
+        let outputs = entry.ran.get_or_init(|| self.run(node, Turn { key: &key, parts, inputs })).await;
         self.check_outputs(node, outputs).await;
         // Says nothing if it was this vertex that ran; its twin got the result for nothing.
         self.progress.hit(node);
-        set(&answers.result, Arc::clone(outputs));
+        set(&answers.result, Settled { key, outputs: Arc::clone(outputs) });
+    }
+
+    /// A result that is kept under this key and may be used. Who has it is told as cached.
+    async fn kept(&self, node: usize, outline: &Outline, key: &CacheKey) -> Option<Outputs<R>> {
+        if !outline.may_load() {
+            return None;
+        }
+        let load = || async { self.shared.results.load(key).await.map(Outputs::from) };
+        let entry = shared_cell(&self.entries, key);
+        let outputs = entry.loaded.get_or_init(load).await.clone()?;
+        if outputs.len() < self.graph.nodes[node].wanted {
+            return None;
+        }
+        self.progress.hit(node);
+        Some(outputs)
+    }
+
+    /// The parts of a key as they are now that all inputs are there. A recalled content may have been another run's:
+    /// a result must not be kept under a key that names what it was not made of.
+    async fn seen_parts(self: &Arc<Self>, node: usize, keyed: &Keyed) -> Vec<Part> {
+        let mut parts = Vec::with_capacity(keyed.parts.len());
+        for (index, Sourced { part, is_recalled }) in keyed.parts.iter().enumerate() {
+            let input = self.graph.nodes[node].inputs[index];
+            parts.push(match (part, &keyed.map.inputs[index]) {
+                (Part::Definition { output, .. }, _) => {
+                    Part::Definition { key: self.settled(input.node).await.key.clone(), output: *output }
+                }
+                (Part::Content(_), InputKey::Content { selector }) if *is_recalled => {
+                    Part::Content(self.content_of(node, index, selector).await)
+                }
+                (Part::Content(_), _) => part.clone(),
+            });
+        }
+        parts
     }
 
     /// Whether no kept result can serve, as far as can be told before the contents of inputs are known.
     fn must_run(&self, answers: &Answers<R>, outline: &Outline) -> bool {
         !outline.may_load() || (answers.key.get().is_none() && !self.shared.keys.has_shape(&outline.shape))
-    }
-
-    async fn load(&self, key: &CacheKey) -> Option<Outputs<R>> {
-        self.shared.results.load(key).await.map(Into::into)
     }
 
     async fn check_outputs(&self, node: usize, outputs: &[R]) {
@@ -274,6 +338,7 @@ where
 
     /// Ends the solve. Never returns: whoever waits here is dropped with all the rest.
     async fn fail<T>(&self, node: usize, cause: Cause<E>, reason: Option<String>) -> T {
+        self.is_over.store(true, Ordering::SeqCst);
         let vertex = &self.graph.nodes[node];
         self.progress.fail(node, whole_text(&cause), reason);
         let error = SolveError { vertex: vertex.id.clone(), name: vertex.name.clone(), source: cause };
@@ -302,7 +367,7 @@ fn whole_text(error: &dyn std::error::Error) -> String {
 }
 
 /// The one cell for a name; made when first asked for.
-fn shared_cell<K: Clone + Eq + Hash, V: Default>(cells: &Mutex<HashMap<K, Arc<V>>>, name: &K) -> Arc<V> {
+fn shared_cell<K: Clone + Eq + Hash, V: Default>(cells: &Cells<K, V>, name: &K) -> Arc<V> {
     let mut cells = lock(cells);
     if let Some(cell) = cells.get(name) {
         return Arc::clone(cell);

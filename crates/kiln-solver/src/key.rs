@@ -64,7 +64,7 @@ impl CacheKey {
     /// The key of a step with these inputs.
     ///
     /// Selectors are left out on purpose: what was read counts, not how it was found.
-    pub fn new(digest: &Digest, parts: &[Part]) -> Self {
+    pub fn new<'a>(digest: &Digest, parts: impl IntoIterator<Item = &'a Part>) -> Self {
         let mut hasher = Hasher::new();
         hasher.field(b"kiln.key.1");
         hasher.field(digest.as_str().as_bytes());

@@ -1,9 +1,12 @@
 //! Runs one step, keeps what came of it, and says why it had to run.
 
-use super::{Job, Keyed, Outputs, answer};
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+
+use super::{Job, Keyed, Outputs, Turn, answer};
 use crate::explain::{MissReason, explain, short_name};
 use crate::graph::Node;
-use crate::key::{Outline, Part};
+use crate::key::{InputKey, Outline, Part};
 use crate::parts::{InputPart, KeyParts};
 
 impl<R, E> Job<R, E>
@@ -12,15 +15,18 @@ where
     E: std::error::Error + Send + Sync + 'static,
 {
     /// Runs a step whose inputs are there, when it is its turn.
-    pub(super) async fn run(&self, node: usize, inputs: Vec<R>) -> Outputs<R> {
+    pub(super) async fn run(&self, node: usize, turn: Turn<'_, R>) -> Outputs<R> {
         let (vertex, answers) = (&self.graph.nodes[node], &self.answers[node]);
         let (outline, keyed) = (answers.outline.wait().await, answers.key.wait().await);
-        let parts = self.parts_to_keep(vertex, outline, keyed, &inputs).await;
+        let parts = self.parts_to_keep(vertex, outline, keyed, &turn).await;
         let reason = self.reason(vertex, outline, keyed, parts.as_ref());
-        // Several processes that want one key meet here: take turns for the key, look again, then run.
+        // Several processes that want one key will meet here: take turns for the key, look again, then run.
         let permit = self.shared.permits.acquire().await.expect("nobody closes the semaphore");
+        if self.is_over.load(Ordering::SeqCst) {
+            return std::future::pending().await;
+        }
         self.progress.start(node);
-        let ran = answer(vertex.step.run(inputs)).await;
+        let ran = answer(vertex.step.run(turn.inputs)).await;
         drop(permit);
         let outputs: Outputs<R> = match ran {
             Ok(outputs) => outputs.into(),
@@ -28,7 +34,7 @@ where
         };
         self.check_outputs(node, &outputs).await;
         if outline.is_lasting {
-            self.shared.results.save(&keyed.key, &outputs).await;
+            self.shared.results.save(turn.key, &outputs).await;
             self.shared.keys.put_shape(&outline.shape);
         }
         if let Some(parts) = parts {
@@ -44,18 +50,18 @@ where
         vertex: &Node<R, E>,
         outline: &Outline,
         keyed: &Keyed,
-        inputs: &[R],
+        turn: &Turn<'_, R>,
     ) -> Option<KeyParts> {
         if !outline.is_lasting || keyed.map.parts.identity.is_empty() {
             return None;
         }
         let mut parts = keyed.map.parts.clone();
         parts.digest = Some(keyed.map.digest.clone());
-        for (index, part) in keyed.parts.iter().enumerate() {
+        for (index, part) in turn.parts.iter().enumerate() {
             let name = self.graph.nodes[vertex.inputs[index].node].name.clone();
             let files = match part {
-                Part::Definition { .. } => Default::default(),
-                Part::Content(_) => vertex.step.listing(index, &inputs[index]).await,
+                Part::Definition { .. } => BTreeMap::new(),
+                Part::Content(_) => vertex.step.listing(index, &turn.inputs[index]).await,
             };
             parts.inputs.push(InputPart { name, part: part.clone(), files });
         }
@@ -87,7 +93,8 @@ where
 
     /// The input that a step's key names and that must run, so that the step must too.
     fn inherited(&self, vertex: &Node<R, E>, keyed: &Keyed) -> Option<MissReason> {
-        let named = vertex.inputs.iter().zip(&keyed.parts).filter(|(_, part)| matches!(part, Part::Definition { .. }));
+        let counted = vertex.inputs.iter().zip(&keyed.map.inputs);
+        let named = counted.filter(|(_, how)| **how == InputKey::Definition);
         let mut outlines = named.filter_map(|(input, _)| Some((input.node, self.answers[input.node].outline.get()?)));
         let (node, _) = outlines.find(|(_, outline)| !outline.may_load())?;
         Some(MissReason::InputChanged { input: self.graph.nodes[node].name.clone() })

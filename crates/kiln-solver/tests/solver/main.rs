@@ -1,0 +1,10 @@
+//! The solver's claims, over fakes that count calls: no disk, no container.
+#![allow(clippy::unwrap_used, reason = "a test stops where it cannot go on")]
+
+mod caching;
+mod contents;
+mod fakes;
+mod graphs;
+mod running;
+mod saying;
+mod stopping;

@@ -1,0 +1,243 @@
+//! What people are told, in which order, and why a step ran.
+
+use std::sync::Arc;
+
+use kiln_oci::Digest;
+use kiln_solver::{Base, CANCELED, KeyStore};
+use tokio::sync::Notify;
+
+use crate::fakes::{Exit, Fake, Fakes, edge, vertex};
+
+fn chain() -> [Fake; 3] {
+    [vertex("base"), vertex("mid").names(["base"]), vertex("top").names(["mid"])]
+}
+
+#[tokio::test]
+async fn everything_that_may_come_is_announced_first_and_inputs_before_their_readers() {
+    let build = Fakes::new([
+        vertex("base"),
+        vertex("right").names(["base"]),
+        vertex("left").names(["base"]),
+        vertex("top").names(["left", "right", "left"]),
+        vertex("other"),
+    ]);
+    build.solve("top").await;
+    let lines = build.heard.lines();
+    assert_eq!(lines[..4], ["base: pending", "left: pending", "right: pending", "top: pending"]);
+    assert_eq!(lines.len(), 12);
+}
+
+#[tokio::test]
+async fn a_step_that_runs_starts_and_ends_and_its_inputs_end_before_it_starts() {
+    let build = Fakes::new(chain());
+    build.solve("top").await;
+    let expected = [
+        "base: started",
+        "base: done, first build",
+        "mid: started",
+        "mid: done, first build",
+        "top: started",
+        "top: done, first build",
+    ];
+    assert_eq!(build.heard.news(), expected);
+}
+
+#[tokio::test]
+async fn a_fully_cached_build_shows_every_step_cached_base_first() {
+    let build = Fakes::new(chain());
+    build.solve("top").await;
+    build.solve("top").await;
+    assert_eq!(build.heard.news(), ["base: cached", "mid: cached", "top: cached"]);
+}
+
+#[tokio::test]
+async fn ancestors_of_a_hit_are_told_before_what_builds_upon_it_starts() {
+    let mut build = Fakes::new(chain());
+    build.solve("top").await;
+    build.change(vertex("top").names(["mid"]).seed("new"));
+    build.solve("top").await;
+    let expected = ["base: cached", "mid: cached", "top: started", "top: done, step changed"];
+    assert_eq!(build.heard.news(), expected);
+}
+
+#[tokio::test]
+async fn what_a_hit_does_not_need_may_still_be_needed_by_another() {
+    let mut build = Fakes::new([
+        vertex("base"),
+        vertex("hit").names(["base"]),
+        vertex("miss").names(["base"]),
+        vertex("top").names(["hit", "miss"]),
+    ]);
+    build.solve("hit").await;
+    build.prune("base()").await;
+    build.solve("top").await;
+    let news = build.heard.news();
+    assert!(news.contains(&"hit: cached".to_owned()) && news.contains(&"base: done, result pruned".to_owned()));
+    assert_eq!(news.iter().filter(|line| line.starts_with("base")).count(), 2);
+    build.change(vertex("miss").names(["base"]).seed("again"));
+    build.solve("top").await;
+    assert_eq!(build.heard.news().iter().filter(|line| **line == "base: cached").count(), 1);
+}
+
+#[tokio::test]
+async fn of_twins_one_runs_and_the_other_is_cached() {
+    let build = Fakes::new([vertex("a").seed("x"), vertex("b").seed("x"), vertex("top").names(["a", "b"])]);
+    build.solve("top").await;
+    let news = build.heard.news();
+    assert_eq!(news.iter().filter(|line| line.ends_with("started")).count(), 2);
+    assert_eq!(news.iter().filter(|line| line.ends_with("cached")).count(), 1);
+}
+
+#[tokio::test]
+async fn a_failure_is_told_with_its_cause_and_the_rest_as_canceled_or_not_at_all() {
+    let begun = Arc::new(Notify::new());
+    let (begins, waits) = (Arc::clone(&begun), Arc::clone(&begun));
+    let build = Fakes::new([
+        vertex("endless").on_run(move || {
+            begins.notify_one();
+            std::future::pending()
+        }),
+        vertex("bad").on_run(move || {
+            let waits = Arc::clone(&waits);
+            async move {
+                waits.notified().await;
+                Err(Exit(1))
+            }
+        }),
+        vertex("top").names(["endless", "bad"]),
+    ]);
+    assert!(build.try_solve(["top"]).await.is_err());
+    let news = build.heard.news();
+    assert_eq!(news[2..], ["bad: failed, exit code 1".to_owned(), format!("endless: failed, {CANCELED}")]);
+    assert!(!news.iter().any(|line| line.starts_with("top")));
+}
+
+#[tokio::test]
+async fn a_dropped_solve_says_what_it_canceled_and_then_nothing() {
+    let begun = Arc::new(Notify::new());
+    let begins = Arc::clone(&begun);
+    let build = Fakes::new([vertex("endless").on_run(move || {
+        begins.notify_one();
+        std::future::pending()
+    })]);
+    let (solver, plan) = (build.solver(), build.plan());
+    let roots = [edge("endless")];
+    tokio::select! {
+        _ = solver.solve(&plan, &roots) => panic!("it never ends"),
+        () = begun.notified() => {}
+    }
+    assert_eq!(build.heard.news(), ["endless: started".to_owned(), format!("endless: failed, {CANCELED}")]);
+}
+
+/// What was said of a step that ran.
+fn reason(build: &Fakes, name: &str) -> String {
+    let prefix = format!("{name}: done");
+    let line = build.heard.news().into_iter().find_map(|line| line.strip_prefix(&prefix).map(str::to_owned));
+    line.expect("it ran").trim_start_matches(", ").to_owned()
+}
+
+#[tokio::test]
+async fn what_changed_is_named_and_what_follows_is_folded() {
+    let step = |name: &str, input: &str, command: &str| {
+        let text = command.to_owned();
+        vertex(name).names([input]).seed(command).parts(|parts| parts.command = Some(text))
+    };
+    let mut build = Fakes::new([
+        vertex("[1/4] FROM base"),
+        step("[2/4] RUN a", "[1/4] FROM base", "RUN a"),
+        step("[3/4] RUN b", "[2/4] RUN a", "RUN b"),
+    ]);
+    build.solve("[3/4] RUN b").await;
+    assert_eq!(reason(&build, "[3/4] RUN b"), "first build");
+    build.change(step("[2/4] RUN a", "[1/4] FROM base", "RUN aa"));
+    build.solve("[3/4] RUN b").await;
+    assert_eq!(reason(&build, "[2/4] RUN a"), "command changed");
+    assert_eq!(reason(&build, "[3/4] RUN b"), "follows [2/4]");
+}
+
+#[tokio::test]
+async fn an_input_that_changed_without_running_is_not_followed_but_named() {
+    let mut build = Fakes::new([vertex("[1/2] FROM old"), vertex("[1/2] FROM new")]);
+    let top = vertex("top").parts(|_| ());
+    build.change(top.clone().names(["[1/2] FROM old"]));
+    build.try_solve(["top", "[1/2] FROM new"]).await.unwrap();
+    build.change(top.names(["[1/2] FROM new"]));
+    build.solve("top").await;
+    assert_eq!(reason(&build, "top"), "input changed: [1/2]");
+}
+
+#[tokio::test]
+async fn changed_files_are_named() {
+    let mut build = Fakes::new([
+        vertex("context").unpinned().gives("main.go=1 go.mod=1"),
+        vertex("copy").sees("context", ""),
+        vertex("run").names(["copy"]),
+    ]);
+    build.solve("run").await;
+    assert_eq!(reason(&build, "context"), "");
+    build.change(vertex("context").unpinned().gives("main.go=2 go.mod=1"));
+    build.solve("run").await;
+    assert_eq!(reason(&build, "copy"), "main.go changed");
+    assert_eq!(reason(&build, "run"), "follows copy");
+    build.change(vertex("context").unpinned().gives("main.go=2 go.sum=1"));
+    build.solve("run").await;
+    assert_eq!(reason(&build, "copy"), "go.mod changed (2 files in all)");
+}
+
+#[tokio::test]
+async fn a_moved_base_is_told_where_it_is_fetched() {
+    let from = |digest: &str| {
+        let base = Base { reference: "busybox".to_owned(), digest: Digest::sha256(digest) };
+        vertex("from").seed(digest).parts(|parts| parts.base = Some(base))
+    };
+    let mut build = Fakes::new([from("1"), vertex("run").names(["from"])]);
+    build.solve("run").await;
+    build.change(from("2"));
+    build.solve("run").await;
+    assert_eq!(reason(&build, "from"), "base moved: busybox 6b86b273ff34 → d4735e3a265e");
+    assert_eq!(reason(&build, "run"), "follows from");
+}
+
+#[tokio::test]
+async fn pruned_ignored_and_unpinned_are_told_apart() {
+    let mut build = Fakes::new(chain());
+    build.solve("top").await;
+    build.prune("mid(base())").await;
+    build.prune("top(mid(base()))").await;
+    build.solve("top").await;
+    assert_eq!((reason(&build, "mid"), reason(&build, "top")), ("result pruned".into(), "result pruned".into()));
+    build.change(vertex("mid").names(["base"]).ignored());
+    build.solve("top").await;
+    assert_eq!((reason(&build, "mid"), reason(&build, "top")), ("no cache asked for".into(), "follows mid".into()));
+    build.change(vertex("base").unpinned().ignored());
+    build.change(vertex("mid").names(["base"]));
+    build.solve("top").await;
+    let reasons = ["base", "mid", "top"].map(|name| reason(&build, name));
+    assert_eq!(reasons, ["", "follows base", "follows mid"]);
+}
+
+#[tokio::test]
+async fn a_step_without_identity_is_neither_kept_nor_explained() {
+    let build = Fakes::new([vertex("internal").parts(|parts| parts.identity.clear())]);
+    build.solve("internal").await;
+    assert_eq!(reason(&build, "internal"), "");
+    assert_eq!(build.log.count("put parts") + build.log.count("ask parts"), 0);
+}
+
+#[tokio::test]
+async fn ingredients_are_kept_when_a_step_ran_to_its_end_and_only_then() {
+    let mut build = Fakes::new(chain());
+    let top = |build: &Fakes| build.keys.inner.parts("app top");
+    build.change(vertex("top").names(["mid"]).on_run(|| async { Err(Exit(1)) }));
+    assert!(build.try_solve(["top"]).await.is_err());
+    assert_eq!(build.log.whom("put parts"), ["app base", "app mid"]);
+    assert!(build.heard.news().contains(&"top: failed, exit code 1".to_owned()));
+    assert!(top(&build).is_none());
+    build.change(vertex("top").names(["mid"]));
+    build.solve("top").await;
+    assert_eq!(build.log.whom("put parts"), ["app top"]);
+    let parts = top(&build).unwrap();
+    assert_eq!((parts.digest, parts.inputs.len()), (Some(Digest::sha256("top")), 1));
+    build.solve("top").await;
+    assert_eq!(build.log.count("put parts"), 0);
+}
