@@ -1,2 +1,15 @@
-//! For tests only: registries, servers, project builders, the tidy test.
+//! For tests only: a real registry, servers that say what a test wants, and the tidy test.
+//!
+//! ```no_run
+//! let Some(registry) = kiln_testkit::Registry::start() else { return };
+//! println!("push to {}/app:1", registry.host());
+//! ```
 #![forbid(unsafe_code)]
+
+mod files;
+mod http;
+mod registry;
+
+pub use files::FileServer;
+pub use http::{Body, HttpServer, Reply, Request};
+pub use registry::Registry;

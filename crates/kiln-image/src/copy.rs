@@ -1,0 +1,277 @@
+//! Copies an image, or an index of them, from any source to any sink: blobs in parallel, parents last.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use futures::{StreamExt as _, TryStreamExt as _};
+use kiln_oci::{Descriptor, Digest, Document};
+
+use crate::blob::{Role, fetch_document};
+use crate::{BlobReader, BlobSink, BlobSource, Error, ErrorKind, Pushed, Result, limits};
+
+/// How one blob or document stands.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Transfer {
+    /// What it is.
+    pub descriptor: Descriptor,
+    /// Bytes read so far; goes back to 0 when a transfer begins again.
+    pub done: u64,
+    /// Where it is.
+    pub state: TransferState,
+}
+
+/// Where a transfer is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TransferState {
+    /// Begun, or going on.
+    Running,
+    /// Over.
+    Done(Pushed),
+}
+
+/// Hears how transfers go. Called from many tasks at once; must not block.
+pub trait Progress: Send + Sync {
+    /// Takes one change.
+    fn update(&self, transfer: Transfer);
+}
+
+impl<F: Fn(Transfer) + Send + Sync> Progress for F {
+    fn update(&self, transfer: Transfer) {
+        self(transfer);
+    }
+}
+
+/// How to copy.
+#[derive(Clone)]
+pub struct CopyOptions {
+    /// Blobs on their way at once.
+    pub parallel: usize,
+    /// Hears how it goes.
+    pub progress: Option<Arc<dyn Progress>>,
+    /// How often content that proves wrong is fetched anew.
+    pub second_chances: u32,
+}
+
+impl Default for CopyOptions {
+    fn default() -> Self {
+        Self { parallel: 6, progress: None, second_chances: 2 }
+    }
+}
+
+/// What a copy did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CopyReport {
+    /// Blobs that were written, and their bytes.
+    pub written: usize,
+    /// See `written`.
+    pub written_bytes: u64,
+    /// Blobs that were there before.
+    pub existing: usize,
+    /// Blobs taken over from another repository.
+    pub mounted: usize,
+}
+
+/// Copies everything below `root`, then `root` itself. The sink's name points at it only when all is there.
+pub async fn copy_graph(
+    from: &dyn BlobSource,
+    to: &dyn BlobSink,
+    root: &Descriptor,
+    options: &CopyOptions,
+) -> Result<CopyReport> {
+    let plan = Plan::of(from, root, options).await?;
+    let mut report = CopyReport::default();
+    if !to.has_graph(root).await? {
+        report = copy_blobs(from, to, plan.blobs, options).await?;
+        for (descriptor, bytes) in &plan.children {
+            to.push_document(descriptor, bytes, Role::Child).await?;
+        }
+    }
+    to.push_document(root, &plan.root, Role::Root).await?;
+    Ok(report)
+}
+
+async fn copy_blobs(
+    from: &dyn BlobSource,
+    to: &dyn BlobSink,
+    blobs: Vec<Descriptor>,
+    options: &CopyOptions,
+) -> Result<CopyReport> {
+    futures::stream::iter(blobs)
+        .map(|blob| async move { copy_blob(from, to, &blob, options).await.map(|pushed| (blob.size, pushed)) })
+        .buffer_unordered(options.parallel.max(1))
+        .try_fold(CopyReport::default(), |mut report, (size, pushed)| async move {
+            match pushed {
+                Pushed::Existing => report.existing += 1,
+                Pushed::Mounted => report.mounted += 1,
+                Pushed::Written => {
+                    report.written += 1;
+                    report.written_bytes += size;
+                }
+            }
+            Ok(report)
+        })
+        .await
+}
+
+/// Copies one blob. What arrives wrong is fetched anew a few times: a flipped bit on the way is not a lie.
+pub async fn copy_blob(
+    from: &dyn BlobSource,
+    to: &dyn BlobSink,
+    blob: &Descriptor,
+    options: &CopyOptions,
+) -> Result<Pushed> {
+    let metered = Metered { inner: from, progress: options.progress.clone() };
+    let pushed = again(options, async || to.push(blob, &metered).await).await?;
+    metered.say(blob, blob.size, TransferState::Done(pushed));
+    Ok(pushed)
+}
+
+async fn again<T>(options: &CopyOptions, mut attempt: impl AsyncFnMut() -> Result<T>) -> Result<T> {
+    let mut chances = options.second_chances;
+    loop {
+        match attempt().await {
+            Err(error) if chances > 0 && error.kind() == ErrorKind::Lying => chances -= 1,
+            result => return result,
+        }
+    }
+}
+
+/// Everything there is to copy, documents read and checked.
+pub(crate) struct Plan {
+    /// Configs and layers, each once.
+    pub(crate) blobs: Vec<Descriptor>,
+    /// Documents below the root, children before parents.
+    pub(crate) children: Vec<(Descriptor, Vec<u8>)>,
+    /// The root document.
+    pub(crate) root: Vec<u8>,
+}
+
+impl Plan {
+    pub(crate) async fn of(from: &dyn BlobSource, root: &Descriptor, options: &CopyOptions) -> Result<Self> {
+        let mut walk = Walk { from, options, seen: HashSet::new(), blobs: Vec::new(), documents: Vec::new() };
+        walk.visit(root.clone()).await?;
+        let (_, root) = walk.documents.pop().expect("the root is visited last");
+        Ok(Self { blobs: walk.blobs, children: walk.documents, root })
+    }
+}
+
+struct Walk<'a> {
+    from: &'a dyn BlobSource,
+    options: &'a CopyOptions,
+    seen: HashSet<Digest>,
+    blobs: Vec<Descriptor>,
+    /// Children before parents.
+    documents: Vec<(Descriptor, Vec<u8>)>,
+}
+
+enum Visit {
+    Enter(Descriptor, usize),
+    Leave(Descriptor, Vec<u8>),
+}
+
+impl Walk<'_> {
+    async fn visit(&mut self, root: Descriptor) -> Result<()> {
+        let mut todo = vec![Visit::Enter(root, 0)];
+        while let Some(visit) = todo.pop() {
+            let (descriptor, depth) = match visit {
+                Visit::Enter(descriptor, depth) => (descriptor, depth),
+                Visit::Leave(descriptor, bytes) => {
+                    self.documents.push((descriptor, bytes));
+                    continue;
+                }
+            };
+            if !self.seen.insert(descriptor.digest.clone()) {
+                continue;
+            }
+            check_shape(depth, self.seen.len() - self.blobs.len())?;
+            let document = again(self.options, async || fetch_document(self.from, &descriptor).await).await?;
+            match document {
+                Document::Manifest(manifest) => {
+                    let (bytes, manifest) = manifest.into_parts();
+                    self.blobs_of(manifest.layers.into_iter().chain([manifest.config]));
+                    self.documents.push((descriptor, bytes));
+                }
+                Document::Index(index) => {
+                    let (bytes, index) = index.into_parts();
+                    todo.push(Visit::Leave(descriptor, bytes));
+                    self.entries_of(index.manifests, depth, &mut todo);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn entries_of(&mut self, entries: Vec<Descriptor>, depth: usize, todo: &mut Vec<Visit>) {
+        for entry in entries.into_iter().rev() {
+            if entry.media_type.is_manifest() || entry.media_type.is_index() {
+                todo.push(Visit::Enter(entry, depth + 1));
+            } else {
+                self.blobs_of([entry]);
+            }
+        }
+    }
+
+    fn blobs_of(&mut self, blobs: impl IntoIterator<Item = Descriptor>) {
+        for blob in blobs {
+            if !is_foreign(&blob) && self.seen.insert(blob.digest.clone()) {
+                self.blobs.push(blob);
+            }
+        }
+    }
+}
+
+fn check_shape(depth: usize, documents: usize) -> Result<()> {
+    let too =
+        |what: String, limit: usize| Error::TooLarge { doing: "use the index".into(), what, limit: limit.to_string() };
+    if depth > limits::DEPTH {
+        return Err(too("the nesting of indexes".into(), limits::DEPTH));
+    }
+    if documents > limits::MANIFESTS {
+        return Err(too("the number of manifests".into(), limits::MANIFESTS));
+    }
+    Ok(())
+}
+
+/// Layers that may not be redistributed stay where their URLs say; those are never followed.
+fn is_foreign(blob: &Descriptor) -> bool {
+    let kind = blob.media_type.as_str();
+    !blob.urls.is_empty() && (kind.contains(".nondistributable.") || kind.contains(".foreign."))
+}
+
+/// A source that tells what is read from it.
+struct Metered<'a> {
+    inner: &'a dyn BlobSource,
+    progress: Option<Arc<dyn Progress>>,
+}
+
+impl Metered<'_> {
+    fn say(&self, descriptor: &Descriptor, done: u64, state: TransferState) {
+        if let Some(progress) = &self.progress {
+            progress.update(Transfer { descriptor: descriptor.clone(), done, state });
+        }
+    }
+
+    fn watch(&self, reader: BlobReader, descriptor: &Descriptor, offset: u64) -> BlobReader {
+        let Some(progress) = self.progress.clone() else { return reader };
+        let (descriptor, mut done) = (descriptor.clone(), offset);
+        self.say(&descriptor, done, TransferState::Running);
+        reader.metered(move |count| {
+            done += count;
+            progress.update(Transfer { descriptor: descriptor.clone(), done, state: TransferState::Running });
+        })
+    }
+}
+
+#[async_trait]
+impl BlobSource for Metered<'_> {
+    async fn fetch(&self, descriptor: &Descriptor) -> Result<BlobReader> {
+        let reader = self.inner.fetch(descriptor).await?;
+        Ok(self.watch(reader, descriptor, 0))
+    }
+
+    async fn fetch_from(&self, descriptor: &Descriptor, offset: u64) -> Result<BlobReader> {
+        let reader = self.inner.fetch_from(descriptor, offset).await?;
+        Ok(self.watch(reader, descriptor, offset))
+    }
+}

@@ -1,0 +1,295 @@
+//! One download as a stream that survives broken connections: it continues by Range where it stopped.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::Stream;
+use reqwest::StatusCode;
+use reqwest::header::{ACCEPT_RANGES, CONTENT_RANGE, ETAG, HeaderMap};
+use tokio::time::Instant;
+
+use super::client::{Reply, authority, is_worth_retrying, stalled};
+use super::retry::{Patience, RetryPolicy};
+use crate::verify::Verifier;
+use crate::{Error, Result};
+use kiln_oci::Digest;
+
+/// Opens a download at an offset: `Range: bytes=offset-` when it is not 0, and `If-Range` when a validator is known.
+#[async_trait]
+pub(crate) trait Opener: Send + Sync {
+    async fn open(&self, offset: u64, validator: Option<&str>) -> Result<Reply>;
+}
+
+/// A download and what is known about it.
+pub(crate) struct Transfer {
+    doing: String,
+    policy: RetryPolicy,
+    opener: Box<dyn Opener>,
+    size: Option<u64>,
+    limit: u64,
+    digest: Option<Digest>,
+    verifier: Verifier,
+    validator: Option<String>,
+    current: Option<Current>,
+    failed_at: u64,
+    patience: Patience,
+    over: bool,
+}
+
+/// An open answer, positioned at the transfer's offset once `skip` bytes are dropped.
+struct Current {
+    reply: Reply,
+    skip: u64,
+}
+
+/// Progress that buys new patience.
+const PROGRESS: u64 = 1 << 20;
+
+impl Transfer {
+    pub(crate) fn new(doing: String, policy: RetryPolicy, opener: Box<dyn Opener>) -> Self {
+        Self {
+            doing,
+            patience: Patience::new(&policy),
+            policy,
+            opener,
+            size: None,
+            limit: u64::MAX,
+            digest: None,
+            verifier: Verifier::new(&Digest::sha256("")),
+            validator: None,
+            current: None,
+            failed_at: 0,
+            over: false,
+        }
+    }
+
+    /// The content must have exactly this many bytes.
+    pub(crate) fn of_size(self, size: u64) -> Self {
+        Self { size: Some(size), ..self }
+    }
+
+    /// The content must not be larger.
+    pub(crate) fn at_most(self, limit: u64) -> Self {
+        Self { limit, ..self }
+    }
+
+    /// The content must have this digest.
+    pub(crate) fn of_digest(self, digest: &Digest) -> Self {
+        Self { verifier: Verifier::new(digest), digest: Some(digest.clone()), ..self }
+    }
+
+    /// Begins where another transfer, whose bytes `verifier` has seen, stopped.
+    pub(crate) fn after(self, verifier: Verifier) -> Self {
+        Self { failed_at: verifier.seen(), verifier, ..self }
+    }
+
+    /// Takes an answer that is open already.
+    pub(crate) fn begun(mut self, reply: Reply) -> Result<Self> {
+        self.accept(reply)?;
+        Ok(self)
+    }
+
+    /// The chunks. The last one is given out only when size and digest are right.
+    pub(crate) fn into_stream(self) -> impl Stream<Item = Result<Bytes>> + Send + 'static {
+        futures::stream::try_unfold(self, |mut transfer| async move {
+            Ok(transfer.next().await?.map(|chunk| (chunk, transfer)))
+        })
+    }
+
+    fn offset(&self) -> u64 {
+        self.verifier.seen()
+    }
+
+    async fn next(&mut self) -> Result<Option<Bytes>> {
+        if self.over {
+            return Ok(None);
+        }
+        loop {
+            if self.size == Some(self.offset()) && self.current.is_none() && self.offset() > 0 {
+                return self.finish().map(|()| None);
+            }
+            if self.current.is_none() {
+                // The opener has its own patience; when that is over, so is ours.
+                let reply = self.opener.open(self.offset(), self.validator.as_deref()).await?;
+                self.accept(reply)?;
+            }
+            match self.attempt().await {
+                Ok(chunk) => return Ok(chunk),
+                Err(error) if is_worth_retrying(&error) => self.recover(error).await?,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    async fn recover(&mut self, error: Error) -> Result<()> {
+        self.current = None;
+        if self.offset() >= self.failed_at + PROGRESS {
+            self.patience.refresh();
+        }
+        self.failed_at = self.offset();
+        self.patience.wait(error).await
+    }
+
+    async fn attempt(&mut self) -> Result<Option<Bytes>> {
+        let Some(chunk) = self.read().await? else {
+            return self.ended();
+        };
+        let end = self.offset() + chunk.len() as u64;
+        let want = self.size.unwrap_or(u64::MAX);
+        if end > want {
+            return Err(self.wrong_size(format!("more than {want}"), want));
+        }
+        if end > self.limit {
+            return Err(self.too_large());
+        }
+        self.verifier.update(&chunk);
+        if end < want {
+            return Ok(Some(chunk));
+        }
+        self.expect_end(want).await?;
+        self.finish()?;
+        Ok(Some(chunk))
+    }
+
+    /// Checks that an answer continues exactly where we are, and is as long as it must be.
+    fn accept(&mut self, reply: Reply) -> Result<()> {
+        let offset = self.offset();
+        let length = reply.response.content_length();
+        let skip = match reply.status() {
+            StatusCode::PARTIAL_CONTENT => {
+                let range = content_range(reply.headers());
+                if range
+                    .is_none_or(|(start, total)| start != offset || self.size.is_some_and(|size| total != Some(size)))
+                {
+                    return Err(Error::invalid(&self.doing, "the answer is not the range that was asked for"));
+                }
+                0
+            }
+            _ => offset,
+        };
+        let rest = length.map(|length| length + offset - skip);
+        if let (Some(whole), Some(size)) = (rest, self.size)
+            && whole != size
+        {
+            return Err(self.wrong_size(whole.to_string(), size));
+        }
+        if rest.is_some_and(|whole| whole > self.limit) {
+            return Err(self.too_large());
+        }
+        if self.size.is_none() && offset == 0 {
+            self.size = length;
+        }
+        let etag = reply.headers().get(ETAG).and_then(|v| v.to_str().ok()).filter(|etag| !etag.starts_with("W/"));
+        let ranges = reply.headers().get(ACCEPT_RANGES).is_none_or(|value| value != "none");
+        self.validator = etag.filter(|_| ranges).map(str::to_owned);
+        self.current = Some(Current { reply, skip });
+        Ok(())
+    }
+
+    /// The next bytes from where we are; fails when too few came for too long.
+    async fn read(&mut self) -> Result<Option<Bytes>> {
+        let offset = self.verifier.seen();
+        let current = self.current.as_mut().expect("opened just before");
+        let mut gathered: Vec<u8> = Vec::new();
+        let deadline = Instant::now() + self.policy.stall;
+        loop {
+            let next = tokio::time::timeout_at(deadline, current.reply.response.chunk()).await;
+            let url = current.reply.response.url();
+            let chunk =
+                next.map_err(|_| stalled(&self.doing, url, self.policy.stall))?.map_err(|error| Error::BrokenOff {
+                    doing: self.doing.clone(),
+                    host: authority(url),
+                    received: offset,
+                    total: self.size,
+                    source: Some(error.without_url().into()),
+                })?;
+            let Some(mut chunk) = chunk else {
+                return Ok((!gathered.is_empty()).then(|| gathered.into()));
+            };
+            let dropped = current.skip.min(chunk.len() as u64);
+            current.skip -= dropped;
+            let chunk = chunk.split_off(dropped as usize);
+            let arrived = (gathered.len() + chunk.len()) as u64;
+            let complete = self.size.is_some_and(|size| offset + arrived >= size);
+            // Trickles are gathered, so that the deadline bounds the rate and not only the silence.
+            if gathered.is_empty() && (arrived >= self.policy.stall_bytes || complete) && !chunk.is_empty() {
+                return Ok(Some(chunk));
+            }
+            gathered.extend_from_slice(&chunk);
+            if !gathered.is_empty() && (arrived >= self.policy.stall_bytes || complete) {
+                return Ok(Some(gathered.into()));
+            }
+        }
+    }
+
+    /// The answer is at its end: is the content?
+    fn ended(&mut self) -> Result<Option<Bytes>> {
+        let url = self.current.as_ref().map(|current| current.reply.response.url().clone());
+        match self.size {
+            Some(size) if size != self.offset() => Err(Error::BrokenOff {
+                doing: self.doing.clone(),
+                host: url.as_ref().map(authority).unwrap_or_default(),
+                received: self.offset(),
+                total: Some(size),
+                source: None,
+            }),
+            _ => self.finish().map(|()| None),
+        }
+    }
+
+    /// An answer that did not say how long it is must end where the content ends.
+    async fn expect_end(&mut self, want: u64) -> Result<()> {
+        let current = self.current.as_mut().expect("the last chunk came from it");
+        if current.reply.response.content_length().is_some() {
+            return Ok(());
+        }
+        let more = tokio::time::timeout(self.policy.stall, current.reply.response.chunk()).await;
+        match more {
+            Ok(Ok(Some(chunk))) if !chunk.is_empty() => Err(self.wrong_size(format!("more than {want}"), want)),
+            _ => Ok(()),
+        }
+    }
+
+    fn finish(&mut self) -> Result<()> {
+        self.over = true;
+        self.current = None;
+        match &self.digest {
+            Some(digest) => self.verifier.clone().finish(&self.doing, digest),
+            None => Ok(()),
+        }
+    }
+
+    fn wrong_size(&self, got: String, want: u64) -> Error {
+        Error::Size { doing: self.doing.clone(), got, want }
+    }
+
+    fn too_large(&self) -> Error {
+        Error::TooLarge { doing: self.doing.clone(), what: "the file".into(), limit: format!("{} bytes", self.limit) }
+    }
+}
+
+/// `bytes 3-9/10` is (3, 10); the total may be `*`.
+fn content_range(headers: &HeaderMap) -> Option<(u64, Option<u64>)> {
+    let value = headers.get(CONTENT_RANGE)?.to_str().ok()?.strip_prefix("bytes ")?;
+    let (range, total) = value.split_once('/')?;
+    let start = range.split_once('-')?.0.trim().parse().ok()?;
+    Some((start, total.trim().parse().ok()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn content_ranges_are_read() {
+        for (text, expected) in [
+            ("bytes 3-9/10", Some((3, Some(10)))),
+            ("bytes 0-0/*", Some((0, None))),
+            ("bytes */10", None),
+            ("items 1-2/3", None),
+            ("bytes 1", None),
+        ] {
+            let headers = HeaderMap::from_iter([(CONTENT_RANGE, text.parse().unwrap())]);
+            assert_eq!(content_range(&headers), expected, "{text}");
+        }
+    }
+}

@@ -1,0 +1,358 @@
+//! OCI image layouts: directories of blobs and one `index.json` (OCI image-spec, image-layout.md).
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use async_trait::async_trait;
+use kiln_oci::{Descriptor, Digest, Index, MediaType, Raw, Reference};
+use tokio::io::{AsyncSeekExt as _, AsyncWriteExt as _};
+
+use crate::blob::Role;
+use crate::{BlobReader, BlobSink, BlobSource, Error, Pushed, Result, limits};
+
+/// The annotation that holds an image's full name.
+pub(crate) const IMAGE_NAME: &str = "io.containerd.image.name";
+/// The annotation that holds its tag; some tools put the full name here.
+pub(crate) const REF_NAME: &str = "org.opencontainers.image.ref.name";
+/// What `oci-layout` says.
+pub(crate) const LAYOUT_VERSION: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
+
+/// A layout directory.
+#[derive(Debug, Clone)]
+pub struct Layout {
+    dir: PathBuf,
+}
+
+/// One entry of a layout's index.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LayoutEntry {
+    /// What it points at.
+    pub descriptor: Descriptor,
+    /// The image's full name, if it has one.
+    pub name: Option<String>,
+    /// Its tag, if it has one.
+    pub tag: Option<String>,
+}
+
+/// Which entry is meant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Selector {
+    /// The only one there is.
+    Only,
+    /// The one of this tag or full name.
+    Name(String),
+    /// The one of this digest, whether the index names it or not.
+    Digest(Digest),
+}
+
+impl Layout {
+    /// Opens a layout that is there.
+    pub async fn open(dir: &Path) -> Result<Self> {
+        let path = dir.join("oci-layout");
+        let text = read_small(&path, 4096).await?;
+        let version: serde_json::Value = serde_json::from_slice(&text).unwrap_or_default();
+        match version["imageLayoutVersion"].as_str() {
+            Some(v) if v == "1" || v.starts_with("1.") => Ok(Self { dir: dir.to_owned() }),
+            _ => Err(Error::invalid(format!("open layout `{}`", dir.display()), "its `oci-layout` is not version 1")),
+        }
+    }
+
+    /// Opens a layout, making it first if it is not there.
+    pub async fn create(dir: &Path) -> Result<Self> {
+        let marker = dir.join("oci-layout");
+        if tokio::fs::try_exists(&marker).await.unwrap_or(false) {
+            return Self::open(dir).await;
+        }
+        let blobs = dir.join("blobs/sha256");
+        tokio::fs::create_dir_all(&blobs).await.map_err(Error::file("make directory", &blobs))?;
+        let layout = Self { dir: dir.to_owned() };
+        if !tokio::fs::try_exists(dir.join("index.json")).await.unwrap_or(false) {
+            replace(&dir.join("index.json"), Raw::new(empty_index()).bytes())?;
+        }
+        // Last, because it is what makes the directory a layout.
+        replace(&marker, LAYOUT_VERSION.as_bytes())?;
+        Ok(layout)
+    }
+
+    /// The directory.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// A sink that points these full image names, or nothing but the index, at the root of what is copied.
+    pub fn sink(&self, names: impl IntoIterator<Item = String>) -> LayoutSink {
+        LayoutSink { layout: self.clone(), names: names.into_iter().collect() }
+    }
+
+    /// The entries of the index.
+    pub async fn entries(&self) -> Result<Vec<LayoutEntry>> {
+        let path = self.dir.join("index.json");
+        let bytes = read_small(&path, limits::DOCUMENT).await?;
+        Ok(parse_index(&path.display().to_string(), bytes)?.manifests.into_iter().map(LayoutEntry::from).collect())
+    }
+
+    /// Finds an entry.
+    pub async fn resolve(&self, selector: &Selector) -> Result<Descriptor> {
+        let entries = self.entries().await?;
+        let doing = || format!("find an image in layout `{}`", self.dir.display());
+        let names = || {
+            let named = entries.iter().filter_map(|e| e.name.as_ref().or(e.tag.as_ref()));
+            named.map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+        };
+        let missing = |what: String| Error::NotFound {
+            doing: doing(),
+            host: self.dir.display().to_string(),
+            message: format!(": {what}; it has {}", if names().is_empty() { "no names".into() } else { names() }),
+        };
+        match selector {
+            Selector::Only => {
+                let mut digests: Vec<_> = entries.iter().map(|e| &e.descriptor.digest).collect();
+                digests.dedup();
+                match digests.len() {
+                    1 => Ok(entries[0].descriptor.clone()),
+                    0 => Err(missing("it is empty".into())),
+                    _ => Err(missing("it holds several images and none was named".into())),
+                }
+            }
+            Selector::Name(name) => {
+                let found = entries.iter().find(|e| e.is_named(name));
+                found.map(|e| e.descriptor.clone()).ok_or_else(|| missing(format!("there is no `{name}`")))
+            }
+            Selector::Digest(digest) => match entries.iter().find(|e| e.descriptor.digest == *digest) {
+                Some(entry) => Ok(entry.descriptor.clone()),
+                None => self.describe(digest).await,
+            },
+        }
+    }
+
+    /// The descriptor of a document that no index entry names; its type is what it says itself.
+    async fn describe(&self, digest: &Digest) -> Result<Descriptor> {
+        let path = self.blob_path(digest);
+        let bytes = read_small(&path, limits::DOCUMENT).await?;
+        let value: serde_json::Value = serde_json::from_slice(&bytes).unwrap_or_default();
+        let kind = match value["mediaType"].as_str() {
+            Some(kind) => kind.to_owned(),
+            None if value["manifests"].is_array() => MediaType::OCI_INDEX.to_owned(),
+            None => MediaType::OCI_MANIFEST.to_owned(),
+        };
+        let descriptor = Descriptor::new(MediaType::new(kind), digest.clone(), bytes.len() as u64);
+        crate::verify(&format!("read `{}`", path.display()), &descriptor, &bytes)?;
+        Ok(descriptor)
+    }
+
+    fn blob_path(&self, digest: &Digest) -> PathBuf {
+        // A digest is validated: neither part can lead elsewhere.
+        self.dir.join("blobs").join(digest.algorithm()).join(digest.hex())
+    }
+
+    fn not_found(&self, digest: &Digest) -> Error {
+        Error::NotFound {
+            doing: format!("read blob `{digest}`"),
+            host: self.dir.display().to_string(),
+            message: String::new(),
+        }
+    }
+
+    async fn open_blob(&self, descriptor: &Descriptor, offset: u64) -> Result<tokio::fs::File> {
+        let path = self.blob_path(&descriptor.digest);
+        let failed = |error: std::io::Error| match error.kind() {
+            std::io::ErrorKind::NotFound => self.not_found(&descriptor.digest),
+            _ => Error::file("read", &path)(error),
+        };
+        // Looked at before it is opened: opening a fifo would wait for ever.
+        let metadata = tokio::fs::metadata(&path).await.map_err(failed)?;
+        if !metadata.is_file() {
+            return Err(Error::invalid(format!("read blob `{}`", path.display()), "it is not a file"));
+        }
+        if metadata.len() != descriptor.size {
+            let doing = format!("read blob `{}`", path.display());
+            return Err(Error::Size { doing, got: metadata.len().to_string(), want: descriptor.size });
+        }
+        let mut file = tokio::fs::File::open(&path).await.map_err(failed)?;
+        file.set_max_buf_size(256 << 10);
+        if offset > 0 {
+            file.seek(std::io::SeekFrom::Start(offset)).await.map_err(failed)?;
+        }
+        Ok(file)
+    }
+}
+
+#[async_trait]
+impl BlobSource for Layout {
+    async fn fetch(&self, descriptor: &Descriptor) -> Result<BlobReader> {
+        let file = self.open_blob(descriptor, 0).await?;
+        Ok(BlobReader::from_read(format!("read blob `{}`", descriptor.digest), descriptor, file))
+    }
+}
+
+/// Writes into a layout.
+#[derive(Debug, Clone)]
+pub struct LayoutSink {
+    layout: Layout,
+    names: Vec<String>,
+}
+
+#[async_trait]
+impl BlobSource for LayoutSink {
+    async fn fetch(&self, descriptor: &Descriptor) -> Result<BlobReader> {
+        self.layout.fetch(descriptor).await
+    }
+}
+
+#[async_trait]
+impl BlobSink for LayoutSink {
+    async fn has(&self, descriptor: &Descriptor) -> Result<bool> {
+        let metadata = tokio::fs::metadata(self.layout.blob_path(&descriptor.digest)).await;
+        Ok(metadata.is_ok_and(|m| m.is_file() && m.len() == descriptor.size))
+    }
+
+    async fn push(&self, descriptor: &Descriptor, from: &dyn BlobSource) -> Result<Pushed> {
+        if self.has(descriptor).await? {
+            return Ok(Pushed::Existing);
+        }
+        let path = self.layout.blob_path(&descriptor.digest);
+        let dir = path.parent().expect("blobs lie in a directory").to_owned();
+        let failed = Error::file("write", &path);
+        let temporary = async {
+            tokio::fs::create_dir_all(&dir).await?;
+            tempfile::Builder::new().prefix(".part-").tempfile_in(&dir)
+        };
+        let temporary = temporary.await.map_err(failed)?;
+        let mut reader = from.fetch(descriptor).await?;
+        let handle = temporary.as_file().try_clone().map_err(Error::file("write", &path))?;
+        let mut file = tokio::fs::File::from_std(handle);
+        file.set_max_buf_size(1 << 20);
+        while let Some(chunk) = reader.chunk().await? {
+            file.write_all(&chunk).await.map_err(Error::file("write", &path))?;
+        }
+        file.flush().await.map_err(Error::file("write", &path))?;
+        publish(temporary, &path)?;
+        Ok(Pushed::Written)
+    }
+
+    async fn push_document(&self, descriptor: &Descriptor, bytes: &[u8], role: Role) -> Result<()> {
+        let path = self.layout.blob_path(&descriptor.digest);
+        crate::verify(&format!("write `{}`", path.display()), descriptor, bytes)?;
+        if !self.has(descriptor).await? {
+            replace(&path, bytes)?;
+        }
+        if role == Role::Root {
+            self.layout.point(&self.names, descriptor).await?;
+        }
+        Ok(())
+    }
+}
+
+impl Layout {
+    /// Adds entries for a root whose content is all there; takes its names away from others.
+    async fn point(&self, names: &[String], root: &Descriptor) -> Result<()> {
+        let (layout, root, names) = (self.clone(), root.clone(), names.to_vec());
+        let update = move || {
+            let dir = std::fs::File::open(&layout.dir).map_err(Error::file("open", &layout.dir))?;
+            // Several exports into one layout take turns; the lock goes with the descriptor.
+            dir.lock().map_err(Error::file("lock", &layout.dir))?;
+            let path = layout.dir.join("index.json");
+            let bytes = std::fs::read(&path).map_err(Error::file("read", &path))?;
+            let mut index = parse_index(&path.display().to_string(), bytes)?;
+            let added = named_entries(&root, &names);
+            index.manifests.retain(|old| {
+                let entry = LayoutEntry::from(old.clone());
+                let renamed = names.iter().any(|name| entry.name.as_deref() == Some(name));
+                let doubled = added.contains(old) || (old.digest == root.digest && entry.is_nameless());
+                !renamed && !doubled
+            });
+            index.manifests.extend(added);
+            replace(&path, Raw::new(index).bytes())
+        };
+        tokio::task::spawn_blocking(update).await.expect("updating an index does not panic")
+    }
+}
+
+impl LayoutEntry {
+    fn is_named(&self, name: &str) -> bool {
+        let full = name.parse::<Reference>().ok().map(|reference| reference.to_string());
+        let is = |text: &Option<String>| text.as_deref().is_some_and(|t| t == name || Some(t) == full.as_deref());
+        is(&self.tag) || is(&self.name)
+    }
+
+    fn is_nameless(&self) -> bool {
+        self.name.is_none() && self.tag.is_none()
+    }
+}
+
+impl From<Descriptor> for LayoutEntry {
+    fn from(descriptor: Descriptor) -> Self {
+        let name = descriptor.annotations.get(IMAGE_NAME).cloned();
+        let tag = descriptor.annotations.get(REF_NAME).cloned();
+        Self { descriptor, name, tag }
+    }
+}
+
+/// The index entries of an image: one for each name, annotated as containerd and BuildKit do; or one without.
+pub(crate) fn named_entries(root: &Descriptor, names: &[String]) -> Vec<Descriptor> {
+    if names.is_empty() {
+        return vec![root.clone()];
+    }
+    let named = |name: &String| {
+        let mut entry = root.clone();
+        entry.annotations.insert(IMAGE_NAME.into(), name.clone());
+        if let Some(tag) = name.parse::<Reference>().ok().and_then(|reference| reference.tag) {
+            entry.annotations.insert(REF_NAME.into(), tag);
+        }
+        entry
+    };
+    names.iter().map(named).collect()
+}
+
+pub(crate) fn empty_index() -> Index {
+    Index {
+        schema_version: 2,
+        media_type: Some(MediaType::OCI_INDEX.into()),
+        manifests: Vec::new(),
+        annotations: Default::default(),
+    }
+}
+
+pub(crate) fn parse_index(place: &str, bytes: Vec<u8>) -> Result<Index> {
+    let doing = format!("read index `{place}`");
+    let document = kiln_oci::Document::parse(&MediaType::OCI_INDEX.into(), bytes);
+    let document = document.map_err(|source| Error::Document { doing: doing.clone(), source })?;
+    limits::validate(&document)?;
+    match document {
+        kiln_oci::Document::Index(index) => Ok(index.into_parts().1),
+        kiln_oci::Document::Manifest(_) => Err(Error::invalid(doing, "it is no index")),
+    }
+}
+
+async fn read_small(path: &Path, limit: u64) -> Result<Vec<u8>> {
+    let failed = |error| Error::file("read", path)(error);
+    let metadata = tokio::fs::metadata(path).await.map_err(failed)?;
+    if !metadata.is_file() {
+        return Err(Error::invalid(format!("read `{}`", path.display()), "it is not a file"));
+    }
+    limits::check_size(&format!("read `{}`", path.display()), "the file", metadata.len(), limit)?;
+    tokio::fs::read(path).await.map_err(failed)
+}
+
+/// Puts a file in place in one step.
+fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
+    let dir = path.parent().expect("files of a layout lie in a directory");
+    let write = || -> std::io::Result<tempfile::NamedTempFile> {
+        std::fs::create_dir_all(dir)?;
+        let mut file = tempfile::Builder::new().prefix(".part-").tempfile_in(dir)?;
+        file.write_all(bytes)?;
+        Ok(file)
+    };
+    publish(write().map_err(Error::file("write", path))?, path)
+}
+
+/// Gives a finished temporary file its name, readable as any exported file.
+fn publish(file: tempfile::NamedTempFile, path: &Path) -> Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let publish = || -> std::io::Result<()> {
+        file.as_file().set_permissions(std::fs::Permissions::from_mode(0o644))?;
+        file.persist(path)?;
+        Ok(())
+    };
+    publish().map_err(Error::file("write", path))
+}

@@ -1,0 +1,183 @@
+//! The registry client: resolve, pull, push, over the distribution protocol.
+
+mod auth;
+mod ends;
+mod host;
+mod pull;
+mod push;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use kiln_oci::{Descriptor, Document, Platform, Reference};
+use reqwest::header::HeaderMap;
+use reqwest::{Method, StatusCode, Url};
+
+use crate::error::Login;
+use crate::http::{Call, ClientOptions, HttpClient, Reply};
+use crate::login::Verified;
+use crate::{Credential, Credentials, Error, NoCredentials, Result, pick_platform};
+use auth::Authorization;
+use host::Host;
+
+pub use ends::{RegistrySink, RegistrySource};
+
+/// What a registry client is made of.
+#[derive(Clone)]
+pub struct RegistryOptions {
+    /// Options of its HTTP client.
+    pub client: ClientOptions,
+    /// Whom to ask for credentials.
+    pub credentials: Arc<dyn Credentials>,
+}
+
+impl Default for RegistryOptions {
+    fn default() -> Self {
+        Self { client: ClientOptions::default(), credentials: Arc::new(NoCredentials) }
+    }
+}
+
+/// Talks to registries. Cheap to make and to clone; nothing happens before the first request.
+#[derive(Clone)]
+pub struct RegistryClient(Arc<Inner>);
+
+struct Inner {
+    http: HttpClient,
+    credentials: Arc<dyn Credentials>,
+    hosts: Mutex<HashMap<String, Arc<Host>>>,
+}
+
+/// What a reference points at.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Resolved {
+    /// The reference as asked.
+    pub reference: Reference,
+    /// The document's descriptor; its digest was computed here, from the bytes.
+    pub descriptor: Descriptor,
+    /// The document.
+    pub document: Document,
+}
+
+impl Resolved {
+    /// The descriptor of the image for a platform: an index's entry, or the manifest itself.
+    pub fn for_platform(&self, platform: &Platform) -> Result<Descriptor> {
+        match &self.document {
+            Document::Manifest(_) => Ok(self.descriptor.clone()),
+            Document::Index(index) => pick_platform(&self.reference.familiar(), index.value(), platform),
+        }
+    }
+}
+
+/// What a request may do with repositories; the scopes of its token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Access<'a> {
+    /// Read.
+    Pull,
+    /// Read and write.
+    Push,
+    /// Read and write, and read another repository to mount from.
+    Mount(&'a str),
+}
+
+/// A repository on a registry, and what is wanted of it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Target<'a> {
+    pub(crate) registry: &'a str,
+    pub(crate) repository: &'a str,
+    pub(crate) access: Access<'a>,
+}
+
+impl<'a> Target<'a> {
+    pub(crate) fn of(reference: &'a Reference, access: Access<'a>) -> Self {
+        Self { registry: &reference.registry, repository: &reference.repository, access }
+    }
+}
+
+impl RegistryClient {
+    /// Keeps the options; does nothing else.
+    pub fn new(options: RegistryOptions) -> Self {
+        Self::with_http(HttpClient::new(options.client), options.credentials)
+    }
+
+    /// Shares an HTTP client.
+    pub fn with_http(http: HttpClient, credentials: Arc<dyn Credentials>) -> Self {
+        Self(Arc::new(Inner { http, credentials, hosts: Mutex::default() }))
+    }
+
+    /// The HTTP client, for plain downloads.
+    pub fn http(&self) -> &HttpClient {
+        &self.0.http
+    }
+
+    /// A source that reads from the repository of `reference`.
+    pub fn source(&self, reference: &Reference) -> RegistrySource {
+        RegistrySource::new(self.clone(), reference.clone())
+    }
+
+    /// A sink that writes to the repository of `reference` and points its tag at the root.
+    pub fn sink(&self, reference: &Reference) -> RegistrySink {
+        RegistrySink::new(self.clone(), reference.clone())
+    }
+
+    pub(crate) async fn verify_login(&self, registry: &str, credential: &Credential) -> Result<Verified> {
+        auth::verify_login(self, registry, credential).await
+    }
+
+    fn host(&self, registry: &str) -> Arc<Host> {
+        let mut hosts = self.0.hosts.lock().expect("no thread panics while it holds this");
+        hosts.entry(registry.to_owned()).or_insert_with(|| Arc::new(Host::new(registry))).clone()
+    }
+
+    /// The URL of `/v2/<repository>/<path>`.
+    async fn url(&self, target: &Target<'_>, path: &str) -> Result<Url> {
+        let host = self.host(target.registry);
+        let base = host.base(&self.0.http).await;
+        let text = format!("{base}/v2/{}/{path}", target.repository);
+        text.parse().map_err(|_| Error::invalid(format!("reach `{}`", target.registry), "its name makes no URL"))
+    }
+
+    /// Sends with whatever authorization the host is known to want; learns it from a 401 and sends again, once.
+    async fn send(&self, target: &Target<'_>, mut call: Call) -> Result<Reply> {
+        let host = self.host(target.registry);
+        let session = auth::Session { client: self, host: &host, target, doing: &call.doing.clone() };
+        let known = session.known().await?;
+        known.apply(&mut call.headers);
+        let reply = self.0.http.send(&call).await?;
+        if reply.status() != StatusCode::UNAUTHORIZED || reply.crossed {
+            return refused(&call.doing, reply, &known).await;
+        }
+        let Some(found) = session.answer(reply.headers(), &known).await? else {
+            return refused(&call.doing, reply, &known).await;
+        };
+        found.apply(&mut call.headers);
+        let reply = self.0.http.send(&call).await?;
+        refused(&call.doing, reply, &found).await
+    }
+
+    async fn request(&self, target: &Target<'_>, doing: &str, method: Method, path: &str) -> Result<Call> {
+        Ok(Call {
+            doing: doing.to_owned(),
+            method,
+            url: self.url(target, path).await?,
+            headers: HeaderMap::new(),
+            body: None,
+            trust: crate::http::Trust::Registry,
+        })
+    }
+}
+
+/// Turns 401 and 403 into errors; everything else passes.
+async fn refused(doing: &str, reply: Reply, sent: &Authorization) -> Result<Reply> {
+    let status = reply.status();
+    if !matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
+        return Ok(reply);
+    }
+    let tried = if reply.crossed { Login::Anonymous } else { sent.login.clone() };
+    Err(Error::Unauthorized {
+        doing: doing.to_owned(),
+        host: crate::http::authority(reply.response.url()),
+        status: status.as_u16(),
+        tried,
+        message: crate::http::words(reply.response).await,
+    })
+}

@@ -1,0 +1,187 @@
+//! Reading from a registry: manifests by tag or digest, blobs as verified streams.
+
+use async_trait::async_trait;
+use kiln_oci::{Descriptor, Document, MediaType, Reference};
+use reqwest::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, IF_RANGE, RANGE};
+use reqwest::{Method, StatusCode};
+
+use super::{Access, RegistryClient, Resolved, Target};
+use crate::http::{Opener, Patience, Reply, Transfer, answer_bytes, is_worth_retrying, status_error};
+use crate::verify::Verifier;
+use crate::{BlobReader, Error, Result, limits};
+
+const ACCEPTED: &str = concat!(
+    "application/vnd.oci.image.index.v1+json, ",
+    "application/vnd.docker.distribution.manifest.list.v2+json, ",
+    "application/vnd.oci.image.manifest.v1+json, ",
+    "application/vnd.docker.distribution.manifest.v2+json"
+);
+
+const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
+
+impl RegistryClient {
+    /// Reads what a reference points at. A digest in the reference must match; without one, the digest found is the
+    /// digest of the bytes, whatever the registry says it is.
+    pub async fn resolve(&self, reference: &Reference) -> Result<Resolved> {
+        let doing = format!("pull manifest `{reference}`");
+        let (announced, bytes) = self.manifest(reference, reference.tag_or_digest(), &doing).await?;
+        let media_type = match announced {
+            Some(media_type) => media_type,
+            None => inner_type(&bytes).ok_or_else(|| Error::invalid(&doing, "the registry does not say its type"))?,
+        };
+        let mut descriptor = Descriptor::of(media_type, &bytes);
+        if let Some(pin) = &reference.digest {
+            descriptor.digest = pin.clone();
+            crate::verify(&doing, &descriptor, &bytes)?;
+        }
+        let document = Document::parse(&descriptor.media_type, bytes)
+            .map_err(|source| Error::Document { doing: doing.clone(), source })?;
+        limits::validate(&document)?;
+        Ok(Resolved { reference: reference.clone(), descriptor, document })
+    }
+
+    /// Asks what a reference points at, without reading it: cheap, and not counted as a pull. What it says is the
+    /// registry's word only; `None` when it has none.
+    pub async fn peek(&self, reference: &Reference) -> Result<Option<Descriptor>> {
+        let doing = format!("look up `{reference}`");
+        let target = Target::of(reference, Access::Pull);
+        let path = format!("manifests/{}", reference.tag_or_digest());
+        let mut call = self.request(&target, &doing, Method::HEAD, &path).await?;
+        call.headers.insert(ACCEPT, HeaderValue::from_static(ACCEPTED));
+        let reply = self.send(&target, call).await?;
+        if reply.status() != StatusCode::OK {
+            return Err(status_error(&doing, reply).await);
+        }
+        let text = |name: HeaderName| reply.headers().get(name).and_then(|value| value.to_str().ok());
+        let digest = text(CONTENT_DIGEST).and_then(|text| text.parse().ok());
+        let size = text(CONTENT_LENGTH).and_then(|text| text.parse().ok());
+        let media_type = content_type(reply.headers());
+        Ok(digest.zip(size).zip(media_type).map(|((digest, size), kind)| Descriptor::new(kind, digest, size)))
+    }
+
+    /// Reads a manifest or index known by descriptor.
+    pub(crate) async fn fetch_document(&self, reference: &Reference, descriptor: &Descriptor) -> Result<BlobReader> {
+        let doing = format!("pull manifest `{}@{}`", reference.name(), descriptor.digest);
+        limits::check_size(&doing, "the manifest", descriptor.size, limits::DOCUMENT)?;
+        let (announced, bytes) = self.manifest(reference, descriptor.digest.as_str(), &doing).await?;
+        if let Some(announced) = announced.filter(|announced| *announced != descriptor.media_type) {
+            let reason = format!("the registry calls it `{announced}`, its parent `{}`", descriptor.media_type);
+            return Err(Error::invalid(doing, reason));
+        }
+        Ok(BlobReader::from_bytes(doing, descriptor, bytes.into()))
+    }
+
+    async fn manifest(&self, reference: &Reference, name: &str, doing: &str) -> Result<(Option<MediaType>, Vec<u8>)> {
+        let target = Target::of(reference, Access::Pull);
+        let mut patience = Patience::new(&self.http().options().retry);
+        loop {
+            let mut call = self.request(&target, doing, Method::GET, &format!("manifests/{name}")).await?;
+            call.headers.insert(ACCEPT, HeaderValue::from_static(ACCEPTED));
+            let reply = self.send(&target, call).await?;
+            if reply.status() != StatusCode::OK {
+                return Err(status_error(doing, reply).await);
+            }
+            let media_type = content_type(reply.headers());
+            match answer_bytes(&self.http().options().retry, doing, reply, limits::DOCUMENT).await {
+                Ok(bytes) => return Ok((media_type, bytes)),
+                Err(error) if is_worth_retrying(&error) => patience.wait(error).await?,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Opens a blob. The stream continues by Range after interruptions, and ends in an error unless size and digest
+    /// are right.
+    pub async fn fetch_blob(&self, reference: &Reference, descriptor: &Descriptor) -> Result<BlobReader> {
+        self.fetch_rest(reference, descriptor, Verifier::new(&descriptor.digest)).await
+    }
+
+    /// Opens a blob after the bytes a verifier has seen already, to continue what an earlier process began. All of
+    /// it is verified, the earlier part included.
+    pub async fn fetch_rest(
+        &self,
+        reference: &Reference,
+        descriptor: &Descriptor,
+        seen: Verifier,
+    ) -> Result<BlobReader> {
+        let doing = format!("pull blob `{}` of `{}`", descriptor.digest, reference.name());
+        let opener = BlobOpener {
+            client: self.clone(),
+            reference: reference.clone(),
+            path: format!("blobs/{}", descriptor.digest),
+            doing: doing.clone(),
+        };
+        let offset = seen.seen();
+        let policy = self.http().options().retry.clone();
+        let reply = opener.open(offset, None).await?;
+        let transfer = Transfer::new(doing, policy, Box::new(opener))
+            .of_size(descriptor.size)
+            .of_digest(&descriptor.digest)
+            .after(seen)
+            .begun(reply)?;
+        Ok(BlobReader::trusted(transfer.into_stream()))
+    }
+
+    /// Whether a repository has a blob.
+    pub async fn has_blob(&self, reference: &Reference, descriptor: &Descriptor, doing: &str) -> Result<bool> {
+        self.head(reference, doing, &format!("blobs/{}", descriptor.digest)).await
+    }
+
+    /// Whether a repository has a manifest of this digest.
+    pub async fn has_manifest(&self, reference: &Reference, descriptor: &Descriptor) -> Result<bool> {
+        let doing = format!("look up `{}@{}`", reference.name(), descriptor.digest);
+        self.head(reference, &doing, &format!("manifests/{}", descriptor.digest)).await
+    }
+
+    async fn head(&self, reference: &Reference, doing: &str, path: &str) -> Result<bool> {
+        // Asked before a push as a rule; a token for both spares a second one.
+        let target = Target::of(reference, Access::Push);
+        let mut call = self.request(&target, doing, Method::HEAD, path).await?;
+        call.headers.insert(ACCEPT, HeaderValue::from_static(ACCEPTED));
+        let reply = self.send(&target, call).await?;
+        match reply.status() {
+            StatusCode::OK => Ok(true),
+            StatusCode::NOT_FOUND => Ok(false),
+            _ => Err(status_error(doing, reply).await),
+        }
+    }
+}
+
+/// Content-Type without its parameters.
+fn content_type(headers: &HeaderMap) -> Option<MediaType> {
+    let text = headers.get(CONTENT_TYPE)?.to_str().ok()?;
+    let kind = text.split(';').next().unwrap_or_default().trim();
+    (!kind.is_empty()).then(|| MediaType::new(kind))
+}
+
+fn inner_type(bytes: &[u8]) -> Option<MediaType> {
+    let value: serde_json::Value = serde_json::from_slice(bytes).ok()?;
+    value["mediaType"].as_str().map(MediaType::new)
+}
+
+struct BlobOpener {
+    client: RegistryClient,
+    reference: Reference,
+    path: String,
+    doing: String,
+}
+
+#[async_trait]
+impl Opener for BlobOpener {
+    async fn open(&self, offset: u64, validator: Option<&str>) -> Result<Reply> {
+        let target = Target::of(&self.reference, Access::Pull);
+        let mut call = self.client.request(&target, &self.doing, Method::GET, &self.path).await?;
+        call.headers.insert(reqwest::header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        if offset > 0 {
+            call.headers.insert(RANGE, HeaderValue::from_str(&format!("bytes={offset}-")).expect("digits are text"));
+            if let Some(validator) = validator.and_then(|v| HeaderValue::from_str(v).ok()) {
+                call.headers.insert(IF_RANGE, validator);
+            }
+        }
+        let reply = self.client.send(&target, call).await?;
+        match reply.status() {
+            StatusCode::OK | StatusCode::PARTIAL_CONTENT => Ok(reply),
+            _ => Err(status_error(&self.doing, reply).await),
+        }
+    }
+}

@@ -1,0 +1,336 @@
+//! Writing to a registry: blobs by mount or upload, resumed where they broke off; then manifests.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use futures::TryStreamExt as _;
+use kiln_oci::{Descriptor, Digest, Reference};
+use reqwest::header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderValue, RANGE};
+use reqwest::{Method, Response, StatusCode, Url};
+
+use super::auth::Session;
+use super::{Access, RegistryClient, Target, refused};
+use crate::http::{
+    Call, Patience, Reply, Trust, is_passing, is_worth_retrying, location, network, refuse, same_origin, stalled,
+    status_error,
+};
+use crate::{BlobSource, Error, Pushed, Result};
+
+impl RegistryClient {
+    /// Pushes a blob: looks whether it is there, then tries to mount it from `mount_from`, then uploads it.
+    pub async fn push_blob(
+        &self,
+        to: &Reference,
+        descriptor: &Descriptor,
+        from: &dyn BlobSource,
+        mount_from: Option<&str>,
+    ) -> Result<Pushed> {
+        let doing = format!("push blob `{}` to `{}`", descriptor.digest, to.name());
+        if self.has_blob(to, descriptor, &doing).await? {
+            return Ok(Pushed::Existing);
+        }
+        let mut begun = None;
+        if let Some(other) = mount_from.filter(|other| *other != to.repository) {
+            match self.mount(to, descriptor, other, &doing).await {
+                Ok(Opened::Mounted) => return Ok(Pushed::Mounted),
+                Ok(Opened::Session(url)) => begun = Some(url),
+                // Some registries refuse the token for both repositories instead of the mount.
+                Err(Error::Unauthorized { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let upload = Upload { client: self, to, descriptor, from, doing };
+        upload.run(begun).await
+    }
+
+    async fn mount(&self, to: &Reference, descriptor: &Descriptor, other: &str, doing: &str) -> Result<Opened> {
+        let target = Target::of(to, Access::Mount(other));
+        let mut call = self.request(&target, doing, Method::POST, "blobs/uploads/").await?;
+        call.url.query_pairs_mut().append_pair("mount", descriptor.digest.as_str()).append_pair("from", other);
+        self.open(&target, call).await
+    }
+
+    async fn open(&self, target: &Target<'_>, mut call: Call) -> Result<Opened> {
+        call.headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
+        call.body = Some(Bytes::new());
+        let (doing, asked) = (call.doing.clone(), call.url.clone());
+        let reply = self.send(target, call).await?;
+        match reply.status() {
+            StatusCode::CREATED => Ok(Opened::Mounted),
+            StatusCode::ACCEPTED => session_url(&doing, &asked, &reply.response).map(Opened::Session),
+            _ => Err(status_error(&doing, reply).await),
+        }
+    }
+
+    /// Pushes a manifest or index under a tag or its digest. All it refers to must be there.
+    pub async fn push_manifest(&self, to: &Reference, descriptor: &Descriptor, bytes: &[u8], name: &str) -> Result<()> {
+        let separator = if name.contains(':') { '@' } else { ':' };
+        let doing = format!("push manifest `{}{separator}{name}`", to.name());
+        crate::verify(&doing, descriptor, bytes)?;
+        let target = Target::of(to, Access::Push);
+        let mut call = self.request(&target, &doing, Method::PUT, &format!("manifests/{name}")).await?;
+        let kind = HeaderValue::from_str(descriptor.media_type.as_str())
+            .map_err(|_| Error::invalid(&doing, "its media type is no header value"))?;
+        call.headers.insert(CONTENT_TYPE, kind);
+        call.body = Some(Bytes::copy_from_slice(bytes));
+        let reply = self.send(&target, call).await?;
+        if !reply.status().is_success() {
+            return Err(status_error(&doing, reply).await);
+        }
+        let said = reply.headers().get("docker-content-digest").and_then(|value| value.to_str().ok());
+        match said.and_then(|text| text.parse::<Digest>().ok()) {
+            Some(got) if got.algorithm() == descriptor.digest.algorithm() && got != descriptor.digest => {
+                Err(Error::Digest { doing, got, want: descriptor.digest.clone() })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+enum Opened {
+    Mounted,
+    Session(Url),
+}
+
+/// Where an upload continues: on the registry's own host, or elsewhere over TLS.
+fn session_url(doing: &str, asked: &Url, response: &Response) -> Result<Url> {
+    let mut url = location(response)
+        .ok_or_else(|| Error::invalid(doing, "the registry opened an upload and did not say where"))?;
+    if asked.scheme() == "https" && url.scheme() == "http" && asked.host_str() == url.host_str() {
+        // Registries behind a TLS proxy that do not know about it.
+        let port = asked.port();
+        if url.set_scheme("https").is_err() || url.set_port(port).is_err() {
+            return Err(refuse(doing, &url, "an upload may not continue in plain text"));
+        }
+    }
+    if asked.scheme() == "https" && url.scheme() != "https" {
+        return Err(refuse(doing, &url, "an upload may not continue in plain text"));
+    }
+    Ok(url)
+}
+
+struct Upload<'a> {
+    client: &'a RegistryClient,
+    to: &'a Reference,
+    descriptor: &'a Descriptor,
+    from: &'a dyn BlobSource,
+    doing: String,
+}
+
+/// How far an upload is.
+struct Position {
+    url: Url,
+    offset: u64,
+}
+
+/// How one attempt ended.
+enum Attempt {
+    Done,
+    /// The registry took the rest; the closing PUT is still to be made.
+    Sent(Url),
+}
+
+impl Upload<'_> {
+    fn target(&self) -> Target<'_> {
+        Target::of(self.to, Access::Push)
+    }
+
+    async fn run(&self, begun: Option<Url>) -> Result<Pushed> {
+        let mut patience = Patience::new(&self.client.http().options().retry);
+        let mut at = match begun {
+            Some(url) => Position { url, offset: 0 },
+            None => self.begin().await?,
+        };
+        let mut furthest = 0;
+        loop {
+            let error = match self.attempt(&at).await {
+                Ok(()) => return Ok(Pushed::Written),
+                Err(error) => error,
+            };
+            let lost = matches!(&error, Error::NotFound { .. } | Error::Status { status: 416, .. });
+            if !lost && !may_pass(&error) {
+                return Err(error);
+            }
+            if at.offset >= furthest + (1 << 20) {
+                furthest = at.offset;
+                patience.refresh();
+            }
+            patience.wait(error).await?;
+            if self.client.has_blob(self.to, self.descriptor, &self.doing).await? {
+                return Ok(Pushed::Written);
+            }
+            at = match self.status(&at).await.filter(|_| !lost) {
+                Some(position) => position,
+                None => self.begin().await?,
+            };
+        }
+    }
+
+    async fn begin(&self) -> Result<Position> {
+        let target = self.target();
+        let call = self.client.request(&target, &self.doing, Method::POST, "blobs/uploads/").await?;
+        match self.client.open(&target, call).await? {
+            Opened::Session(url) => Ok(Position { url, offset: 0 }),
+            Opened::Mounted => Err(Error::invalid(&self.doing, "the registry says 201 to an upload not yet made")),
+        }
+    }
+
+    /// Asks how much of an upload has arrived; `None` when it has to begin anew.
+    async fn status(&self, at: &Position) -> Option<Position> {
+        let target = self.target();
+        let mut call = self.client.request(&target, &self.doing, Method::GET, "blobs/uploads/").await.ok()?;
+        if !same_origin(&call.url, &at.url) {
+            return None;
+        }
+        call.url = at.url.clone();
+        let reply = self.client.send(&target, call).await.ok()?;
+        if reply.status() != StatusCode::NO_CONTENT {
+            return None;
+        }
+        let last: u64 = reply.headers().get(RANGE)?.to_str().ok()?.rsplit_once('-')?.1.trim().parse().ok()?;
+        let url = location(&reply.response).filter(|url| same_origin(url, &at.url)).unwrap_or_else(|| at.url.clone());
+        // `0-0` is said of an empty upload as well as of one byte.
+        let offset = if last == 0 { 0 } else { last + 1 };
+        (offset <= self.descriptor.size).then_some(Position { url, offset })
+    }
+
+    async fn attempt(&self, at: &Position) -> Result<()> {
+        let mut url = at.url.clone();
+        if at.offset > 0 && at.offset < self.descriptor.size {
+            match self.send_body(Method::PATCH, url, at.offset).await? {
+                Attempt::Sent(next) => url = next,
+                Attempt::Done => return Ok(()),
+            }
+        }
+        let rest = if at.offset > 0 { self.descriptor.size } else { 0 };
+        let digest = self.descriptor.digest.as_str();
+        url.query_pairs_mut().append_pair("digest", digest);
+        self.send_body(Method::PUT, url, rest).await.map(|_| ())
+    }
+
+    /// Sends the blob from `offset` on. An upload's answer is waited for as long as it moves.
+    async fn send_body(&self, method: Method, url: Url, offset: u64) -> Result<Attempt> {
+        let http = self.client.http();
+        let (total, target) = (self.descriptor.size - offset, self.target());
+        let host = self.client.host(&self.to.registry);
+        let own = same_origin(&url, &host.base(http).await.parse::<Url>().unwrap_or_else(|_| url.clone()));
+        let session = Session { client: self.client, host: &host, target: &target, doing: &self.doing };
+        let known = session.known().await?;
+        let mut headers = HeaderMap::new();
+        if own {
+            known.apply(&mut headers);
+        }
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(total));
+        if method == Method::PATCH {
+            let range = format!("{offset}-{}", self.descriptor.size - 1);
+            headers.insert(CONTENT_RANGE, HeaderValue::from_str(&range).expect("digits are text"));
+        }
+        let body = Body::open(self.from, self.descriptor, offset).await?;
+        let client = http.client_for(&self.doing, &url, Trust::Registry)?;
+        let request = client.request(method.clone(), url.clone()).headers(headers).body(body.stream);
+        let sent = self.watch(request.send(), &body.sent, total, &url).await;
+        if let Some(error) = body.broken.lock().expect("no thread panics while it holds this").take() {
+            return Err(error);
+        }
+        let reply = Reply { response: sent?, crossed: !own };
+        if reply.status() == StatusCode::UNAUTHORIZED && own {
+            // The token ran out; the next attempt brings another.
+            let fresh = session.answer(reply.headers(), &known).await?;
+            let reply = refused(&self.doing, reply, &known).await;
+            return match (fresh, reply) {
+                (Some(_), Err(error)) => Err(Error::BrokenOff {
+                    doing: self.doing.clone(),
+                    host: host.authority.clone(),
+                    received: offset,
+                    total: Some(self.descriptor.size),
+                    source: Some(error.into()),
+                }),
+                (_, reply) => Err(status_error(&self.doing, reply?).await),
+            };
+        }
+        let reply = refused(&self.doing, reply, &known).await?;
+        match reply.status() {
+            StatusCode::ACCEPTED | StatusCode::NO_CONTENT if method == Method::PATCH => {
+                session_url(&self.doing, &url, &reply.response).map(Attempt::Sent)
+            }
+            status if status.is_success() => Ok(Attempt::Done),
+            status if is_passing(status) => self.pause(reply, &url).await,
+            _ => Err(status_error(&self.doing, reply).await),
+        }
+    }
+
+    /// Waits once as asked, then lets the caller try again.
+    async fn pause(&self, reply: Reply, url: &Url) -> Result<Attempt> {
+        let status = reply.status();
+        let host = crate::http::authority(reply.response.url());
+        let mut once = Patience::new(&self.client.http().options().retry);
+        self.client.http().wait_out(&self.doing, url, reply, &mut once).await?;
+        Err(Error::BrokenOff {
+            doing: self.doing.clone(),
+            host,
+            received: 0,
+            total: Some(self.descriptor.size),
+            source: Some(format!("it answered {status}").into()),
+        })
+    }
+
+    async fn watch(
+        &self,
+        send: impl Future<Output = Result<Response, reqwest::Error>>,
+        sent: &AtomicU64,
+        total: u64,
+        url: &Url,
+    ) -> Result<Response> {
+        let policy = &self.client.http().options().retry;
+        let mut send = std::pin::pin!(send);
+        let mut before = 0;
+        loop {
+            let complete = sent.load(Ordering::Relaxed) >= total;
+            let window = if complete { policy.commit } else { policy.stall };
+            if let Ok(answer) = tokio::time::timeout(window, &mut send).await {
+                return answer.map_err(|error| network(&self.doing, url, error));
+            }
+            let now = sent.load(Ordering::Relaxed);
+            if complete || now < before + policy.stall_bytes.min(total - before) {
+                return Err(stalled(&self.doing, url, window));
+            }
+            before = now;
+        }
+    }
+}
+
+fn may_pass(error: &Error) -> bool {
+    is_worth_retrying(error)
+}
+
+/// A request body read from a source; remembers how far it got and why the source failed.
+struct Body {
+    stream: reqwest::Body,
+    sent: Arc<AtomicU64>,
+    broken: Arc<Mutex<Option<Error>>>,
+}
+
+impl Body {
+    async fn open(from: &dyn BlobSource, descriptor: &Descriptor, offset: u64) -> Result<Self> {
+        let (sent, broken) = (Arc::new(AtomicU64::new(0)), Arc::new(Mutex::new(None)));
+        if offset == descriptor.size {
+            return Ok(Self { stream: Bytes::new().into(), sent, broken });
+        }
+        let reader = match offset {
+            0 => from.fetch(descriptor).await?,
+            _ => from.fetch_from(descriptor, offset).await?,
+        };
+        let (count, slot) = (sent.clone(), broken.clone());
+        let reader = reader.metered(move |bytes| {
+            count.fetch_add(bytes, Ordering::Relaxed);
+        });
+        let stream = reqwest::Body::wrap_stream(reader.map_err(move |error| {
+            let text = error.to_string();
+            *slot.lock().expect("no thread panics while it holds this") = Some(error);
+            std::io::Error::other(text)
+        }));
+        Ok(Self { stream, sent, broken })
+    }
+}
