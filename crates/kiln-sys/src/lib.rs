@@ -5,13 +5,17 @@
 #![allow(unsafe_code, reason = "this crate is where the system calls are")]
 #![deny(unsafe_op_in_unsafe_fn)]
 
+pub mod caps;
+pub mod container;
 pub mod copy;
 mod error;
 pub mod limits;
 pub mod lock;
 pub mod metadata;
 pub mod mount;
+mod raw;
 pub mod root;
+pub mod seccomp;
 pub mod secret;
 pub mod xattr;
 

@@ -103,7 +103,6 @@ impl Limit {
     }
 
     /// The kernel's number.
-    #[allow(dead_code, reason = "the starter of containers comes next")]
     pub(crate) fn raw(self) -> u32 {
         self.resource() as u32
     }

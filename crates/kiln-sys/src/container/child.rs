@@ -1,0 +1,397 @@
+//! The child between clone and exec: system calls from prepared data, nothing else.
+//!
+//! It is a copy of a process with many threads, of which only this one came along, so any lock may be held for ever by
+//! a thread that is not there. Therefore: no allocation, no panic, no standard library that could do either, no libc.
+//! Slices are walked by iterators; arithmetic cannot overflow. A failed step is reported as three numbers.
+
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+
+use rustix::io::Errno;
+
+use super::launch::Step;
+use crate::raw::{RawErrno, syscall};
+
+/// All a child needs. Pointers are to data that the caller of [`start`] keeps.
+pub(super) struct Prepared<'a> {
+    /// A handle of the process that starts it.
+    pub(super) parent: RawFd,
+    /// Where failures are written.
+    pub(super) report: RawFd,
+    pub(super) proc: Option<ProcTarget<'a>>,
+    pub(super) limits: &'a [(u32, [u64; 2])],
+    pub(super) cwd: *const libc::c_char,
+    pub(super) stdio: [RawFd; 3],
+    pub(super) bounding: u64,
+    pub(super) effective: u64,
+    pub(super) filter: Option<&'a libc::sock_fprog>,
+    pub(super) ids: Ids<'a>,
+    /// NUL-terminated strings; the last is null, as in the next two.
+    pub(super) programs: &'a [*const libc::c_char],
+    pub(super) args: *const *const libc::c_char,
+    pub(super) env: *const *const libc::c_char,
+}
+
+pub(super) struct ProcTarget<'a> {
+    pub(super) target: RawFd,
+    pub(super) masks: &'a [(*const libc::c_char, RawFd)],
+    pub(super) read_only: &'a [*const libc::c_char],
+}
+
+pub(super) struct Ids<'a> {
+    pub(super) uid: u32,
+    pub(super) gid: u32,
+    pub(super) groups: &'a [u32],
+}
+
+struct Failure {
+    step: Step,
+    errno: u32,
+    index: u32,
+}
+
+type Done<T = ()> = Result<T, Failure>;
+
+/// The argument of `clone3`, first version.
+#[repr(C)]
+#[derive(Default)]
+struct CloneArgs {
+    flags: u64,
+    pidfd: u64,
+    child_tid: u64,
+    parent_tid: u64,
+    exit_signal: u64,
+    stack: u64,
+    stack_size: u64,
+    tls: u64,
+}
+
+/// Starts the child in a new pid namespace and gives a handle of it. Signals must be blocked in the calling thread.
+pub(super) fn start(prepared: &Prepared<'_>) -> Result<OwnedFd, Errno> {
+    let mut pidfd: RawFd = -1;
+    let mut arguments = CloneArgs {
+        flags: (libc::CLONE_NEWPID | libc::CLONE_PIDFD) as u64,
+        pidfd: (&raw mut pidfd) as u64,
+        exit_signal: libc::SIGCHLD as u64,
+        ..CloneArgs::default()
+    };
+    let size = size_of::<CloneArgs>();
+    // SAFETY: without CLONE_VM the child has its own copy of all memory, stack included, so going on in both is sound;
+    // the kernel reads `size` bytes and writes one descriptor.
+    let result = unsafe { syscall(libc::SYS_clone3, [(&raw mut arguments) as usize, size, 0, 0, 0, 0]) };
+    match result {
+        Ok(0) => live(prepared),
+        // SAFETY: the kernel has just opened it for us, and nobody else knows the number.
+        Ok(_) => Ok(unsafe { OwnedFd::from_raw_fd(pidfd) }),
+        Err(errno) => Err(Errno::from_raw_os_error(errno.0 as i32)),
+    }
+}
+
+/// The child's life until it is another program, or none.
+fn live(prepared: &Prepared<'_>) -> ! {
+    let failure = match become_the_program(prepared) {
+        Err(failure) => failure,
+        Ok(never) => match never {},
+    };
+    let words = [failure.step as u32, failure.errno, failure.index];
+    let report = words.map(u32::to_le);
+    let _ = call(libc::SYS_write, [prepared.report as usize, report.as_ptr() as usize, size_of_val(&report), 0, 0, 0]);
+    loop {
+        let _ = call(libc::SYS_exit_group, [127, 0, 0, 0, 0, 0]);
+    }
+}
+
+fn become_the_program(prepared: &Prepared<'_>) -> Done<std::convert::Infallible> {
+    die_with_parent(prepared.parent)?;
+    step(Step::Session, libc::SYS_setsid, [0; 6])?;
+    if let Some(proc) = &prepared.proc {
+        mount_proc(proc)?;
+    }
+    step(Step::Umask, libc::SYS_umask, [0o022, 0, 0, 0, 0, 0])?;
+    for (resource, limit) in prepared.limits {
+        step(Step::Limits, libc::SYS_prlimit64, [0, *resource as usize, limit.as_ptr() as usize, 0, 0, 0])?;
+    }
+    leave_the_keyring();
+    enter_cwd(prepared.cwd)?;
+    for (to, from) in (0usize..).zip(prepared.stdio) {
+        step(Step::Stdio, libc::SYS_dup3, [from as usize, to, 0, 0, 0, 0])?;
+    }
+    let cloexec = libc::CLOSE_RANGE_CLOEXEC as usize;
+    step(Step::Descriptors, libc::SYS_close_range, [3, u32::MAX as usize, cloexec, 0, 0, 0])?;
+    drop_bounding(prepared.bounding)?;
+    // While CAP_SYS_ADMIN is left: without it the kernel would want no_new_privs, and `su` would not work.
+    if let Some(filter) = prepared.filter {
+        let mode = libc::SECCOMP_SET_MODE_FILTER as usize;
+        step(Step::Filter, libc::SYS_seccomp, [mode, 0, std::ptr::from_ref(filter) as usize, 0, 0, 0])?;
+    }
+    take_identity(&prepared.ids, prepared.effective)?;
+    // A change of user has reset it.
+    die_with_parent(prepared.parent)?;
+    reset_signals()?;
+    execute(prepared)
+}
+
+/// Ties our life to that of the thread that started us, and makes sure it has not ended before.
+fn die_with_parent(parent: RawFd) -> Done {
+    let option = libc::PR_SET_PDEATHSIG as usize;
+    step(Step::DieWithParent, libc::SYS_prctl, [option, libc::SIGKILL as usize, 0, 0, 0, 0])?;
+    let mut process = libc::pollfd { fd: parent, events: libc::POLLIN, revents: 0 };
+    let now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    let arguments = [(&raw mut process) as usize, 1, std::ptr::from_ref(&now) as usize, 0, 0, 0];
+    let dead = step(Step::DieWithParent, libc::SYS_ppoll, arguments)?;
+    if dead == 0 { Ok(()) } else { fail(Step::DieWithParent, libc::ESRCH as u32, 0) }
+}
+
+/// Mounts this pid namespace's `/proc` on its prepared place, and covers what is not for containers.
+fn mount_proc(proc: &ProcTarget<'_>) -> Done {
+    const CREATE: usize = 6;
+    const SET_STRING: usize = 1;
+    const CLOEXEC: usize = 1;
+    const INERT: usize = 0x2 | 0x4 | 0x8;
+    let name = c"proc".as_ptr() as usize;
+    let context = step(Step::MountProc, libc::SYS_fsopen, [name, CLOEXEC, 0, 0, 0, 0])?;
+    let source = [context, SET_STRING, c"source".as_ptr() as usize, name, 0, 0];
+    step(Step::MountProc, libc::SYS_fsconfig, source)?;
+    step(Step::MountProc, libc::SYS_fsconfig, [context, CREATE, 0, 0, 0, 0])?;
+    let mount = step(Step::MountProc, libc::SYS_fsmount, [context, CLOEXEC, INERT, 0, 0, 0])?;
+    attach(Step::MountProc, mount, proc.target as usize, 0)?;
+    for (index, name) in (0u32..).zip(proc.read_only.iter().filter(|name| !name.is_null())) {
+        make_read_only(mount, *name, index)?;
+    }
+    for (index, (name, cover)) in (0u32..).zip(proc.masks) {
+        if let Some(place) = open_in_proc(mount, *name, index)? {
+            attach(Step::MaskProc, *cover as usize, place, index)?;
+        }
+    }
+    Ok(())
+}
+
+/// Opens a name of `/proc`, if this kernel has it. Our own fresh mount has no links of others in it.
+fn open_in_proc(proc: usize, name: *const libc::c_char, index: u32) -> Done<Option<usize>> {
+    let flags = (libc::O_PATH | libc::O_NOFOLLOW | libc::O_CLOEXEC) as usize;
+    match call(libc::SYS_openat, [proc, name as usize, flags, 0, 0, 0]) {
+        Err(RawErrno(errno)) if errno == libc::ENOENT as u32 => Ok(None),
+        Err(RawErrno(errno)) => fail(Step::MaskProc, errno, index),
+        Ok(place) => Ok(Some(place)),
+    }
+}
+
+fn make_read_only(proc: usize, name: *const libc::c_char, index: u32) -> Done {
+    const AT_RECURSIVE: usize = 0x8000;
+    const EMPTY_PATH: usize = libc::AT_EMPTY_PATH as usize;
+    /// Read-only, nosuid, nodev, noexec; nothing cleared; propagation and user namespace as they are.
+    const ATTRIBUTES: [u64; 4] = [0x1 | 0x2 | 0x4 | 0x8, 0, 0, 0];
+    let Some(place) = open_in_proc(proc, name, index)? else {
+        return Ok(());
+    };
+    let at = |errno: RawErrno| Failure { step: Step::MaskProc, errno: errno.0, index };
+    let empty = c"".as_ptr() as usize;
+    let clone = EMPTY_PATH | AT_RECURSIVE | libc::OPEN_TREE_CLONE as usize | libc::OPEN_TREE_CLOEXEC as usize;
+    let copy = call(libc::SYS_open_tree, [place, empty, clone, 0, 0, 0]).map_err(at)?;
+    let (change, size) = (ATTRIBUTES.as_ptr() as usize, size_of_val(&ATTRIBUTES));
+    call(libc::SYS_mount_setattr, [copy, empty, EMPTY_PATH, change, size, 0]).map_err(at)?;
+    attach(Step::MaskProc, copy, place, index)
+}
+
+fn attach(what: Step, mount: usize, place: usize, index: u32) -> Done {
+    const BOTH_EMPTY: usize = 0x4 | 0x40;
+    let empty = c"".as_ptr() as usize;
+    let result = call(libc::SYS_move_mount, [mount, empty, place, empty, BOTH_EMPTY, 0]);
+    result.map(drop).map_err(|errno| Failure { step: what, errno: errno.0, index })
+}
+
+/// Takes a fresh session keyring, so that ours cannot be reached. Kernels without keyrings, and full quotas, are no
+/// reason to stop: the filter denies the calls.
+fn leave_the_keyring() {
+    const JOIN_SESSION_KEYRING: usize = 1;
+    let _ = call(libc::SYS_keyctl, [JOIN_SESSION_KEYRING, 0, 0, 0, 0, 0]);
+}
+
+/// The argument of `openat2`.
+#[repr(C)]
+struct OpenHow {
+    flags: u64,
+    mode: u64,
+    resolve: u64,
+}
+
+/// Opens a path of ours that does not go through a magic link: those lead to whatever we have open, or run.
+fn open_plain(path: *const libc::c_char, flags: libc::c_int) -> Result<usize, RawErrno> {
+    const NO_MAGICLINKS: u64 = 0x02;
+    let how = OpenHow { flags: (flags | libc::O_CLOEXEC) as u64, mode: 0, resolve: NO_MAGICLINKS };
+    let how = [libc::AT_FDCWD as usize, path as usize, std::ptr::from_ref(&how) as usize, size_of::<OpenHow>(), 0, 0];
+    call(libc::SYS_openat2, how)
+}
+
+/// Enters the working directory, and makes sure that it lies in this root.
+fn enter_cwd(cwd: *const libc::c_char) -> Done {
+    let at = |errno: RawErrno| Failure { step: Step::EnterCwd, errno: errno.0, index: 0 };
+    let directory = open_plain(cwd, libc::O_PATH | libc::O_DIRECTORY).map_err(at)?;
+    step(Step::EnterCwd, libc::SYS_fchdir, [directory, 0, 0, 0, 0, 0])?;
+    let mut buffer = [0u8; libc::PATH_MAX as usize];
+    step(Step::CwdOutside, libc::SYS_getcwd, [buffer.as_mut_ptr() as usize, buffer.len(), 0, 0, 0, 0])?;
+    // What is not below the root is given as `(unreachable)/…`.
+    if buffer.first() == Some(&b'/') { Ok(()) } else { fail(Step::CwdOutside, libc::EXDEV as u32, 0) }
+}
+
+fn drop_bounding(keep: u64) -> Done {
+    for capability in 0usize..64 {
+        if keep >> capability & 1 == 1 {
+            continue;
+        }
+        match call(libc::SYS_prctl, [libc::PR_CAPBSET_DROP as usize, capability, 0, 0, 0, 0]) {
+            Ok(_) => {}
+            // The first number the kernel does not know ends the list.
+            Err(RawErrno(errno)) if errno == libc::EINVAL as u32 => break,
+            Err(RawErrno(errno)) => return fail(Step::Capabilities, errno, capability as u32),
+        }
+    }
+    let clear = [libc::PR_CAP_AMBIENT as usize, libc::PR_CAP_AMBIENT_CLEAR_ALL as usize, 0, 0, 0, 0];
+    step(Step::Capabilities, libc::SYS_prctl, clear).map(drop)
+}
+
+/// The arguments of `capset`: header, and three sets in two halves.
+#[repr(C)]
+struct CapHeader {
+    version: u32,
+    pid: i32,
+}
+
+fn take_identity(ids: &Ids<'_>, effective: u64) -> Done {
+    const VERSION_3: u32 = 0x2008_0522;
+    let (uid, gid) = (ids.uid as usize, ids.gid as usize);
+    let groups = [ids.groups.len(), ids.groups.as_ptr() as usize, 0, 0, 0, 0];
+    step(Step::Identity, libc::SYS_setgroups, groups)?;
+    step(Step::Identity, libc::SYS_setresgid, [gid, gid, gid, 0, 0, 0])?;
+    step(Step::Identity, libc::SYS_setresuid, [uid, uid, uid, 0, 0, 0])?;
+    let header = CapHeader { version: VERSION_3, pid: 0 };
+    let (low, high) = (effective as u32, (effective >> 32) as u32);
+    // Effective, permitted, inheritable of the low half, then of the high half.
+    let sets = [low, low, 0, high, high, 0];
+    let arguments = [std::ptr::from_ref(&header) as usize, sets.as_ptr() as usize, 0, 0, 0, 0];
+    step(Step::Capabilities, libc::SYS_capset, arguments).map(drop)
+}
+
+/// Gives every signal its default meaning (Rust ignores SIGPIPE, and ignored signals stay ignored over exec), and lets
+/// them through.
+fn reset_signals() -> Done {
+    const SIGNALS: std::ops::RangeInclusive<usize> = 1..=64;
+    let default = [0u64; 4];
+    for signal in SIGNALS {
+        // Two of them cannot be changed, and need not.
+        let _ = call(libc::SYS_rt_sigaction, [signal, default.as_ptr() as usize, 0, 8, 0, 0]);
+    }
+    let none = 0u64;
+    let set = libc::SIG_SETMASK as usize;
+    step(Step::Signals, libc::SYS_rt_sigprocmask, [set, std::ptr::from_ref(&none) as usize, 0, 8, 0, 0]).map(drop)
+}
+
+/// Tries one file after the other, as a search through `PATH` does.
+fn execute(prepared: &Prepared<'_>) -> Done<std::convert::Infallible> {
+    let mut failure = Failure { step: Step::Program, errno: libc::ENOENT as u32, index: 0 };
+    for (index, program) in (0u32..).zip(prepared.programs.iter().filter(|program| !program.is_null())) {
+        match look_for(*program) {
+            Ok(()) => {}
+            Err(RawErrno(errno)) if is_absent(errno) => continue,
+            Err(RawErrno(errno)) if errno == libc::EACCES as u32 => {
+                failure = Failure { step: Step::Program, errno, index };
+                continue;
+            }
+            Err(RawErrno(errno)) => return fail(Step::Program, errno, index),
+        }
+        follow_interpreters(*program, index)?;
+        let arguments = [*program as usize, prepared.args as usize, prepared.env as usize, 0, 0, 0];
+        match call(libc::SYS_execve, arguments) {
+            Err(RawErrno(errno)) if errno == libc::EACCES as u32 => {
+                failure = Failure { step: Step::Exec, errno, index }
+            }
+            Err(RawErrno(errno)) => return fail(Step::Exec, errno, index),
+            Ok(_) => return fail(Step::Exec, 0, index),
+        }
+    }
+    Err(failure)
+}
+
+fn is_absent(errno: u32) -> bool {
+    errno == libc::ENOENT as u32 || errno == libc::ENOTDIR as u32
+}
+
+fn look_for(program: *const libc::c_char) -> Result<(), RawErrno> {
+    let found = open_plain(program, libc::O_PATH)?;
+    let _ = call(libc::SYS_close, [found, 0, 0, 0, 0, 0]);
+    Ok(())
+}
+
+/// Looks at the `#!` lines that the kernel is about to follow. None may lead through a magic link: `/proc/self/exe` is
+/// still kiln, and a container must never get hold of the host's file.
+fn follow_interpreters(program: *const libc::c_char, index: u32) -> Done {
+    const DEPTH: usize = 6;
+    let mut line = [0u8; 257];
+    let mut path = program;
+    let mut interpreter = [0u8; 257];
+    for _ in 0..DEPTH {
+        // What cannot be read can still be executed, and is then no script.
+        let Ok(file) = open_plain(path, libc::O_RDONLY | libc::O_NONBLOCK | libc::O_NOCTTY) else {
+            return Ok(());
+        };
+        let read = call(libc::SYS_read, [file, line.as_mut_ptr() as usize, 256, 0, 0, 0]).unwrap_or(0);
+        let _ = call(libc::SYS_close, [file, 0, 0, 0, 0, 0]);
+        if !copy_interpreter(line.iter().take(read), &mut interpreter) {
+            return Ok(());
+        }
+        path = interpreter.as_ptr().cast();
+        if let Err(RawErrno(errno)) = look_for(path) {
+            return fail(Step::Interpreter, errno, index);
+        }
+    }
+    Ok(())
+}
+
+/// Copies the program's name out of a `#!` line, NUL-terminated; false if it is none.
+fn copy_interpreter<'a>(mut line: impl Iterator<Item = &'a u8>, to: &mut [u8; 257]) -> bool {
+    if line.next() != Some(&b'#') || line.next() != Some(&b'!') {
+        return false;
+    }
+    let name = line.skip_while(|b| matches!(b, b' ' | b'\t')).take_while(|b| !matches!(b, b' ' | b'\t' | b'\n' | 0));
+    to.fill(0);
+    let mut some = false;
+    for (to, from) in to.iter_mut().take(256).zip(name) {
+        *to = *from;
+        some = true;
+    }
+    some
+}
+
+fn step(what: Step, number: libc::c_long, arguments: [usize; 6]) -> Done<usize> {
+    call(number, arguments).map_err(|errno| Failure { step: what, errno: errno.0, index: 0 })
+}
+
+fn fail<T>(step: Step, errno: u32, index: u32) -> Done<T> {
+    Err(Failure { step, errno, index })
+}
+
+fn call(number: libc::c_long, arguments: [usize; 6]) -> Result<usize, RawErrno> {
+    // SAFETY: all callers are in this module and pass numbers, strings and structures that live during the call, of
+    // the layout that the call's number asks for.
+    unsafe { syscall(number, arguments) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn interpreters_are_read_as_the_kernel_reads_them() {
+        let read = |line: &str| {
+            let mut to = [b'x'; 257];
+            let found = copy_interpreter(line.as_bytes().iter(), &mut to);
+            found.then(|| String::from_utf8_lossy(to.split(|b| *b == 0).next().unwrap()).into_owned())
+        };
+        assert_eq!(read("#!/bin/sh\n").as_deref(), Some("/bin/sh"));
+        assert_eq!(read("#! \t/usr/bin/env  python -u\nx").as_deref(), Some("/usr/bin/env"));
+        assert_eq!(read("#!/proc/self/exe").as_deref(), Some("/proc/self/exe"));
+        assert_eq!(read(&format!("#!/{}", "a".repeat(300))).map(|name| name.len()), Some(256));
+        for none in ["", "#", "#!", "#!\n", "#! \n", "\x7fELF", " #!/bin/sh"] {
+            assert_eq!(read(none), None, "{none:?}");
+        }
+    }
+}

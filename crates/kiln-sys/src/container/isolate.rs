@@ -1,0 +1,98 @@
+//! Putting one thread into namespaces of its own.
+
+use std::os::fd::{AsFd, AsRawFd};
+
+use rustix::fs::CWD;
+use rustix::mount::{MoveMountFlags, UnmountFlags, move_mount};
+use rustix::net::{AddressFamily, SocketType, socket};
+use rustix::thread::UnshareFlags;
+
+use crate::mount::make_private;
+use crate::{Error, Result};
+
+/// Whose network a container has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NetworkNamespace {
+    /// That of the calling thread.
+    Inherited,
+    /// A new one, with nothing but a loopback that is up.
+    New,
+}
+
+/// Namespaces to be.
+#[derive(Debug, Clone, Copy)]
+pub struct Isolation<'a> {
+    /// Whose network.
+    pub network: NetworkNamespace,
+    /// The host name inside.
+    pub hostname: &'a str,
+}
+
+impl Isolation<'_> {
+    /// Moves the calling thread into new mount, IPC, UTS and cgroup (and network) namespaces.
+    ///
+    /// There is no way back: call it in a thread that ends with the container. All signals are blocked in it, so that
+    /// none of our handlers runs there or in a child. The pid namespace is the child's alone, and so would a user
+    /// namespace be: the kernel lets no thread of many enter one.
+    pub fn enter(&self) -> Result<()> {
+        block_signals()?;
+        let flags = UnshareFlags::NEWNS | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS | UnshareFlags::FS;
+        let network = match self.network {
+            NetworkNamespace::Inherited => UnshareFlags::empty(),
+            NetworkNamespace::New => UnshareFlags::NEWNET,
+        };
+        unshare(flags | network).map_err(|e| Error::call("make namespaces", e))?;
+        // Kernels without it have no cgroup paths worth hiding.
+        let _ = unshare(UnshareFlags::NEWCGROUP);
+        make_private()?;
+        rustix::system::sethostname(self.hostname.as_bytes()).map_err(|e| Error::call("set the host name", e))?;
+        if self.network == NetworkNamespace::New {
+            bring_up_loopback()?;
+        }
+        Ok(())
+    }
+}
+
+fn unshare(flags: UnshareFlags) -> rustix::io::Result<()> {
+    // SAFETY: no flag concerns descriptors or memory; the thread's namespaces and working directory are its own affair.
+    unsafe { rustix::thread::unshare_unsafe(flags) }
+}
+
+/// Blocks every signal in the calling thread, those too that libc keeps for itself.
+fn block_signals() -> Result<()> {
+    let all = u64::MAX;
+    let arguments = [libc::SIG_SETMASK as usize, std::ptr::from_ref(&all) as usize, 0, size_of::<u64>(), 0, 0];
+    // SAFETY: the kernel reads eight bytes of `all`.
+    let result = unsafe { crate::raw::syscall(libc::SYS_rt_sigprocmask, arguments) };
+    result.map(drop).map_err(|e| Error::call("block signals", std::io::Error::from_raw_os_error(e.0 as i32)))
+}
+
+/// Sets the loopback of the calling thread's network namespace up; the kernel then gives it its addresses.
+fn bring_up_loopback() -> Result<()> {
+    const ACTION: &str = "bring the loopback up";
+    let any = socket(AddressFamily::UNIX, SocketType::DGRAM, None).map_err(|e| Error::call(ACTION, e))?;
+    // SAFETY: all fields of the request are integers or bytes, for which zero is a value.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {
+        *to = *from as libc::c_char;
+    }
+    request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
+    // SAFETY: the socket is open, and the kernel reads one `ifreq`.
+    let rc = unsafe { libc::ioctl(any.as_raw_fd(), libc::SIOCSIFFLAGS, &request) };
+    if rc == 0 { Ok(()) } else { Err(Error::call(ACTION, std::io::Error::last_os_error())) }
+}
+
+/// Makes a detached mount the root of the calling thread's mount namespace, and takes the old root away: from here on
+/// no path of this thread, or of a child, can lead to the host's files.
+pub fn pivot_into(root: impl AsFd) -> Result<()> {
+    const ACTION: &str = "make a container's root the root";
+    let root = root.as_fd();
+    // On top of the old root, because any other place would have to exist.
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+    move_mount(root, "", CWD, "/", flags).map_err(|e| Error::call("attach a container's root", e))?;
+    rustix::process::fchdir(root).map_err(|e| Error::call(ACTION, e))?;
+    // The old root comes to lie over the new one, at the working directory, from where it is taken off.
+    rustix::process::pivot_root(".", ".").map_err(|e| Error::call(ACTION, e))?;
+    rustix::mount::unmount(".", UnmountFlags::DETACH).map_err(|e| Error::call("take the host's root away", e))?;
+    rustix::process::chdir("/").map_err(|e| Error::call(ACTION, e))
+}

@@ -1,0 +1,102 @@
+//! A second process that kills a container when we die.
+//!
+//! The kernel kills a container's first process when our thread dies, but that process can shed the rule: a change of
+//! user (`su`, `setpriv`) does it, and so can any program. The watchdog is not in the container and cannot be reached
+//! from it. It shares our memory, so it costs no copy of it, and keeps our program file busy until the container is
+//! dead: nobody in it can overwrite the file through `/proc/1/exe` in between.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+use rustix::process::{WaitId, WaitIdOptions};
+
+use crate::raw::syscall;
+use crate::{Error, Result};
+
+const STACK: usize = 16 * 1024;
+
+/// A process that ends with the container it watches.
+#[derive(Debug)]
+pub(super) struct Watchdog {
+    pidfd: OwnedFd,
+    /// Used by the other process until it is reaped.
+    _stack: Box<[u128]>,
+    _watched: Box<Watched>,
+    _ourselves: OwnedFd,
+}
+
+#[derive(Debug)]
+struct Watched {
+    ourselves: RawFd,
+    container: RawFd,
+}
+
+impl Watchdog {
+    /// Starts watching `ourselves` on behalf of `container`; both are process handles.
+    pub(super) fn start(ourselves: OwnedFd, container: BorrowedFd<'_>) -> Result<Watchdog> {
+        let mut stack = vec![0u128; STACK / size_of::<u128>()].into_boxed_slice();
+        let watched = Box::new(Watched { ourselves: ourselves.as_raw_fd(), container: container.as_raw_fd() });
+        let top = stack.as_mut_ptr_range().end;
+        let mut pidfd: RawFd = -1;
+        let flags = libc::CLONE_VM | libc::CLONE_PIDFD;
+        let argument = std::ptr::from_ref(&*watched).cast_mut().cast();
+        // SAFETY: the stack and the argument live until the process is reaped (`drop`); `watch` makes system calls
+        // only and touches no thread-local storage; the kernel writes one descriptor to `pidfd`.
+        let pid = unsafe { libc::clone(watch, top.cast(), flags, argument, &raw mut pidfd) };
+        if pid < 0 {
+            return Err(Error::call("start a watchdog", std::io::Error::last_os_error()));
+        }
+        // SAFETY: the kernel has just opened it for us, and nobody else knows the number.
+        let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+        Ok(Watchdog { pidfd, _stack: stack, _watched: watched, _ourselves: ourselves })
+    }
+}
+
+impl Drop for Watchdog {
+    fn drop(&mut self) {
+        // The container is dead when this is dropped, so the watchdog is about to end. `ALL` because it was made
+        // without an exit signal, so that nobody who waits for just any child finds it.
+        let options = WaitIdOptions::from_bits_retain(WaitIdOptions::EXITED.bits() | libc::__WALL as u32);
+        let wait = || rustix::process::waitid(WaitId::PidFd(self.pidfd.as_fd()), options);
+        let _ = rustix::io::retry_on_intr(wait);
+    }
+}
+
+/// The watchdog's life. It has our memory and a copy of our descriptors, and lets go of the latter at once.
+extern "C" fn watch(argument: *mut libc::c_void) -> libc::c_int {
+    // SAFETY: `start` passes a `Watched` that outlives this process.
+    let watched = unsafe { &*argument.cast::<Watched>() };
+    let (ourselves, container) = (watched.ourselves as usize, watched.container as usize);
+    let (low, high) = if ourselves < container { (ourselves, container) } else { (container, ourselves) };
+    // Out of the session, so that what is meant for the process group of kiln does not kill the one who cleans up.
+    call(libc::SYS_setsid, [0; 6]);
+    call(libc::SYS_prctl, [libc::PR_SET_NAME as usize, c"watchdog".as_ptr() as usize, 0, 0, 0, 0]);
+    if low > 0 {
+        call(libc::SYS_close_range, [0, low - 1, 0, 0, 0, 0]);
+    }
+    if low + 1 < high {
+        call(libc::SYS_close_range, [low + 1, high - 1, 0, 0, 0, 0]);
+    }
+    call(libc::SYS_close_range, [high + 1, u32::MAX as usize, 0, 0, 0, 0]);
+    if wait_for_one(&mut [poll_in(ourselves), poll_in(container)]) {
+        call(libc::SYS_pidfd_send_signal, [container, libc::SIGKILL as usize, 0, 0, 0, 0]);
+        wait_for_one(&mut [poll_in(container)]);
+    }
+    0
+}
+
+fn poll_in(fd: usize) -> libc::pollfd {
+    libc::pollfd { fd: fd as RawFd, events: libc::POLLIN, revents: 0 }
+}
+
+/// Waits until one of the processes has ended; tells whether it is the first.
+fn wait_for_one(processes: &mut [libc::pollfd]) -> bool {
+    let arguments = [processes.as_mut_ptr() as usize, processes.len(), 0, 0, 0, 0];
+    // No signal reaches us (all are blocked), so a failure can only be final.
+    call(libc::SYS_ppoll, arguments);
+    processes.first().is_some_and(|process| process.revents != 0)
+}
+
+fn call(number: libc::c_long, arguments: [usize; 6]) {
+    // SAFETY: all callers pass numbers, constants, or a slice of pollfds that is theirs.
+    let _ = unsafe { syscall(number, arguments) };
+}
