@@ -35,6 +35,8 @@ else
 fi
 
 if ((EUID == 0)); then
+  say "other tools"
+  KILN=target/debug/kiln scripts/interop.sh
   say "examples"
   KILN=target/debug/kiln scripts/examples.sh hello build-arg secret non-root apt-packages python-flask python-multistage guide-errors
 fi
