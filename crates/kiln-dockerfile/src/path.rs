@@ -35,6 +35,15 @@ pub(crate) fn absolute_keeping_slash(base: &str, path: &str) -> String {
     result
 }
 
+/// The working directory after `WORKDIR path`. An absolute path stays as it is written.
+pub(crate) fn workdir(current: &str, path: &str) -> String {
+    match path {
+        "" => absolute("", current),
+        _ if path.starts_with('/') => path.to_owned(),
+        _ => absolute(current, path),
+    }
+}
+
 /// The last part of a path: `/` for the root, `.` for nothing.
 pub(crate) fn base_name(path: &str) -> &str {
     if path.is_empty() {
@@ -66,6 +75,15 @@ mod tests {
             [("./", "/app/"), ("x/", "/app/x/"), ("/", "/"), ("/.", "/."), ("x/.", "/app/x/."), ("x", "/app/x")]
         {
             assert_eq!(absolute_keeping_slash("/app", path), wanted, "{path}");
+        }
+    }
+
+    #[test]
+    fn working_directories_follow_each_other() {
+        for (current, path, wanted) in
+            [("", "test", "/test"), ("/test", "../sub", "/sub"), ("/test", "/cur/", "/cur/"), ("test", "", "/test")]
+        {
+            assert_eq!(workdir(current, path), wanted, "{current} {path}");
         }
     }
 

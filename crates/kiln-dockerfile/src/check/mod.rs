@@ -1,13 +1,123 @@
 //! Checks: what is allowed but probably not meant.
+//!
+//! [`check`] finds what the text alone can tell. What needs the build's options or the base image's config is found
+//! while lowering and comes with its result.
 
+mod arguments;
 mod config;
+mod from;
+pub mod rules;
+mod servers;
+mod shell;
+mod steps;
+
+use kiln_report::{Diagnostic, Span};
 
 pub use config::{CheckConfig, CheckConfigError, Choice};
-use kiln_report::Diagnostic;
 
-use crate::parse::Dockerfile;
+use crate::instruction::{Command, Keyword};
+use crate::parse::{Dockerfile, Instruction};
 
-/// x
-pub fn check(_file: &Dockerfile, _config: &CheckConfig) -> Vec<Diagnostic> {
-    Vec::new()
+/// Checks a file. Gives the findings that the settings let through, in the order of the file.
+pub fn check(file: &Dockerfile, config: &CheckConfig) -> Vec<Diagnostic> {
+    let mut findings = Findings { config, all: Vec::new() };
+    from::check(file, &mut findings);
+    casing(file, &mut findings);
+    let mut in_stage = false;
+    for instruction in file.instructions() {
+        in_stage |= matches!(instruction.command, Some(Command::From(_)));
+        line(instruction, &mut findings);
+        if in_stage {
+            arguments::check(instruction, &mut findings);
+        }
+        steps::check(instruction, &mut findings);
+    }
+    stages(file, &mut findings);
+    findings.all.sort_by_key(|finding| finding.span);
+    findings.all
+}
+
+/// The findings so far.
+struct Findings<'a> {
+    config: &'a CheckConfig,
+    all: Vec<Diagnostic>,
+}
+
+impl Findings<'_> {
+    /// Keeps a finding about an instruction, unless it is switched off for the file or right above the instruction.
+    fn push(&mut self, instruction: &Instruction, finding: Diagnostic) {
+        let config = self.config.with_comments(&instruction.comments);
+        if finding.rule.is_none_or(|rule| config.allows(rule)) {
+            self.all.push(finding);
+        }
+    }
+}
+
+/// What concerns the text of an instruction.
+fn line(instruction: &Instruction, findings: &mut Findings<'_>) {
+    if let Some(span) = instruction.empty_continuations.first() {
+        findings.push(instruction, rules::empty_continuation(*span));
+    }
+    if matches!(instruction.command, Some(Command::Maintainer(_))) {
+        findings.push(instruction, rules::maintainer(instruction.span));
+    }
+}
+
+/// Keywords in the case of the minority. `ARG`s before the first stage have no say.
+fn casing(file: &Dockerfile, findings: &mut Findings<'_>) {
+    let is_from = |i: &&Instruction| Keyword::of(&i.keyword.text) == Some(Keyword::From);
+    let keyworded: Vec<&Instruction> =
+        file.instructions().skip_while(|i| !is_from(i)).filter(|i| Keyword::of(&i.keyword.text).is_some()).collect();
+    let count = |is: fn(&char) -> bool| keyworded.iter().filter(|i| i.keyword.text.chars().all(|c| is(&c))).count();
+    let is_lower = count(char::is_ascii_lowercase) > count(char::is_ascii_uppercase);
+    for instruction in keyworded {
+        let written = instruction.keyword.text.as_str();
+        let wanted = if is_lower { written.to_lowercase() } else { written.to_uppercase() };
+        if wanted != written {
+            findings.push(instruction, rules::inconsistent_casing(written, wanted, instruction.keyword.span));
+        }
+    }
+}
+
+/// What a stage has too many of, and commands that go through a shell nobody chose.
+fn stages(file: &Dockerfile, findings: &mut Findings<'_>) {
+    let mut last: [Option<&Instruction>; 3] = [None; 3];
+    let mut stages: Vec<(Option<String>, bool)> = Vec::new();
+    for instruction in file.instructions() {
+        let slot = match &instruction.command {
+            Some(Command::From(from)) => {
+                last = [None; 3];
+                let base = from.image.text.to_lowercase();
+                let inherited = stages.iter().rev().find(|(name, _)| name.as_deref() == Some(&base));
+                let has_shell = inherited.is_some_and(|(_, has_shell)| *has_shell);
+                stages.push((from.stage_name(), has_shell));
+                continue;
+            }
+            Some(Command::Shell(_)) => {
+                stages.iter_mut().next_back().into_iter().for_each(|(_, has_shell)| *has_shell = true);
+                continue;
+            }
+            Some(Command::Cmd(_)) => 0,
+            Some(Command::Entrypoint(_)) => 1,
+            Some(Command::Healthcheck(_)) => 2,
+            _ => continue,
+        };
+        let keyword = [Keyword::Cmd, Keyword::Entrypoint, Keyword::Healthcheck][slot].name();
+        if let Some(overruled) = last[slot].replace(instruction) {
+            findings.push(overruled, rules::multiple_instructions(keyword, overruled.span));
+        }
+        let has_shell = stages.last().is_some_and(|(_, has_shell)| *has_shell);
+        if let Some(span) = shell_form(instruction).filter(|_| !has_shell) {
+            findings.push(instruction, rules::json_args(keyword, span));
+        }
+    }
+}
+
+fn shell_form(instruction: &Instruction) -> Option<Span> {
+    match &instruction.command {
+        Some(Command::Cmd(line) | Command::Entrypoint(line)) if line.form == crate::instruction::Form::Shell => {
+            Some(line.words.first().map_or(instruction.span, |word| word.span))
+        }
+        _ => None,
+    }
 }

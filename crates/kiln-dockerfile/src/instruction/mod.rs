@@ -14,7 +14,7 @@ pub use copy::{Copy, CopyKind, Document};
 pub use healthcheck::HealthcheckCommand;
 pub use keyword::Keyword;
 pub use mount::{CacheSharing, Mount, MountKind};
-pub(crate) use mount::{Expander, parse_bool};
+pub(crate) use mount::{csv_fields, parse_bool};
 
 use crate::parse::{Instruction, Pair, Word};
 

@@ -1,13 +1,234 @@
-//! From tree to graph.
+//! From tree to graph: stages, what they begin with, and each instruction as operations and config.
 
+mod base;
+mod copy;
+mod expose;
+mod globals;
+mod names;
 mod options;
+mod owner;
+mod plan;
+mod run;
+mod run_mounts;
+mod settings;
+mod stage;
+mod text;
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use kiln_graph::llb::ProxyEnv;
+use kiln_graph::{Builder, Edge};
+use kiln_oci::{Platform, Reference};
 use kiln_report::{Diagnostic, Span};
-pub use options::*;
 
-use crate::parse::Dockerfile;
+pub(crate) use globals::{Globals, Seed, expand_failure};
+pub use options::{
+    CredentialUse, ImageFacts, ImageRequest, LowerOptions, Lowered, LoweredStage, Lowering, NamedContext, NoCache,
+    PlatformInNames, ResolvedImage,
+};
 
-/// x
-pub fn lower(_file: &Dockerfile, _options: &LowerOptions, _facts: &ImageFacts) -> Result<Lowering, Vec<Diagnostic>> {
-    Err(vec![Diagnostic::error(Span::default(), "lowering comes next")])
+use crate::check::CheckConfig;
+use crate::expand::Lexer;
+use crate::instruction::Command;
+use crate::parse::{Dockerfile, Word};
+use plan::{Base, Node, Plan, Settled};
+use stage::State;
+
+/// Turns a Dockerfile into a graph, or says which images have to be known first, or what is wrong.
+///
+/// The file must be the one `options.source` was parsed into.
+pub fn lower(file: &Dockerfile, options: &LowerOptions, facts: &ImageFacts) -> Result<Lowering, Vec<Diagnostic>> {
+    let mut errors = Vec::new();
+    let cx = Context::new(file, options, facts, &mut errors);
+    let mut plan = Plan::new(&cx, &mut errors);
+    let target = plan.target(options.target.as_deref()).map_err(|error| errors.push(*error));
+    let Ok(target) = target else { return Err(errors) };
+    let incomplete = file.instructions().filter(|instruction| instruction.command.is_none());
+    errors.extend(incomplete.map(|i| Diagnostic::error(i.span, "this instruction could not be read")));
+    if plan.stage_count == 0 && errors.is_empty() {
+        errors.push(Diagnostic::error(Span::default(), "the Dockerfile has no FROM"));
+    }
+    if !errors.is_empty() {
+        return Err(errors);
+    }
+    let settled = plan.settle(&cx, target, &mut errors);
+    if !errors.is_empty() {
+        return Err(errors);
+    }
+    match settled {
+        Settled::Missing(nodes) => Ok(Lowering::NeedsImages(requests(&cx, &plan, &nodes))),
+        Settled::Yes(reachable) => Lowerer::new(&cx, &plan).run(target, &reachable).map(Lowering::Done),
+    }
+}
+
+/// What all of lowering sees.
+struct Context<'a> {
+    file: &'a Dockerfile,
+    options: &'a LowerOptions,
+    facts: &'a ImageFacts,
+    globals: Globals,
+    lexer: Lexer,
+    check: CheckConfig,
+    proxies: Option<ProxyEnv>,
+    epoch: Option<i64>,
+}
+
+impl<'a> Context<'a> {
+    fn new(
+        file: &'a Dockerfile,
+        options: &'a LowerOptions,
+        facts: &'a ImageFacts,
+        errors: &mut Vec<Diagnostic>,
+    ) -> Self {
+        let last_stage = file.instructions().filter_map(|instruction| match &instruction.command {
+            Some(Command::From(from)) => Some(from.stage_name()),
+            _ => None,
+        });
+        let last_stage = last_stage.last().flatten();
+        let globals = Globals::read(file, &Seed::of(options, last_stage.as_deref()), errors);
+        let check = options.check.clone().map_or_else(|| CheckConfig::of(file), Ok).unwrap_or_else(|error| {
+            errors.push(*error);
+            CheckConfig::default()
+        });
+        let epoch = epoch(options, &globals, errors);
+        let (lexer, proxies) = (Lexer::new(file.escape), globals::proxies(&options.build_args));
+        Self { file, options, facts, globals, lexer, check, proxies, epoch }
+    }
+
+    /// Fills global arguments in.
+    fn expand_global(&self, word: &Word) -> Result<String, Box<Diagnostic>> {
+        let expansion = self.lexer.expand(&word.text, &self.globals.env);
+        expansion.map(|expansion| expansion.text).map_err(|error| expand_failure(word, &error))
+    }
+
+    /// The context that stands for a name, by the name as given or as Docker shortens it.
+    fn named_context(&self, name: &str) -> Option<(String, NamedContext)> {
+        if name.eq_ignore_ascii_case("scratch") || name.eq_ignore_ascii_case("context") {
+            return None;
+        }
+        let short = name.parse::<Reference>().ok().map(|reference| reference.familiar());
+        let short = short.as_deref().map(|short| short.strip_suffix(":latest").unwrap_or(short));
+        let is_meant =
+            |key: &&String| key.eq_ignore_ascii_case(name) || short.is_some_and(|short| short == key.as_str());
+        let key = self.options.contexts.keys().find(is_meant)?;
+        Some((key.clone(), self.options.contexts[key].clone()))
+    }
+
+    /// The platform a node is for, unless its base has its own.
+    fn platform<'n>(&'n self, node: &'n Node<'_>) -> &'n Platform {
+        node.platform.as_ref().unwrap_or(&self.options.platform)
+    }
+
+    /// How a node's image is asked for.
+    fn reference(&self, node: &Node<'_>) -> Option<String> {
+        match &node.base {
+            Base::Image(name) => Some(name.clone()),
+            Base::Context(_, NamedContext::Image { reference }) if reference == "scratch" => None,
+            Base::Context(_, NamedContext::Image { reference }) => Some(reference.clone()),
+            Base::Context(_, NamedContext::OciLayout { reference }) => Some(format!("oci-layout://{reference}")),
+            Base::Context(_, NamedContext::Local { .. }) | Base::Scratch | Base::Stage(_) => None,
+        }
+    }
+
+    fn image(&self, node: &Node<'_>) -> Option<&'a ResolvedImage> {
+        self.facts.find(&self.reference(node)?, self.platform(node))
+    }
+
+    fn needs_image(&self, node: &Node<'_>) -> bool {
+        self.reference(node).is_some() && self.image(node).is_none()
+    }
+}
+
+fn epoch(options: &LowerOptions, globals: &Globals, errors: &mut Vec<Diagnostic>) -> Option<i64> {
+    use crate::expand::Variables as _;
+    let name = "SOURCE_DATE_EPOCH";
+    let value = options.build_args.get(name).map(String::as_str).or(globals.env.value(name));
+    let value = value.filter(|value| !value.is_empty())?;
+    let seconds = value.parse();
+    if seconds.is_err() {
+        let error = Diagnostic::error(Span::default(), format!("`{name}={value}` is no time"));
+        errors.push(error.hint("give seconds since 1970, as in `date +%s`"));
+    }
+    seconds.ok()
+}
+
+fn requests(cx: &Context<'_>, plan: &Plan<'_>, nodes: &BTreeSet<usize>) -> Vec<ImageRequest> {
+    let mut requests: Vec<ImageRequest> = Vec::new();
+    for node in nodes.iter().map(|node| &plan.nodes[*node]) {
+        let Some(reference) = cx.reference(node) else { continue };
+        let platform = cx.platform(node).clone();
+        if requests.iter().any(|request| request.reference == reference && request.platform == platform) {
+            continue;
+        }
+        let similar_stage = plan.similar_stage(&reference);
+        requests.push(ImageRequest { reference, platform, span: node.span, similar_stage });
+    }
+    requests
+}
+
+/// Everything that grows while stages are lowered.
+struct Lowerer<'c, 'a> {
+    cx: &'c Context<'a>,
+    plan: &'c Plan<'a>,
+    graph: Builder,
+    /// The Dockerfile's number among the graph's texts.
+    source: usize,
+    states: Vec<Option<State>>,
+    errors: Vec<Diagnostic>,
+    warnings: Vec<Diagnostic>,
+    secrets: Vec<CredentialUse>,
+    ssh: Vec<CredentialUse>,
+}
+
+impl<'c, 'a> Lowerer<'c, 'a> {
+    fn new(cx: &'c Context<'a>, plan: &'c Plan<'a>) -> Self {
+        let mut graph = Builder::new();
+        let source = graph.source(Arc::clone(&cx.options.source));
+        let states = plan.nodes.iter().map(|_| None).collect();
+        let (errors, warnings, secrets, ssh) = Default::default();
+        Self { cx, plan, graph, source, states, errors, warnings, secrets, ssh }
+    }
+
+    fn run(mut self, target: usize, reachable: &BTreeSet<usize>) -> Result<Box<Lowered>, Vec<Diagnostic>> {
+        // What files are taken from has no steps of its own, so it can come first.
+        let (stages, sources): (Vec<usize>, Vec<usize>) = reachable.iter().partition(|n| **n < self.plan.stage_count);
+        for node in sources.into_iter().chain(stages.iter().copied()) {
+            let state = stage::lower(&mut self, node);
+            self.states[node] = Some(state);
+        }
+        if !self.errors.is_empty() {
+            return Err(self.errors);
+        }
+        names::warn_unused_build_args(&mut self, target);
+        Ok(Box::new(self.finish(target, &stages)))
+    }
+
+    fn finish(mut self, target: usize, stages: &[usize]) -> Lowered {
+        let stage_of = |node: usize, state: &State| LoweredStage {
+            name: self.plan.nodes[node].name.clone().unwrap_or_else(|| format!("stage-{node}")),
+            root: state.root.clone(),
+            platform: state.platform.clone(),
+            span: self.plan.nodes[node].span,
+        };
+        let lowered_stages: Vec<LoweredStage> =
+            stages.iter().filter_map(|node| Some(stage_of(*node, self.states[*node].as_ref()?))).collect();
+        let target_name = self.plan.nodes[target].name.clone().unwrap_or_else(|| format!("stage-{target}"));
+        let state = self.states[target].take().expect("the target is reachable from itself");
+        let root: Option<Edge> = state.root.clone();
+        self.warnings.sort_by_key(|warning| warning.span);
+        self.warnings.dedup();
+        Lowered {
+            config: base::finish_config(self.cx, &state),
+            base_config: state.base_config,
+            definition: self.graph.finish(),
+            root,
+            target_name,
+            stages: lowered_stages,
+            warnings: self.warnings,
+            secrets: self.secrets,
+            ssh: self.ssh,
+            epoch: self.cx.epoch,
+        }
+    }
 }

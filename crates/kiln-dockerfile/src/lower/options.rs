@@ -23,6 +23,8 @@ pub struct LowerOptions {
     pub labels: BTreeMap<String, String>,
     /// The platform to build for.
     pub platform: Platform,
+    /// Whether the user chose it; if not, the base image's own stands in the config.
+    pub platform_is_chosen: bool,
     /// The platform the build runs on.
     pub build_platform: Platform,
     /// Whether several platforms are built at once, so that step names say which.
@@ -60,6 +62,7 @@ impl LowerOptions {
             build_args: BTreeMap::new(),
             labels: BTreeMap::new(),
             platform: Platform::host(),
+            platform_is_chosen: false,
             build_platform: Platform::host(),
             platform_in_names: PlatformInNames::Hidden,
             contexts: BTreeMap::new(),
@@ -137,6 +140,8 @@ pub struct ImageRequest {
     pub platform: Platform,
     /// Who asks.
     pub span: Span,
+    /// A stage of nearly the same name: what to suggest when there is no such image.
+    pub similar_stage: Option<String>,
 }
 
 /// What is known about an image for one platform.

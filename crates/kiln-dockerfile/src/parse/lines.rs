@@ -104,8 +104,6 @@ pub(crate) struct Physical<'a> {
     pub(crate) text: &'a str,
     /// Where it begins in the file.
     pub(crate) start: usize,
-    /// Where the next begins.
-    pub(crate) next: usize,
 }
 
 impl Physical<'_> {
@@ -150,7 +148,7 @@ impl<'a> Iterator for Lines<'a> {
         let length = rest.find('\n').map_or(rest.len(), |at| at + 1);
         let start = self.at;
         self.at += length;
-        Some(Physical { text: rest[..length].trim_end_matches(['\r', '\n']), start, next: self.at })
+        Some(Physical { text: rest[..length].trim_end_matches(['\r', '\n']), start })
     }
 }
 

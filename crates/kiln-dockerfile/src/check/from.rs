@@ -1,0 +1,96 @@
+//! Checks of `FROM`.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use kiln_oci::{Platform, Reference};
+use kiln_report::Diagnostic;
+
+use super::{Findings, rules};
+use crate::expand::{Expansion, Lexer, Variables};
+use crate::instruction::{Command, From};
+use crate::lower::{Globals, Seed};
+use crate::parse::{Dockerfile, Instruction, Word};
+use crate::suggest;
+
+/// Names that mean something else in `FROM` and `--from`.
+const RESERVED: [&str; 2] = ["context", "scratch"];
+
+pub(super) fn check(file: &Dockerfile, findings: &mut Findings<'_>) {
+    let platform = Platform::host();
+    let none = BTreeMap::new();
+    let seed = Seed { build_args: &none, platform: &platform, build_platform: &platform, target: "default" };
+    let globals = Globals::read(file, &seed, &mut Vec::new());
+    let lexer = Lexer::new(file.escape);
+    let mut names = BTreeSet::new();
+    for instruction in file.instructions() {
+        let Some(Command::From(from)) = &instruction.command else { continue };
+        let found = casing(instruction, from).into_iter().chain(name(from, &mut names));
+        let found: Vec<Diagnostic> =
+            found.chain(image(from, &globals, lexer)).chain(platform_flag(from, &globals, lexer)).collect();
+        found.into_iter().for_each(|finding| findings.push(instruction, finding));
+    }
+}
+
+fn casing(instruction: &Instruction, from: &From) -> Option<Diagnostic> {
+    let keyword = instruction.keyword.text.as_str();
+    let word = from.as_keyword.as_ref()?;
+    let wanted = match keyword {
+        _ if keyword == keyword.to_lowercase() => word.text.to_lowercase(),
+        _ if keyword == keyword.to_uppercase() => word.text.to_uppercase(),
+        // The keyword itself is told about; its case is nothing to go by.
+        _ => return None,
+    };
+    (word.text != wanted).then(|| rules::from_as_casing(keyword, &word.text, word.span))
+}
+
+fn name(from: &From, names: &mut BTreeSet<String>) -> Vec<Diagnostic> {
+    let mut found = Vec::new();
+    let (Some(name), Some(lower)) = (&from.name, from.stage_name()) else { return found };
+    if name.text != lower {
+        found.push(rules::stage_name_casing(&name.text, name.span));
+    }
+    if RESERVED.contains(&lower.as_str()) {
+        found.push(rules::reserved_stage(&lower, name.span));
+    }
+    if !names.insert(lower.clone()) {
+        found.push(rules::duplicate_stage(&lower, name.span));
+    }
+    found
+}
+
+fn image(from: &From, globals: &Globals, lexer: Lexer) -> Vec<Diagnostic> {
+    let Ok(expansion) = lexer.expand(&from.image.text, &globals.env) else { return Vec::new() };
+    let mut found = undeclared(&from.image, &expansion, globals);
+    if expansion.text.parse::<Reference>().is_err() && !expansion.uses.is_empty() {
+        found.push(rules::invalid_default_arg(&from.image.text, from.image.span));
+    }
+    found
+}
+
+fn undeclared(word: &Word, expansion: &Expansion, globals: &Globals) -> Vec<Diagnostic> {
+    let unknown = expansion.uses.iter().filter(|used| !used.is_set && !globals.declared.contains(&used.name));
+    let finding = |used: &crate::expand::VariableUse| {
+        let nearest = suggest::nearest(&used.name, globals.declared.iter().map(String::as_str));
+        rules::undefined_arg_in_from(&used.name, nearest, word.part(used.start, used.end))
+    };
+    unknown.map(finding).collect()
+}
+
+fn platform_flag(from: &From, globals: &Globals, lexer: Lexer) -> Vec<Diagnostic> {
+    let Some(word) = &from.platform else { return Vec::new() };
+    let Ok(expansion) = lexer.expand(&word.text, &globals.env) else { return Vec::new() };
+    let mut found = undeclared(word, &expansion, globals);
+    if let [used] = expansion.uses.as_slice() {
+        let is_target = used.name == "TARGETPLATFORM" && used.is_set;
+        if is_target && globals.env.value("TARGETPLATFORM") == Some(&expansion.text) {
+            found.push(rules::redundant_platform(&word.text, word.span));
+        }
+    }
+    let Ok(platform) = expansion.text.parse::<Platform>() else { return found };
+    let name = from.stage_name().unwrap_or_default();
+    let is_named_after = name.contains(&platform.os) || name.contains(&platform.architecture);
+    if expansion.uses.is_empty() && !is_named_after {
+        found.push(rules::const_platform(&expansion.text, word.span));
+    }
+    found
+}

@@ -1,0 +1,143 @@
+//! Programs that run until they are stopped.
+// tidy: table
+
+/// The words such a command begins with.
+pub(super) const SERVERS: &[&[&str]] = &[
+    &["flask", "run"],
+    &["python", "-m", "flask", "run"],
+    &["python", "-m", "http.server"],
+    &["python", "-m", "uvicorn"],
+    &["python", "-m", "gunicorn"],
+    &["python", "-m", "SimpleHTTPServer"],
+    &["python", "manage.py", "runserver"],
+    &["django-admin", "runserver"],
+    &["gunicorn"],
+    &["uvicorn"],
+    &["hypercorn"],
+    &["daphne"],
+    &["streamlit", "run"],
+    &["jupyter", "notebook"],
+    &["jupyter", "lab"],
+    &["celery", "worker"],
+    &["npm", "start"],
+    &["npm", "run", "start"],
+    &["npm", "run", "dev"],
+    &["npm", "run", "serve"],
+    &["yarn", "start"],
+    &["yarn", "dev"],
+    &["yarn", "serve"],
+    &["yarn", "run", "start"],
+    &["yarn", "run", "dev"],
+    &["pnpm", "start"],
+    &["pnpm", "dev"],
+    &["pnpm", "run", "start"],
+    &["pnpm", "run", "dev"],
+    &["bun", "run", "dev"],
+    &["npx", "serve"],
+    &["npx", "http-server"],
+    &["npx", "nodemon"],
+    &["node", "server.js"],
+    &["nodemon"],
+    &["http-server"],
+    &["next", "start"],
+    &["next", "dev"],
+    &["ng", "serve"],
+    &["pm2-runtime"],
+    &["rails", "server"],
+    &["rails", "s"],
+    &["bundle", "exec", "rails", "server"],
+    &["bundle", "exec", "rails", "s"],
+    &["bundle", "exec", "puma"],
+    &["puma"],
+    &["php", "artisan", "serve"],
+    &["php", "-S"],
+    &["php-fpm", "-F"],
+    &["jekyll", "serve"],
+    &["hugo", "server"],
+    &["nginx"],
+    &["caddy", "run"],
+    &["apachectl", "-D", "FOREGROUND"],
+    &["apache2ctl", "-D", "FOREGROUND"],
+    &["apache2-foreground"],
+    &["httpd-foreground"],
+    &["httpd", "-DFOREGROUND"],
+    &["httpd", "-D", "FOREGROUND"],
+    &["redis-server"],
+    &["mongod"],
+    &["postgres"],
+    &["mysqld"],
+    &["memcached"],
+    &["rabbitmq-server"],
+    &["supervisord"],
+    &["sshd", "-D"],
+    &["dotnet", "watch"],
+    &["tail", "-f"],
+    &["tail", "-F"],
+    &["sleep", "infinity"],
+];
+
+/// Arguments with which such a program does something else and ends.
+pub(super) const HARMLESS: &[&str] = &[
+    "-h",
+    "--help",
+    "-v",
+    "-V",
+    "--version",
+    "-t",
+    "-T",
+    "--check",
+    "--check-config",
+    "--test",
+    "--initialize",
+    "--initialize-insecure",
+    "--fork",
+    "--daemonize",
+    "--daemon",
+    "-D",
+    "--shutdown",
+];
+
+/// Whether a command's words are those of a program that does not end.
+pub(super) fn never_ends(words: &[String]) -> Option<&'static [&'static str]> {
+    let name = |word: &String, wanted: &str| {
+        let word = word.rsplit('/').next().unwrap_or(word);
+        word == wanted || wanted == "python" && is_python(word)
+    };
+    let begins = |server: &&&[&str]| {
+        server.len() <= words.len()
+            && name(&words[0], server[0])
+            && server[1..].iter().zip(&words[1..]).all(|(wanted, word)| word == wanted)
+    };
+    let server = SERVERS.iter().find(begins)?;
+    let rest = &words[server.len()..];
+    let ends = rest.iter().any(|word| HARMLESS.contains(&word.as_str()));
+    // Without arguments a web server goes into the background.
+    let is_daemon = server[0] == "nginx" && !rest.iter().any(|word| word.contains("daemon off"));
+    (!ends && !is_daemon).then_some(*server)
+}
+
+fn is_python(word: &str) -> bool {
+    word.strip_prefix("python").is_some_and(|version| version.chars().all(|c| c.is_ascii_digit() || c == '.'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn servers_are_told_from_their_harmless_uses() {
+        let never = |line: &str| {
+            let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
+            never_ends(&words).is_some()
+        };
+        for line in ["flask run", "python3.11 -m flask run --host=0", "/usr/bin/npm start", "tail -f /dev/null"] {
+            assert!(never(line), "{line}");
+        }
+        let nginx = ["nginx".to_owned(), "-g".to_owned(), "daemon off;".to_owned()];
+        assert!(never_ends(&nginx).is_some());
+        for line in ["nginx -t", "nginx", "npm run build", "redis-server --version", "python setup.py", "mongod --fork"]
+        {
+            assert!(!never(line), "{line}");
+        }
+    }
+}

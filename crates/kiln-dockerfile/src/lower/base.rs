@@ -1,0 +1,131 @@
+//! What a stage begins with, and what the config is in the end.
+
+use kiln_graph::llb::{OpKind, SourceOp};
+use kiln_oci::{ContainerConfig, ImageConfig, Platform, RootFs};
+
+use super::plan::Base;
+use super::stage::{Stage, State, Vertex};
+use super::{Context, NamedContext, ResolvedImage};
+use crate::path;
+
+/// Where programs are looked for when the image does not say.
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Sets a stage's first state.
+pub(super) fn begin(stage: &mut Stage<'_, '_, '_>) {
+    let cx = stage.all.cx;
+    let node = stage.node;
+    stage.state = match &node.base {
+        Base::Scratch => State { platform: cx.options.platform.clone(), ..empty(&cx.options.platform) },
+        Base::Stage(base) => from_stage(stage.all.states[*base].as_ref().expect("stages come in order")),
+        Base::Context(name, NamedContext::Local { name: directory }) => {
+            let mut state = empty(cx.platform(node));
+            let identifier = format!("local://{directory}");
+            let vertex = Vertex { name: format!("[context {name}] load from client"), ..Vertex::default() };
+            let op = OpKind::Source(SourceOp { identifier, attrs: Default::default() });
+            state.root = Some(stage.add(op, Vec::new(), vertex));
+            state
+        }
+        Base::Image(_) | Base::Context(..) => match cx.image(node) {
+            Some(image) => from_image(stage, image),
+            // A context may stand for `scratch`; all else has been resolved before.
+            None => empty(cx.platform(node)),
+        },
+    };
+    if !node.is_replaced {
+        take_over_config(&mut stage.state);
+    }
+}
+
+/// An image with nothing in it.
+fn empty(platform: &Platform) -> State {
+    let config = ContainerConfig {
+        working_dir: "/".to_owned(),
+        env: vec![format!("PATH={DEFAULT_PATH}")],
+        ..ContainerConfig::default()
+    };
+    let image = ImageConfig { platform: platform.clone(), config, ..ImageConfig::default() };
+    State { platform: platform.clone(), config: image, ..State::default() }
+}
+
+fn from_stage(base: &State) -> State {
+    let mut state = base.clone();
+    // Its triggers have become steps.
+    state.config.config.on_build.clear();
+    state
+}
+
+fn from_image(stage: &mut Stage<'_, '_, '_>, image: &ResolvedImage) -> State {
+    let cx = stage.all.cx;
+    let platform = cx.platform(stage.node).clone();
+    let mut config = image.config.clone();
+    config.created = None;
+    config.config.on_build.clear();
+    let mut state =
+        State { platform: platform.clone(), config, base_config: Some(image.config.clone()), ..State::default() };
+    if has_layers(&image.config) {
+        let shown = image.identifier.split_once("://").map_or(image.identifier.as_str(), |(_, name)| name);
+        let (name, span) = match &stage.node.base {
+            Base::Context(name, NamedContext::OciLayout { .. }) => {
+                (format!("[context {name}] OCI load from client"), None)
+            }
+            Base::Context(name, _) => (format!("[context {name}] {shown}"), None),
+            _ => (stage.name_step(&format!("FROM {shown}")), Some(stage.node.span)),
+        };
+        let op = OpKind::Source(SourceOp { identifier: image.identifier.clone(), attrs: Default::default() });
+        let vertex = Vertex { name, span, platform: Some(&platform), ignore_cache: false };
+        state.root = Some(stage.add(op, Vec::new(), vertex));
+    }
+    state
+}
+
+/// An image without layers is `scratch` with a config.
+fn has_layers(config: &ImageConfig) -> bool {
+    !config.rootfs.diff_ids.is_empty() || config.history.iter().any(|step| !step.empty_layer)
+}
+
+/// Makes the config's environment, directory and user those of the steps to come.
+fn take_over_config(state: &mut State) {
+    let config = &mut state.config.config;
+    let is_path = |line: &String| line.split('=').next() == Some("PATH");
+    if !config.env.iter().any(is_path) && state.platform.os != "windows" {
+        config.env.push(format!("PATH={DEFAULT_PATH}"));
+    }
+    for line in &config.env {
+        let (name, value) = line.split_once('=').unwrap_or((line, ""));
+        state.env.set(name, value);
+    }
+    if !config.working_dir.is_empty() {
+        config.working_dir = path::workdir("", &config.working_dir);
+        state.dir.clone_from(&config.working_dir);
+    }
+    if !config.user.is_empty() {
+        state.user.clone_from(&config.user);
+    }
+}
+
+/// The config of the image to be.
+pub(super) fn finish_config(cx: &Context<'_>, state: &State) -> ImageConfig {
+    let mut config = state.config.clone();
+    config.config.labels.extend(cx.options.labels.clone());
+    config.rootfs = RootFs::default();
+    config.created = None;
+    let wanted = &cx.options.platform;
+    let have = &mut config.platform;
+    if cx.options.platform_is_chosen || have.os.is_empty() || have.architecture.is_empty() {
+        let is_same = have.os == wanted.os && have.architecture == wanted.architecture;
+        have.os.clone_from(&wanted.os);
+        have.architecture.clone_from(&wanted.architecture);
+        if wanted.variant.is_some() || !is_same {
+            have.variant.clone_from(&wanted.variant);
+        }
+        if wanted.os_version.is_some() || !is_same {
+            have.os_version.clone_from(&wanted.os_version);
+        }
+        if !wanted.os_features.is_empty() {
+            have.os_features.clone_from(&wanted.os_features);
+        }
+    }
+    config.platform = config.platform.normalized();
+    config
+}

@@ -1,0 +1,403 @@
+//! `COPY` and `ADD`.
+
+use std::collections::BTreeMap;
+
+use kiln_graph::Edge;
+use kiln_graph::llb::{FileAction, FileActionCopy, FileActionKind, FileOp, MergeInput, MergeOp, OpKind, SourceOp};
+use kiln_oci::Digest;
+use kiln_report::Diagnostic;
+
+use super::names;
+use super::owner::{self, Mode};
+use super::plan::Step;
+use super::stage::{Fail, Layer, Stage, Vertex};
+use crate::expand::Lexer;
+use crate::instruction::{Copy, CopyKind};
+use crate::parse::Word;
+use crate::path;
+
+/// A copying instruction with its variables filled in.
+struct Filled<'s> {
+    copy: &'s Copy,
+    sources: Vec<Word>,
+    dest: Word,
+    chown: Option<Word>,
+    chmod: Option<Word>,
+    checksum: Option<Word>,
+}
+
+/// One action: what is copied, and from where.
+struct Action {
+    from: Option<Edge>,
+    copy: FileActionCopy,
+}
+
+impl Stage<'_, '_, '_> {
+    pub(super) fn copy(&mut self, step: &Step<'_>, copy: &Copy) -> Result<(), Fail> {
+        let filled = self.fill(copy)?;
+        let keyword = if copy.kind == CopyKind::Add { "ADD" } else { "COPY" };
+        let mut history = keyword.to_owned();
+        let flags = [("--chown", &filled.chown), ("--chmod", &filled.chmod)];
+        history.push_str(if copy.parents { " --parents" } else { "" });
+        for (flag, value) in flags {
+            history.extend(value.iter().map(|value| format!(" {flag}={}", value.text)));
+        }
+        let shown = names::shown(self.all.cx.lexer, step.text(), &self.state.env);
+        let name = self.name_step(&shown);
+        let template = self.template(&filled)?;
+        let mut actions = Vec::new();
+        for source in &filled.sources {
+            history.push_str(&format!(" {}", source.text));
+            actions.push(self.source_action(step, &filled, source, (&template, &name))?);
+        }
+        for document in &copy.documents {
+            history.push_str(&format!(" <<{}", document.name));
+            let text = if document.expand { self.fill_document(document)? } else { document.text.clone() };
+            let from = Some(self.document(&document.name, 0o644, text));
+            let src = path::absolute("/", &document.name);
+            actions.push(Action { from, copy: FileActionCopy { src, ..template.clone() } });
+        }
+        history.push_str(&format!(" {}", filled.dest.text));
+        if copy.link {
+            self.link(step, actions, &shown, name);
+        } else {
+            let base = self.state.root.clone();
+            let vertex = Vertex { name, span: Some(step.span()), ignore_cache: self.ignores_cache(), platform: None };
+            self.state.root = Some(self.add_actions(base, actions, vertex));
+        }
+        self.record(format!("{history} # buildkit"), Layer::Made);
+        Ok(())
+    }
+
+    /// Adds the files as a tree of their own and lays it over what there is, so that the base can change alone.
+    fn link(&mut self, step: &Step<'_>, actions: Vec<Action>, shown: &str, name: String) {
+        let (span, ignore_cache) = (Some(step.span()), self.ignores_cache());
+        let copied = self.add_actions(None, actions, Vertex { name, span, ignore_cache, platform: None });
+        let Some(base) = self.state.root.clone() else {
+            self.state.root = Some(copied);
+            return;
+        };
+        let name = self.name_same_step(&format!("LINK {shown}"));
+        let inputs = vec![MergeInput { input: 0 }, MergeInput { input: 1 }];
+        let op = OpKind::Merge(MergeOp { inputs });
+        let vertex = Vertex { name, span, ignore_cache, platform: None };
+        self.state.root = Some(self.add(op, vec![base, copied], vertex));
+    }
+
+    /// Chains actions into one operation on `base`.
+    fn add_actions(&mut self, base: Option<Edge>, actions: Vec<Action>, vertex: Vertex<'_>) -> Edge {
+        let mut inputs: Vec<Edge> = base.iter().cloned().collect();
+        let sources: Vec<i64> =
+            actions.iter().map(|action| action.from.as_ref().map_or(-1, |edge| index_of(&mut inputs, edge))).collect();
+        let count = inputs.len() as i64;
+        let last = actions.len().saturating_sub(1);
+        let chain = actions.into_iter().zip(sources).enumerate().map(|(at, (action, secondary_input))| FileAction {
+            input: match at {
+                0 => base.as_ref().map_or(-1, |_| 0),
+                _ => count + at as i64 - 1,
+            },
+            secondary_input,
+            output: if at == last { 0 } else { -1 },
+            action: Some(FileActionKind::Copy(action.copy)),
+        });
+        let op = OpKind::File(FileOp { actions: chain.collect() });
+        self.add(op, inputs, vertex)
+    }
+
+    fn fill<'s>(&mut self, copy: &'s Copy) -> Result<Filled<'s>, Fail> {
+        let mut word = |word: &Word| Ok::<_, Fail>(Word { text: self.expand(word)?, span: word.span });
+        let filled = Filled {
+            copy,
+            chown: copy.chown.as_ref().map(&mut word).transpose()?.filter(|word| !word.text.is_empty()),
+            chmod: copy.chmod.as_ref().map(&mut word).transpose()?.filter(|word| !word.text.is_empty()),
+            checksum: copy.checksum.as_ref().map(&mut word).transpose()?.filter(|word| !word.text.is_empty()),
+            sources: copy.sources.iter().map(&mut word).collect::<Result<_, _>>()?,
+            dest: word(&copy.dest)?,
+        };
+        check_checksum(&filled)?;
+        Ok(filled)
+    }
+
+    /// In a document only variables and escapes are undone; quotes are text.
+    fn fill_document(&mut self, document: &crate::instruction::Document) -> Result<String, Fail> {
+        let word = Word { text: document.text.clone(), span: document.span };
+        let lexer = Lexer { ignores_quotes: true, ..Lexer::new('\\') };
+        self.expand_as(lexer, &word).map(|expansion| expansion.text)
+    }
+
+    /// What all actions of an instruction share.
+    fn template(&self, filled: &Filled<'_>) -> Result<FileActionCopy, Fail> {
+        let dest = match filled.dest.text.as_str() {
+            "" | "." => "./",
+            dest => dest,
+        };
+        let has_base = self.state.root.is_some() && !filled.copy.link;
+        let owner = match &filled.chown {
+            Some(chown) => {
+                check_owner(chown, filled.copy.link)?;
+                Some(owner::owner(&chown.text, if has_base { 0 } else { -1 }))
+            }
+            None => None,
+        };
+        let (mode, mode_str) = match &filled.chmod {
+            Some(word) => match owner::mode(&word.text) {
+                Some(Mode::Octal(mode)) => (mode, String::new()),
+                Some(Mode::Symbolic(text)) => (0, text),
+                None => {
+                    let error = Diagnostic::error(word.span, format!("`{}` is no way to set permissions", word.text));
+                    return Err(Box::new(error.hint("use octal digits up to `7777`, or letters as in `u=rwX,go=rX`")));
+                }
+            },
+            None => (-1, String::new()),
+        };
+        Ok(FileActionCopy {
+            dest: path::absolute_keeping_slash(&self.state.dir, dest),
+            owner,
+            mode,
+            mode_str,
+            exclude_patterns: filled.copy.exclude.iter().map(|word| word.text.clone()).collect(),
+            create_dest_path: true,
+            timestamp: -1,
+            ..FileActionCopy::default()
+        })
+    }
+
+    fn source_action(
+        &mut self,
+        step: &Step<'_>,
+        filled: &Filled<'_>,
+        source: &Word,
+        (template, name): (&FileActionCopy, &str),
+    ) -> Result<Action, Fail> {
+        if is_git(&source.text) {
+            return Err(git_error(source, filled.copy.kind));
+        }
+        if is_http(&source.text) {
+            return self.download(step, filled, source, (template, name));
+        }
+        let from = match step.from {
+            Some(node) => self.all.states[node].as_ref().and_then(|state| state.root.clone()),
+            None => Some(self.build_context()),
+        };
+        let (src, include_patterns, required_paths) =
+            if filled.copy.parents { with_parents(&source.text) } else { (source.text.clone(), vec![], vec![]) };
+        let copy = FileActionCopy {
+            src: path::absolute("/", &src),
+            include_patterns,
+            required_paths,
+            follow_symlink: true,
+            dir_copy_contents: true,
+            attempt_unpack_docker_compatibility: filled.copy.unpack.unwrap_or(filled.copy.kind == CopyKind::Add),
+            allow_wildcard: true,
+            allow_empty_wildcard: true,
+            ..template.clone()
+        };
+        Ok(Action { from, copy })
+    }
+
+    fn download(
+        &mut self,
+        step: &Step<'_>,
+        filled: &Filled<'_>,
+        source: &Word,
+        (template, name): (&FileActionCopy, &str),
+    ) -> Result<Action, Fail> {
+        if filled.copy.kind == CopyKind::Copy {
+            let error = Diagnostic::error(source.span, format!("COPY cannot fetch `{}`", source.text));
+            return Err(Box::new(error.hint("use ADD for URLs")));
+        }
+        let filename = file_name(&source.text);
+        let mut attrs = BTreeMap::from([
+            ("http.filename".to_owned(), filename.clone()),
+            ("http.perm".to_owned(), "0600".to_owned()),
+        ]);
+        if let Some(checksum) = &filled.checksum {
+            let digest: Result<Digest, _> = checksum.text.parse();
+            let digest = digest.map_err(|error| Box::new(Diagnostic::error(checksum.span, error.to_string())))?;
+            attrs.insert("http.checksum".to_owned(), digest.to_string());
+        }
+        let op = OpKind::Source(SourceOp { identifier: source.text.clone(), attrs });
+        let vertex = Vertex { name: name.to_owned(), span: Some(step.span()), ..Vertex::default() };
+        let from = Some(self.add(op, Vec::new(), vertex));
+        let copy = FileActionCopy {
+            src: path::absolute("/", &filename),
+            attempt_unpack_docker_compatibility: filled.copy.unpack.unwrap_or(false),
+            ..template.clone()
+        };
+        Ok(Action { from, copy })
+    }
+
+    /// The build context.
+    pub(super) fn build_context(&mut self) -> Edge {
+        let op = OpKind::Source(SourceOp { identifier: "local://context".to_owned(), attrs: BTreeMap::new() });
+        let name = "[internal] load build context".to_owned();
+        self.add(op, Vec::new(), Vertex { name, ..Vertex::default() })
+    }
+}
+
+fn index_of(inputs: &mut Vec<Edge>, edge: &Edge) -> i64 {
+    let at = inputs.iter().position(|input| input == edge).unwrap_or_else(|| {
+        inputs.push(edge.clone());
+        inputs.len() - 1
+    });
+    at as i64
+}
+
+fn check_checksum(filled: &Filled<'_>) -> Result<(), Fail> {
+    let Some(checksum) = &filled.checksum else { return Ok(()) };
+    let wrong = |message: &str| Err(Box::new(Diagnostic::error(checksum.span, message)));
+    match filled.sources.as_slice() {
+        [source] if filled.copy.documents.is_empty() => {
+            if is_http(&source.text) || is_git(&source.text) {
+                Ok(())
+            } else {
+                wrong("`--checksum` is for URLs only")
+            }
+        }
+        _ => wrong("`--checksum` is for a single source"),
+    }
+}
+
+fn check_owner(chown: &Word, is_link: bool) -> Result<(), Fail> {
+    let Some(name) = owner::named(&chown.text).filter(|_| is_link) else { return Ok(()) };
+    let message = format!("`{name}` cannot be looked up: a linked layer knows nothing of the image below it");
+    Err(Box::new(Diagnostic::error(chown.span, message).hint("use numbers in `--chown`, or leave `--link` out")))
+}
+
+/// What `--parents` makes of a source: where it begins, what is taken, and what must be there.
+fn with_parents(source: &str) -> (String, Vec<String>, Vec<String>) {
+    let (parent, pattern) = source.split_once("/./").unwrap_or(("/", source));
+    let pattern = path::absolute("/", pattern);
+    let is_literal = !has_wildcards(parent) && !has_wildcards(&pattern);
+    let required = is_literal.then(|| path::absolute("/", &format!("{parent}/{pattern}")));
+    (parent.to_owned(), vec![pattern.trim_start_matches('/').to_owned()], required.into_iter().collect())
+}
+
+fn has_wildcards(path: &str) -> bool {
+    let mut bytes = path.bytes();
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'*' | b'?' | b'[' => return true,
+            b'\\' => drop(bytes.next()),
+            _ => {}
+        }
+    }
+    false
+}
+
+fn is_http(source: &str) -> bool {
+    (source.starts_with("http://") || source.starts_with("https://")) && !is_git(source)
+}
+
+/// A URL whose path ends in `.git`, `git://`, `ssh://`, or `user@host:path`.
+fn is_git(source: &str) -> bool {
+    if let Some((scheme, rest)) = source.split_once("://") {
+        let path = rest.split(['?', '#']).next().unwrap_or(rest);
+        return match scheme.to_ascii_lowercase().as_str() {
+            "git" | "ssh" => true,
+            "http" | "https" => path.contains('/') && path.ends_with(".git"),
+            _ => false,
+        };
+    }
+    let word = |text: &str, more: &str| {
+        !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || more.contains(c))
+    };
+    let Some((user, rest)) = source.split_once('@') else { return false };
+    let Some((host, _)) = rest.split_once(':') else { return false };
+    word(user, "-_") && word(host, "-.")
+}
+
+fn git_error(source: &Word, kind: CopyKind) -> Fail {
+    let message = match kind {
+        CopyKind::Copy => format!("COPY cannot fetch the git repository `{}`", source.text),
+        CopyKind::Add => format!("git repositories such as `{}` cannot be added yet", source.text),
+    };
+    let hint = "clone it into the build context, or in a RUN step";
+    Box::new(Diagnostic::error(source.span, message).hint(hint))
+}
+
+/// The last part of a URL's path, percent signs undone.
+fn file_name(url: &str) -> String {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let path = rest.split(['?', '#']).next().unwrap_or(rest);
+    let path = path.split_once('/').map_or("", |(_, path)| path);
+    let decoded = percent_decoded(path);
+    let cleaned = path::clean(&format!("/{decoded}"));
+    match path::base_name(&cleaned) {
+        "/" | "." => "__unnamed__".to_owned(),
+        name => name.to_owned(),
+    }
+}
+
+fn percent_decoded(text: &str) -> String {
+    let bytes = text.as_bytes();
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while at < bytes.len() {
+        let digits = text.get(at + 1..at + 3).filter(|d| d.bytes().all(|b| b.is_ascii_hexdigit()));
+        match digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()).filter(|_| bytes[at] == b'%') {
+            Some(byte) => {
+                out.push(byte);
+                at += 3;
+            }
+            None => {
+                out.push(bytes[at]);
+                at += 1;
+            }
+        }
+    }
+    String::from_utf8(out).unwrap_or_else(|_| text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_and_repositories_are_told_from_paths() {
+        for (source, git, http) in [
+            ("https://example.com/a.tar", false, true),
+            ("http://example.com", false, true),
+            ("https://example.com/a.git", true, false),
+            ("https://example.com/a.git#main:sub", true, false),
+            ("https://example.com/a?x=.git", false, true),
+            ("git://x/y", true, false),
+            ("ssh://x/y", true, false),
+            ("git@example.com:a/b", true, false),
+            ("a@b", false, false),
+            ("./a@b:c/d", false, false),
+            ("ftp://x/y.git", false, false),
+            ("src/app.git", false, false),
+        ] {
+            assert_eq!((is_git(source), is_http(source)), (git, http), "{source}");
+        }
+    }
+
+    #[test]
+    fn downloads_are_named_after_the_last_part_of_the_path() {
+        for (url, name) in [
+            ("https://x/a/b.tar?c=d#e", "b.tar"),
+            ("https://x/a/", "a"),
+            ("https://x", "__unnamed__"),
+            ("https://x/", "__unnamed__"),
+            ("https://x/a%20b", "a b"),
+            ("https://x/a%2e%2e%2f%2e%2e", "__unnamed__"),
+        ] {
+            assert_eq!(file_name(url), name, "{url}");
+        }
+    }
+
+    #[test]
+    fn parents_keep_what_follows_the_pivot() {
+        let strings = |texts: &[&str]| texts.iter().map(ToString::to_string).collect::<Vec<_>>();
+        for (source, src, include, required) in [
+            ("a/b.txt", "/", "a/b.txt", vec!["/a/b.txt"]),
+            ("x/./y/*.txt", "x", "y/*.txt", vec![]),
+            ("x/./y/z", "x", "y/z", vec!["/x/y/z"]),
+            ("./a", "/", "a", vec!["/a"]),
+        ] {
+            let wanted = (src.to_owned(), vec![include.to_owned()], strings(&required));
+            assert_eq!(with_parents(source), wanted, "{source}");
+        }
+    }
+}

@@ -1,0 +1,391 @@
+//! Which stages there are, what each begins with, and what it takes from others.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+
+use kiln_oci::{Platform, Reference};
+use kiln_report::{Diagnostic, Span};
+
+use super::globals::expand_failure;
+use super::{Context, NamedContext};
+use crate::instruction::{self, Command, From};
+use crate::parse::{Instruction, Word, parse_trigger};
+use crate::suggest;
+
+/// The stages of a file, then the images and contexts that instructions take from.
+pub(super) struct Plan<'a> {
+    pub(super) nodes: Vec<Node<'a>>,
+    /// How many of them are stages.
+    pub(super) stage_count: usize,
+    /// Stages by name; several may have the same.
+    names: BTreeMap<String, Vec<usize>>,
+}
+
+/// A stage, or something files are taken from.
+pub(super) struct Node<'a> {
+    /// Name of the stage, in lower case.
+    pub(super) name: Option<String>,
+    /// How step names call it.
+    pub(super) label: String,
+    pub(super) base: Base,
+    pub(super) platform: Option<Platform>,
+    pub(super) steps: Vec<Step<'a>>,
+    /// Whether a named context takes the place of the whole stage.
+    pub(super) is_replaced: bool,
+    /// How many steps its names count.
+    pub(super) total: usize,
+    /// `FROM`, or the instruction that takes from it.
+    pub(super) span: Span,
+    /// Whether the triggers of its base are among its steps.
+    has_triggers: bool,
+}
+
+/// What a stage begins with.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Base {
+    Scratch,
+    Stage(usize),
+    Image(String),
+    Context(String, NamedContext),
+}
+
+/// An instruction of a stage.
+pub(super) struct Step<'a> {
+    pub(super) instruction: Cow<'a, Instruction>,
+    /// The `FROM` it comes from, when it is a trigger of its base.
+    pub(super) trigger: Option<Span>,
+    /// The node `--from` means.
+    pub(super) from: Option<usize>,
+    /// The node each `--mount` takes from.
+    pub(super) mounts_from: Vec<Option<usize>>,
+}
+
+/// The outcome of settling the bases.
+pub(super) enum Settled {
+    /// All reachable stages know their base's config.
+    Yes(BTreeSet<usize>),
+    /// These bases must be resolved first.
+    Missing(BTreeSet<usize>),
+}
+
+impl<'a> Plan<'a> {
+    /// Reads the stages of a file and links them.
+    pub(super) fn new(cx: &Context<'a>, diagnostics: &mut Vec<Diagnostic>) -> Self {
+        let mut plan = Self { nodes: Vec::new(), stage_count: 0, names: BTreeMap::new() };
+        for instruction in cx.file.instructions() {
+            match &instruction.command {
+                Some(Command::From(from)) => match plan.stage(cx, from, instruction.span) {
+                    Ok(node) => plan.push_stage(node),
+                    Err(diagnostic) => diagnostics.push(*diagnostic),
+                },
+                Some(_) => {
+                    if let Some(node) = plan.nodes.last_mut().filter(|node| !node.is_replaced) {
+                        node.steps.push(Step::new(Cow::Borrowed(instruction), None));
+                    }
+                }
+                None => {}
+            }
+        }
+        plan.stage_count = plan.nodes.len();
+        for at in 0..plan.stage_count {
+            let node = &mut plan.nodes[at];
+            let begins_elsewhere = matches!(node.base, Base::Image(_) | Base::Context(..)) && !node.is_replaced;
+            node.total = node.steps.iter().filter(|step| step.counts()).count() + usize::from(begins_elsewhere);
+            plan.link(cx, at, diagnostics);
+        }
+        if let [node] = plan.nodes.as_mut_slice() {
+            node.label.clear();
+        }
+        plan
+    }
+
+    fn push_stage(&mut self, node: Node<'a>) {
+        if let Some(name) = &node.name {
+            self.names.entry(name.clone()).or_default().push(self.nodes.len());
+        }
+        self.nodes.push(node);
+    }
+
+    fn stage(&self, cx: &Context<'_>, from: &From, span: Span) -> Result<Node<'a>, Box<Diagnostic>> {
+        let image = cx.expand_global(&from.image)?;
+        if image.is_empty() {
+            let message = format!("`{}` leaves no image to begin with", from.image.text);
+            let hint = "give the argument a default, or a value with `--build-arg`";
+            return Err(Box::new(Diagnostic::error(from.image.span, message).hint(hint)));
+        }
+        let platform = from.platform.as_ref().map(|word| platform(cx, word)).transpose()?;
+        let name = from.stage_name();
+        let replaced = name.as_deref().and_then(|name| cx.named_context(name));
+        let is_replaced = replaced.is_some();
+        let base = match replaced {
+            Some((name, context)) => Base::Context(name, context),
+            None => match self.find_before(&image, self.nodes.len()) {
+                Some(stage) => Base::Stage(stage),
+                None => self.outside(cx, &Word { text: image, span: from.image.span })?,
+            },
+        };
+        let label = name.clone().unwrap_or_else(|| format!("stage-{}", self.nodes.len()));
+        Ok(Node { name, label, platform, is_replaced, ..Node::new(base, span) })
+    }
+
+    /// What a name means that is no stage's.
+    fn outside(&self, cx: &Context<'_>, name: &Word) -> Result<Base, Box<Diagnostic>> {
+        if name.text == "scratch" {
+            return Ok(Base::Scratch);
+        }
+        if let Some((name, context)) = cx.named_context(&name.text) {
+            return Ok(Base::Context(name, context));
+        }
+        let Err(error) = name.text.parse::<Reference>() else { return Ok(Base::Image(name.text.clone())) };
+        let error = Diagnostic::error(name.span, error.to_string());
+        Err(Box::new(match self.similar_stage(&name.text.to_lowercase()) {
+            Some(stage) => error.hint(format!("did you mean stage `{stage}`?")),
+            None => error,
+        }))
+    }
+
+    /// The stage of a name that stands before another; the last one when several do.
+    fn find_before(&self, name: &str, before: usize) -> Option<usize> {
+        let stages = self.names.get(&name.to_lowercase())?;
+        let count = stages.partition_point(|stage| *stage < before);
+        count.checked_sub(1).map(|last| stages[last])
+    }
+
+    /// Links a stage's instructions with what they take from.
+    fn link(&mut self, cx: &Context<'_>, node: usize, diagnostics: &mut Vec<Diagnostic>) {
+        let mut steps = std::mem::take(&mut self.nodes[node].steps);
+        for step in steps.iter_mut().filter(|step| step.mounts_from.is_empty() && step.from.is_none()) {
+            if let Err(diagnostic) = self.link_step(cx, node, step) {
+                diagnostics.push(step.placed(*diagnostic));
+            }
+        }
+        self.nodes[node].steps = steps;
+    }
+
+    fn link_step(&mut self, cx: &Context<'_>, node: usize, step: &mut Step<'_>) -> Result<(), Box<Diagnostic>> {
+        let at = step.trigger.unwrap_or(step.instruction.span);
+        match &step.instruction.command {
+            Some(Command::Copy(copy)) => {
+                let Some(from) = &copy.from else { return Ok(()) };
+                step.from = Some(self.copy_source(cx, node, from, at)?);
+            }
+            Some(Command::Run(run)) => {
+                for flag in &run.mounts {
+                    let source = match mount_from(flag) {
+                        Some(from) => self.named_source(cx, node, &from, at)?,
+                        None => self.source(Base::Scratch, at),
+                    };
+                    step.mounts_from.push(Some(source));
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn copy_source(&mut self, cx: &Context<'_>, node: usize, from: &Word, at: Span) -> Result<usize, Box<Diagnostic>> {
+        let text = cx.expand_global(from)?;
+        if text.is_empty() {
+            let message = format!("`--from={}` names nothing", from.text);
+            let hint = "only arguments declared before the first FROM can be used in `--from`";
+            return Err(Box::new(Diagnostic::error(from.span, message).hint(hint)));
+        }
+        let Ok(number) = text.parse::<usize>() else {
+            return self.named_source(cx, node, &Word { text, span: from.span }, at);
+        };
+        if number >= self.stage_count {
+            let message = format!("there is no stage number {number}");
+            let hint = format!("stages are numbered from 0; this one is number {node}");
+            return Err(Box::new(Diagnostic::error(from.span, message).hint(hint)));
+        }
+        self.must_be_before(number, node, from.span)
+    }
+
+    fn named_source(&mut self, cx: &Context<'_>, node: usize, from: &Word, at: Span) -> Result<usize, Box<Diagnostic>> {
+        if let Some(stage) = self.find_before(&from.text, node).or(self.find_before(&from.text, self.stage_count)) {
+            return self.must_be_before(stage, node, from.span);
+        }
+        let base = self.outside(cx, from)?;
+        Ok(self.source(base, at))
+    }
+
+    fn must_be_before(&self, stage: usize, node: usize, span: Span) -> Result<usize, Box<Diagnostic>> {
+        let label = self.nodes[stage].name.clone().unwrap_or_else(|| format!("stage-{stage}"));
+        if stage < node {
+            return Ok(stage);
+        }
+        let (message, hint) = if stage == node {
+            (format!("stage `{label}` takes from itself"), "take from an earlier stage")
+        } else {
+            (format!("stage `{label}` is defined only below"), "move it above this stage")
+        };
+        Err(Box::new(Diagnostic::error(span, message).hint(hint)))
+    }
+
+    fn source(&mut self, base: Base, span: Span) -> usize {
+        self.nodes.push(Node::new(base, span));
+        self.nodes.len() - 1
+    }
+
+    /// Finds the target stage.
+    pub(super) fn target(&self, wanted: Option<&str>) -> Result<usize, Box<Diagnostic>> {
+        let Some(wanted) = wanted else { return Ok(self.stage_count.saturating_sub(1)) };
+        if let Some(found) = self.find_before(wanted, self.stage_count) {
+            return Ok(found);
+        }
+        if let Some(number) = wanted.parse::<usize>().ok().filter(|number| *number < self.stage_count) {
+            return Ok(number);
+        }
+        let error = Diagnostic::error(Span::default(), format!("there is no stage `{wanted}` to build"));
+        let names: Vec<&str> = self.names.keys().map(String::as_str).collect();
+        let error = match suggest::nearest(wanted, names.iter().copied()) {
+            Some(nearest) => error.hint(format!("did you mean `{nearest}`?")),
+            None => error,
+        };
+        Err(Box::new(match names.is_empty() {
+            true => error.hint("no stage has a name; give one with `FROM image AS name`"),
+            false => error.hint(format!("the stages are `{}`", names.join("`, `"))),
+        }))
+    }
+
+    /// The name of a stage that is nearly `name`.
+    pub(super) fn similar_stage(&self, name: &str) -> Option<String> {
+        suggest::nearest(name, self.names.keys().map(String::as_str)).map(str::to_owned)
+    }
+
+    /// A node and everything it needs.
+    pub(super) fn reachable(&self, target: usize) -> BTreeSet<usize> {
+        let mut seen = BTreeSet::new();
+        let mut stack = vec![target];
+        while let Some(node) = stack.pop() {
+            if !seen.insert(node) {
+                continue;
+            }
+            if let Base::Stage(base) = self.nodes[node].base {
+                stack.push(base);
+            }
+            let steps = &self.nodes[node].steps;
+            stack.extend(
+                steps.iter().flat_map(|step| step.from.into_iter().chain(step.mounts_from.iter().flatten().copied())),
+            );
+        }
+        seen
+    }
+
+    /// Adds the triggers of bases until no more come up, or until a base has to be resolved first.
+    pub(super) fn settle(&mut self, cx: &Context<'_>, target: usize, diagnostics: &mut Vec<Diagnostic>) -> Settled {
+        loop {
+            let reachable = self.reachable(target);
+            let missing = reachable.iter().copied().filter(|node| cx.needs_image(&self.nodes[*node]));
+            let missing: BTreeSet<usize> = missing.collect();
+            if !missing.is_empty() {
+                return Settled::Missing(missing);
+            }
+            let open: Vec<usize> =
+                reachable.iter().copied().filter(|n| *n < self.stage_count && !self.nodes[*n].has_triggers).collect();
+            if open.is_empty() {
+                return Settled::Yes(reachable);
+            }
+            for node in open {
+                self.add_triggers(cx, node, diagnostics);
+            }
+        }
+    }
+
+    fn add_triggers(&mut self, cx: &Context<'_>, node: usize, diagnostics: &mut Vec<Diagnostic>) {
+        self.nodes[node].has_triggers = true;
+        let triggers = match &self.nodes[node].base {
+            Base::Stage(base) => self.nodes[*base].steps.iter().filter_map(Step::trigger_text).collect(),
+            _ if self.nodes[node].is_replaced => Vec::new(),
+            _ => cx.image(&self.nodes[node]).map(|image| image.config.config.on_build.clone()).unwrap_or_default(),
+        };
+        let span = self.nodes[node].span;
+        let mut steps = Vec::new();
+        for trigger in &triggers {
+            match parse_trigger(trigger) {
+                Ok(instruction) => steps.push(Step::new(Cow::Owned(*instruction), Some(span))),
+                Err(errors) => diagnostics.extend(errors.into_iter().map(|error| {
+                    let message = format!("trigger `{trigger}` of the base cannot be read: {}", error.message);
+                    Diagnostic { message, span, ..error }
+                })),
+            }
+        }
+        self.nodes[node].total += steps.len();
+        steps.append(&mut self.nodes[node].steps);
+        self.nodes[node].steps = steps;
+        self.link(cx, node, diagnostics);
+    }
+}
+
+impl Node<'_> {
+    fn new(base: Base, span: Span) -> Self {
+        Self {
+            name: None,
+            label: String::new(),
+            base,
+            platform: None,
+            steps: Vec::new(),
+            is_replaced: false,
+            total: 0,
+            span,
+            has_triggers: false,
+        }
+    }
+}
+
+impl<'a> Step<'a> {
+    fn new(instruction: Cow<'a, Instruction>, trigger: Option<Span>) -> Self {
+        Self { instruction, trigger, from: None, mounts_from: Vec::new() }
+    }
+
+    /// Whether step names count it.
+    fn counts(&self) -> bool {
+        matches!(self.instruction.command, Some(Command::Run(_) | Command::Copy(_) | Command::Workdir(_)))
+    }
+
+    fn trigger_text(&self) -> Option<String> {
+        match &self.instruction.command {
+            Some(Command::Onbuild(text)) => Some(text.clone()),
+            _ => None,
+        }
+    }
+
+    /// Puts a finding about a trigger where the user can see it: at the `FROM` that brought it.
+    pub(super) fn placed(&self, mut diagnostic: Diagnostic) -> Diagnostic {
+        if let Some(span) = self.trigger {
+            diagnostic.span = span;
+            let text = self.instruction.line.text().trim();
+            diagnostic.hints.push(format!("this is about `ONBUILD {text}` of the base"));
+        }
+        diagnostic
+    }
+}
+
+/// The value of `from` in a mount, before variables are filled in.
+fn mount_from(flag: &Word) -> Option<Word> {
+    let fields = instruction::csv_fields(&flag.text).ok()?;
+    fields.into_iter().rev().find_map(|(field, start, end)| {
+        let (key, value) = field.split_once('=')?;
+        let is_from = key.eq_ignore_ascii_case("from") && !value.is_empty();
+        is_from.then(|| Word { text: value.to_owned(), span: flag.part(start, end) })
+    })
+}
+
+fn platform(cx: &Context<'_>, word: &Word) -> Result<Platform, Box<Diagnostic>> {
+    let expansion = cx.lexer.expand(&word.text, &cx.globals.env).map_err(|error| expand_failure(word, &error))?;
+    let unset = expansion.uses.iter().find(|used| !used.is_set);
+    let message = if expansion.text.is_empty() {
+        format!("`--platform={}` names no platform", word.text)
+    } else {
+        match expansion.text.parse::<Platform>() {
+            Ok(platform) => return Ok(platform),
+            Err(error) => error.to_string(),
+        }
+    };
+    let error = Diagnostic::error(word.span, message);
+    let nearest = unset.and_then(|used| suggest::nearest(&used.name, crate::expand::Variables::names(&cx.globals.env)));
+    Err(Box::new(match nearest {
+        Some(nearest) => error.hint(format!("did you mean `${nearest}`?")),
+        None => error,
+    }))
+}

@@ -1,0 +1,177 @@
+//! One stage: its state, and its instructions one by one.
+
+use kiln_graph::llb::OpKind;
+use kiln_graph::{Edge, VertexMeta};
+use kiln_oci::{History, ImageConfig, Platform};
+use kiln_report::{Diagnostic, Span};
+
+use super::plan::{Node, Step};
+use super::{Lowerer, base, expand_failure, text};
+use crate::check::rules;
+use crate::expand::{Env, Expansion, Lexer, Variables};
+use crate::instruction::Command;
+use crate::parse::Word;
+use crate::suggest;
+
+/// What a stage is so far.
+#[derive(Debug, Clone, Default)]
+pub(super) struct State {
+    /// Its files; `None` when there are none.
+    pub(super) root: Option<Edge>,
+    /// What expansion and steps see: `ENV` and `ARG`.
+    pub(super) env: Env,
+    /// Working directory of steps.
+    pub(super) dir: String,
+    /// User of steps.
+    pub(super) user: String,
+    pub(super) platform: Platform,
+    pub(super) config: ImageConfig,
+    pub(super) base_config: Option<ImageConfig>,
+    /// The `ARG`s so far, with their values.
+    pub(super) args: Vec<(String, Option<String>)>,
+    /// Whether a `WORKDIR` of this file has been seen.
+    pub(super) has_workdir: bool,
+}
+
+pub(super) type Fail = Box<Diagnostic>;
+
+/// A stage while its instructions are lowered.
+pub(super) struct Stage<'l, 'c, 'a> {
+    pub(super) all: &'l mut Lowerer<'c, 'a>,
+    pub(super) node: &'c Node<'a>,
+    pub(super) state: State,
+    /// How many steps have been named.
+    pub(super) named: usize,
+    /// Whether a `CMD` of this stage has been seen.
+    pub(super) has_cmd: bool,
+}
+
+/// Lowers a node: what it begins with, then its instructions.
+pub(super) fn lower(all: &mut Lowerer<'_, '_>, node: usize) -> State {
+    let plan = all.plan;
+    let mut stage = Stage { all, node: &plan.nodes[node], state: State::default(), named: 0, has_cmd: false };
+    base::begin(&mut stage);
+    for step in &plan.nodes[node].steps {
+        let before = stage.all.warnings.len();
+        if let Err(error) = stage.step(step) {
+            stage.all.errors.push(step.placed(*error));
+        }
+        let check = stage.all.cx.check.with_comments(&step.instruction.comments);
+        for warning in stage.all.warnings.split_off(before) {
+            if warning.rule.is_none_or(|rule| check.allows(rule)) {
+                stage.all.warnings.push(step.placed(warning));
+            }
+        }
+    }
+    stage.state
+}
+
+impl Stage<'_, '_, '_> {
+    fn step(&mut self, step: &Step<'_>) -> Result<(), Fail> {
+        let Some(command) = &step.instruction.command else { return Ok(()) };
+        match command {
+            // A stage begins with it; it is no step.
+            Command::From(_) => Ok(()),
+            Command::Run(run) => self.run(step, run),
+            Command::Copy(copy) => self.copy(step, copy),
+            Command::Workdir(path) => self.workdir(step, path),
+            Command::Env(pairs) => self.env(pairs),
+            Command::Label(pairs) => self.label(pairs),
+            Command::Arg(items) => self.arg(items),
+            Command::User(user) => self.user(user),
+            Command::Expose(ports) => self.expose(ports),
+            Command::Volume(volumes) => self.volume(volumes),
+            Command::Cmd(line) => self.cmd(line),
+            Command::Entrypoint(line) => self.entrypoint(line),
+            Command::Shell(words) => self.shell(words),
+            Command::StopSignal(signal) => self.stop_signal(signal),
+            Command::Healthcheck(check) => self.healthcheck(check),
+            Command::Onbuild(trigger) => {
+                self.state.config.config.on_build.push(trigger.clone());
+                Ok(())
+            }
+            Command::Maintainer(name) => self.maintainer(name),
+        }
+    }
+
+    /// Fills variables in and undoes quotes; variables that are not set are warned about.
+    pub(super) fn expand(&mut self, word: &Word) -> Result<String, Fail> {
+        self.expand_as(self.all.cx.lexer, word).map(|expansion| expansion.text)
+    }
+
+    pub(super) fn expand_as(&mut self, lexer: Lexer, word: &Word) -> Result<Expansion, Fail> {
+        let expansion = lexer.expand(&word.text, &self.state.env).map_err(|error| expand_failure(word, &error))?;
+        for used in expansion.uses.iter().filter(|used| !used.is_set) {
+            let is_declared = self.state.args.iter().any(|(name, _)| *name == used.name);
+            if is_declared || NOT_IN_ENV.contains(&used.name.as_str()) {
+                continue;
+            }
+            let nearest = suggest::nearest(&used.name, self.state.env.names());
+            let finding = rules::undefined_variable(&used.name, nearest, word.part(used.start, used.end));
+            let is_global = self.all.cx.globals.declared.contains(&used.name);
+            self.all.warnings.push(match is_global {
+                true => finding.hint(format!("declare it in this stage with `ARG {}`", used.name)),
+                false => finding,
+            });
+        }
+        Ok(expansion)
+    }
+
+    /// Adds a vertex whose place is the instruction.
+    pub(super) fn add(&mut self, op: OpKind, inputs: Vec<Edge>, vertex: Vertex<'_>) -> Edge {
+        let meta = VertexMeta {
+            name: vertex.name,
+            source: vertex.span.map(|span| (self.all.source, span)),
+            ignore_cache: vertex.ignore_cache,
+            description: Default::default(),
+        };
+        self.all.graph.add(op, inputs, vertex.platform, meta)
+    }
+
+    /// Whether steps of this stage must not use cached results.
+    pub(super) fn ignores_cache(&self) -> bool {
+        self.all.cx.options.no_cache.covers(self.node.name.as_deref())
+    }
+
+    /// Writes a step into the image's history.
+    pub(super) fn record(&mut self, created_by: String, layer: Layer) {
+        self.state.config.history.push(History {
+            created: self.all.cx.epoch.map(text::rfc3339),
+            created_by: Some(created_by),
+            author: None,
+            comment: Some("buildkit.dockerfile.v0".to_owned()),
+            empty_layer: layer == Layer::None,
+        });
+    }
+}
+
+/// Arguments that steer the build and are in no environment.
+pub(super) const NOT_IN_ENV: [&str; 2] = ["BUILDKIT_SBOM_SCAN_CONTEXT", "BUILDKIT_SBOM_SCAN_STAGE"];
+
+/// What is said about a vertex.
+#[derive(Default)]
+pub(super) struct Vertex<'p> {
+    pub(super) name: String,
+    pub(super) span: Option<Span>,
+    pub(super) platform: Option<&'p Platform>,
+    pub(super) ignore_cache: bool,
+}
+
+impl Step<'_> {
+    /// Where people look for it.
+    pub(super) fn span(&self) -> Span {
+        self.trigger.unwrap_or(self.instruction.span)
+    }
+
+    /// Its joined text.
+    pub(super) fn text(&self) -> &str {
+        self.instruction.line.text().trim()
+    }
+}
+
+/// Whether a step of the history made a layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Layer {
+    Made,
+    None,
+}
