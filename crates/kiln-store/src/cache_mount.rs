@@ -3,6 +3,7 @@
 //! The id becomes a hash and is never a path. A directory appears whole, by rename, and the lock on it is the
 //! kernel's, so a killed build leaves neither half a directory nor a lock.
 
+use std::collections::HashSet;
 use std::fs::Permissions;
 use std::io;
 use std::os::unix::fs::{PermissionsExt as _, chown};
@@ -82,7 +83,7 @@ impl CacheMount {
 /// A cache mount in a listing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CacheMountInfo {
-    /// Its id.
+    /// Its id; empty when its step was killed before it could be noted.
     pub id: String,
     /// Its name in the state directory.
     pub key: String,
@@ -136,18 +137,31 @@ impl<'a> CacheMounts<'a> {
 
     /// All cache mounts, by id.
     pub fn list(&self) -> Result<Vec<CacheMountInfo>> {
-        let mut all = self.shared.db.read(|db| {
+        let mut all = self.recorded()?;
+        // A directory whose process died before it wrote the row; its id is not known any more.
+        let known: HashSet<_> = all.iter().map(|mount| mount.key.clone()).collect();
+        let dir = self.shared.layout.cache_mounts();
+        for entry in std::fs::read_dir(&dir).context("list", &dir)? {
+            let key = entry.context("list", &dir)?.file_name().to_string_lossy().into_owned();
+            if !key.ends_with(".lock") && !known.contains(&key) {
+                all.push(CacheMountInfo { id: String::new(), key, created: 0, used: 0, is_used: false });
+            }
+        }
+        for mount in &mut all {
+            mount.is_used = lock::is_held(&lock_of(&self.slot_dir(&mount.key)))?;
+        }
+        Ok(all)
+    }
+
+    fn recorded(&self) -> Result<Vec<CacheMountInfo>> {
+        self.shared.db.read(|db| {
             let mut select = db.prepare_cached("SELECT id, key, created, used FROM cache_mounts ORDER BY id, key")?;
             let rows = select.query_map([], |row| {
                 let (id, key) = (row.get(0)?, row.get(1)?);
                 Ok(CacheMountInfo { id, key, created: row.get(2)?, used: row.get(3)?, is_used: false })
             })?;
-            rows.collect::<rusqlite::Result<Vec<_>>>()
-        })?;
-        for mount in &mut all {
-            mount.is_used = lock::is_held(&lock_of(&self.slot_dir(&mount.key)))?;
-        }
-        Ok(all)
+            rows.collect()
+        })
     }
 
     /// Removes all directories of an id that nobody uses; says how many.

@@ -73,26 +73,26 @@ impl Store {
     /// What is known of a layer.
     pub fn layer(&self, layer: &LayerId) -> Result<LayerInfo> {
         let found = self.shared.db.read(|db| {
-            let mut select = db.prepare_cached("SELECT diff_id, size FROM layers WHERE id = ?1")?;
-            let row = select.query_row([layer.as_str()], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
+            let mut select = db.prepare_cached("SELECT diff_id, size, created FROM layers WHERE id = ?1")?;
+            let row = select.query_row([layer.as_str()], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).optional()?;
             let mut select =
                 db.prepare_cached("SELECT descriptor FROM layer_blobs WHERE layer = ?1 ORDER BY digest")?;
             let blobs = select.query_map([layer.as_str()], |row| row.get::<_, String>(0))?;
             Ok((row, blobs.collect::<rusqlite::Result<Vec<_>>>()?))
         })?;
-        let (Some((diff_id, size)), blobs): (Option<(Option<String>, Option<u64>)>, _) = found else {
+        let (Some((diff_id, size, created)), blobs): (Option<(Option<String>, Option<u64>, i64)>, _) = found else {
             return Err(Error::UnknownLayer { layer: layer.clone() });
         };
         let parse = |text: String| serde_json::from_str(&text).map_err(|source| damaged(layer, source));
         let blobs = blobs.into_iter().map(parse).collect::<Result<_>>()?;
-        Ok(LayerInfo { diff_id: diff_id.and_then(|text| text.parse().ok()), size, blobs })
+        Ok(LayerInfo { diff_id: diff_id.and_then(|text| text.parse().ok()), size, created, blobs })
     }
 
-    /// Notes the digest of a layer's tar, once it was packed.
-    pub fn set_diff_id(&self, layer: &LayerId, diff_id: &Digest) -> Result<()> {
+    /// Notes the digest of a layer's tar, once it was packed, and how many bytes its files have.
+    pub fn set_diff_id(&self, layer: &LayerId, diff_id: &Digest, size: u64) -> Result<()> {
         let changed = self.shared.db.write(|db| {
-            db.prepare_cached("UPDATE layers SET diff_id = ?2 WHERE id = ?1")?
-                .execute([layer.as_str(), diff_id.as_str()])
+            db.prepare_cached("UPDATE layers SET diff_id = ?2, size = ?3 WHERE id = ?1")?
+                .execute(params![layer.as_str(), diff_id.as_str(), size])
         })?;
         if changed == 0 { Err(Error::UnknownLayer { layer: layer.clone() }) } else { Ok(()) }
     }

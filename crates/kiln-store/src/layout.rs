@@ -1,12 +1,12 @@
 //! Where things are in the state directory, and that nobody else may look there.
 
-use std::fs::Permissions;
+use std::fs::{File, Permissions};
 use std::io;
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use kiln_oci::Digest;
-use rustix::fs::{CWD, FileType, Mode, mknodat};
+use rustix::fs::{CWD, FallocateFlags, FileType, Mode, fallocate, mknodat};
 
 use crate::error::{Error, IoContext as _, Result};
 use crate::snapshot::LayerId;
@@ -16,6 +16,9 @@ use crate::snapshot::LayerId;
 pub(crate) struct Layout {
     root: PathBuf,
 }
+
+/// Enough for the log of a prune of some thousand rows.
+const RESERVE: u64 = 256 << 10;
 
 const DIRS: &[&str] =
     &["blobs", "blobs/sha256", "ingest", "layers", "work", "cache-mounts", "locks", "leases", "tmp", "empty"];
@@ -42,6 +45,7 @@ impl Layout {
         }
         // Made without opening it: closing any descriptor of a database file drops the locks that other connections of
         // this process have on it (fcntl(2), "record locks"; https://sqlite.org/howtocorrupt.html §2.2).
+        self.keep_reserve();
         let db = self.db();
         match mknodat(CWD, &db, FileType::RegularFile, Mode::RUSR | Mode::WUSR, 0) {
             Ok(()) => {
@@ -50,6 +54,29 @@ impl Layout {
             Err(rustix::io::Errno::EXIST) => Ok(()),
             Err(error) => Err(self.not_writable(error.into())),
         }
+    }
+
+    /// Puts space aside, so that pruning can write its log when the disk is full.
+    pub(crate) fn keep_reserve(&self) {
+        let reserve = self.reserve();
+        if reserve.exists() {
+            return;
+        }
+        // Without it all works but that one case; on a full disk the next prune tries again.
+        let made = File::options().create_new(true).write(true).mode(0o600).open(&reserve);
+        let kept = made.and_then(|file| Ok(fallocate(file, FallocateFlags::empty(), 0, RESERVE)?));
+        if kept.is_err() {
+            self.give_up_reserve();
+        }
+    }
+
+    pub(crate) fn give_up_reserve(&self) {
+        // Not there: given up before.
+        let _ = std::fs::remove_file(self.reserve());
+    }
+
+    fn reserve(&self) -> PathBuf {
+        self.root.join("reserve")
     }
 
     fn keep_private(&self, mode: u32) -> Result<()> {

@@ -143,6 +143,8 @@ impl Drop for Inner {
     fn drop(&mut self) {
         // One that stays behind is unlocked and therefore swept.
         let _ = std::fs::remove_file(&self.path);
+        // The end of a build is when what it learned is written. Only hints: a lost one costs a little time later.
+        let _ = self.shared.flush();
     }
 }
 

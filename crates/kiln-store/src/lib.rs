@@ -14,6 +14,7 @@
 //!   locks/                the sweeper's lock, the schema's lock
 //!   tmp/<name>            on its way in or out
 //!   empty/                stays empty
+//!   reserve               space put aside for pruning a full disk
 //! ```
 //!
 //! Names in `ingest`, `work` and `tmp` begin with the id of the lease they were made under. When the lease's process
@@ -33,19 +34,23 @@ mod layout;
 mod lease;
 mod lock;
 mod overlay;
+mod prune;
 mod record;
 mod schema;
 mod snapshot;
 mod stat_cache;
 mod store;
 pub mod testing;
+mod usage;
 
 pub use cache_mount::{CacheMount, CacheMountInfo, CacheMountSpec, CacheMounts, Sharing};
 pub use content::{ContentStore, Ingest};
 pub use error::{Error, Result};
 pub use image::{Image, ImageRecord, Images, Removed};
 pub use lease::Lease;
+pub use prune::{PruneOptions, PruneReport, PruneScope, Pruned, PrunedKind};
 pub use record::{Holds, Records};
 pub use snapshot::{ActiveLayer, ActiveSnapshot, LayerId, LayerIdError, LayerInfo, Snapshot, Snapshotter};
-pub use stat_cache::{StatCache, StatKey};
+pub use stat_cache::StatCache;
 pub use store::Store;
+pub use usage::{Total, Usage};

@@ -165,6 +165,8 @@ pub struct LayerInfo {
     pub diff_id: Option<Digest>,
     /// Bytes of disk it takes, once measured.
     pub size: Option<u64>,
+    /// When it was made here, in seconds since 1970.
+    pub created: i64,
     /// Its packed forms, whether they are in the content store or only known to be somewhere.
     pub blobs: Vec<Descriptor>,
 }

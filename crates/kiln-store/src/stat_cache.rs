@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use kiln_fs::StatKey;
 use kiln_oci::Digest;
 use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
 
@@ -17,21 +18,6 @@ use crate::store::Shared;
 #[derive(Clone)]
 pub struct StatCache {
     shared: Arc<Shared>,
-}
-
-/// What `stat` says of a file that changes when the file does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct StatKey {
-    /// Device.
-    pub dev: u64,
-    /// Inode.
-    pub ino: u64,
-    /// Size in bytes.
-    pub size: u64,
-    /// Time of the last change of content, in nanoseconds since 1970.
-    pub mtime_ns: i64,
-    /// Time of the last change of content or attributes, in nanoseconds since 1970.
-    pub ctime_ns: i64,
 }
 
 /// Inodes to a page.
@@ -49,32 +35,29 @@ impl StatCache {
         Self { shared }
     }
 
-    /// The digest of the file's content, when nothing `stat` says has changed since it was put.
-    pub fn digest_of(&self, key: &StatKey) -> Option<Digest> {
+    /// The page of an inode, read when it is first asked for. A cache that cannot be read is an empty one.
+    fn page<'p>(&self, pages: &'p mut HashMap<Place, Page>, key: &StatKey) -> &'p mut Page {
+        let place = Place::of(key);
+        pages.entry(place).or_insert_with(|| self.shared.db.read(|db| Page::load(db, place)).unwrap_or_default())
+    }
+}
+
+impl kiln_fs::StatCache for StatCache {
+    fn get(&self, key: &StatKey) -> Option<Digest> {
         let mut pages = locked(&self.shared.pages.0);
         let entry = *self.page(&mut pages, key).entries.get(&key.ino.to_le_bytes()[0])?;
         drop(pages);
         entry.matches(key).then(|| entry.digest())
     }
 
-    /// Keeps a digest, unless the file changed a moment ago.
-    pub fn put_digest(&self, key: &StatKey, digest: &Digest) {
-        let Some(entry) = Entry::new(key, digest) else { return };
-        if is_racy(key) {
-            return;
-        }
+    fn put(&self, key: &StatKey, digest: Digest) {
+        let Some(entry) = Entry::new(key, &digest).filter(|_| !is_racy(key)) else { return };
         let mut pages = locked(&self.shared.pages.0);
         let page = self.page(&mut pages, key);
         page.entries.insert(entry.low, entry);
         if !page.dirty.contains(&entry.low) {
             page.dirty.push(entry.low);
         }
-    }
-
-    /// The page of an inode, read when it is first asked for. A cache that cannot be read is an empty one.
-    fn page<'p>(&self, pages: &'p mut HashMap<Place, Page>, key: &StatKey) -> &'p mut Page {
-        let place = Place::of(key);
-        pages.entry(place).or_insert_with(|| self.shared.db.read(|db| Page::load(db, place)).unwrap_or_default())
     }
 }
 

@@ -78,7 +78,7 @@ impl Store {
 
     /// Writes down, in one transaction, what was collected in memory: times of last use, file digests.
     ///
-    /// Also done when the last handle is dropped; then without telling of failure.
+    /// Also done when a lease ends and when the last handle is dropped; then without telling of failure.
     pub fn flush(&self) -> Result<()> {
         self.shared.flush()
     }
@@ -95,11 +95,16 @@ impl Shared {
         lock::wait(&self.sweep_lock(), LockMode::Exclusive)
     }
 
+    /// Becomes the sweeper unless somebody is in the way.
+    pub(crate) fn try_sweeper(&self) -> Result<Option<Guard>> {
+        lock::attempt(&self.sweep_lock(), LockMode::Exclusive)
+    }
+
     fn sweep_lock(&self) -> PathBuf {
         self.layout.locks().join("sweep")
     }
 
-    fn flush(&self) -> Result<()> {
+    pub(crate) fn flush(&self) -> Result<()> {
         let (touched, pages) = (self.touched.take(), self.pages.take_dirty());
         if touched.is_empty() && pages.is_empty() {
             return Ok(());

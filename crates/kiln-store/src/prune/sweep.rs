@@ -1,0 +1,104 @@
+//! Moves what goes out of sight, in microseconds each; removing comes later.
+
+use std::ffi::OsString;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use kiln_oci::Digest;
+
+use super::mark::Marked;
+use super::{PruneReport, PrunedKind};
+use crate::clean::disk_usage;
+use crate::error::{IoContext as _, Result};
+use crate::layout::Layout;
+use crate::lease::{Lease, Live};
+use crate::snapshot::LayerId;
+
+/// Where things go before they are removed.
+pub(super) struct Graves<'a> {
+    layout: &'a Layout,
+    lease: &'a Lease,
+    dry_run: bool,
+    /// What is to be removed when nobody waits any more.
+    pub(super) dug: Vec<PathBuf>,
+}
+
+impl<'a> Graves<'a> {
+    pub(super) fn new(layout: &'a Layout, lease: &'a Lease, dry_run: bool) -> Self {
+        Self { layout, lease, dry_run, dug: Vec::new() }
+    }
+
+    /// What a process left when it died: work, ingests and temporary files of leases that are not live.
+    pub(super) fn bury_leftovers(&mut self, live: &Live, report: &mut PruneReport) -> Result<()> {
+        for dir in [self.layout.work(), self.layout.ingest(), self.layout.tmp()] {
+            for name in names(&dir)? {
+                let Some(text) = name.to_str().filter(|text| !live.owns(text)) else { continue };
+                let path = dir.join(text);
+                report.add(PrunedKind::Leftover, text, disk_usage(&path));
+                self.dig(&path)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What was moved into place but got no row, its process having died in between.
+    pub(super) fn bury_orphans(&mut self, live: &Live, marked: &Marked, report: &mut PruneReport) -> Result<()> {
+        let layers = self.layout.layers();
+        for name in names(&layers)? {
+            let Some(id) = name.to_str().and_then(|text| text.parse::<LayerId>().ok()) else { continue };
+            if !marked.known_layers.contains(id.as_str()) && !live.layers.contains(&id) {
+                let path = layers.join(id.as_str());
+                report.add(PrunedKind::Leftover, id.as_str(), disk_usage(&path));
+                self.dig(&path)?;
+            }
+        }
+        let blobs = self.layout.blobs();
+        for name in names(&blobs)? {
+            let digest = name.to_str().and_then(|hex| format!("sha256:{hex}").parse::<Digest>().ok());
+            let Some(digest) = digest else { continue };
+            if !marked.known_blobs.contains(digest.as_str()) && !live.blobs.contains(&digest) {
+                let path = blobs.join(digest.hex());
+                report.add(PrunedKind::Leftover, digest.as_str(), disk_usage(&path));
+                self.dig(&path)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What lost its row just now.
+    pub(super) fn bury(&mut self, marked: Marked, report: &mut PruneReport) -> Result<()> {
+        for id in marked.images {
+            report.add(PrunedKind::Image, id, 0);
+        }
+        for key in marked.results {
+            report.add(PrunedKind::Result, key, 0);
+        }
+        for (layer, bytes) in marked.layers {
+            report.add(PrunedKind::Layer, layer.as_str(), bytes);
+            self.dig(&self.layout.layer(&layer))?;
+        }
+        for (digest, bytes) in marked.blobs {
+            report.add(PrunedKind::Blob, digest.as_str(), bytes);
+            self.dig(&self.layout.blob(&digest))?;
+        }
+        Ok(())
+    }
+
+    fn dig(&mut self, path: &Path) -> Result<()> {
+        if self.dry_run {
+            return Ok(());
+        }
+        let grave = self.layout.tmp().join(self.lease.fresh_name());
+        match std::fs::rename(path, &grave) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            outcome => outcome.context("rename", path)?,
+        }
+        self.dug.push(grave);
+        Ok(())
+    }
+}
+
+fn names(dir: &Path) -> Result<Vec<OsString>> {
+    let entries = std::fs::read_dir(dir).context("list", dir)?;
+    entries.map(|entry| Ok(entry.context("list", dir)?.file_name())).collect()
+}
