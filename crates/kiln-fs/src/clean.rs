@@ -28,16 +28,6 @@ pub(crate) fn absolute(path: &str) -> String {
     clean(&format!("/{path}"))
 }
 
-/// The last component of a path, `/` for the root, `.` for nothing.
-pub(crate) fn base(path: &str) -> &str {
-    let trimmed = path.trim_end_matches('/');
-    match trimmed.rsplit('/').next() {
-        _ if path.is_empty() => ".",
-        Some("") | None => "/",
-        Some(name) => name,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -57,6 +47,5 @@ mod tests {
             assert_eq!(clean(path), expected, "{path}");
         }
         assert_eq!(absolute("../../etc"), "/etc");
-        assert_eq!(["a/b/", "/", "", "x"].map(base), ["b", "/", ".", "x"]);
     }
 }

@@ -58,6 +58,8 @@ struct Pattern {
     matcher: Matcher,
     is_exception: bool,
     index: usize,
+    /// As the user wrote it.
+    text: String,
 }
 
 /// What is known about a directory while walking: which patterns have matched it or a parent of it.
@@ -65,7 +67,6 @@ struct Pattern {
 pub struct MatchState {
     matched: Vec<bool>,
     excluded: bool,
-    decided_by: Option<usize>,
 }
 
 impl MatchState {
@@ -95,7 +96,7 @@ impl PatternSet {
             glob::check(body).map_err(refuse)?;
             let matcher = Matcher::compile(body).map_err(refuse)?;
             set.has_exceptions |= is_exception;
-            set.patterns.push(Pattern { matcher, is_exception, index });
+            set.patterns.push(Pattern { matcher, is_exception, index, text: text.to_owned() });
         }
         Ok(set)
     }
@@ -132,6 +133,14 @@ impl PatternSet {
         self.decide(path).1
     }
 
+    /// The index and text of the pattern that hides `path`, if one does: what a message should quote.
+    pub fn hides(&self, path: &[u8]) -> Option<(usize, String)> {
+        let (hidden, index) = self.decide(path);
+        let index = index.filter(|_| hidden)?;
+        let pattern = self.patterns.iter().find(|pattern| pattern.index == index)?;
+        Some((index, pattern.text.clone()))
+    }
+
     fn decide(&self, path: &[u8]) -> (bool, Option<usize>) {
         let mut excluded = false;
         let mut decided_by = None;
@@ -150,7 +159,7 @@ impl PatternSet {
 
     /// The state above the first component of a walk.
     pub fn root(&self) -> MatchState {
-        MatchState { matched: vec![false; self.patterns.len()], excluded: false, decided_by: None }
+        MatchState { matched: vec![false; self.patterns.len()], excluded: false }
     }
 
     /// The state of `path`, whose parent directory has the state `parent`.
@@ -179,7 +188,6 @@ impl PatternSet {
             state.matched[at] = matched;
             if matched {
                 state.excluded = !pattern.is_exception;
-                state.decided_by = Some(pattern.index);
             }
         }
     }
@@ -195,6 +203,11 @@ impl PatternSet {
             pattern.is_exception && !state.matched[at] && pattern.matcher.may_match_below(directory)
         };
         !(self.has_exceptions && self.patterns.iter().enumerate().any(reaches))
+    }
+
+    /// Says whether a pattern without `!` may match something below `directory`. May say yes too often, never no.
+    pub(crate) fn may_match_below(&self, directory: &[u8]) -> bool {
+        self.patterns.iter().any(|pattern| !pattern.is_exception && pattern.matcher.may_match_below(directory))
     }
 }
 

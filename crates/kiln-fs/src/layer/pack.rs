@@ -1,0 +1,300 @@
+//! Packing a directory into a tar: equal trees, equal bytes.
+
+use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+
+use kiln_sys::metadata::{FileKind, Metadata, Timestamp};
+use kiln_sys::root::{Root, read_dir_fd};
+use kiln_sys::xattr;
+use rustix::fs::{AtFlags, Mode, OFlags};
+
+use super::entry::{EntryKind, TarEntry};
+use super::header::{write_header, write_padding, write_trailer};
+use super::whiteout::is_whiteout;
+use super::{LayerError, OPAQUE, OPAQUE_XATTR, Result, WHITEOUT};
+use crate::copy::file::{open_itself, with_buffer};
+use crate::error::printable;
+use crate::meta::{Xattr, counts};
+use crate::tree::{StatKey, join, open_beneath};
+
+/// Directories above the current one that are kept open; those further up are opened again on the way back.
+const KEPT_OPEN: usize = 32;
+
+/// How a tree is packed.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct PackOptions {
+    /// Takes the overlay's marks for deletions. Without it they are what they look like.
+    pub whiteouts: bool,
+    /// The latest modification time an entry may carry, in seconds since the epoch.
+    pub clamp_mtime: Option<i64>,
+}
+
+/// What packing did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PackStats {
+    /// Entries written, deletions included.
+    pub entries: u64,
+    /// Bytes written.
+    pub bytes: u64,
+    /// Sockets, which no archive can hold.
+    pub skipped_sockets: u64,
+}
+
+/// Packs the upper directory of an overlay as an OCI layer.
+pub fn pack(upper: &Root, out: &mut dyn Write) -> Result<PackStats> {
+    pack_with(upper, out, &PackOptions { whiteouts: true, clamp_mtime: None })
+}
+
+/// Packs a whole tree as it stands.
+pub fn pack_tree(root: &Root, out: &mut dyn Write) -> Result<PackStats> {
+    pack_with(root, out, &PackOptions::default())
+}
+
+/// Packs a tree: directories before what is in them, siblings sorted by the bytes of their names.
+pub fn pack_with(root: &Root, out: &mut dyn Write, options: &PackOptions) -> Result<PackStats> {
+    let mut pack = Pack { root, out, options, stats: PackStats::default(), links: HashMap::new(), stack: Vec::new() };
+    let top = pack.open_directory(b"")?;
+    pack.descend(top, Vec::new())?;
+    while let Some(frame) = pack.stack.last_mut() {
+        let Some((_, name)) = frame.names.next() else {
+            pack.stack.pop();
+            continue;
+        };
+        pack.name(&name)?;
+    }
+    pack.stats.bytes += write_trailer(pack.out).map_err(|source| LayerError::Write { source })?;
+    Ok(pack.stats)
+}
+
+struct Pack<'a> {
+    root: &'a Root,
+    out: &'a mut dyn Write,
+    options: &'a PackOptions,
+    stats: PackStats,
+    /// Where files with several names were packed first.
+    links: HashMap<(u64, u64), Vec<u8>>,
+    stack: Vec<Frame>,
+}
+
+/// A directory being packed, and what of it is left.
+struct Frame {
+    handle: Option<OwnedFd>,
+    path: Vec<u8>,
+    /// Names in the archive, and on disk.
+    names: std::vec::IntoIter<(OsString, Name)>,
+}
+
+struct Name {
+    name: OsString,
+    metadata: Metadata,
+}
+
+impl Pack<'_> {
+    fn open_directory(&self, path: &[u8]) -> Result<OwnedFd> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        open_beneath(self.root, path, flags).map_err(LayerError::io("open", path))
+    }
+
+    fn descend(&mut self, handle: OwnedFd, path: Vec<u8>) -> Result<()> {
+        let mut names = Vec::new();
+        for entry in read_dir_fd(&handle).map_err(LayerError::io("list", &path))? {
+            let stat = rustix::fs::statat(&handle, &entry.name, AtFlags::SYMLINK_NOFOLLOW);
+            let metadata =
+                Metadata::from(&stat.map_err(LayerError::io("look at", &join(&path, entry.name.as_bytes())))?);
+            let packed = self.packed_name(&path, &entry.name, &metadata)?;
+            names.push((packed, Name { name: entry.name, metadata }));
+        }
+        names.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        if let Some(above) = self.stack.len().checked_sub(KEPT_OPEN) {
+            self.stack[above].handle = None;
+        }
+        self.stack.push(Frame { handle: Some(handle), path, names: names.into_iter() });
+        Ok(())
+    }
+
+    /// The name a file has in the archive.
+    fn packed_name(&self, directory: &[u8], name: &OsStr, metadata: &Metadata) -> Result<OsString> {
+        if !self.options.whiteouts {
+            return Ok(name.to_owned());
+        }
+        if name.as_bytes().starts_with(WHITEOUT) {
+            return Err(LayerError::ReservedName { path: printable(&join(directory, name.as_bytes())) });
+        }
+        if is_whiteout(metadata) {
+            return Ok(OsString::from_vec([WHITEOUT, name.as_bytes()].concat()));
+        }
+        Ok(name.to_owned())
+    }
+
+    fn name(&mut self, Name { name, metadata }: &Name) -> Result<()> {
+        let Some(frame) = self.stack.last_mut() else { return Ok(()) };
+        let path = join(&frame.path, name.as_bytes());
+        let directory = match frame.handle.take() {
+            Some(handle) => handle,
+            None => {
+                let path = frame.path.clone();
+                self.open_directory(&path)?
+            }
+        };
+        let deeper = self.file(&directory, name, metadata, &path);
+        if let Some(frame) = self.stack.last_mut() {
+            frame.handle = Some(directory);
+        }
+        match deeper? {
+            Some(directory) => self.descend(directory, path),
+            None => Ok(()),
+        }
+    }
+
+    /// Packs one file; gives back the handle of a directory, to go on in.
+    fn file(&mut self, from: &OwnedFd, name: &OsStr, metadata: &Metadata, path: &[u8]) -> Result<Option<OwnedFd>> {
+        if self.options.whiteouts && is_whiteout(metadata) {
+            let directory = path.len() - name.len();
+            self.deletion([&path[..directory], WHITEOUT, name.as_bytes()].concat())?;
+            return Ok(None);
+        }
+        let kind = match metadata.kind {
+            FileKind::Regular => return self.regular(from, name, metadata, path).map(|()| None),
+            FileKind::Directory => return self.directory(from, name, metadata, path).map(Some),
+            FileKind::Socket => {
+                self.stats.skipped_sockets += 1;
+                return Ok(None);
+            }
+            FileKind::Symlink => {
+                let target =
+                    rustix::fs::readlinkat(from, name, Vec::new()).map_err(LayerError::io("read the link", path))?;
+                EntryKind::Symlink(target.into_bytes())
+            }
+            FileKind::CharDevice => EntryKind::CharDevice(metadata.rdev),
+            FileKind::BlockDevice => EntryKind::BlockDevice(metadata.rdev),
+            FileKind::Fifo => EntryKind::Fifo,
+        };
+        if let Some(first) = self.first_name(metadata, path) {
+            return self.hardlink(metadata, path, first).map(|()| None);
+        }
+        let handle = open_itself(from.as_fd(), name).map_err(LayerError::io("open", path))?;
+        let xattrs = self.xattrs(&handle, path)?.0;
+        self.write(&self.entry(path, kind, metadata, xattrs))?;
+        Ok(None)
+    }
+
+    fn directory(&mut self, from: &OwnedFd, name: &OsStr, metadata: &Metadata, path: &[u8]) -> Result<OwnedFd> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let handle = rustix::fs::openat(from, name, flags, Mode::empty()).map_err(LayerError::io("open", path))?;
+        let (xattrs, is_opaque) = self.xattrs(&handle, path)?;
+        self.write(&self.entry(path, EntryKind::Directory, metadata, xattrs))?;
+        if is_opaque {
+            self.deletion(join(path, OPAQUE))?;
+        }
+        Ok(handle)
+    }
+
+    fn regular(&mut self, from: &OwnedFd, name: &OsStr, metadata: &Metadata, path: &[u8]) -> Result<()> {
+        if let Some(first) = self.first_name(metadata, path) {
+            return self.hardlink(metadata, path, first);
+        }
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let handle = rustix::fs::openat(from, name, flags, Mode::empty()).map_err(LayerError::io("open", path))?;
+        let xattrs = self.xattrs(&handle, path)?.0;
+        self.write(&self.entry(path, EntryKind::Regular, metadata, xattrs))?;
+        let changed = || LayerError::ChangedWhileRead { path: printable(path) };
+        let mut file = File::from(handle);
+        let mut left = metadata.size;
+        with_buffer(|buffer| {
+            while left > 0 {
+                let wanted = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+                let read = match file.read(&mut buffer[..wanted]) {
+                    Ok(0) => return Err(changed()),
+                    Ok(read) => read,
+                    Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+                    Err(error) => return Err(LayerError::io("read", path)(error)),
+                };
+                self.out.write_all(&buffer[..read]).map_err(|source| LayerError::Write { source })?;
+                left -= read as u64;
+            }
+            Ok(())
+        })?;
+        let now = Metadata::of(&file).map_err(LayerError::io("look at", path))?;
+        if StatKey::of(&now) != StatKey::of(metadata) {
+            return Err(changed());
+        }
+        self.stats.bytes += metadata.size;
+        self.stats.bytes += write_padding(self.out, metadata.size).map_err(|source| LayerError::Write { source })?;
+        Ok(())
+    }
+
+    /// The first name of a file that has several, if this is not it.
+    fn first_name(&mut self, metadata: &Metadata, path: &[u8]) -> Option<Vec<u8>> {
+        if metadata.nlink < 2 {
+            return None;
+        }
+        let key = (metadata.dev, metadata.ino);
+        if let Some(first) = self.links.get(&key) {
+            return Some(first.clone());
+        }
+        self.links.insert(key, path.to_vec());
+        None
+    }
+
+    fn hardlink(&mut self, metadata: &Metadata, path: &[u8], first: Vec<u8>) -> Result<()> {
+        self.write(&self.entry(path, EntryKind::Hardlink(first), metadata, Vec::new()))
+    }
+
+    /// Says that something is gone. No clock and no owner: the same deletion has the same bytes.
+    fn deletion(&mut self, path: Vec<u8>) -> Result<()> {
+        let kind = EntryKind::Regular;
+        let (mtime, xattrs) = (Timestamp::default(), Vec::new());
+        self.write(&TarEntry { path, kind, mode: 0, uid: 0, gid: 0, size: 0, mtime, xattrs, segments: None })
+    }
+
+    fn entry(&self, path: &[u8], kind: EntryKind, metadata: &Metadata, xattrs: Vec<Xattr>) -> TarEntry {
+        let latest = self.options.clamp_mtime.map(|secs| Timestamp { secs, nanos: 0 });
+        TarEntry {
+            path: path.to_vec(),
+            kind,
+            mode: metadata.mode,
+            uid: metadata.uid,
+            gid: metadata.gid,
+            size: metadata.size,
+            mtime: latest.map_or(metadata.mtime, |latest| metadata.mtime.min(latest)),
+            xattrs,
+            segments: None,
+        }
+    }
+
+    fn write(&mut self, entry: &TarEntry) -> Result<()> {
+        self.stats.entries += 1;
+        self.stats.bytes += write_header(self.out, entry).map_err(|source| LayerError::Write { source })?;
+        Ok(())
+    }
+
+    /// The attributes that count, and whether the overlay's own say that a directory is opaque.
+    fn xattrs(&self, handle: &OwnedFd, path: &[u8]) -> Result<(Vec<Xattr>, bool)> {
+        let failed = |error| LayerError::io::<kiln_sys::Error>("read the attributes of", path)(error);
+        let mut found = Vec::new();
+        let mut is_opaque = false;
+        for name in xattr::list(handle).map_err(failed)? {
+            let is_steering = self.options.whiteouts
+                && matches!(name.as_bytes(), b"trusted.overlay.redirect" | b"trusted.overlay.metacopy");
+            if is_steering {
+                // The content is in another layer: what is here is not the file.
+                return Err(LayerError::OverlayPrivate { entry: printable(path), what: printable(name.as_bytes()) });
+            }
+            let is_opacity = self.options.whiteouts && name == OPAQUE_XATTR;
+            if !is_opacity && !counts(&name) {
+                continue;
+            }
+            let Some(value) = xattr::get(handle, &name).map_err(failed)? else { continue };
+            if is_opacity {
+                is_opaque = value == b"y";
+            } else {
+                found.push((name, value));
+            }
+        }
+        Ok((found, is_opaque))
+    }
+}
