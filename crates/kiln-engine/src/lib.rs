@@ -4,10 +4,33 @@
 #![forbid(unsafe_code)]
 
 mod answer;
+mod artifact;
+mod base;
+mod blobs;
+mod blocking;
+mod cache;
+mod config;
+mod engine;
+mod export;
+mod failure;
+mod finish;
+mod frontend;
+mod images;
+mod job;
+mod output;
+mod progress;
+mod prune;
+mod registry;
+mod remember;
 mod request;
+mod run;
 mod session;
+mod step;
+mod transfer;
+mod worker;
 
 pub use answer::{BuildResult, ImageDetails, ImageSummary, Loaded, PruneAnswer, PullResult, Removed};
+pub use engine::Engine;
 pub use request::{
     BuildRequest, CompressionKind, Context, Dest, DockerfileSource, EngineConfig, LayerOptions, NamedContext,
     NetworkMode, Output, PruneRequest, RunRequest, Ulimit, Volume,

@@ -1,0 +1,223 @@
+//! Base images: what is known before anything is pulled, and how their layers come into the store.
+
+use std::ffi::OsStr;
+use std::io::Read;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use futures::{StreamExt as _, TryStreamExt as _};
+use kiln_fs::{compress, layer};
+use kiln_image::{BlobSource, Verifier};
+use kiln_oci::{Descriptor, Digest, ImageConfig};
+use kiln_report::{Event, Failure, FailureKind, Reporter};
+use kiln_store::{Lease, Snapshot, Store};
+use kiln_sys::root::{set_mode, set_owner, set_times};
+
+use crate::blocking::blocking;
+use crate::failure::{Context as _, environment};
+use crate::frontend::open_root;
+use crate::job::Result;
+
+/// How many layers are fetched and unpacked at once.
+const PARALLEL_LAYERS: usize = 4;
+
+/// An image that steps can start from.
+pub(crate) struct BaseImage {
+    /// What people call it.
+    pub(crate) name: String,
+    /// Its config.
+    pub(crate) config: ImageConfig,
+    /// Its layers as blobs, base first; empty when it is only known to the store.
+    pub(crate) blobs: Vec<Descriptor>,
+    /// Where the blobs are.
+    pub(crate) source: Option<Arc<dyn BlobSource>>,
+    /// Its files, when the store has them all.
+    pub(crate) snapshot: Option<Snapshot>,
+}
+
+/// Where unpacking says how far it is.
+pub(crate) struct Meter {
+    pub(crate) reporter: Arc<dyn Reporter>,
+    pub(crate) vertex: Digest,
+}
+
+impl BaseImage {
+    /// Brings all layers into the store; those that are there cost a look-up.
+    pub(crate) async fn unpack(self: &Arc<Self>, store: &Store, lease: &Lease, meter: &Arc<Meter>) -> Result<Snapshot> {
+        if let Some(snapshot) = &self.snapshot {
+            return Ok(snapshot.clone());
+        }
+        let diff_ids = self.config.rootfs.diff_ids.clone();
+        let layers = futures::stream::iter(diff_ids.into_iter().enumerate()).map(|(index, diff_id)| {
+            let (image, store, lease, meter) = (Arc::clone(self), store.clone(), lease.clone(), Arc::clone(meter));
+            async move { image.layer(index, diff_id, store, lease, meter).await }
+        });
+        let layers: Vec<Unpacked> = layers.buffered(PARALLEL_LAYERS).try_collect().await?;
+        let store = store.clone();
+        blocking(move || adopt_implied(&store, &layers)).await
+    }
+
+    async fn layer(
+        &self,
+        index: usize,
+        diff_id: Digest,
+        store: Store,
+        lease: Lease,
+        meter: Arc<Meter>,
+    ) -> Result<Unpacked> {
+        if let Some(snapshot) = held_layer(&store, &lease, &diff_id)? {
+            return Ok(Unpacked { snapshot, implied: Vec::new() });
+        }
+        let (Some(source), Some(blob)) = (&self.source, self.blobs.get(index)) else {
+            let message = format!("layer {} of image `{}` is no longer in the store", diff_id.short(), self.name);
+            return Err(Failure::new(FailureKind::Environment, message)
+                .hint(format!("run `kiln pull {}` to fetch it again", self.name)));
+        };
+        fetch(&store, &lease, source, blob, &meter).await?;
+        let (image, blob) = (self.name.clone(), blob.clone());
+        blocking(move || {
+            unpack_layer(&store, &lease, &blob, &diff_id)
+                .map_err(|failure| Failure { message: format!("cannot unpack image `{image}`"), ..nest(failure) })
+        })
+        .await
+    }
+}
+
+/// Puts a failure's message first among its causes, to make room for another.
+fn nest(mut failure: Failure) -> Failure {
+    failure.causes.insert(0, std::mem::take(&mut failure.message));
+    failure
+}
+
+/// The layer of this content, if the store has it; held from now on.
+pub(crate) fn held_layer(store: &Store, lease: &Lease, diff_id: &Digest) -> Result<Option<Snapshot>> {
+    let Some(id) = store.find_layer_by_diff_id(diff_id).map_err(environment)? else { return Ok(None) };
+    let snapshot = Snapshot::new([id]);
+    Ok(lease.hold_snapshot(&snapshot).map_err(environment)?.then_some(snapshot))
+}
+
+/// Brings a blob into the content store, unless it is there.
+pub(crate) async fn fetch(
+    store: &Store,
+    lease: &Lease,
+    source: &Arc<dyn BlobSource>,
+    blob: &Descriptor,
+    meter: &Arc<Meter>,
+) -> Result<()> {
+    if store.content().has(&blob.digest).map_err(environment)? && lease.hold_blob(&blob.digest).map_err(environment)? {
+        return Ok(());
+    }
+    let started = SystemTime::now();
+    let mut reader = source.fetch(blob).await.map_err(registry)?;
+    let mut ingest = store.content().ingest(lease).map_err(environment)?;
+    let mut done = 0;
+    while let Some(chunk) = reader.chunk().await.map_err(registry)? {
+        done += chunk.len() as u64;
+        ingest = blocking(move || {
+            std::io::Write::write_all(&mut ingest, &chunk).or_environment(|| "cannot write a layer".into())?;
+            Ok(ingest)
+        })
+        .await?;
+        meter.progress(blob, done, started);
+    }
+    let blob = blob.clone();
+    blocking(move || ingest.commit_as(&blob).map(drop).map_err(environment)).await
+}
+
+impl Meter {
+    fn progress(&self, blob: &Descriptor, current: u64, started: SystemTime) {
+        let at = SystemTime::now();
+        self.reporter.report(Event::Status {
+            vertex: self.vertex.clone(),
+            id: blob.digest.to_string(),
+            current,
+            total: blob.size,
+            started,
+            completed: (current >= blob.size).then_some(at),
+            at,
+        });
+    }
+}
+
+/// A layer that is in the store.
+struct Unpacked {
+    snapshot: Snapshot,
+    /// Directories it only passes through, parents first. They must look as the layers below have them.
+    implied: Vec<Vec<u8>>,
+}
+
+/// Stacks layers, and gives directories that a layer only passes through the looks of those below.
+fn adopt_implied(store: &Store, layers: &[Unpacked]) -> Result<Snapshot> {
+    let mut stacked = Snapshot::scratch();
+    for layer in layers {
+        for path in &layer.implied {
+            let path = Path::new(OsStr::from_bytes(path));
+            let below = stacked.layers().iter().rev().find_map(|id| {
+                let root = open_root(&store.layer_dir(id)).ok()?;
+                root.metadata(path).ok().filter(kiln_sys::metadata::Metadata::is_dir)
+            });
+            if let (Some(looks), Some(id)) = (below, layer.snapshot.layers().first()) {
+                let doing = || format!("cannot unpack `{}`", path.display());
+                let directory = open_root(&store.layer_dir(id))?.open_nofollow(path).or_environment(doing)?;
+                set_owner(&directory, looks.uid, looks.gid).or_environment(doing)?;
+                set_mode(&directory, looks.mode).or_environment(doing)?;
+                set_times(&directory, looks.mtime).or_environment(doing)?;
+            }
+        }
+        stacked = stacked.stacked(&layer.snapshot);
+    }
+    Ok(stacked)
+}
+
+/// Unpacks a blob of the content store into a layer of its own, checking that it is the layer the config names.
+fn unpack_layer(store: &Store, lease: &Lease, blob: &Descriptor, diff_id: &Digest) -> Result<Unpacked> {
+    let doing = || format!("cannot unpack layer {}", blob.digest);
+    let file = store.content().open(&blob.digest).or_environment(doing)?;
+    let active = store.begin_layer(lease).or_environment(doing)?;
+    let tree = open_root(&active.tree())?;
+    let reader =
+        compress::decompressor(std::io::BufReader::with_capacity(256 << 10, file), &kiln_fs::Limits::default())
+            .or_build(doing)?;
+    let mut reader = Checked { inner: reader, verifier: Verifier::new(diff_id) };
+    let stats = layer::apply(&mut reader, &tree, &kiln_fs::Limits::default()).or_build(doing)?;
+    // What follows the end of the archive is part of the digest too.
+    std::io::copy(&mut reader, &mut std::io::sink()).or_build(doing)?;
+    reader.verifier.finish("unpack the layer", diff_id).or_build(doing)?;
+    let id = store.commit_layer(active, diff_id).or_environment(doing)?;
+    store.set_diff_id(&id, diff_id, stats.bytes).or_environment(doing)?;
+    store.add_blob(&id, blob).or_environment(doing)?;
+    Ok(Unpacked { snapshot: Snapshot::new([id]), implied: stats.implied })
+}
+
+struct Checked<R> {
+    inner: R,
+    verifier: Verifier,
+}
+
+impl<R: Read> Read for Checked<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let count = self.inner.read(buffer)?;
+        self.verifier.update(&buffer[..count]);
+        Ok(count)
+    }
+}
+
+/// A failure of the exchange with a registry, layout or archive, with the way out that fits its kind.
+pub(crate) fn registry(error: kiln_image::Error) -> Failure {
+    use kiln_image::ErrorKind;
+    let kind = match error.kind() {
+        ErrorKind::Network | ErrorKind::RateLimited => FailureKind::Environment,
+        _ => FailureKind::Build,
+    };
+    let hint = match error.kind() {
+        ErrorKind::Unauthorized => Some("log in with `kiln login`, and check that the account may use this repository"),
+        ErrorKind::NotFound => Some("check the spelling of the name and tag"),
+        ErrorKind::Lying => Some("what was received is not what was announced: do not trust this source"),
+        ErrorKind::Network => Some("check the network, the host name and any proxy"),
+        _ => None,
+    };
+    let failure = Failure::from_error(kind, &error);
+    hint.map_or(failure.clone(), |hint| failure.hint(hint))
+}

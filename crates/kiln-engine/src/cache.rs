@@ -1,0 +1,98 @@
+//! The solver's memory, kept in the store: results as lists of layers, facts as rows.
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+use kiln_oci::{Digest, Hasher};
+use kiln_solver::{CacheKey, ContentFact, KeyParts, KeyStore, ResultStore};
+use kiln_store::{Holds, Lease, Snapshot, Store};
+
+use crate::artifact::Artifact;
+
+/// Kinds of facts.
+const CONTENT: &str = "content";
+const SHAPE: &str = "shape";
+const PARTS: &str = "parts";
+
+/// One build's view of what is kept. What it loads is held by the build's lease.
+#[derive(Clone)]
+pub(crate) struct Cache {
+    store: Store,
+    lease: Lease,
+}
+
+impl Cache {
+    /// Loads and saves under `lease`.
+    pub(crate) fn new(store: Store, lease: Lease) -> Self {
+        Self { store, lease }
+    }
+
+    fn fact(&self, kind: &str, key: &str) -> Option<Vec<u8>> {
+        // A cache that cannot be read is an empty one.
+        self.store.records().get_fact(kind, key).ok().flatten()
+    }
+}
+
+fn content_key(fact: &ContentFact) -> String {
+    let mut hasher = Hasher::new();
+    hasher.field(fact.input.0.as_str().as_bytes());
+    hasher.field(&fact.output.to_le_bytes());
+    hasher.field(fact.selector.as_bytes());
+    hasher.finish().hex().to_owned()
+}
+
+impl KeyStore for Cache {
+    fn content(&self, fact: &ContentFact) -> Option<Digest> {
+        String::from_utf8(self.fact(CONTENT, &content_key(fact))?).ok()?.parse().ok()
+    }
+
+    fn put_content(&self, fact: &ContentFact, digest: &Digest) {
+        self.store.records().put_fact(CONTENT, &content_key(fact), digest.as_str().as_bytes());
+    }
+
+    fn has_shape(&self, shape: &Digest) -> bool {
+        self.fact(SHAPE, shape.hex()).is_some()
+    }
+
+    fn put_shape(&self, shape: &Digest) {
+        self.store.records().put_fact(SHAPE, shape.hex(), b"");
+    }
+
+    fn parts(&self, identity: &str) -> Option<KeyParts> {
+        serde_json::from_slice(&self.fact(PARTS, identity)?).ok()
+    }
+
+    fn put_parts(&self, parts: &KeyParts) {
+        // File listings of large contexts are not worth their room: the digests still say that files changed.
+        const LISTED: usize = 2_000;
+        let mut parts = parts.clone();
+        for input in &mut parts.inputs {
+            if input.files.len() > LISTED {
+                input.files = BTreeMap::new();
+            }
+        }
+        if let Ok(text) = serde_json::to_vec(&parts) {
+            self.store.records().put_fact(PARTS, &parts.identity, &text);
+        }
+    }
+}
+
+#[async_trait]
+impl ResultStore<Artifact> for Cache {
+    async fn load(&self, key: &CacheKey) -> Option<Vec<Artifact>> {
+        let bytes = self.store.records().get_result(&key.0, &self.lease).ok()??;
+        let snapshots: Vec<Snapshot> = serde_json::from_slice(&bytes).ok()?;
+        Some(snapshots.into_iter().map(Artifact::Snapshot).collect())
+    }
+
+    async fn save(&self, key: &CacheKey, outputs: &[Artifact]) {
+        let snapshots: Option<Vec<&Snapshot>> = outputs.iter().map(|output| output.snapshot().ok()).collect();
+        let Some(snapshots) = snapshots else { return };
+        let Ok(bytes) = serde_json::to_vec(&snapshots) else { return };
+        let holds = Holds::snapshots(snapshots);
+        let (store, key) = (self.store.clone(), key.0.clone());
+        let saved = tokio::task::spawn_blocking(move || store.records().put_result(&key, &bytes, &holds)).await;
+        // A result that could not be saved is made again next time; the build has it all the same.
+        drop(saved);
+    }
+}

@@ -1,0 +1,134 @@
+//! The engine: one state directory, one registry client, one executor, and the verbs on them.
+
+use std::io::{Read, Write};
+use std::sync::{Arc, OnceLock};
+
+use kiln_exec::Executor;
+use kiln_oci::{Descriptor, Platform, Reference};
+use kiln_report::Reporter;
+use kiln_store::Store;
+
+use crate::answer::{BuildResult, ImageDetails, ImageSummary, Loaded, PruneAnswer, PullResult, Removed};
+use crate::failure::environment;
+use crate::job::Result;
+use crate::registry::Registry;
+use crate::request::{BuildRequest, EngineConfig, PruneRequest, RunRequest};
+use crate::session::Session;
+use crate::{images, run, transfer, worker};
+
+/// Builds images and looks after them. Opening it costs next to nothing: what a verb needs is set up when it does.
+pub struct Engine {
+    config: EngineConfig,
+    store: OnceLock<Store>,
+    registry: Arc<Registry>,
+}
+
+impl Engine {
+    /// An engine on a state directory, which is made when it is first needed.
+    pub fn open(config: EngineConfig) -> Result<Self> {
+        let registry = Arc::new(Registry::new(config.docker_config.clone()));
+        Ok(Self { config, store: OnceLock::new(), registry })
+    }
+
+    pub(crate) fn store(&self) -> Result<Store> {
+        if let Some(store) = self.store.get() {
+            return Ok(store.clone());
+        }
+        let store = Store::open(&self.config.state).map_err(|error| {
+            environment(error).hint("name a directory you can write to with `--state` or `KILN_STATE`")
+        })?;
+        Ok(self.store.get_or_init(|| store).clone())
+    }
+
+    pub(crate) fn registry(&self) -> Arc<Registry> {
+        Arc::clone(&self.registry)
+    }
+
+    pub(crate) fn executor(&self) -> Executor {
+        Executor::new()
+    }
+
+    pub(crate) fn jobs(&self) -> usize {
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        self.config.jobs.unwrap_or_else(|| cores.max(4))
+    }
+
+    pub(crate) fn proxies(&self) -> impl Iterator<Item = (String, String)> + '_ {
+        self.config.proxies.iter().map(|(name, value)| (name.clone(), value.clone()))
+    }
+
+    /// Builds an image. Dropping the future stops it: processes are killed, nothing half-made is kept.
+    pub async fn build(
+        &self,
+        request: &BuildRequest,
+        session: Arc<dyn Session>,
+        reporter: Arc<dyn Reporter>,
+    ) -> Result<BuildResult> {
+        worker::build(self, request, session, reporter).await
+    }
+
+    /// Fetches an image from its registry into the local store.
+    pub async fn pull(
+        &self,
+        reference: &Reference,
+        platform: Option<Platform>,
+        reporter: Arc<dyn Reporter>,
+    ) -> Result<PullResult> {
+        transfer::pull(self, reference, platform, &reporter).await
+    }
+
+    /// Sends an image of the local store to the registry its name says.
+    pub async fn push(&self, reference: &Reference, reporter: Arc<dyn Reporter>) -> Result<Descriptor> {
+        transfer::push(self, reference, &reporter).await
+    }
+
+    /// All images, newest first.
+    pub fn images(&self) -> Result<Vec<ImageSummary>> {
+        images::list(&self.store()?)
+    }
+
+    /// Everything known of an image, by name, id or beginning of an id.
+    pub fn inspect(&self, name: &str) -> Result<ImageDetails> {
+        images::inspect(&self.store()?, name)
+    }
+
+    /// Gives an image one more name.
+    pub fn tag(&self, from: &str, to: &Reference) -> Result<()> {
+        images::tag(&self.store()?, from, to)
+    }
+
+    /// Removes a name, and the image with its last one.
+    pub fn remove_image(&self, name: &str, force: bool) -> Result<Vec<Removed>> {
+        images::remove(&self.store()?, name, force)
+    }
+
+    /// Writes images as a Docker archive.
+    pub async fn save(&self, names: &[String], out: Box<dyn Write + Send>) -> Result<()> {
+        transfer::save(self, names, out).await
+    }
+
+    /// Reads images from a Docker or OCI archive into the local store.
+    pub async fn load(&self, input: Box<dyn Read + Send>) -> Result<Vec<Loaded>> {
+        transfer::load(self, input).await
+    }
+
+    /// Runs an image in the foreground, on the caller's standard streams; gives its exit code.
+    pub async fn run(&self, request: &RunRequest, reporter: Arc<dyn Reporter>) -> Result<i32> {
+        run::run(self, request, &reporter).await
+    }
+
+    /// Gives back space that nothing needs.
+    pub fn prune(&self, request: &PruneRequest) -> Result<PruneAnswer> {
+        crate::prune::prune(&self.store()?, request)
+    }
+
+    /// Checks credentials with a registry and keeps them; says whether they went to a credential helper.
+    pub async fn login(&self, registry: &str, username: &str, password: &str) -> Result<()> {
+        transfer::login(self, registry, username, password).await
+    }
+
+    /// Forgets credentials; says whether there were any.
+    pub async fn logout(&self, registry: &str) -> Result<bool> {
+        transfer::logout(self, registry).await
+    }
+}

@@ -1,0 +1,126 @@
+//! Results as archives and layouts that other tools read.
+
+use std::io::Write;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use kiln_image::archive::{ArchiveImage, Format, write};
+use kiln_image::{BlobSource, CopyOptions, Either, Layout, MemoryBlobs, copy_graph};
+use kiln_oci::{Descriptor, MediaType, Reference};
+use kiln_report::{Failure, FailureKind};
+
+use crate::base::registry;
+use crate::blobs::StoreBlobs;
+use crate::export::tree::{OutFile, open};
+use crate::export::{Made, manifest};
+use crate::job::{Job, Result};
+use crate::progress::Work;
+use crate::request::{Dest, LayerOptions};
+
+/// Writes an OCI archive, or a layout directory.
+pub(crate) async fn oci(
+    job: &Arc<Job>,
+    made: &Made,
+    names: &[Reference],
+    (dest, is_tar): (&Dest, bool),
+    options: &LayerOptions,
+) -> Result<Descriptor> {
+    let work = Work::start(&job.reporter, "exporting to oci image format");
+    let is_oci = options.oci_media_types.unwrap_or(true);
+    let written = match (is_tar, dest) {
+        (true, dest) => archive(job, made, names, (Format::Oci, is_oci), dest, &work).await,
+        (false, Dest::Path(path)) => layout(job, made, names, path, is_oci).await,
+        (false, Dest::Stdout) => {
+            Err(Failure::new(FailureKind::Usage, "a layout directory cannot go to standard output")
+                .hint("give it a `dest`"))
+        }
+    };
+    work.end(written)
+}
+
+/// Writes a Docker archive.
+pub(crate) async fn docker(
+    job: &Arc<Job>,
+    made: &Made,
+    names: &[Reference],
+    dest: &Dest,
+    options: &LayerOptions,
+) -> Result<Descriptor> {
+    let work = Work::start(&job.reporter, "exporting to docker image format");
+    let is_oci = options.oci_media_types.unwrap_or(false);
+    let written = archive(job, made, names, (Format::Docker, is_oci), dest, &work).await;
+    work.end(written)
+}
+
+/// An image's documents, and the name of the manifest among them.
+pub(crate) fn documents(made: &Made, is_oci: bool) -> Result<(MemoryBlobs, Descriptor)> {
+    let manifest = manifest(made, is_oci)?;
+    let documents = MemoryBlobs::new();
+    documents.insert(manifest.value().config.media_type.clone(), made.config.bytes().to_vec());
+    let media_type = manifest.value().media_type.clone().unwrap_or_else(|| MediaType::OCI_MANIFEST.into());
+    let root = documents.insert(media_type, manifest.bytes().to_vec());
+    Ok((documents, root))
+}
+
+async fn archive(
+    job: &Arc<Job>,
+    made: &Made,
+    names: &[Reference],
+    (format, is_oci): (Format, bool),
+    dest: &Dest,
+    work: &Work,
+) -> Result<Descriptor> {
+    let (documents, root) = documents(made, is_oci)?;
+    let blobs = StoreBlobs { store: job.store.clone(), lease: job.lease.clone() };
+    let image = ArchiveImage { descriptor: root.clone(), names: names.iter().map(ToString::to_string).collect() };
+    work.part(format!("exporting manifest {}", root.digest));
+    work.part(format!("exporting config {}", made.config.digest()));
+    let file = write_archive(format, &[image], &Either(&documents, &blobs), open(job, dest)?).await?;
+    file.finish()?;
+    Ok(root)
+}
+
+/// Writes images to an opened file.
+pub(crate) async fn write_archive(
+    format: Format,
+    images: &[ArchiveImage],
+    from: &dyn BlobSource,
+    file: OutFile,
+) -> Result<OutFile> {
+    let mut out = Blocking(file);
+    write(format, images, from, &mut out).await.map_err(registry)?;
+    Ok(out.0)
+}
+
+/// A local file or pipe as an asynchronous writer: archives are written by one task that has nothing else to do.
+struct Blocking(OutFile);
+
+impl tokio::io::AsyncWrite for Blocking {
+    fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
+        Poll::Ready(self.0.writer.write_all(bytes).map(|()| bytes.len()))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Poll::Ready(self.0.writer.flush())
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        self.poll_flush(cx)
+    }
+}
+
+async fn layout(
+    job: &Arc<Job>,
+    made: &Made,
+    names: &[Reference],
+    path: &std::path::Path,
+    is_oci: bool,
+) -> Result<Descriptor> {
+    let (documents, root) = documents(made, is_oci)?;
+    let blobs = StoreBlobs { store: job.store.clone(), lease: job.lease.clone() };
+    let layout = Layout::create(path).await.map_err(registry)?;
+    let sink = layout.sink(names.iter().map(ToString::to_string));
+    copy_graph(&Either(&documents, &blobs), &sink, &root, &CopyOptions::default()).await.map_err(registry)?;
+    Ok(root)
+}

@@ -1,0 +1,95 @@
+//! The image of a build: its config is written, and the local store gets to know it.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use kiln_oci::{Descriptor, ImageConfig, MediaType, Raw, Reference};
+use kiln_store::{ImageRecord, Lease, Snapshot, Store};
+
+use crate::answer::BuildResult;
+use crate::blocking::blocking;
+use crate::config::{LayerFacts, assemble};
+use crate::failure::{Context as _, environment};
+use crate::finish::Finished;
+use crate::job::{Job, Result};
+use crate::progress::Work;
+
+/// An image that is made: its config and its layers.
+pub(crate) struct Made {
+    pub(crate) config: Raw<ImageConfig>,
+    pub(crate) snapshot: Snapshot,
+    pub(crate) layers: Vec<Finished>,
+}
+
+/// Finishes the layers and writes the config.
+pub(crate) async fn make(job: &Arc<Job>, config: ImageConfig, snapshot: &Snapshot, epoch: Option<i64>) -> Result<Made> {
+    let layers = job.finisher.finish(snapshot).await?;
+    let mut facts = Vec::with_capacity(layers.len());
+    for (id, layer) in snapshot.layers().iter().zip(&layers) {
+        let info = job.store.layer(id).map_err(environment)?;
+        facts.push(LayerFacts { diff_id: layer.diff_id.clone(), created: Some(time(info.created)?) });
+    }
+    let epoch = epoch.map(time).transpose()?;
+    let config = assemble(config, &facts, epoch, &Timestamp::now().to_string());
+    Ok(Made { config: Raw::new(config), snapshot: snapshot.clone(), layers })
+}
+
+/// RFC 3339 of seconds since 1970.
+fn time(seconds: i64) -> Result<String> {
+    Ok(Timestamp::from_second(seconds).or_build(|| format!("{seconds} is no time"))?.to_string())
+}
+
+/// Says what the image is and gives it its names.
+pub(crate) async fn keep(
+    job: &Arc<Job>,
+    made: &Made,
+    names: &[Reference],
+    is_stored: bool,
+    result: &mut BuildResult,
+) -> Result<()> {
+    let work = Work::start(&job.reporter, "exporting to image");
+    work.part(format!("writing image {}", made.config.digest()));
+    if is_stored {
+        let stored = store(&job.store, &job.lease, made, names, None).await;
+        if stored.is_err() {
+            return work.end(stored);
+        }
+    }
+    for name in names {
+        work.part(format!("naming to {name}"));
+        result.names.push(name.to_string());
+    }
+    work.end(Ok(()))
+}
+
+/// Puts an image into the local store. `origin` is where a registry has it.
+pub(crate) async fn store(
+    store: &Store,
+    lease: &Lease,
+    made: &Made,
+    names: &[Reference],
+    origin: Option<(Descriptor, Vec<String>)>,
+) -> Result<()> {
+    let config = made.config.value();
+    let (manifest, repo_digests) = origin.map_or((None, Vec::new()), |(manifest, digests)| (Some(manifest), digests));
+    let record = ImageRecord {
+        id: made.config.digest(),
+        blobs: std::iter::once(made.config.digest()).chain(manifest.iter().map(|m| m.digest.clone())).collect(),
+        manifest,
+        snapshot: Some(made.snapshot.clone()),
+        repo_digests,
+        platform: config.platform.clone(),
+        created: config.created.clone(),
+        size: 0,
+    };
+    let (store, lease, names, bytes) = (store.clone(), lease.clone(), names.to_vec(), made.config.bytes().to_vec());
+    blocking(move || {
+        let mut record = record;
+        for layer in record.snapshot.iter().flat_map(|snapshot| snapshot.layers()) {
+            record.size += store.layer(layer).map_err(environment)?.size.unwrap_or_default();
+        }
+        store.content().put(&lease, MediaType::OCI_CONFIG, &bytes).map_err(environment)?;
+        store.images().put(&record, &names).map_err(environment)
+    })
+    .await
+}

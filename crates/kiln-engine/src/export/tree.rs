@@ -1,0 +1,105 @@
+//! Results as files: a directory, or one tar.
+
+use std::io::Write;
+use std::path::Path;
+use std::sync::Arc;
+
+use kiln_fs::{CopySpec, SourceTree};
+use kiln_report::{Failure, FailureKind};
+use kiln_store::Snapshot;
+use kiln_sys::root::Root;
+
+use crate::blocking::blocking;
+use crate::failure::Context as _;
+use crate::job::{Job, Result};
+use crate::progress::Work;
+use crate::request::Dest;
+
+/// Writes the files of a result into a directory, which is made when it is not there.
+pub(crate) async fn local(job: &Arc<Job>, snapshot: &Snapshot, dest: &Path) -> Result<()> {
+    let work = Work::start(&job.reporter, "exporting to client directory");
+    let (store, snapshot, dest) = (job.store.clone(), snapshot.clone(), dest.to_owned());
+    let copied = blocking(move || {
+        let doing = || format!("cannot write files into `{}`", dest.display());
+        std::fs::create_dir_all(&dest).or_environment(doing)?;
+        if snapshot.layers().is_empty() {
+            return Ok(());
+        }
+        let tree = SourceTree::snapshot(Root::new(crate::step::view(&store, &snapshot)?));
+        let root = Root::open_ambient(&dest).or_environment(doing)?;
+        let spec = CopySpec { src: "/".into(), dest: "/".into(), dir_copy_contents: true, ..CopySpec::default() };
+        kiln_fs::copy(&tree, &root, &spec).map(drop).or_environment(doing)
+    })
+    .await;
+    work.end(copied)
+}
+
+/// Writes the files of a result as one tar.
+pub(crate) async fn tar(job: &Arc<Job>, snapshot: &Snapshot, dest: &Dest) -> Result<()> {
+    let work = Work::start(&job.reporter, "exporting to client tarball");
+    let (store, snapshot) = (job.store.clone(), snapshot.clone());
+    let opened = open(job, dest);
+    let written = blocking(move || {
+        let mut file = opened?;
+        let tree = Root::new(crate::step::view(&store, &snapshot)?);
+        kiln_fs::layer::pack_tree(&tree, &mut file.writer).or_environment(|| "cannot write the tar".into())?;
+        file.finish()
+    })
+    .await;
+    work.end(written)
+}
+
+/// A file being written: it takes its name only when it is whole.
+pub(crate) struct OutFile {
+    pub(crate) writer: Box<dyn Write + Send>,
+    rename: Option<(std::path::PathBuf, std::path::PathBuf)>,
+}
+
+/// Opens a destination for writing.
+pub(crate) fn open(job: &Job, dest: &Dest) -> Result<OutFile> {
+    match dest {
+        Dest::Stdout => {
+            let writer = job.session.stdout();
+            let writer =
+                writer.ok_or_else(|| Failure::new(FailureKind::Usage, "standard output is taken by two outputs"))?;
+            Ok(OutFile { writer, rename: None })
+        }
+        Dest::Path(path) => {
+            let doing = || format!("cannot write `{}`", path.display());
+            if path.is_dir() {
+                let failure = Failure::new(FailureKind::Usage, format!("{}: it is a directory", doing()));
+                return Err(failure.hint("name a file as `dest`"));
+            }
+            let mut part = path.clone().into_os_string();
+            part.push(format!(".part-{}", std::process::id()));
+            let file = std::fs::File::create(&part).or_environment(doing)?;
+            let writer = Box::new(std::io::BufWriter::with_capacity(1 << 20, file));
+            Ok(OutFile { writer, rename: Some((part.into(), path.clone())) })
+        }
+    }
+}
+
+impl OutFile {
+    /// What is written to a stream has no name to take.
+    pub(crate) fn plain(writer: Box<dyn Write + Send>) -> Self {
+        Self { writer, rename: None }
+    }
+
+    /// Makes it whole.
+    pub(crate) fn finish(mut self) -> Result<()> {
+        let doing = || "cannot write the output".to_owned();
+        self.writer.flush().or_environment(doing)?;
+        match self.rename.take() {
+            Some((part, path)) => std::fs::rename(part, path).or_environment(doing),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for OutFile {
+    fn drop(&mut self) {
+        if let Some((part, _)) = &self.rename {
+            let _ = std::fs::remove_file(part);
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! Build contexts: directories read in place, with their ignore rules, and tars unpacked for the time of a build.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError};
+
+use kiln_dockerfile::{IgnorePattern, parse_ignore};
+use kiln_fs::SourceTree;
+use kiln_fs::pattern::PatternSet;
+use kiln_report::{Failure, FailureKind};
+use kiln_store::{Snapshot, Snapshotter as _};
+use kiln_sys::root::Root;
+
+use crate::failure::Context as _;
+use crate::job::Job;
+
+/// A text of the context larger than this is no Dockerfile and no ignore file.
+const TEXT_LIMIT: u64 = 8 << 20;
+
+/// A directory of the machine as a source of files.
+#[derive(Debug)]
+pub(crate) struct LocalTree {
+    name: String,
+    path: PathBuf,
+    tree: SourceTree,
+    ignore: Option<IgnoreFile>,
+}
+
+/// The ignore rules of a context, and where they stand.
+#[derive(Debug, Clone)]
+pub(crate) struct IgnoreFile {
+    /// The file's name, as people call it.
+    pub(crate) name: String,
+    /// Its patterns with their lines.
+    pub(crate) patterns: Vec<IgnorePattern>,
+}
+
+impl LocalTree {
+    /// Opens a directory. `ignore` are its rules.
+    pub(crate) fn open(name: &str, path: &Path, ignore: Option<IgnoreFile>) -> Result<Self, Failure> {
+        let root = open_root(path)?;
+        let patterns = match &ignore {
+            Some(file) if !file.patterns.is_empty() => Some(compile(file)?),
+            _ => None,
+        };
+        let tree = SourceTree::context(root, patterns);
+        Ok(Self { name: name.to_owned(), path: path.to_owned(), tree, ignore })
+    }
+
+    /// The context's name in the graph: `context`, or what `--build-context` calls it.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The directory.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Its files, without the ignored ones.
+    pub(crate) fn tree(&self) -> &SourceTree {
+        &self.tree
+    }
+
+    /// Its files as a snapshot, for steps that mount it: written once a build, thrown away with it.
+    pub(crate) fn snapshot(&self, job: &Job) -> Result<Snapshot, Failure> {
+        let mut all = job.materialized.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(snapshot) = all.get(&self.name) {
+            return Ok(snapshot.clone());
+        }
+        let doing = || format!("cannot mount context `{}`", self.name);
+        let active = job.store.prepare(None, &job.lease).or_environment(doing)?;
+        kiln_fs::materialize(&self.tree, &open_root(&active.upper_dir())?).or_environment(doing)?;
+        let snapshot = job.store.commit(active).or_environment(doing)?;
+        all.insert(self.name.clone(), snapshot.clone());
+        Ok(snapshot)
+    }
+
+    /// Where the ignore rule of this index stands: `.dockerignore:3`.
+    pub(crate) fn rule_place(&self, index: usize) -> Option<String> {
+        let file = self.ignore.as_ref()?;
+        Some(format!("{}:{}", file.name, file.patterns.get(index)?.line))
+    }
+}
+
+fn compile(file: &IgnoreFile) -> Result<PatternSet, Failure> {
+    let texts: Vec<&str> = file.patterns.iter().map(|rule| rule.pattern.as_str()).collect();
+    PatternSet::new(&texts).or_build(|| format!("cannot read `{}`", file.name))
+}
+
+/// Opens a directory as a root that no path in it leaves.
+pub(crate) fn open_root(path: &Path) -> Result<Root, Failure> {
+    Root::open_ambient(path).map_err(|error| {
+        let message = format!("cannot open the build context `{}`", path.display());
+        let failure = Failure { message, ..crate::failure::environment(error) };
+        match path.is_dir() {
+            true => failure,
+            false => Failure { kind: FailureKind::Usage, ..failure }
+                .hint("name a directory, or `-` to read a tar or a Dockerfile from standard input"),
+        }
+    })
+}
+
+/// Reads a text of the context, or `None` when it is not there.
+pub(crate) fn read_text(root: &Root, name: &str) -> Result<Option<String>, Failure> {
+    let bytes = match root.read_to_limit(name, TEXT_LIMIT) {
+        Ok(bytes) => bytes,
+        Err(error) if error.is_not_found() => return Ok(None),
+        Err(error) => return Err(error).or_environment(|| format!("cannot read `{name}` in the build context")),
+    };
+    let text = String::from_utf8(bytes).or_build(|| format!("`{name}` is not UTF-8 text"))?;
+    Ok(Some(text))
+}
+
+/// Finds the ignore rules of a context: the Dockerfile's own, else the context's.
+pub(crate) fn find_ignore(root: &Root, dockerfile: Option<&str>) -> Result<Option<IgnoreFile>, Failure> {
+    let own = dockerfile.map(|name| format!("{name}.dockerignore"));
+    let names = own.into_iter().chain([".containerignore".to_owned(), ".dockerignore".to_owned()]);
+    for name in names {
+        if let Some(text) = read_text(root, &name)? {
+            return Ok(Some(IgnoreFile { patterns: parse_ignore(&text), name }));
+        }
+    }
+    Ok(None)
+}
+
+/// Reads the ignore file that stands beside a Dockerfile outside the context.
+pub(crate) fn ignore_beside(dockerfile: &Path) -> Result<Option<IgnoreFile>, Failure> {
+    let mut path = dockerfile.as_os_str().to_owned();
+    path.push(".dockerignore");
+    let path = PathBuf::from(path);
+    match std::fs::read_to_string(&path) {
+        Ok(text) => Ok(Some(IgnoreFile { name: path.display().to_string(), patterns: parse_ignore(&text) })),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).or_environment(|| format!("cannot read `{}`", path.display())),
+    }
+}
+
+/// All contexts of a build by their names in the graph.
+pub(crate) type Trees = std::collections::BTreeMap<String, Arc<LocalTree>>;

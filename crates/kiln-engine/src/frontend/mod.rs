@@ -1,0 +1,193 @@
+//! The Dockerfile frontend: finds the text, reads it, and turns it into a graph, asking for images as it must.
+
+mod context;
+mod images;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use kiln_dockerfile::{ImageFacts, LowerOptions, Lowered, Lowering, NoCache};
+use kiln_graph::llb;
+use kiln_oci::Platform;
+use kiln_report::{Diagnostic, Event, Excerpt, Failure, FailureKind, Level, Reporter, SourceFile};
+use kiln_sys::root::Root;
+
+pub(crate) use context::{LocalTree, Trees, open_root};
+pub(crate) use images::{Resolver, fetch_config, image_manifest};
+
+use crate::job::Result;
+use crate::progress::Work;
+use crate::request::{BuildRequest, DockerfileSource, NamedContext, NetworkMode};
+use context::{IgnoreFile, find_ignore, ignore_beside, read_text};
+
+/// The name of the main context in the graph: `local://context`.
+pub(crate) const CONTEXT: &str = "context";
+
+/// A Dockerfile and the contexts its build may read.
+pub(crate) struct Loaded {
+    pub(crate) source: Arc<SourceFile>,
+    pub(crate) trees: Trees,
+}
+
+/// Reads the Dockerfile and opens the contexts. `directory` is the main one, if there is any.
+pub(crate) fn load(request: &BuildRequest, directory: Option<&Path>, reporter: &Arc<dyn Reporter>) -> Result<Loaded> {
+    let root = directory.map(open_root).transpose()?;
+    let work = Work::start(reporter, format!("[internal] load build definition from {}", label(&request.dockerfile)));
+    let source = work.end(read_dockerfile(&request.dockerfile, root.as_ref()))?;
+    let mut trees = Trees::new();
+    if let (Some(path), Some(root)) = (directory, &root) {
+        let work = Work::start(reporter, "[internal] load .dockerignore");
+        let ignore = work.end(ignore_rules(&request.dockerfile, root))?;
+        trees.insert(CONTEXT.into(), Arc::new(LocalTree::open(CONTEXT, path, ignore)?));
+    }
+    for (name, context) in &request.contexts {
+        if let NamedContext::Dir(path) = context {
+            let ignore = find_ignore(&open_root(path)?, None)?;
+            trees.insert(name.clone(), Arc::new(LocalTree::open(name, path, ignore)?));
+        }
+    }
+    Ok(Loaded { source: Arc::new(source), trees })
+}
+
+fn label(source: &DockerfileSource) -> String {
+    match source {
+        DockerfileSource::Path(path) => path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned(),
+        DockerfileSource::InContext(name) => name.clone(),
+        DockerfileSource::Text(_) => "Dockerfile".into(),
+    }
+}
+
+fn ignore_rules(source: &DockerfileSource, root: &Root) -> Result<Option<IgnoreFile>> {
+    match source {
+        DockerfileSource::Path(path) => match ignore_beside(path)? {
+            Some(own) => Ok(Some(own)),
+            None => find_ignore(root, None),
+        },
+        DockerfileSource::InContext(name) => find_ignore(root, Some(name)),
+        DockerfileSource::Text(_) => find_ignore(root, None),
+    }
+}
+
+fn read_dockerfile(source: &DockerfileSource, root: Option<&Root>) -> Result<SourceFile> {
+    let name = label(source);
+    match source {
+        DockerfileSource::Text(text) => Ok(SourceFile::new(name, text.clone())),
+        DockerfileSource::Path(path) => match std::fs::read(path) {
+            Ok(bytes) => text(&path.display().to_string(), bytes),
+            Err(error) => Err(missing(&path.display().to_string(), Some(&error))),
+        },
+        DockerfileSource::InContext(wanted) => {
+            let root = root.ok_or_else(|| missing(wanted, None))?;
+            let candidates = [wanted.as_str(), "Containerfile", "dockerfile"];
+            let limit = if wanted == "Dockerfile" { candidates.len() } else { 1 };
+            for candidate in &candidates[..limit] {
+                if let Some(text) = read_text(root, candidate)? {
+                    return Ok(SourceFile::new(*candidate, text));
+                }
+            }
+            Err(missing(wanted, None))
+        }
+    }
+}
+
+fn text(name: &str, bytes: Vec<u8>) -> Result<SourceFile> {
+    let text = String::from_utf8(bytes)
+        .map_err(|_| Failure::new(FailureKind::Build, format!("`{name}` is not UTF-8 text")))?;
+    Ok(SourceFile::new(name, text))
+}
+
+fn missing(name: &str, error: Option<&std::io::Error>) -> Failure {
+    let mut failure = Failure::new(FailureKind::Build, format!("cannot read the Dockerfile `{name}`"));
+    failure.causes.push(error.map_or_else(|| "no such file in the build context".to_owned(), ToString::to_string));
+    failure.hint("write a `Dockerfile` into the build context, or name another file with `-f`")
+}
+
+/// Parses and checks the text. Errors end the build, all of them at once; warnings are reported.
+pub(crate) fn parse(source: &Arc<SourceFile>, reporter: &dyn Reporter) -> Result<kiln_dockerfile::Dockerfile> {
+    let (file, findings) = kiln_dockerfile::parse(source.text());
+    let errors: Vec<Diagnostic> = findings.iter().filter(|f| f.level == Level::Error).cloned().collect();
+    if !errors.is_empty() {
+        return Err(mistakes(source, errors));
+    }
+    warn(source, findings, reporter);
+    Ok(file)
+}
+
+/// Reports warnings.
+pub(crate) fn warn(source: &Arc<SourceFile>, findings: Vec<Diagnostic>, reporter: &dyn Reporter) {
+    for diagnostic in findings {
+        let excerpt = Excerpt { file: Arc::clone(source), span: diagnostic.span };
+        reporter.report(Event::Warning { diagnostic, excerpt });
+    }
+}
+
+/// The failure that says all mistakes of a Dockerfile.
+pub(crate) fn mistakes(source: &Arc<SourceFile>, findings: Vec<Diagnostic>) -> Failure {
+    let message = format!("cannot build from `{}`", source.name());
+    let place = |d: Diagnostic| {
+        let excerpt = Excerpt { file: Arc::clone(source), span: d.span };
+        (d, excerpt)
+    };
+    Failure { diagnostics: findings.into_iter().map(place).collect(), ..Failure::new(FailureKind::Build, message) }
+}
+
+/// Lowers for one platform, resolving images until nothing is missing.
+pub(crate) async fn lower(
+    file: &kiln_dockerfile::Dockerfile,
+    options: &LowerOptions,
+    resolver: &Resolver,
+) -> Result<Lowered> {
+    let mut facts = ImageFacts::new();
+    loop {
+        match kiln_dockerfile::lower(file, options, &facts) {
+            Ok(Lowering::Done(lowered)) => return Ok(*lowered),
+            Ok(Lowering::NeedsImages(wanted)) => resolver.resolve_all(wanted, &options.source, &mut facts).await?,
+            Err(findings) => return Err(mistakes(&options.source, findings)),
+        }
+    }
+}
+
+/// Says to the language what the request says.
+pub(crate) fn options(request: &BuildRequest, source: Arc<SourceFile>, platform: Platform) -> LowerOptions {
+    let mut options = LowerOptions::new(source);
+    options.target.clone_from(&request.target);
+    options.build_args.clone_from(&request.build_args);
+    if let Some(epoch) = request.source_date_epoch {
+        options.build_args.entry("SOURCE_DATE_EPOCH".into()).or_insert_with(|| epoch.to_string());
+    }
+    options.labels.clone_from(&request.labels);
+    options.platform = platform;
+    options.contexts =
+        request.contexts.iter().map(|(name, c)| (name.clone(), named(name, c))).collect::<BTreeMap<_, _>>();
+    options.no_cache = match (request.no_cache, request.no_cache_filter.is_empty()) {
+        (true, _) => NoCache::Always,
+        (false, true) => NoCache::Never,
+        (false, false) => NoCache::Stages(request.no_cache_filter.iter().cloned().collect()),
+    };
+    options.network = match request.network {
+        NetworkMode::Default => llb::NetMode::Unset,
+        NetworkMode::None => llb::NetMode::None,
+        NetworkMode::Host => llb::NetMode::Host,
+    };
+    // Steps share the machine's network until they get one of their own, so nothing more is granted by naming it.
+    options.entitlements.insert("network.host".into());
+    options.hostname.clone_from(&request.hostname);
+    options.extra_hosts.clone_from(&request.extra_hosts);
+    options
+}
+
+fn named(name: &str, context: &NamedContext) -> kiln_dockerfile::NamedContext {
+    match context {
+        NamedContext::Dir(_) => kiln_dockerfile::NamedContext::Local { name: name.to_owned() },
+        NamedContext::Image(reference) => kiln_dockerfile::NamedContext::Image { reference: reference.clone() },
+        NamedContext::OciLayout { path, reference } => {
+            let suffix = match reference {
+                Some(text) if text.contains(':') => format!("@{text}"),
+                Some(tag) => format!(":{tag}"),
+                None => String::new(),
+            };
+            kiln_dockerfile::NamedContext::OciLayout { reference: format!("{}{suffix}", path.display()) }
+        }
+    }
+}

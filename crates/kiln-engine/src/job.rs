@@ -1,0 +1,75 @@
+//! One build while it runs: what its steps share.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use kiln_exec::Executor;
+use kiln_report::{Failure, FailureKind, Reporter};
+use kiln_store::{Lease, Snapshot, Store};
+
+use crate::base::BaseImage;
+use crate::finish::Finisher;
+use crate::frontend::Trees;
+use crate::registry::Registry;
+use crate::request::BuildRequest;
+use crate::session::Session;
+
+/// What the steps of one build share. Everything made under its lease survives until the job is dropped.
+pub(crate) struct Job {
+    pub(crate) store: Store,
+    pub(crate) lease: Lease,
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) session: Arc<dyn Session>,
+    pub(crate) reporter: Arc<dyn Reporter>,
+    pub(crate) executor: Executor,
+    pub(crate) trees: Trees,
+    pub(crate) images: Arc<Images>,
+    pub(crate) finisher: Finisher,
+    pub(crate) limits: Limits,
+    pub(crate) materialized: Materialized,
+}
+
+/// What RUN steps get beyond their op, in no cache key.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Limits {
+    pub(crate) shm_size: Option<u64>,
+    pub(crate) ulimits: Vec<kiln_exec::Ulimit>,
+}
+
+impl Limits {
+    /// What the request says.
+    pub(crate) fn new(request: &BuildRequest) -> Result<Self> {
+        let ulimits = request.ulimits.iter().map(|ulimit| {
+            let limit = kiln_exec::Limit::from_name(&ulimit.name)
+                .ok_or_else(|| Failure::new(FailureKind::Usage, format!("`{}` is no resource limit", ulimit.name)))?;
+            Ok(kiln_exec::Ulimit {
+                limit,
+                soft: u64::try_from(ulimit.soft).ok(),
+                hard: u64::try_from(ulimit.hard).ok(),
+            })
+        });
+        Ok(Self { shm_size: request.shm_size, ulimits: ulimits.collect::<Result<_>>()? })
+    }
+}
+
+/// Contexts as snapshots, for steps that mount them; by name.
+pub(crate) type Materialized = Mutex<HashMap<String, Snapshot>>;
+
+/// The base images of a build, by the identifier of their source op.
+#[derive(Default)]
+pub(crate) struct Images(Mutex<HashMap<String, Arc<BaseImage>>>);
+
+impl Images {
+    /// Adds one.
+    pub(crate) fn insert(&self, identifier: String, image: Arc<BaseImage>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(identifier, image);
+    }
+
+    /// Finds one.
+    pub(crate) fn find(&self, identifier: &str) -> Option<Arc<BaseImage>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(identifier).cloned()
+    }
+}
+
+/// What a step or verb of the engine ends with.
+pub(crate) type Result<T> = std::result::Result<T, Failure>;

@@ -1,0 +1,40 @@
+//! The one registry client of an engine; nothing of it is set up before it is needed.
+
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+
+use kiln_image::{AuthFiles, ClientOptions, HttpClient, RegistryClient, RegistryOptions};
+
+/// Makes the client when first asked.
+#[derive(Default)]
+pub(crate) struct Registry {
+    docker_config: Option<PathBuf>,
+    client: OnceLock<RegistryClient>,
+}
+
+impl Registry {
+    /// Credentials are read from `docker_config`, when there is one.
+    pub(crate) fn new(docker_config: Option<PathBuf>) -> Self {
+        Self { docker_config, client: OnceLock::new() }
+    }
+
+    /// The client.
+    pub(crate) fn client(&self) -> &RegistryClient {
+        self.client.get_or_init(|| {
+            let client =
+                ClientOptions { user_agent: concat!("kiln/", env!("CARGO_PKG_VERSION")).into(), ..Default::default() };
+            let credentials = Arc::new(AuthFiles::new(self.docker_config.clone()));
+            RegistryClient::new(RegistryOptions { client, credentials })
+        })
+    }
+
+    /// The client for files from the web.
+    pub(crate) fn http(&self) -> &HttpClient {
+        self.client().http()
+    }
+
+    /// Where credentials are kept.
+    pub(crate) fn docker_config(&self) -> Option<&PathBuf> {
+        self.docker_config.as_ref()
+    }
+}

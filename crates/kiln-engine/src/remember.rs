@@ -1,0 +1,43 @@
+//! Manifests and configs are asked for once: what was fetched is read from the store from then on.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use kiln_image::{BlobReader, BlobSource, limits};
+use kiln_oci::{Descriptor, MediaType};
+use kiln_store::{Lease, Store};
+
+/// A source whose documents are kept in the store. Layers pass through.
+pub(crate) struct Remembered {
+    pub(crate) store: Store,
+    pub(crate) lease: Lease,
+    pub(crate) source: Arc<dyn BlobSource>,
+}
+
+fn is_document(descriptor: &Descriptor) -> bool {
+    let kind = &descriptor.media_type;
+    let is_config = matches!(kind.as_str(), MediaType::OCI_CONFIG | MediaType::DOCKER_CONFIG);
+    (kind.is_index() || kind.is_manifest() || is_config) && descriptor.size <= limits::CONFIG
+}
+
+#[async_trait]
+impl BlobSource for Remembered {
+    async fn fetch(&self, descriptor: &Descriptor) -> kiln_image::Result<BlobReader> {
+        if !is_document(descriptor) {
+            return self.source.fetch(descriptor).await;
+        }
+        let doing = format!("read `{}`", descriptor.digest);
+        // A store that cannot be read has no document; the source has it.
+        if let Ok(bytes) = self.store.content().read(&descriptor.digest, limits::CONFIG) {
+            return Ok(BlobReader::from_bytes(doing, descriptor, bytes.into()));
+        }
+        let bytes = self.source.fetch(descriptor).await?.bytes(&doing, limits::CONFIG).await?;
+        // Not to keep it costs another request next time, and nothing else.
+        let _ = self.store.content().put(&self.lease, descriptor.media_type.clone(), &bytes);
+        Ok(BlobReader::from_bytes(doing, descriptor, bytes.into()))
+    }
+
+    async fn fetch_from(&self, descriptor: &Descriptor, offset: u64) -> kiln_image::Result<BlobReader> {
+        self.source.fetch_from(descriptor, offset).await
+    }
+}

@@ -1,0 +1,166 @@
+//! Runs an image in the foreground, to try it.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use kiln_exec::{ContainerMount, ContainerSpec, MountSource, Network, ProcessIo, Security};
+use kiln_oci::ImageConfig;
+use kiln_report::{Failure, FailureKind, Reporter};
+use kiln_store::{ActiveSnapshot, Lease, Snapshotter as _, Store};
+use kiln_sys::mount::{Bind, DATA, Depth, bind_path_detached};
+use kiln_sys::root::Root;
+
+use crate::blocking::blocking;
+use crate::engine::Engine;
+use crate::failure::{Context as _, build, environment};
+use crate::job::Result;
+use crate::request::{NetworkMode, RunRequest, Volume};
+
+/// The search path of images that name none.
+const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// A container's writable tree, thrown away however the container ends.
+struct Scratch {
+    store: Store,
+    active: Option<ActiveSnapshot>,
+    _lease: Lease,
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if let Some(active) = self.active.take() {
+            let _ = self.store.discard(active);
+        }
+    }
+}
+
+/// Runs; gives the code a shell would.
+pub(crate) async fn run(engine: &Engine, request: &RunRequest, _reporter: &Arc<dyn Reporter>) -> Result<i32> {
+    let store = engine.store()?;
+    let request = request.clone();
+    let (spec, scratch) = blocking(move || prepare(&store, &request)).await?;
+    let io = ProcessIo {
+        stdin: Some(own(std::io::stdin())?),
+        stdout: own(std::io::stdout())?,
+        stderr: own(std::io::stderr())?,
+    };
+    let status = engine.executor().run(spec, io).await;
+    blocking(move || {
+        drop(scratch);
+        Ok(())
+    })
+    .await?;
+    let status = status.map_err(|error| Failure::from_error(FailureKind::Build, &error))?;
+    Ok(status.shell_code())
+}
+
+fn own(stream: impl AsFd) -> Result<OwnedFd> {
+    stream.as_fd().try_clone_to_owned().or_environment(|| "cannot pass on a standard stream".into())
+}
+
+fn prepare(store: &Store, request: &RunRequest) -> Result<(ContainerSpec, Scratch)> {
+    let lease = store.lease().map_err(environment)?;
+    let image = crate::images::get(store, &request.image)?;
+    let config = crate::images::read_config(store, &image.record.id)?;
+    let snapshot = image.record.snapshot.unwrap_or_default();
+    if !lease.hold_snapshot(&snapshot).map_err(environment)? {
+        let failure = Failure::new(FailureKind::Environment, format!("layers of image `{}` are gone", request.image));
+        return Err(failure.hint("build it again, or pull it again"));
+    }
+    let mounts = request.volumes.iter().map(volume).collect::<Result<Vec<_>>>()?;
+    let active = store.prepare(Some(&snapshot), &lease).map_err(environment)?;
+    let mut overlay = store.mounts(&active).map_err(environment)?;
+    let scratch = Scratch { store: store.clone(), active: Some(active), _lease: lease };
+    overlay.lowers.push(crate::step::stubs(store, &mounts)?);
+    let root = Root::new(overlay.mount_detached().or_environment(|| "cannot mount the image".into())?);
+    Ok((spec(request, config, root, mounts)?, scratch))
+}
+
+fn spec(request: &RunRequest, config: ImageConfig, root: Root, mounts: Vec<ContainerMount>) -> Result<ContainerSpec> {
+    let config = config.config;
+    let named = request.user.as_ref().unwrap_or(&config.user);
+    let user = kiln_exec::resolve_user(&root, named).or_build(|| format!("cannot run as user `{named}`"))?;
+    let args = args(request, config.entrypoint.unwrap_or_default(), config.cmd.unwrap_or_default())?;
+    let cwd = request.workdir.clone().unwrap_or(config.working_dir);
+    let cwd = if cwd.starts_with('/') { cwd } else { format!("/{cwd}") };
+    crate::step::make_cwd(&root, &cwd, &user)?;
+    let home = format!("HOME={}", kiln_exec::home_of(&root, user.uid).map_err(build)?);
+    let hostname = request.hostname.clone().unwrap_or_else(|| "kiln".into());
+    Ok(ContainerSpec {
+        root: root.into_fd(),
+        readonly_root: false,
+        args,
+        env: environment_of(&[PATH.to_owned(), home], &config.env, &request.env),
+        cwd,
+        user,
+        mounts,
+        network: match request.network {
+            NetworkMode::None => Network::None,
+            NetworkMode::Default | NetworkMode::Host => Network::Host,
+        },
+        hostname,
+        extra_hosts: Vec::new(),
+        security: Security::Sandbox,
+        shm_size: None,
+        ulimits: Vec::new(),
+    })
+}
+
+fn args(request: &RunRequest, entrypoint: Vec<String>, cmd: Vec<String>) -> Result<Vec<String>> {
+    // An entrypoint given by the user also drops the image's command, which was written for the other one.
+    let (entrypoint, cmd) = match &request.entrypoint {
+        Some(own) => (own.clone(), Vec::new()),
+        None => (entrypoint, cmd),
+    };
+    let cmd = if request.command.is_empty() { cmd } else { request.command.clone() };
+    let args: Vec<String> = entrypoint.into_iter().chain(cmd).collect();
+    if args.is_empty() {
+        let failure = Failure::new(FailureKind::Usage, format!("image `{}` names no command", request.image));
+        return Err(failure.hint("give one after the image's name"));
+    }
+    Ok(args)
+}
+
+/// Later lists win, name by name.
+fn environment_of(defaults: &[String], image: &[String], request: &[String]) -> Vec<String> {
+    let mut env: Vec<String> = Vec::new();
+    for pair in defaults.iter().chain(image).chain(request) {
+        let name = pair.split('=').next().unwrap_or(pair);
+        env.retain(|other| other.split('=').next() != Some(name));
+        env.push(pair.clone());
+    }
+    env
+}
+
+fn volume(volume: &Volume) -> Result<ContainerMount> {
+    let doing = || format!("cannot mount `{}`", volume.source.display());
+    let bind = Bind { depth: Depth::Recursive, attributes: DATA };
+    let dir = bind_path_detached(&volume.source, bind).or_build(doing)?;
+    let source = MountSource::Tree { dir, subpath: String::new() };
+    Ok(ContainerMount { target: volume.target.clone(), readonly: volume.readonly, source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn later_variables_win_and_each_name_stands_once() {
+        let lists = [&["PATH=a"][..], &["PATH=b", "X=1"], &["X=2", "Y=3"]];
+        let [a, b, c] = lists.map(|list| list.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>());
+        assert_eq!(environment_of(&a, &b, &c), ["PATH=b", "X=2", "Y=3"]);
+    }
+
+    #[test]
+    fn an_entrypoint_of_the_user_drops_the_image_s_command() {
+        let list = |words: &[&str]| words.iter().map(|w| (*w).to_owned()).collect::<Vec<_>>();
+        let mut request = RunRequest::default();
+        assert_eq!(args(&request, list(&["e"]), list(&["c"])).unwrap(), ["e", "c"]);
+        request.command = list(&["x"]);
+        assert_eq!(args(&request, list(&["e"]), list(&["c"])).unwrap(), ["e", "x"]);
+        request.entrypoint = Some(list(&["own"]));
+        assert_eq!(args(&request, list(&["e"]), list(&["c"])).unwrap(), ["own", "x"]);
+        request.command.clear();
+        assert_eq!(args(&request, list(&["e"]), list(&["c"])).unwrap(), ["own"]);
+    }
+}

@@ -1,0 +1,226 @@
+//! Exec steps: `RUN`. Mounts what the step reads, runs the process, commits what it changed.
+
+mod hints;
+
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use kiln_exec::{ContainerSpec, ExitStatus, Network, Security, User};
+use kiln_graph::llb::{ExecOp, Mount, MountType, NetMode, ProxyEnv, SecurityMode};
+use kiln_oci::{Digest, Hasher};
+use kiln_report::{Failure, FailureKind};
+use kiln_solver::{CacheMap, InputKey, KeyParts, Step};
+use kiln_sys::root::Root;
+use prost::Message as _;
+
+use crate::artifact::Artifact;
+use crate::blocking::blocking;
+use crate::failure::{Context as _, build};
+use crate::job::Result;
+use crate::output::Output;
+use crate::step::mounts::{self, Held};
+use crate::step::{Opened, Place};
+
+/// The host name steps see unless they are given one; BuildKit's.
+const HOST_NAME: &str = "buildkitsandbox";
+
+/// One exec vertex.
+#[derive(Clone)]
+pub(crate) struct ExecStep {
+    pub(crate) place: Place,
+    pub(crate) op: ExecOp,
+}
+
+#[async_trait]
+impl Step<Artifact, Failure> for ExecStep {
+    async fn cache_map(&self) -> Result<CacheMap> {
+        let mut hasher = self.place.hasher("exec");
+        hasher.field(&without_proxies(&self.op).encode_to_vec());
+        let inputs = (0..self.place.inputs).map(|input| self.input_key(input)).collect();
+        Ok(self.place.cache_map(hasher.finish(), inputs, self.parts()))
+    }
+
+    async fn content_digest(&self, input: usize, result: &Artifact) -> Result<Digest> {
+        let (step, artifact) = (self.clone(), result.clone());
+        blocking(move || step.digest(input, &artifact).map_err(|failure| step.place.blame(failure))).await
+    }
+
+    async fn run(&self, inputs: Vec<Artifact>) -> Result<Vec<Artifact>> {
+        self.execute(inputs).await.map_err(|failure| self.place.blame(failure))
+    }
+}
+
+/// Proxies are in the environment of a step and in no key: they say how to reach a thing, not which.
+fn without_proxies(op: &ExecOp) -> ExecOp {
+    let mut op = op.clone();
+    if let Some(meta) = &mut op.meta {
+        meta.proxy_env = None;
+    }
+    op
+}
+
+impl ExecStep {
+    fn mounts_of(&self, input: usize) -> impl Iterator<Item = &Mount> {
+        self.op.mounts.iter().filter(move |mount| mount.input == input as i64)
+    }
+
+    /// A tree that is only read counts by what is in it; the root, and what is written on, by who it is.
+    fn input_key(&self, input: usize) -> InputKey {
+        let by_content = |mount: &Mount| mount.dest != "/" && mount.output < 0 && mount.mount_type() == MountType::Bind;
+        if !self.mounts_of(input).all(by_content) {
+            return InputKey::Definition;
+        }
+        let mut hasher = Hasher::new();
+        self.mounts_of(input).for_each(|mount| hasher.field(mount.selector.as_bytes()));
+        InputKey::Content { selector: format!("tree {}", hasher.finish()) }
+    }
+
+    fn digest(&self, input: usize, artifact: &Artifact) -> Result<Digest> {
+        let opened = self.place.open(artifact)?;
+        let cache = self.place.job.store.stat_cache();
+        let mut hasher = Hasher::new();
+        for mount in self.mounts_of(input) {
+            let path = if mount.selector.is_empty() { "/" } else { &mount.selector };
+            let digest = match &opened {
+                Opened::Tree(tree) => kiln_fs::digest_tree(tree.tree(), path, &cache),
+                Opened::Snapshot(tree) => kiln_fs::digest_tree(tree, path, &kiln_fs::NoCache),
+            };
+            let digest = digest.or_build(|| format!("cannot mount `{path}` at `{}`", mount.dest))?;
+            hasher.field(digest.as_str().as_bytes());
+        }
+        Ok(hasher.finish())
+    }
+
+    fn parts(&self) -> KeyParts {
+        let Some(meta) = &self.op.meta else { return KeyParts::default() };
+        let named = |pair: &String| {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            (name.to_owned(), Digest::sha256(value))
+        };
+        let mounts = self.op.mounts.iter().filter(|mount| mount.dest != "/");
+        let mounts = mounts.map(|mount| format!("{:?} {} {}", mount.mount_type(), mount.dest, mount.selector));
+        let options = [("user", &meta.user), ("working directory", &meta.cwd), ("host name", &meta.hostname)];
+        KeyParts {
+            env: meta.env.iter().map(named).collect(),
+            mounts: mounts.collect(),
+            options: options.into_iter().map(|(name, value)| (name.to_owned(), Digest::sha256(value))).collect(),
+            ..KeyParts::default()
+        }
+    }
+
+    async fn execute(&self, inputs: Vec<Artifact>) -> Result<Vec<Artifact>> {
+        let step = self.clone();
+        let (spec, held) = blocking(move || step.prepare(&inputs)).await?;
+        let output = Output::new(Arc::clone(&self.place.job.reporter), self.place.vertex.clone());
+        let pipes = output.pipes()?;
+        let running = self.place.job.executor.run(spec, pipes.container);
+        let (status, ()) = tokio::join!(running, output.forward(pipes.ours));
+        let status = status.map_err(|error| self.not_started(&error))?;
+        if !self.is_success(status) {
+            drop(blocking(move || Ok(drop(held))).await);
+            return Err(self.failed(status, &output));
+        }
+        let snapshots = blocking(move || held.commit()).await?;
+        if self.place.is_finished {
+            snapshots.iter().for_each(|snapshot| self.place.job.finisher.begin(snapshot));
+        }
+        Ok(snapshots.into_iter().map(Artifact::Snapshot).collect())
+    }
+
+    fn prepare(&self, inputs: &[Artifact]) -> Result<(ContainerSpec, Held)> {
+        let prepared = mounts::prepare(&self.place, &self.op, inputs)?;
+        let meta = self.op.meta.clone().unwrap_or_default();
+        let root = Root::new(prepared.root);
+        let user =
+            kiln_exec::resolve_user(&root, &meta.user).or_build(|| format!("cannot run as user `{}`", meta.user))?;
+        let cwd = if meta.cwd.is_empty() { "/".to_owned() } else { meta.cwd.clone() };
+        make_cwd(&root, &cwd, &user)?;
+        let mut env = meta.env.clone();
+        env.extend(meta.proxy_env.iter().flat_map(proxies));
+        env.extend(prepared.env);
+        if !env.iter().any(|pair| pair.starts_with("HOME=")) {
+            env.push(format!("HOME={}", kiln_exec::home_of(&root, user.uid).map_err(build)?));
+        }
+        let limits = &self.place.job.limits;
+        let spec = ContainerSpec {
+            root: root.into_fd(),
+            readonly_root: false,
+            args: meta.args,
+            env,
+            cwd,
+            user,
+            mounts: prepared.mounts,
+            network: network(self.op.network()),
+            hostname: if meta.hostname.is_empty() { HOST_NAME.to_owned() } else { meta.hostname },
+            extra_hosts: meta.extra_hosts.into_iter().map(|host| (host.host, host.ip)).collect(),
+            security: match self.op.security() {
+                SecurityMode::Sandbox => Security::Sandbox,
+                SecurityMode::Insecure => Security::Insecure,
+            },
+            shm_size: limits.shm_size,
+            ulimits: limits.ulimits.clone(),
+        };
+        Ok((spec, prepared.held))
+    }
+
+    fn is_success(&self, status: ExitStatus) -> bool {
+        let valid = self.op.meta.as_ref().map(|meta| meta.valid_exit_codes.as_slice()).unwrap_or_default();
+        match status {
+            ExitStatus::Code(code) if !valid.is_empty() => valid.contains(&code),
+            status => status.is_success(),
+        }
+    }
+
+    /// The process never ran.
+    fn not_started(&self, error: &kiln_exec::Error) -> Failure {
+        let kind = if error.is_image_fault() { FailureKind::Build } else { FailureKind::Environment };
+        let inner = Failure::from_error(kind, error);
+        let mut failure = Failure::new(kind, format!("process `{}` could not be started", self.command()));
+        failure.causes = std::iter::once(inner.message).chain(inner.causes).collect();
+        failure
+    }
+
+    /// The process ended badly.
+    fn failed(&self, status: ExitStatus, output: &Output) -> Failure {
+        let how = match status {
+            ExitStatus::Code(code) => format!("exit code: {code}"),
+            ExitStatus::Signal(signal) => format!("killed by signal {signal}"),
+        };
+        let message = format!("process `{}` did not complete successfully: {how}", self.command());
+        let lines = output.last_lines();
+        let hints = hints::for_failure(status, &lines);
+        Failure { output: lines, hints, ..Failure::new(FailureKind::Build, message) }
+    }
+
+    fn command(&self) -> String {
+        self.op.meta.as_ref().map(|meta| meta.args.join(" ")).unwrap_or_default()
+    }
+}
+
+fn network(mode: NetMode) -> Network {
+    match mode {
+        NetMode::Unset | NetMode::Host => Network::Host,
+        NetMode::None => Network::None,
+    }
+}
+
+/// A working directory that an image's config names need not be in its files.
+pub(crate) fn make_cwd(root: &Root, cwd: &str, user: &User) -> Result<()> {
+    let owner = |fd: BorrowedFd<'_>| kiln_sys::root::set_owner(fd, user.uid, user.gid);
+    let made = root.mkdir_all_with(cwd, 0o755, &mut |fd| owner(fd));
+    made.map(drop).or_build(|| format!("cannot work in directory `{cwd}`"))
+}
+
+/// Proxy variables, in both spellings, as programs read either.
+fn proxies(proxy: &ProxyEnv) -> Vec<String> {
+    let all = [
+        ("http_proxy", &proxy.http_proxy),
+        ("https_proxy", &proxy.https_proxy),
+        ("ftp_proxy", &proxy.ftp_proxy),
+        ("no_proxy", &proxy.no_proxy),
+        ("all_proxy", &proxy.all_proxy),
+    ];
+    let given = all.into_iter().filter(|(_, value)| !value.is_empty());
+    given.flat_map(|(name, value)| [format!("{}={value}", name.to_uppercase()), format!("{name}={value}")]).collect()
+}

@@ -1,0 +1,62 @@
+//! Reads the last words of a failed step for the way out.
+
+use kiln_exec::ExitStatus;
+
+/// What shells and tools say of a file they cannot make, the path in quotes or before a colon.
+const NO_DIRECTORY: [&str; 3] = ["nonexistent directory", "Directory nonexistent", "No such file or directory"];
+
+/// Ways out of a failure, most telling first.
+pub(super) fn for_failure(status: ExitStatus, lines: &[String]) -> Vec<String> {
+    let mut hints = Vec::new();
+    if let Some(directory) = lines.iter().rev().find_map(|line| missing_directory(line)) {
+        hints.push(format!(
+            "make the directory first: put `WORKDIR {directory}` or `RUN mkdir -p {directory}` before this step"
+        ));
+    }
+    match status {
+        ExitStatus::Code(127) => {
+            hints.push("install the missing program in an earlier step, or check its spelling and `PATH`".into())
+        }
+        ExitStatus::Code(126) => {
+            hints.push("make the file executable with `chmod +x`, or check that it is built for this platform".into())
+        }
+        ExitStatus::Code(137) | ExitStatus::Signal(9) => {
+            hints.push("look whether the machine ran out of memory: the process was killed".into());
+        }
+        _ => {}
+    }
+    hints
+}
+
+/// The directory a redirection wanted to write into: `can't create /app/v: nonexistent directory`.
+fn missing_directory(line: &str) -> Option<&str> {
+    let creating =
+        ["can't create ", "cannot create "].iter().find_map(|verb| line.split_once(verb).map(|(_, rest)| rest));
+    let bash = line.strip_suffix(": No such file or directory").and_then(|rest| rest.rsplit(": ").next());
+    if !NO_DIRECTORY.iter().any(|text| line.contains(text)) {
+        return None;
+    }
+    let path = creating.map(|rest| rest.split(": ").next().unwrap_or(rest)).or(bash)?;
+    let path = path.trim_matches(['\'', '"', '`']);
+    let (directory, _) = path.rsplit_once('/')?;
+    (directory.starts_with('/') && !directory.contains(char::is_whitespace)).then_some(directory)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_directory_is_read_from_what_shells_say() {
+        for (line, directory) in [
+            ("/bin/sh: can't create /app/version.txt: nonexistent directory", Some("/app")),
+            ("/bin/sh: 1: cannot create /app/x/v: Directory nonexistent", Some("/app/x")),
+            ("bash: line 1: /srv/a: No such file or directory", Some("/srv")),
+            ("cat: can't open 'x': No such file or directory", None),
+            ("can't create relative: nonexistent directory", None),
+            ("all fine", None),
+        ] {
+            assert_eq!(missing_directory(line), directory, "{line}");
+        }
+    }
+}

@@ -1,0 +1,302 @@
+//! File steps: `COPY`, `ADD`, `WORKDIR`, and whatever else changes files without running a process.
+
+mod edits;
+
+use async_trait::async_trait;
+use kiln_fs::CopySpec;
+use kiln_fs::copy::ModeChange;
+use kiln_graph::llb::{ChownOpt, FileAction, FileActionCopy, FileActionKind, FileOp, UserKind, UserOpt};
+use kiln_oci::{Digest, Hasher};
+use kiln_report::{Failure, FailureKind};
+use kiln_solver::{CacheMap, InputKey, KeyParts, Step};
+use kiln_store::{ActiveSnapshot, Snapshot, Snapshotter as _};
+use kiln_sys::root::Root;
+use prost::Message as _;
+
+use crate::artifact::Artifact;
+use crate::blocking::blocking;
+use crate::failure::{Context as _, environment};
+use crate::job::Result;
+use crate::step::{Opened, Place};
+use edits::Stamp;
+
+/// One file vertex.
+#[derive(Clone)]
+pub(crate) struct FileStep {
+    pub(crate) place: Place,
+    pub(crate) op: FileOp,
+}
+
+#[async_trait]
+impl Step<Artifact, Failure> for FileStep {
+    async fn cache_map(&self) -> Result<CacheMap> {
+        let mut hasher = self.place.hasher("file");
+        hasher.field(&self.op.encode_to_vec());
+        let inputs = (0..self.place.inputs).map(|input| self.input_key(input)).collect();
+        Ok(self.place.cache_map(hasher.finish(), inputs, KeyParts::default()))
+    }
+
+    async fn content_digest(&self, input: usize, result: &Artifact) -> Result<Digest> {
+        let (step, artifact) = (self.clone(), result.clone());
+        blocking(move || step.digest(input, &artifact).map_err(|failure| step.place.blame(failure))).await
+    }
+
+    async fn run(&self, inputs: Vec<Artifact>) -> Result<Vec<Artifact>> {
+        let step = self.clone();
+        let outputs = blocking(move || {
+            let mut work = Work { step: &step, inputs: &inputs, slots: Vec::new() };
+            work.run().map_err(|failure| step.place.blame(failure))
+        })
+        .await?;
+        if self.place.is_finished {
+            outputs.iter().for_each(|snapshot| self.place.job.finisher.begin(snapshot));
+        }
+        Ok(outputs.into_iter().map(Artifact::Snapshot).collect())
+    }
+}
+
+impl FileStep {
+    /// An input that is only copied from counts by what is copied; one that is changed, by who it is.
+    fn input_key(&self, input: usize) -> InputKey {
+        let copies: Vec<&FileActionCopy> = self.copies(input).collect();
+        if copies.is_empty() || self.op.actions.iter().any(|action| action.input == input as i64) {
+            return InputKey::Definition;
+        }
+        let mut hasher = Hasher::new();
+        for copy in copies {
+            hasher.field(&selection(copy).encode_to_vec());
+        }
+        InputKey::Content { selector: format!("copy {}", hasher.finish()) }
+    }
+
+    fn copies(&self, input: usize) -> impl Iterator<Item = &FileActionCopy> {
+        self.op.actions.iter().filter(move |action| action.secondary_input == input as i64).filter_map(|action| {
+            match &action.action {
+                Some(FileActionKind::Copy(copy)) => Some(copy),
+                _ => None,
+            }
+        })
+    }
+
+    fn digest(&self, input: usize, artifact: &Artifact) -> Result<Digest> {
+        let opened = self.place.open(artifact)?;
+        let cache = self.place.job.store.stat_cache();
+        let mut hasher = Hasher::new();
+        for copy in self.copies(input) {
+            let spec = copy_spec(copy, None)?;
+            let digest = match &opened {
+                Opened::Tree(tree) => kiln_fs::digest_copy(tree.tree(), &spec, &cache),
+                // Snapshots are read once: their files are not worth a place in the cache of digests.
+                Opened::Snapshot(tree) => kiln_fs::digest_copy(tree, &spec, &kiln_fs::NoCache),
+            };
+            let digest = digest.map_err(|error| copy_failure(error, copy, &opened))?;
+            hasher.field(digest.as_str().as_bytes());
+        }
+        Ok(hasher.finish())
+    }
+}
+
+/// What of a copy decides which files are read: equal selections of one input read the same.
+fn selection(copy: &FileActionCopy) -> FileActionCopy {
+    FileActionCopy {
+        dest: String::new(),
+        owner: None,
+        mode: 0,
+        mode_str: String::new(),
+        timestamp: 0,
+        create_dest_path: false,
+        always_replace_existing_dest_paths: false,
+        ..copy.clone()
+    }
+}
+
+/// The actions of one step, done in order. A slot holds what an action made until a later one goes on from it.
+struct Work<'a> {
+    step: &'a FileStep,
+    inputs: &'a [Artifact],
+    slots: Vec<Option<Tree>>,
+}
+
+/// A tree being written.
+struct Tree {
+    active: ActiveSnapshot,
+    root: Root,
+}
+
+impl Work<'_> {
+    fn run(&mut self) -> Result<Vec<Snapshot>> {
+        for action in &self.step.op.actions {
+            let tree = self.begin(action)?;
+            let done = self.act(action, &tree);
+            match done {
+                Ok(()) => self.slots.push(Some(tree)),
+                Err(failure) => {
+                    self.slots.push(Some(tree));
+                    self.discard();
+                    return Err(failure);
+                }
+            }
+        }
+        let mut outputs: Vec<(i64, usize)> = self
+            .step
+            .op
+            .actions
+            .iter()
+            .enumerate()
+            .filter(|(_, a)| a.output >= 0)
+            .map(|(i, a)| (a.output, i))
+            .collect();
+        outputs.sort_unstable();
+        let trees: Vec<Tree> = outputs.iter().filter_map(|(_, slot)| self.slots[*slot].take()).collect();
+        self.discard();
+        trees.into_iter().map(|tree| self.commit(tree)).collect()
+    }
+
+    /// Where an action writes: a new tree on an input, or the tree an earlier action made.
+    fn begin(&mut self, action: &FileAction) -> Result<Tree> {
+        let inputs = self.inputs.len() as i64;
+        if action.input >= inputs {
+            let slot = usize::try_from(action.input - inputs).ok().and_then(|slot| self.slots.get_mut(slot));
+            let message = "a file step goes on twice from one action, which is not supported yet";
+            return slot.and_then(Option::take).ok_or_else(|| Failure::new(FailureKind::Build, message));
+        }
+        let parent = match usize::try_from(action.input) {
+            Ok(index) => Some(self.inputs[index].snapshot()?),
+            Err(_) => None,
+        };
+        let job = &self.step.place.job;
+        let active = job.store.prepare(parent, &job.lease).map_err(environment)?;
+        let overlay = job.store.mounts(&active).map_err(environment)?;
+        let mount = overlay.mount_detached().or_environment(|| "cannot mount a step's files".into())?;
+        Ok(Tree { active, root: Root::new(mount) })
+    }
+
+    fn act(&self, action: &FileAction, tree: &Tree) -> Result<()> {
+        let stamp = |owner: Option<&ChownOpt>, time: i64| {
+            Ok::<_, Failure>(Stamp { owner: self.owner(owner, tree)?, time: stamp(time) })
+        };
+        match &action.action {
+            Some(FileActionKind::Copy(copy)) => self.copy(action, copy, tree),
+            Some(FileActionKind::MkDir(op)) => {
+                let stamp = stamp(op.owner.as_ref(), op.timestamp)?;
+                edits::make_dir(&tree.root, &op.path, op.mode as u32, op.make_parents, stamp)
+            }
+            Some(FileActionKind::MkFile(op)) => {
+                let stamp = stamp(op.owner.as_ref(), op.timestamp)?;
+                edits::make_file(&tree.root, &op.path, op.mode as u32, &op.data, stamp)
+            }
+            Some(FileActionKind::Symlink(op)) => {
+                let stamp = stamp(op.owner.as_ref(), op.timestamp)?;
+                edits::make_symlink(&tree.root, &op.oldpath, &op.newpath, stamp)
+            }
+            Some(FileActionKind::Rm(op)) if op.allow_wildcard && op.path.contains(['*', '?', '[']) => {
+                Err(edits::no_wildcards(&op.path))
+            }
+            Some(FileActionKind::Rm(op)) => edits::remove(&tree.root, &op.path, op.allow_not_found),
+            None => Err(Failure::new(FailureKind::Build, "a file step has an action kiln does not know")),
+        }
+    }
+
+    fn copy(&self, action: &FileAction, copy: &FileActionCopy, tree: &Tree) -> Result<()> {
+        let source = usize::try_from(action.secondary_input).ok().and_then(|index| self.inputs.get(index));
+        let source = source
+            .ok_or_else(|| Failure::new(FailureKind::Build, "a copy from an earlier action is not supported yet"))?;
+        let opened = self.step.place.open(source)?;
+        let owner = self.owner(copy.owner.as_ref(), tree)?;
+        let spec = copy_spec(copy, owner)?;
+        kiln_fs::copy(opened.tree(), &tree.root, &spec).map_err(|error| copy_failure(error, copy, &opened))?;
+        Ok(())
+    }
+
+    /// The numbers of an owner, names looked up in the tree that is written.
+    fn owner(&self, owner: Option<&ChownOpt>, tree: &Tree) -> Result<Option<(u32, u32)>> {
+        let Some(owner) = owner else { return Ok(None) };
+        let name = |option: Option<&UserOpt>| match option.and_then(|o| o.user.as_ref()) {
+            Some(UserKind::ByName(named)) => Some(named.name.clone()),
+            Some(UserKind::ById(id)) => Some(id.to_string()),
+            None => None,
+        };
+        let Some(user) = name(owner.user.as_ref()) else { return Ok(None) };
+        let text = match name(owner.group.as_ref()) {
+            Some(group) => format!("{user}:{group}"),
+            None => user.clone(),
+        };
+        let found =
+            kiln_exec::resolve_owner(&tree.root, &text).or_build(|| format!("cannot give files to `{text}`"))?;
+        Ok(Some(found))
+    }
+
+    fn commit(&self, tree: Tree) -> Result<Snapshot> {
+        let Tree { active, root } = tree;
+        drop(root);
+        self.step.place.job.store.commit(active).map_err(environment)
+    }
+
+    fn discard(&mut self) {
+        for tree in self.slots.drain(..).flatten() {
+            let Tree { active, root } = tree;
+            drop(root);
+            // What cannot be removed now is removed by the next sweep.
+            let _ = self.step.place.job.store.discard(active);
+        }
+    }
+}
+
+fn stamp(time: i64) -> Option<i64> {
+    (time >= 0).then_some(time)
+}
+
+fn copy_spec(copy: &FileActionCopy, owner: Option<(u32, u32)>) -> Result<CopySpec> {
+    let mode = match (copy.mode_str.as_str(), copy.mode) {
+        ("", mode) if mode < 0 => None,
+        ("", mode) => Some(ModeChange::Octal(mode as u32 & 0o7777)),
+        (text, _) => Some(text.parse::<ModeChange>().or_build(|| "cannot change modes".into())?),
+    };
+    Ok(CopySpec {
+        src: copy.src.clone(),
+        dest: copy.dest.clone(),
+        owner,
+        mode,
+        follow_symlink: copy.follow_symlink,
+        dir_copy_contents: copy.dir_copy_contents,
+        create_dest_path: copy.create_dest_path,
+        allow_wildcard: copy.allow_wildcard,
+        allow_empty_wildcard: copy.allow_empty_wildcard,
+        include: copy.include_patterns.clone(),
+        exclude: copy.exclude_patterns.clone(),
+        required_paths: copy.required_paths.clone(),
+        unpack_archives: copy.attempt_unpack_docker_compatibility,
+        always_replace: copy.always_replace_existing_dest_paths,
+        timestamp: stamp(copy.timestamp),
+    })
+}
+
+/// Says why a source is missing: ignored, misspelt, or not there at all.
+fn copy_failure(error: kiln_fs::Error, copy: &FileActionCopy, opened: &Opened) -> Failure {
+    let kiln_fs::Error::NotFound { path, ignored_by, similar } = &error else {
+        let mut failure = Failure::from_error(FailureKind::Build, &error);
+        failure.causes.insert(0, failure.message);
+        failure.message = format!("cannot copy `{}` to `{}`", copy.src, copy.dest);
+        return failure;
+    };
+    let place = match opened {
+        Opened::Tree(tree) if tree.name() == crate::frontend::CONTEXT => {
+            format!("the build context `{}`", tree.path().display())
+        }
+        Opened::Tree(tree) => format!("context `{}`", tree.name()),
+        Opened::Snapshot(_) => "the stage or image it is copied from".into(),
+    };
+    let failure = Failure::new(FailureKind::Build, format!("cannot copy `{path}`: it is not in {place}"));
+    match (ignored_by, opened) {
+        (Some((index, pattern)), Opened::Tree(tree)) => {
+            let rule = tree.rule_place(*index).unwrap_or_else(|| ".dockerignore".into());
+            failure.hint(format!("remove or narrow the pattern `{pattern}` at {rule}, which excludes this file"))
+        }
+        _ if similar.is_empty() => failure.hint(format!("check the path; paths are relative to {place}")),
+        _ => failure.hint(format!("did you mean {}?", quoted(similar))),
+    }
+}
+
+fn quoted(names: &[String]) -> String {
+    names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(" or ")
+}

@@ -1,0 +1,162 @@
+//! One file per operation: what its key is made of, and how it is done.
+
+mod exec;
+mod file;
+mod merge;
+mod mounts;
+mod source;
+
+pub(crate) use exec::make_cwd;
+pub(crate) use mounts::stubs;
+
+use std::sync::Arc;
+
+use kiln_graph::llb::{self, OpKind};
+use kiln_graph::{Definition, Vertex};
+use kiln_oci::{Digest, Hasher};
+use kiln_report::{Excerpt, Failure, FailureKind};
+use kiln_solver::{CacheMap, InputKey, KeyParts, Plan, PlanVertex, Step};
+use kiln_sys::root::Root;
+
+use crate::artifact::Artifact;
+use crate::failure::Context as _;
+use crate::job::{Job, Result};
+
+/// Joins every vertex of a graph to what does it.
+pub(crate) fn plan(
+    definition: &Definition,
+    job: &Arc<Job>,
+    is_finished: &dyn Fn(&Vertex) -> bool,
+) -> Result<Plan<Artifact, Failure>> {
+    let mut plan = Plan::new();
+    for vertex in definition.vertices() {
+        let planned = PlanVertex {
+            inputs: vertex.inputs.clone(),
+            step: step(definition, vertex, job, is_finished(vertex))?,
+            name: vertex.meta.name.clone(),
+            ignore_cache: vertex.meta.ignore_cache,
+        };
+        plan.add(vertex.id.clone(), planned);
+    }
+    Ok(plan)
+}
+
+/// What every step knows of itself.
+#[derive(Clone)]
+pub(crate) struct Place {
+    pub(crate) job: Arc<Job>,
+    pub(crate) vertex: Digest,
+    pub(crate) name: String,
+    pub(crate) excerpt: Option<Excerpt>,
+    pub(crate) platform: Option<llb::Platform>,
+    pub(crate) inputs: usize,
+    /// Whether its layer is part of an image to be exported, so that its digest is wanted at once.
+    pub(crate) is_finished: bool,
+}
+
+fn step(
+    definition: &Definition,
+    vertex: &Vertex,
+    job: &Arc<Job>,
+    is_finished: bool,
+) -> Result<Arc<dyn Step<Artifact, Failure>>> {
+    let source = vertex
+        .meta
+        .source
+        .and_then(|(index, span)| Some(Excerpt { file: Arc::clone(definition.sources().get(index)?), span }));
+    let place = Place {
+        job: Arc::clone(job),
+        vertex: vertex.id.0.clone(),
+        name: vertex.meta.name.clone(),
+        excerpt: source,
+        platform: vertex.op.platform.clone(),
+        inputs: vertex.inputs.len(),
+        is_finished,
+    };
+    let unsupported =
+        |what: &str| Failure::new(FailureKind::Build, format!("`{what}` operations are not supported yet"));
+    Ok(match vertex.op.op.clone() {
+        Some(OpKind::Exec(op)) => Arc::new(exec::ExecStep { place, op }),
+        Some(OpKind::File(op)) => Arc::new(file::FileStep { place, op }),
+        Some(OpKind::Merge(op)) => Arc::new(merge::MergeStep { place, op }),
+        Some(OpKind::Source(op)) => source::step(place, op)?,
+        Some(OpKind::Diff(_)) => return Err(unsupported("diff")),
+        Some(OpKind::Build(_)) => return Err(unsupported("build")),
+        None => return Err(unsupported("unknown")),
+    })
+}
+
+impl Place {
+    /// Says where a failure happened.
+    pub(crate) fn blame(&self, failure: Failure) -> Failure {
+        match (&failure.excerpt, &self.excerpt) {
+            (None, Some(excerpt)) => Failure { excerpt: Some(excerpt.clone()), ..failure },
+            _ => failure,
+        }
+    }
+
+    /// A cache map whose parts carry the step's name and command.
+    pub(crate) fn cache_map(&self, digest: Digest, inputs: Vec<InputKey>, parts: KeyParts) -> CacheMap {
+        let command = self.excerpt.as_ref().and_then(|e| e.file.text().get(e.span.range())).map(str::to_owned);
+        let identity = match &self.excerpt {
+            Some(excerpt) => format!("{} {}", excerpt.file.name(), self.name.split(']').next().unwrap_or(&self.name)),
+            None => String::new(),
+        };
+        let platform = self.platform.as_ref().map(|p| format!("{}/{}", p.os, p.architecture));
+        let parts = KeyParts { identity, command: parts.command.or(command), platform, ..parts };
+        CacheMap { digest, parts, pinned: true, inputs }
+    }
+
+    /// Begins the digest of a step: its kind and its platform.
+    pub(crate) fn hasher(&self, kind: &str) -> Hasher {
+        let mut hasher = Hasher::new();
+        hasher.field(kind.as_bytes());
+        let platform = self.platform.as_ref();
+        hasher.field(platform.map_or("", |p| p.os.as_str()).as_bytes());
+        hasher.field(platform.map_or("", |p| p.architecture.as_str()).as_bytes());
+        hasher.field(platform.map_or("", |p| p.variant.as_str()).as_bytes());
+        hasher
+    }
+
+    /// Opens an artifact for reading.
+    pub(crate) fn open(&self, artifact: &Artifact) -> Result<Opened> {
+        match artifact {
+            Artifact::Tree(tree) => Ok(Opened::Tree(Arc::clone(tree))),
+            Artifact::Snapshot(snapshot) => {
+                let mount = self.view(snapshot)?;
+                let tree = kiln_fs::SourceTree::snapshot(Root::new(mount));
+                Ok(Opened::Snapshot(Box::new(tree)))
+            }
+        }
+    }
+
+    /// Mounts a snapshot for reading, nowhere.
+    pub(crate) fn view(&self, snapshot: &kiln_store::Snapshot) -> Result<std::os::fd::OwnedFd> {
+        view(&self.job.store, snapshot)
+    }
+}
+
+/// Mounts a snapshot for reading, nowhere: it is gone with its descriptor.
+pub(crate) fn view(store: &kiln_store::Store, snapshot: &kiln_store::Snapshot) -> Result<std::os::fd::OwnedFd> {
+    use kiln_store::Snapshotter as _;
+    let overlay = store.view(snapshot).or_environment(|| "cannot mount a snapshot".into())?;
+    overlay.mount_detached().or_environment(|| "cannot mount a snapshot".into())
+}
+
+/// An artifact opened for reading.
+pub(crate) enum Opened {
+    /// A context.
+    Tree(Arc<crate::frontend::LocalTree>),
+    /// A mounted snapshot.
+    Snapshot(Box<kiln_fs::SourceTree>),
+}
+
+impl Opened {
+    /// Its files.
+    pub(crate) fn tree(&self) -> &kiln_fs::SourceTree {
+        match self {
+            Self::Tree(local) => local.tree(),
+            Self::Snapshot(tree) => tree,
+        }
+    }
+}

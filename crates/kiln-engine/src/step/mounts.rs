@@ -1,0 +1,263 @@
+//! What a RUN step sees: its root, its mounts, its secrets; and what becomes of them afterwards.
+
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use kiln_exec::{ContainerMount, MountSource, Secret};
+use kiln_fs::CopySpec;
+use kiln_graph::llb::{CacheSharing, ExecOp, Mount, MountType};
+use kiln_oci::Hasher;
+use kiln_report::{Failure, FailureKind};
+use kiln_store::{ActiveSnapshot, CacheMount, CacheMountSpec, Sharing, Snapshot, Snapshotter as _, Store};
+use kiln_sys::mount::{Bind, DATA, Depth, bind_path_detached};
+use kiln_sys::root::Root;
+
+use crate::artifact::Artifact;
+use crate::failure::{Context as _, build, environment};
+use crate::job::Result;
+use crate::step::{Opened, Place};
+
+/// A secret larger than this is refused, as BuildKit does.
+const SECRET_LIMIT: usize = 500 << 10;
+/// How long a step waits for a locked cache mount.
+const PATIENCE: Duration = Duration::from_secs(3600);
+
+/// What a running step keeps open, and what it writes to.
+pub(crate) struct Held {
+    store: Store,
+    /// Trees whose changes are results, by output.
+    outputs: Vec<(i64, ActiveSnapshot)>,
+    /// Trees whose changes are thrown away.
+    scratch: Vec<ActiveSnapshot>,
+    _cache: Vec<CacheMount>,
+}
+
+/// A step's mounts, ready.
+pub(crate) struct Prepared {
+    pub(crate) root: OwnedFd,
+    pub(crate) mounts: Vec<ContainerMount>,
+    pub(crate) env: Vec<String>,
+    pub(crate) held: Held,
+}
+
+/// Makes everything ready that a step's op asks for.
+pub(crate) fn prepare(place: &Place, op: &ExecOp, inputs: &[Artifact]) -> Result<Prepared> {
+    let held = Held { store: place.job.store.clone(), outputs: Vec::new(), scratch: Vec::new(), _cache: Vec::new() };
+    let mut work = Work { place, inputs, held, mounts: Vec::new() };
+    // Locked cache mounts are taken in one order by all, lest two steps wait for each other.
+    let mut ordered: Vec<&Mount> = op.mounts.iter().filter(|mount| mount.dest != "/").collect();
+    ordered.sort_by_key(|mount| mount.cache_opt.as_ref().map(|cache| cache.id.clone()));
+    let mut indexed = Vec::new();
+    for mount in ordered {
+        if let Some(made) = work.mount(mount)? {
+            indexed.push((op.mounts.iter().position(|m| std::ptr::eq(m, mount)), made));
+        }
+    }
+    indexed.sort_by_key(|(index, _)| *index);
+    work.mounts = indexed.into_iter().map(|(_, mount)| mount).collect();
+    let env = work.secret_env(op)?;
+    let root = op.mounts.iter().find(|mount| mount.dest == "/");
+    let root = root.ok_or_else(|| Failure::new(FailureKind::Build, "a step has no root"))?;
+    let root = work.root(root)?;
+    Ok(Prepared { root, mounts: work.mounts, env, held: work.held })
+}
+
+struct Work<'a> {
+    place: &'a Place,
+    inputs: &'a [Artifact],
+    held: Held,
+    mounts: Vec<ContainerMount>,
+}
+
+impl Work<'_> {
+    fn input(&self, mount: &Mount) -> Option<&Artifact> {
+        usize::try_from(mount.input).ok().and_then(|index| self.inputs.get(index))
+    }
+
+    /// The root: the parent's layers, an upper directory, and below all of it the mount points the image may lack.
+    fn root(&mut self, mount: &Mount) -> Result<OwnedFd> {
+        let job = &self.place.job;
+        let parent = self.input(mount).map(Artifact::snapshot).transpose()?;
+        let active = job.store.prepare(parent, &job.lease).map_err(environment)?;
+        let overlay = job.store.mounts(&active).map_err(environment);
+        match mount.output {
+            0.. => self.held.outputs.push((mount.output, active)),
+            _ => self.held.scratch.push(active),
+        }
+        let mut overlay = overlay?;
+        overlay.lowers.push(stubs(&job.store, &self.mounts)?);
+        overlay.mount_detached().or_environment(|| "cannot mount a step's root".into())
+    }
+
+    fn mount(&mut self, mount: &Mount) -> Result<Option<ContainerMount>> {
+        let source = match mount.mount_type() {
+            MountType::Bind => Some(self.bind(mount)?),
+            MountType::Cache => Some(self.cache(mount)?),
+            MountType::Tmpfs => {
+                let size =
+                    mount.tmpfs_opt.as_ref().and_then(|opt| u64::try_from(opt.size).ok()).filter(|size| *size > 0);
+                Some(MountSource::Tmpfs { size, mode: 0o1777 })
+            }
+            MountType::Secret => self.secret(mount)?,
+            MountType::Ssh => self.ssh(mount)?,
+        };
+        Ok(source.map(|source| ContainerMount { target: mount.dest.clone(), readonly: mount.readonly, source }))
+    }
+
+    fn bind(&mut self, mount: &Mount) -> Result<MountSource> {
+        let input = self.input(mount).cloned().unwrap_or(Artifact::Snapshot(Snapshot::scratch()));
+        let subpath = mount.selector.clone();
+        let snapshot = match &input {
+            Artifact::Snapshot(snapshot) => snapshot.clone(),
+            Artifact::Tree(tree) => tree.snapshot(&self.place.job)?,
+        };
+        if mount.readonly {
+            return Ok(MountSource::Tree { dir: self.place.view(&snapshot)?, subpath });
+        }
+        let job = &self.place.job;
+        let active = job.store.prepare(Some(&snapshot), &job.lease).map_err(environment)?;
+        let overlay = job.store.mounts(&active).map_err(environment)?;
+        match mount.output {
+            0.. => self.held.outputs.push((mount.output, active)),
+            _ => self.held.scratch.push(active),
+        }
+        let dir = overlay.mount_detached().or_environment(|| "cannot mount a step's files".into())?;
+        Ok(MountSource::Tree { dir, subpath })
+    }
+
+    fn cache(&mut self, mount: &Mount) -> Result<MountSource> {
+        let opt = mount.cache_opt.clone().unwrap_or_default();
+        let id = if opt.id.is_empty() { mount.dest.clone() } else { opt.id.clone() };
+        let sharing = match opt.sharing() {
+            CacheSharing::Shared => Sharing::Shared,
+            CacheSharing::Private => Sharing::Private,
+            CacheSharing::Locked => Sharing::Locked,
+        };
+        let origin = self.input(mount).map(|artifact| self.place.open(artifact)).transpose()?;
+        let (mode, uid, gid) = cache_owner(mount, origin.as_ref())?;
+        let spec = CacheMountSpec { id: id.clone(), sharing, uid, gid, mode };
+        let fill = |dir: &Path| match &origin {
+            Some(opened) => fill_cache(opened, &mount.selector, dir),
+            None => Ok(()),
+        };
+        let job = &self.place.job;
+        let taken = job.store.cache_mounts().acquire(&spec, &job.lease, PATIENCE, &fill).map_err(environment)?;
+        let taken = taken.ok_or_else(|| {
+            Failure::new(
+                FailureKind::Environment,
+                format!("cache mount `{id}` is still locked by another step after an hour"),
+            )
+        })?;
+        let bind = Bind { depth: Depth::One, attributes: DATA };
+        let dir = bind_path_detached(taken.dir(), bind).or_environment(|| format!("cannot mount cache `{id}`"))?;
+        self.held._cache.push(taken);
+        Ok(MountSource::Tree { dir, subpath: String::new() })
+    }
+
+    fn secret(&self, mount: &Mount) -> Result<Option<MountSource>> {
+        let opt = mount.secret_opt.clone().unwrap_or_default();
+        let Some(data) = self.secret_value(&opt.id, opt.optional)? else { return Ok(None) };
+        Ok(Some(MountSource::Bytes { data: Secret::new(data), mode: opt.mode, uid: opt.uid, gid: opt.gid }))
+    }
+
+    fn secret_value(&self, id: &str, is_optional: bool) -> Result<Option<Vec<u8>>> {
+        let value = self.place.job.session.secret(id)?;
+        if value.as_ref().is_some_and(|value| value.len() > SECRET_LIMIT) {
+            let message = format!("secret `{id}` is larger than {} KiB", SECRET_LIMIT >> 10);
+            return Err(Failure::new(FailureKind::Build, message));
+        }
+        if value.is_none() && !is_optional {
+            let failure = Failure::new(FailureKind::Build, format!("secret `{id}` was not given"));
+            return Err(
+                failure.hint(format!("give it with `--secret id={id},src=FILE` or `--secret id={id},env=NAME`"))
+            );
+        }
+        Ok(value)
+    }
+
+    fn secret_env(&self, op: &ExecOp) -> Result<Vec<String>> {
+        let mut env = Vec::new();
+        for secret in &op.secretenv {
+            if let Some(value) = self.secret_value(&secret.id, secret.optional)? {
+                let value = String::from_utf8(value).or_build(|| format!("secret `{}` is not text", secret.id))?;
+                env.push(format!("{}={value}", secret.name));
+            }
+        }
+        Ok(env)
+    }
+
+    fn ssh(&self, mount: &Mount) -> Result<Option<MountSource>> {
+        let opt = mount.ssh_opt.clone().unwrap_or_default();
+        if opt.optional {
+            return Ok(None);
+        }
+        let message = format!("SSH agent `{}` was not given: forwarding agents is not supported yet", opt.id);
+        Err(Failure::new(FailureKind::Build, message).hint("leave out `required`, or give a key as a secret"))
+    }
+}
+
+/// A cache mount begins as what it is mounted from, owner and mode included.
+fn cache_owner(mount: &Mount, origin: Option<&Opened>) -> Result<(u32, u32, u32)> {
+    let Some(opened) = origin else { return Ok((0o755, 0, 0)) };
+    let path = if mount.selector.is_empty() { "/" } else { &mount.selector };
+    let metadata = opened.tree().root.metadata_followed(path);
+    let metadata = metadata.or_build(|| format!("cannot begin the cache mount at `{}` with `{path}`", mount.dest))?;
+    Ok((metadata.mode & 0o7777, metadata.uid, metadata.gid))
+}
+
+fn fill_cache(opened: &Opened, selector: &str, dir: &Path) -> std::io::Result<()> {
+    let spec = CopySpec {
+        src: if selector.is_empty() { "/".into() } else { selector.to_owned() },
+        dest: "/".into(),
+        dir_copy_contents: true,
+        ..CopySpec::default()
+    };
+    let root = Root::open_ambient(dir).map_err(std::io::Error::other)?;
+    kiln_fs::copy(opened.tree(), &root, &spec).map(drop).map_err(std::io::Error::other)
+}
+
+/// The layer of mount points for these mounts: made once, shared by all steps that mount at the same places.
+pub(crate) fn stubs(store: &Store, mounts: &[ContainerMount]) -> Result<PathBuf> {
+    let stubs = kiln_exec::stubs(mounts).map_err(build)?;
+    let mut hasher = Hasher::new();
+    for stub in &stubs {
+        hasher.field(stub.path.as_bytes());
+        hasher.field(format!("{:?}", stub.kind).as_bytes());
+    }
+    let all = store.root().join("stubs");
+    let dir = all.join(&hasher.finish().hex()[..32]);
+    if dir.is_dir() {
+        return Ok(dir);
+    }
+    let doing = || format!("cannot write mount points into `{}`", dir.display());
+    let fresh = all.join(format!("new-{}-{:?}", std::process::id(), std::thread::current().id()));
+    std::fs::create_dir_all(&fresh).or_environment(doing)?;
+    std::fs::set_permissions(&fresh, std::fs::Permissions::from_mode(0o755)).or_environment(doing)?;
+    kiln_exec::write_stubs(&fresh, &stubs).map_err(environment)?;
+    match std::fs::rename(&fresh, &dir) {
+        // Somebody else was first: theirs is the same.
+        Err(_) if dir.is_dir() => drop(std::fs::remove_dir_all(&fresh)),
+        renamed => renamed.or_environment(doing)?,
+    }
+    Ok(dir)
+}
+
+impl Held {
+    /// Keeps what was written, in the order of the outputs.
+    pub(crate) fn commit(mut self) -> Result<Vec<Snapshot>> {
+        let mut outputs = std::mem::take(&mut self.outputs);
+        outputs.sort_by_key(|(output, _)| *output);
+        outputs.into_iter().map(|(_, active)| self.store.commit(active).map_err(environment)).collect()
+    }
+}
+
+impl Drop for Held {
+    /// What was not committed is thrown away, however the step ended. What cannot be removed goes with the next sweep.
+    fn drop(&mut self) {
+        for active in self.scratch.drain(..).chain(self.outputs.drain(..).map(|(_, active)| active)) {
+            let _ = self.store.discard(active);
+        }
+    }
+}

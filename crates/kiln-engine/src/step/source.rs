@@ -1,0 +1,101 @@
+//! Source steps: base images, contexts, files from the web.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use kiln_graph::llb::SourceOp;
+use kiln_oci::Digest;
+use kiln_report::{Failure, FailureKind};
+use kiln_solver::{Base, CacheMap, KeyParts, Step};
+
+use crate::artifact::Artifact;
+use crate::base::{BaseImage, Meter};
+use crate::frontend::LocalTree;
+use crate::job::Result;
+use crate::step::Place;
+
+mod http;
+
+/// Picks what brings a source in, by its scheme.
+pub(crate) fn step(place: Place, op: SourceOp) -> Result<Arc<dyn Step<Artifact, Failure>>> {
+    let unknown = |what: &str| Failure::new(FailureKind::Bug, format!("source `{}` {what}", op.identifier));
+    match op.identifier.split_once("://") {
+        Some(("docker-image" | "oci-layout", _)) => {
+            let image = place.job.images.find(&op.identifier).ok_or_else(|| unknown("was not resolved"))?;
+            Ok(Arc::new(ImageStep { place, image, identifier: op.identifier }))
+        }
+        Some(("local", name)) => match place.job.trees.get(name) {
+            Some(tree) => Ok(Arc::new(TreeStep { tree: Some(Arc::clone(tree)), place })),
+            None => Ok(Arc::new(TreeStep { tree: None, place })),
+        },
+        Some(("http" | "https", _)) => Ok(Arc::new(http::HttpStep::new(place, op))),
+        _ => Err(Failure::new(FailureKind::Build, format!("source `{}` is of a kind kiln cannot read", op.identifier))),
+    }
+}
+
+/// A base image.
+struct ImageStep {
+    place: Place,
+    image: Arc<BaseImage>,
+    identifier: String,
+}
+
+#[async_trait]
+impl Step<Artifact, Failure> for ImageStep {
+    /// An image's files are its layers: two names for the same layers are one step, whoever serves them.
+    async fn cache_map(&self) -> Result<CacheMap> {
+        let mut hasher = self.place.hasher("image");
+        let diff_ids = &self.image.config.rootfs.diff_ids;
+        diff_ids.iter().for_each(|diff_id| hasher.field(diff_id.as_str().as_bytes()));
+        let digest = hasher.finish();
+        let reference = self.identifier.split_once("://").map_or("", |(_, name)| name);
+        let reference = reference.split('@').next().unwrap_or(reference).to_owned();
+        let parts = KeyParts { base: Some(Base { reference, digest: digest.clone() }), ..KeyParts::default() };
+        Ok(self.place.cache_map(digest, Vec::new(), parts))
+    }
+
+    async fn content_digest(&self, _input: usize, _result: &Artifact) -> Result<Digest> {
+        Err(no_inputs())
+    }
+
+    async fn run(&self, _inputs: Vec<Artifact>) -> Result<Vec<Artifact>> {
+        let job = &self.place.job;
+        let meter = Arc::new(Meter { reporter: Arc::clone(&job.reporter), vertex: self.place.vertex.clone() });
+        let snapshot = self.image.unpack(&job.store, &job.lease, &meter).await;
+        Ok(vec![Artifact::Snapshot(snapshot.map_err(|failure| self.place.blame(failure))?)])
+    }
+}
+
+/// A context. It is read in place, so to "run" it is only to hand it on, and nothing about it lasts.
+struct TreeStep {
+    tree: Option<Arc<LocalTree>>,
+    place: Place,
+}
+
+#[async_trait]
+impl Step<Artifact, Failure> for TreeStep {
+    async fn cache_map(&self) -> Result<CacheMap> {
+        let mut hasher = self.place.hasher("tree");
+        hasher.field(self.place.vertex.as_str().as_bytes());
+        let map = self.place.cache_map(hasher.finish(), Vec::new(), KeyParts::default());
+        Ok(CacheMap { pinned: false, ..map })
+    }
+
+    async fn content_digest(&self, _input: usize, _result: &Artifact) -> Result<Digest> {
+        Err(no_inputs())
+    }
+
+    async fn run(&self, _inputs: Vec<Artifact>) -> Result<Vec<Artifact>> {
+        match &self.tree {
+            Some(tree) => Ok(vec![Artifact::Tree(Arc::clone(tree))]),
+            None => {
+                let failure = Failure::new(FailureKind::Build, "there is no build context to copy from");
+                Err(self.place.blame(failure.hint("name a directory as the build context, instead of `-`")))
+            }
+        }
+    }
+}
+
+fn no_inputs() -> Failure {
+    Failure::new(FailureKind::Bug, "a source has no inputs")
+}

@@ -1,0 +1,163 @@
+//! Files from the web: `ADD https://…`. Asked for again each build, fetched again only when they changed.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use async_trait::async_trait;
+use kiln_graph::llb::SourceOp;
+use kiln_image::{DownloadRequest, Fetched};
+use kiln_oci::Digest;
+use kiln_report::{Failure, FailureKind};
+use kiln_solver::{CacheMap, KeyParts, Step};
+use kiln_store::Snapshotter as _;
+use serde::{Deserialize, Serialize};
+use tokio::sync::OnceCell;
+
+use crate::artifact::Artifact;
+use crate::base::registry;
+use crate::blocking::blocking;
+use crate::failure::{Context as _, environment};
+use crate::job::Result;
+use crate::step::Place;
+
+/// Facts about URLs are kept under this kind.
+const FACT: &str = "http";
+
+/// One URL.
+pub(super) struct HttpStep {
+    place: Place,
+    url: String,
+    checksum: Option<String>,
+    file_name: String,
+    mode: u32,
+    fetched: OnceCell<Arc<Remote>>,
+}
+
+/// What a URL was when it was last asked for.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Remote {
+    digest: Digest,
+    etag: Option<String>,
+    last_modified: Option<String>,
+    /// Seconds since 1970.
+    modified: Option<i64>,
+}
+
+impl HttpStep {
+    pub(super) fn new(place: Place, op: SourceOp) -> Self {
+        let mut attrs = op.attrs;
+        let mode = attrs.get("http.perm").and_then(|text| u32::from_str_radix(text.trim_start_matches("0o"), 8).ok());
+        let path = op.identifier.split(['?', '#']).next().unwrap_or_default();
+        let last = path.rsplit('/').next().filter(|name| !name.is_empty()).unwrap_or("download").to_owned();
+        Self {
+            place,
+            checksum: attrs.remove("http.checksum"),
+            file_name: attrs.remove("http.filename").unwrap_or(last),
+            mode: mode.unwrap_or(0o600),
+            url: op.identifier,
+            fetched: OnceCell::new(),
+        }
+    }
+
+    async fn remote(&self) -> Result<&Arc<Remote>> {
+        let remote = self.fetched.get_or_try_init(|| self.fetch()).await;
+        remote.map_err(|failure| self.place.blame(failure))
+    }
+
+    async fn fetch(&self) -> Result<Arc<Remote>> {
+        let job = &self.place.job;
+        let checksum = self.checksum.as_deref().map(str::parse::<Digest>).transpose();
+        let checksum = checksum.or_build(|| format!("cannot check `{}`", self.url))?;
+        let known = self.known(checksum.as_ref())?;
+        if let (Some(remote), Some(_)) = (&known, &checksum) {
+            return Ok(Arc::new(remote.clone()));
+        }
+        let request = DownloadRequest {
+            url: self.url.clone(),
+            checksum: checksum.clone(),
+            etag: known.as_ref().and_then(|remote| remote.etag.clone()),
+            last_modified: known.as_ref().and_then(|remote| remote.last_modified.clone()),
+            ..DownloadRequest::default()
+        };
+        match (job.registry.http().download(&request).await.map_err(registry)?, known) {
+            (Fetched::NotModified, Some(known)) => Ok(Arc::new(known)),
+            (Fetched::NotModified, None) => Err(Failure::new(
+                FailureKind::Build,
+                format!("`{}` says it did not change, but it is new here", self.url),
+            )),
+            (Fetched::File(download), _) => self.keep(*download).await,
+        }
+    }
+
+    async fn keep(&self, mut download: kiln_image::Download) -> Result<Arc<Remote>> {
+        let job = Arc::clone(&self.place.job);
+        let mut ingest = job.store.content().ingest(&job.lease).map_err(environment)?;
+        while let Some(chunk) = download.body.chunk().await.map_err(registry)? {
+            ingest = blocking(move || {
+                std::io::Write::write_all(&mut ingest, &chunk).or_environment(|| "cannot write a download".into())?;
+                Ok(ingest)
+            })
+            .await?;
+        }
+        let since_1970 = |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).ok();
+        let modified = download.modified.and_then(since_1970).map(|d| d.as_secs() as i64);
+        let (etag, last_modified, url) = (download.etag, download.last_modified, self.url.clone());
+        blocking(move || {
+            let descriptor = ingest.commit(None, "application/octet-stream").map_err(environment)?;
+            let remote = Remote { digest: descriptor.digest, etag, last_modified, modified };
+            let text = serde_json::to_vec(&remote).expect("plain data serialises");
+            job.store.records().put_fact(FACT, &url, &text);
+            Ok(Arc::new(remote))
+        })
+        .await
+    }
+
+    /// What was fetched before and is still here.
+    fn known(&self, checksum: Option<&Digest>) -> Result<Option<Remote>> {
+        let job = &self.place.job;
+        let fact = job.store.records().get_fact(FACT, &self.url).map_err(environment)?;
+        let known = fact.and_then(|bytes| serde_json::from_slice::<Remote>(&bytes).ok());
+        let Some(known) = known.filter(|known| checksum.is_none_or(|wanted| known.digest == *wanted)) else {
+            return Ok(None);
+        };
+        Ok(job.lease.hold_blob(&known.digest).map_err(environment)?.then_some(known))
+    }
+}
+
+#[async_trait]
+impl Step<Artifact, Failure> for HttpStep {
+    async fn cache_map(&self) -> Result<CacheMap> {
+        let mut hasher = self.place.hasher("http");
+        match &self.checksum {
+            Some(checksum) => hasher.field(checksum.as_bytes()),
+            None => hasher.field(self.remote().await?.digest.as_str().as_bytes()),
+        }
+        hasher.field(self.file_name.as_bytes());
+        hasher.field(&self.mode.to_le_bytes());
+        Ok(self.place.cache_map(hasher.finish(), Vec::new(), KeyParts::default()))
+    }
+
+    async fn content_digest(&self, _input: usize, _result: &Artifact) -> Result<Digest> {
+        Err(super::no_inputs())
+    }
+
+    async fn run(&self, _inputs: Vec<Artifact>) -> Result<Vec<Artifact>> {
+        let remote = Arc::clone(self.remote().await?);
+        let (job, name, mode) = (Arc::clone(&self.place.job), self.file_name.clone(), self.mode);
+        blocking(move || {
+            let active = job.store.prepare(None, &job.lease).map_err(environment)?;
+            let root = crate::frontend::open_root(&active.upper_dir())?;
+            let doing = || format!("cannot keep `{name}`");
+            let mut from = job.store.content().open(&remote.digest).or_environment(doing)?;
+            let mut to = root.create_file(&name, mode).or_environment(doing)?;
+            std::io::copy(&mut from, &mut to).or_environment(doing)?;
+            kiln_sys::root::set_mode(&to, mode).or_environment(doing)?;
+            if let Some(secs) = remote.modified {
+                let time = kiln_sys::metadata::Timestamp { secs, nanos: 0 };
+                kiln_sys::root::set_times(&to, time).or_environment(doing)?;
+            }
+            Ok(vec![Artifact::Snapshot(job.store.commit(active).map_err(environment)?)])
+        })
+        .await
+    }
+}

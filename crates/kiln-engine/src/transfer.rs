@@ -1,0 +1,194 @@
+//! Images between the local store, registries and archives.
+
+use std::io::{Read, Write};
+use std::sync::Arc;
+
+use kiln_fs::compress;
+use kiln_image::archive::{Archive, ArchiveImage, Format};
+use kiln_image::{BlobSource, Credential, Either, MemoryBlobs, login as logins};
+use kiln_oci::{Descriptor, Digest, Document, MediaType, Platform, Raw, Reference};
+use kiln_report::{Failure, FailureKind, Reporter};
+use kiln_store::{Lease, Store};
+
+use crate::answer::{Loaded, PullResult};
+use crate::base::{BaseImage, Meter, registry};
+use crate::blobs::StoreBlobs;
+use crate::engine::Engine;
+use crate::export::{Made, OutFile, store as keep, write_archive};
+use crate::failure::{Context as _, environment};
+use crate::finish::{Finisher, Packing};
+use crate::frontend::{fetch_config, image_manifest};
+use crate::job::Result;
+use crate::progress::Work;
+
+/// An archive larger than this is refused; the disk is the other limit.
+const ARCHIVE_LIMIT: u64 = 1 << 40;
+
+/// Fetches an image and keeps it under its name.
+pub(crate) async fn pull(
+    engine: &Engine,
+    reference: &Reference,
+    platform: Option<Platform>,
+    reporter: &Arc<dyn Reporter>,
+) -> Result<PullResult> {
+    let store = engine.store()?;
+    let lease = store.lease().map_err(environment)?;
+    let work = Work::start(reporter, format!("pulling {reference}"));
+    let pulled = async {
+        let resolved = engine.registry().client().resolve(reference).await.map_err(registry)?;
+        let digest = resolved.descriptor.digest.clone();
+        let source: Arc<dyn BlobSource> = Arc::new(engine.registry().client().source(reference));
+        let wanted = platform.unwrap_or_else(Platform::host);
+        let origin = Origin { name: reference.familiar(), digest: digest.clone(), names: vec![reference.clone()] };
+        let (id, up_to_date) = take(&store, &lease, resolved.document, &source, (&wanted, &origin), &work).await?;
+        Ok(PullResult { digest, id, up_to_date })
+    };
+    let pulled = pulled.await;
+    work.end(pulled)
+}
+
+/// Where an image comes from and what it shall be called.
+struct Origin {
+    name: String,
+    digest: Digest,
+    names: Vec<Reference>,
+}
+
+/// Brings an image into the local store: its layers unpacked, its config and manifest kept.
+async fn take(
+    store: &Store,
+    lease: &Lease,
+    document: Document,
+    source: &Arc<dyn BlobSource>,
+    (platform, origin): (&Platform, &Origin),
+    work: &Work,
+) -> Result<(Digest, bool)> {
+    let (descriptor, manifest) = image_manifest(&origin.name, document, source, platform).await?;
+    let (_, config) = fetch_config(&origin.name, &manifest, source).await?;
+    let id = config.digest();
+    let known = store.images().get(&id).map_err(environment)?;
+    let up_to_date = known.is_some_and(|image| origin.names.iter().all(|name| image.names.contains(&name.to_string())));
+    let image = Arc::new(BaseImage {
+        name: origin.name.clone(),
+        config: config.value().clone(),
+        blobs: manifest.layers.clone(),
+        source: Some(Arc::clone(source)),
+        snapshot: None,
+    });
+    let meter = Arc::new(Meter { reporter: work.reporter(), vertex: work.id().clone() });
+    let snapshot = image.unpack(store, lease, &meter).await?;
+    // The manifest is kept as it came, so that a push sends the very same bytes.
+    let bytes = source.fetch(&descriptor).await.map_err(registry)?;
+    let bytes = bytes.bytes("keep the manifest", kiln_image::limits::DOCUMENT).await.map_err(registry)?;
+    store.content().put(lease, descriptor.media_type.clone(), &bytes).map_err(environment)?;
+    let made = Made { config, snapshot, layers: Vec::new() };
+    let digests = origin.names.iter().map(|name| format!("{}@{}", name.name(), origin.digest)).collect();
+    keep(store, lease, &made, &origin.names, Some((descriptor, digests))).await?;
+    Ok((id, up_to_date))
+}
+
+/// Sends an image to the registry its name says.
+pub(crate) async fn push(engine: &Engine, reference: &Reference, reporter: &Arc<dyn Reporter>) -> Result<Descriptor> {
+    let store = engine.store()?;
+    let lease = store.lease().map_err(environment)?;
+    let made = made(&store, &lease, &reference.to_string()).await?;
+    let work = Work::start(reporter, format!("pushing {reference}"));
+    let pushed = crate::export::push(&store, &lease, &engine.registry(), &made, (reference, true), &work).await;
+    if let Ok(descriptor) = &pushed {
+        let bytes = crate::export::manifest(&made, true)?;
+        store.content().put(&lease, descriptor.media_type.clone(), bytes.bytes()).map_err(environment)?;
+        let digest = format!("{}@{}", reference.name(), descriptor.digest);
+        keep(&store, &lease, &made, &[], Some((descriptor.clone(), vec![digest]))).await?;
+    }
+    work.end(pushed)
+}
+
+/// An image of the store with all its layers packed.
+async fn made(store: &Store, lease: &Lease, name: &str) -> Result<Made> {
+    let image = crate::images::get(store, name)?;
+    let snapshot = image.record.snapshot.clone().unwrap_or_default();
+    if !lease.hold_snapshot(&snapshot).map_err(environment)? {
+        return Err(Failure::new(FailureKind::Environment, format!("layers of image `{name}` are gone")));
+    }
+    let packing = Packing { compression: compress::Compression::default(), force: false };
+    let finisher = Finisher::new(store.clone(), lease.clone(), Some(packing));
+    let layers = finisher.finish(&snapshot).await?;
+    let bytes = store.content().read(&image.record.id, kiln_image::limits::CONFIG).map_err(environment)?;
+    Ok(Made { config: Raw::parse(bytes).map_err(environment)?, snapshot, layers })
+}
+
+/// Writes images as one Docker archive.
+pub(crate) async fn save(engine: &Engine, names: &[String], out: Box<dyn Write + Send>) -> Result<()> {
+    let store = engine.store()?;
+    let lease = store.lease().map_err(environment)?;
+    let all = MemoryBlobs::new();
+    let mut images: Vec<ArchiveImage> = Vec::new();
+    for name in names {
+        let image = made(&store, &lease, name).await?;
+        let manifest = crate::export::manifest(&image, true)?;
+        all.insert(MediaType::OCI_CONFIG, image.config.bytes().to_vec());
+        let descriptor = all.insert(MediaType::OCI_MANIFEST, manifest.bytes().to_vec());
+        let names = saved_names(&store, name)?;
+        match images.iter_mut().find(|other| other.descriptor == descriptor) {
+            Some(other) => other.names.extend(names),
+            None => images.push(ArchiveImage { descriptor, names }),
+        }
+    }
+    let blobs = StoreBlobs { store, lease };
+    let file = write_archive(Format::Docker, &images, &Either(&all, &blobs), OutFile::plain(out)).await?;
+    file.finish()
+}
+
+/// An image saved by name keeps that name; one saved by id has none.
+fn saved_names(store: &Store, text: &str) -> Result<Vec<String>> {
+    let image = crate::images::get(store, text)?;
+    let name = text.parse::<Reference>().map(|name| name.to_string()).ok();
+    Ok(name.filter(|name| image.names.contains(name)).into_iter().collect())
+}
+
+/// Reads images from an archive.
+pub(crate) async fn load(engine: &Engine, input: Box<dyn Read + Send>) -> Result<Vec<Loaded>> {
+    let store = engine.store()?;
+    let lease = store.lease().map_err(environment)?;
+    let plain =
+        compress::decompressor(input, &kiln_fs::Limits::default()).or_build(|| "cannot read the archive".into())?;
+    let archive = Archive::spool(plain, &store.root(), ARCHIVE_LIMIT).await.map_err(registry)?;
+    let images = archive.images().to_vec();
+    let source: Arc<dyn BlobSource> = Arc::new(archive);
+    let silent: Arc<dyn Reporter> = Arc::new(kiln_report::Silent);
+    let mut loaded = Vec::new();
+    for image in images {
+        let work = Work::start(&silent, "loading");
+        let names: Vec<Reference> = image.names.iter().filter_map(|name| name.parse().ok()).collect();
+        let label = names.first().map_or_else(|| image.descriptor.digest.to_string(), Reference::familiar);
+        let document = kiln_image::fetch_document(source.as_ref(), &image.descriptor).await.map_err(registry)?;
+        let origin = Origin { name: label, digest: image.descriptor.digest.clone(), names: names.clone() };
+        let (id, _) = take(&store, &lease, document, &source, (&Platform::host(), &origin), &work).await?;
+        match names.is_empty() {
+            true => loaded.push(Loaded { name: None, id }),
+            false => loaded.extend(names.iter().map(|n| Loaded { name: Some(n.familiar()), id: id.clone() })),
+        }
+    }
+    Ok(loaded)
+}
+
+/// Tries credentials and keeps them.
+pub(crate) async fn login(engine: &Engine, host: &str, username: &str, password: &str) -> Result<()> {
+    let client = engine.registry();
+    let config = config_path(engine)?;
+    let credential = Credential::Password { username: username.to_owned(), password: password.to_owned() };
+    let verified = logins::verify(client.client(), host, &credential).await.map_err(registry)?;
+    logins::store(&config, host, &verified.keep).await.map(drop).map_err(registry)
+}
+
+/// Forgets credentials.
+pub(crate) async fn logout(engine: &Engine, host: &str) -> Result<bool> {
+    logins::remove(&config_path(engine)?, host).await.map_err(registry)
+}
+
+fn config_path(engine: &Engine) -> Result<std::path::PathBuf> {
+    engine.registry().docker_config().cloned().ok_or_else(|| {
+        Failure::new(FailureKind::Environment, "there is no place to keep credentials")
+            .hint("set `DOCKER_CONFIG` or `HOME`")
+    })
+}

@@ -1,0 +1,177 @@
+//! One build: opens a job and a lease, asks the frontend for the graph, solves it, exports the result.
+
+use std::sync::Arc;
+
+use kiln_graph::llb::OpKind;
+use kiln_graph::{Definition, Edge, VertexId};
+use kiln_oci::Platform;
+use kiln_report::{Failure, FailureKind, Reporter};
+use kiln_solver::{Cause, SolveError, Solver};
+use kiln_store::{ActiveLayer, Lease, Snapshot, Store};
+
+use crate::answer::BuildResult;
+use crate::artifact::Artifact;
+use crate::blocking::blocking;
+use crate::cache::Cache;
+use crate::engine::Engine;
+use crate::failure::{Context as _, environment};
+use crate::finish::Finisher;
+use crate::frontend::{self, Loaded, Resolver};
+use crate::job::{Images, Job, Limits, Result};
+use crate::request::{BuildRequest, Context, Output};
+use crate::session::Session;
+
+/// Builds.
+pub(crate) async fn build(
+    engine: &Engine,
+    request: &BuildRequest,
+    session: Arc<dyn Session>,
+    reporter: Arc<dyn Reporter>,
+) -> Result<BuildResult> {
+    let request = &with_default_output(request);
+    let platform = platform(request)?;
+    let packing = crate::export::packing(&request.outputs)?;
+    let store = engine.store()?;
+    let lease = store.lease().map_err(environment)?;
+    let unpacked = receive_context(request, &store, &lease, session.as_ref()).await?;
+    let directory = match (&request.context, &unpacked) {
+        (Context::Dir(path), _) => Some(path.clone()),
+        (Context::Stdin, Some(layer)) => Some(layer.tree()),
+        _ => None,
+    };
+    let Loaded { source, trees } = frontend::load(request, directory.as_deref(), &reporter)?;
+    let file = frontend::parse(&source, reporter.as_ref())?;
+    let images = Arc::new(Images::default());
+    let resolver = Resolver {
+        store: store.clone(),
+        lease: lease.clone(),
+        registry: engine.registry(),
+        reporter: Arc::clone(&reporter),
+        images: Arc::clone(&images),
+        pull: request.pull,
+    };
+    let mut options = frontend::options(request, Arc::clone(&source), platform);
+    options.build_args.extend(engine.proxies().filter(|(name, _)| !request.build_args.contains_key(name)));
+    let lowered = frontend::lower(&file, &options, &resolver).await?;
+    frontend::warn(&source, lowered.warnings.clone(), reporter.as_ref());
+    let job = Arc::new(Job {
+        finisher: Finisher::new(store.clone(), lease.clone(), packing),
+        executor: engine.executor(),
+        store,
+        lease,
+        registry: engine.registry(),
+        session,
+        reporter,
+        trees,
+        images,
+        limits: Limits::new(request)?,
+        materialized: Default::default(),
+    });
+    let snapshot = solve(engine, &job, &lowered.definition, lowered.root.as_ref(), wants_layers(request)).await?;
+    let epoch = request.source_date_epoch.or(lowered.epoch);
+    let result = crate::export::export(&job, request, lowered.config, &snapshot, epoch).await?;
+    if let Some(layer) = unpacked {
+        let store = job.store.clone();
+        blocking(move || store.discard_layer(layer).map_err(environment)).await?;
+    }
+    let flushed = job.store.clone();
+    blocking(move || flushed.flush().map_err(environment)).await?;
+    Ok(result)
+}
+
+fn with_default_output(request: &BuildRequest) -> BuildRequest {
+    let mut request = request.clone();
+    if request.outputs.is_empty() {
+        request.outputs.push(Output::Image { names: Vec::new(), push: false, store: true, layers: Default::default() });
+    }
+    request
+}
+
+fn platform(request: &BuildRequest) -> Result<Platform> {
+    match request.platforms.as_slice() {
+        [] => Ok(Platform::host()),
+        [one] if Platform::host().satisfies(one) => Ok(one.clone()),
+        [one] => {
+            let message = format!("building for {one} on {} is not supported yet", Platform::host());
+            Err(Failure::new(FailureKind::Usage, message).hint("leave out `--platform`, or build on such a machine"))
+        }
+        _ => {
+            let message = "building for several platforms at once is not supported yet";
+            Err(Failure::new(FailureKind::Usage, message).hint("build for one platform at a time"))
+        }
+    }
+}
+
+/// Unpacks a context that comes as a tar. It is a layer that is never committed.
+async fn receive_context(
+    request: &BuildRequest,
+    store: &Store,
+    lease: &Lease,
+    session: &dyn Session,
+) -> Result<Option<ActiveLayer>> {
+    if !matches!(request.context, Context::Stdin) {
+        return Ok(None);
+    }
+    let input = session.stdin();
+    let input = input.ok_or_else(|| Failure::new(FailureKind::Usage, "standard input is taken twice"))?;
+    let layer = store.begin_layer(lease).map_err(environment)?;
+    blocking(move || {
+        let root = frontend::open_root(&layer.tree())?;
+        kiln_fs::archive::extract(input, &root, &kiln_fs::Limits::default(), None)
+            .or_build(|| "cannot unpack the build context from standard input".into())?;
+        Ok(Some(layer))
+    })
+    .await
+}
+
+fn wants_layers(request: &BuildRequest) -> bool {
+    let is_tree = |output: &Output| matches!(output, Output::Tar { .. } | Output::Local { .. } | Output::CacheOnly);
+    !request.outputs.iter().all(is_tree)
+}
+
+async fn solve(
+    engine: &Engine,
+    job: &Arc<Job>,
+    definition: &Definition,
+    root: Option<&Edge>,
+    wants_layers: bool,
+) -> Result<Snapshot> {
+    let Some(root) = root else { return Ok(Snapshot::scratch()) };
+    let image = if wants_layers { layers_of(definition, root) } else { Vec::new() };
+    let plan = crate::step::plan(definition, job, &|vertex| image.contains(&vertex.id))?;
+    let cache = Arc::new(Cache::new(job.store.clone(), job.lease.clone()));
+    let solver = Solver::new(cache.clone(), cache, Arc::clone(&job.reporter), engine.jobs());
+    let solved = solver.solve(&plan, std::slice::from_ref(root)).await.map_err(solve_failure)?;
+    match solved.first() {
+        Some(Artifact::Snapshot(snapshot)) => Ok(snapshot.clone()),
+        _ => Err(Failure::new(FailureKind::Bug, "a build ended without a file system")),
+    }
+}
+
+/// The vertices whose layers end up in the image: down from the root along what each one builds on.
+fn layers_of(definition: &Definition, root: &Edge) -> Vec<VertexId> {
+    let mut found = Vec::new();
+    let mut open = vec![root.vertex.clone()];
+    while let Some(vertex) = open.pop().and_then(|id| definition.vertex(&id)) {
+        found.push(vertex.id.clone());
+        let bases: Vec<i64> = match &vertex.op.op {
+            Some(OpKind::Exec(op)) => {
+                op.mounts.iter().filter(|mount| mount.dest == "/").map(|mount| mount.input).collect()
+            }
+            Some(OpKind::File(op)) => op.actions.iter().map(|action| action.input).collect(),
+            Some(OpKind::Merge(op)) => op.inputs.iter().map(|input| input.input).collect(),
+            _ => Vec::new(),
+        };
+        let inputs = bases.into_iter().filter_map(|base| vertex.inputs.get(usize::try_from(base).ok()?));
+        open.extend(inputs.map(|edge| edge.vertex.clone()).filter(|id| !found.contains(id)));
+    }
+    found
+}
+
+/// A step's failure is the build's.
+fn solve_failure(error: SolveError<Failure>) -> Failure {
+    match error.source {
+        Cause::Step(failure) => failure,
+        other => Failure::from_error(FailureKind::Bug, &SolveError { source: other, ..error }),
+    }
+}
