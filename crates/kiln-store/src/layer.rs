@@ -74,7 +74,8 @@ impl Store {
     pub fn layer(&self, layer: &LayerId) -> Result<LayerInfo> {
         let found = self.shared.db.read(|db| {
             let mut select = db.prepare_cached("SELECT diff_id, size, created FROM layers WHERE id = ?1")?;
-            let row = select.query_row([layer.as_str()], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).optional()?;
+            let row =
+                select.query_row([layer.as_str()], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).optional()?;
             let mut select =
                 db.prepare_cached("SELECT descriptor FROM layer_blobs WHERE layer = ?1 ORDER BY digest")?;
             let blobs = select.query_map([layer.as_str()], |row| row.get::<_, String>(0))?;
@@ -88,11 +89,14 @@ impl Store {
         Ok(LayerInfo { diff_id: diff_id.and_then(|text| text.parse().ok()), size, created, blobs })
     }
 
-    /// Notes the digest of a layer's tar, once it was packed, and how many bytes its files have.
+    /// Notes the digest of a layer's tar and the bytes of its files, once it was packed or unpacked.
     pub fn set_diff_id(&self, layer: &LayerId, diff_id: &Digest, size: u64) -> Result<()> {
         let changed = self.shared.db.write(|db| {
-            db.prepare_cached("UPDATE layers SET diff_id = ?2, size = ?3 WHERE id = ?1")?
-                .execute(params![layer.as_str(), diff_id.as_str(), size])
+            db.prepare_cached("UPDATE layers SET diff_id = ?2, size = ?3 WHERE id = ?1")?.execute(params![
+                layer.as_str(),
+                diff_id.as_str(),
+                size
+            ])
         })?;
         if changed == 0 { Err(Error::UnknownLayer { layer: layer.clone() }) } else { Ok(()) }
     }

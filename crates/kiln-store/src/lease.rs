@@ -6,6 +6,7 @@
 use std::collections::HashSet;
 use std::fs::File;
 use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -79,7 +80,7 @@ impl Lease {
         let _no_sweep = shared.no_sweep()?;
         let id = fresh_id()?;
         let path = shared.layout.leases().join(&id);
-        let file = File::options().create_new(true).append(true).open(&path).context("create", &path)?;
+        let file = File::options().create_new(true).append(true).mode(0o600).open(&path).context("create", &path)?;
         let lock = lock::hold(file, &path)?;
         Ok(Self(Arc::new(Inner { shared, id, path, held: Mutex::default(), next: AtomicU64::new(1), lock })))
     }

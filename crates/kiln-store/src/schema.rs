@@ -25,7 +25,8 @@ CREATE TABLE blobs (
 CREATE TABLE layers (
     id          TEXT PRIMARY KEY,
     diff_id     TEXT,
-    size        INTEGER,
+    size        INTEGER, -- bytes of its files
+    disk        INTEGER, -- bytes of disk it takes
     created     INTEGER NOT NULL,
     boot        TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;

@@ -163,7 +163,7 @@ impl ActiveLayer {
 pub struct LayerInfo {
     /// The digest of its tar, once it was packed or unpacked.
     pub diff_id: Option<Digest>,
-    /// Bytes of disk it takes, once measured.
+    /// Bytes of its files, once it was packed or unpacked.
     pub size: Option<u64>,
     /// When it was made here, in seconds since 1970.
     pub created: i64,

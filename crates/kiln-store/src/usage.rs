@@ -37,17 +37,17 @@ impl Store {
     pub fn usage(&self) -> Result<Usage> {
         self.measure_layers()?;
         let mut usage = self.shared.db.read(|db| {
-            let held = "SELECT (SELECT ifnull(sum(size), 0) FROM layers WHERE id IN (SELECT layer FROM image_layers))
+            let held = "SELECT (SELECT ifnull(sum(disk), 0) FROM layers WHERE id IN (SELECT layer FROM image_layers))
                 + (SELECT ifnull(sum(size), 0) FROM blobs WHERE digest IN (SELECT blob FROM image_blobs))";
             let images = Total { count: count(db, "images")?, bytes: number(db, held)?, reclaimable: 0 };
-            let layers = "SELECT ifnull(sum(size), 0) FROM layers WHERE id NOT IN (SELECT layer FROM image_layers)";
+            let layers = "SELECT ifnull(sum(disk), 0) FROM layers WHERE id NOT IN (SELECT layer FROM image_layers)";
             let blobs = "SELECT ifnull(sum(size), 0) FROM blobs WHERE digest NOT IN (SELECT blob FROM image_blobs)
                 AND digest NOT IN (SELECT digest FROM layer_blobs JOIN image_layers USING (layer))";
-            let total = |table: &str, reclaimable: &str| -> rusqlite::Result<Total> {
-                let bytes = number(db, &format!("SELECT ifnull(sum(size), 0) FROM {table}"))?;
+            let total = |table: &str, column: &str, reclaimable: &str| -> rusqlite::Result<Total> {
+                let bytes = number(db, &format!("SELECT ifnull(sum({column}), 0) FROM {table}"))?;
                 Ok(Total { count: count(db, table)?, bytes, reclaimable: number(db, reclaimable)? })
             };
-            let (layers, blobs) = (total("layers", layers)?, total("blobs", blobs)?);
+            let (layers, blobs) = (total("layers", "disk", layers)?, total("blobs", "size", blobs)?);
             let results = Total { count: count(db, "results")?, ..Total::default() };
             Ok(Usage { images, results, layers, blobs, cache_mounts: Total::default() })
         })?;
@@ -64,7 +64,7 @@ impl Store {
     /// Measures layers that were not measured yet: not when they are made, since a build does not need to know.
     pub(crate) fn measure_layers(&self) -> Result<()> {
         let unknown = self.shared.db.read(|db| {
-            let mut select = db.prepare_cached("SELECT id FROM layers WHERE size IS NULL")?;
+            let mut select = db.prepare_cached("SELECT id FROM layers WHERE disk IS NULL")?;
             let rows = select.query_map([], |row| row.get::<_, String>(0))?;
             rows.collect::<rusqlite::Result<Vec<_>>>()
         })?;
@@ -74,7 +74,7 @@ impl Store {
         let measured = unknown.into_iter().map(|id| (disk_usage(&self.shared.layout.layers().join(&id)), id));
         let measured: Vec<_> = measured.collect();
         self.shared.db.write(|db| {
-            let mut update = db.prepare_cached("UPDATE layers SET size = ?1 WHERE id = ?2")?;
+            let mut update = db.prepare_cached("UPDATE layers SET disk = ?1 WHERE id = ?2")?;
             measured.iter().try_for_each(|(bytes, id)| update.execute((bytes, id)).map(drop))
         })
     }

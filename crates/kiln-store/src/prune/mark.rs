@@ -41,7 +41,7 @@ pub(super) fn mark(db: &Transaction<'_>, options: &PruneOptions, live: &Live) ->
             NOT EXISTS (SELECT 1 FROM image_layers WHERE layer = id)
         AND NOT EXISTS (SELECT 1 FROM result_layers WHERE layer = id)
         AND id NOT IN (SELECT value FROM json_each(?1))
-        RETURNING id, size";
+        RETURNING id, disk";
     delete_layers(db, layers, params![held.layers], &mut marked)?;
     let blobs = "DELETE FROM blobs WHERE
             NOT EXISTS (SELECT 1 FROM image_blobs WHERE blob = digest)
@@ -123,7 +123,7 @@ fn delete_result(db: &Transaction<'_>, key: &str) -> rusqlite::Result<usize> {
 }
 
 fn total_bytes(db: &Transaction<'_>) -> rusqlite::Result<u64> {
-    let sql = "SELECT (SELECT ifnull(sum(size), 0) FROM layers) + (SELECT ifnull(sum(size), 0) FROM blobs)";
+    let sql = "SELECT (SELECT ifnull(sum(disk), 0) FROM layers) + (SELECT ifnull(sum(size), 0) FROM blobs)";
     db.prepare_cached(sql)?.query_row([], |row| row.get(0))
 }
 
@@ -138,7 +138,7 @@ fn evict(db: &Transaction<'_>, key: &str, held: &Held, marked: &mut Marked) -> r
             AND NOT EXISTS (SELECT 1 FROM image_layers WHERE layer = id)
             AND NOT EXISTS (SELECT 1 FROM result_layers WHERE layer = id)
             AND id NOT IN (SELECT value FROM json_each(?2))
-            RETURNING id, size";
+            RETURNING id, disk";
         delete_layers(db, sql, params![layer, held.layers], marked)?;
         for blob in packed {
             let sql = "DELETE FROM blobs WHERE digest = ?1

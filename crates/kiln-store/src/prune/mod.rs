@@ -6,6 +6,7 @@
 mod mark;
 mod sweep;
 
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::time::{Duration, SystemTime};
 
 use crate::clean::{disk_usage, remove_dir};
@@ -140,7 +141,13 @@ impl Store {
             return Ok(());
         }
         // Before the work, so that of several processes one does it. It is only a hint: failure to write it is none.
-        let _ = std::fs::write(&stamp, b"");
+        let _ = std::fs::File::options()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&stamp)
+            .and_then(|file| file.set_modified(SystemTime::now()));
         let lease = self.lease()?;
         let graves = {
             let Some(_alone) = self.shared.try_sweeper()? else { return Ok(()) };

@@ -1,0 +1,135 @@
+//! Many processes on one state directory, which is new when they start.
+#![allow(clippy::disallowed_methods, reason = "the test starts itself as the other processes")]
+
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use kiln_oci::Digest;
+use kiln_store::{Holds, PruneOptions, PruneScope, Snapshot, Snapshotter as _, Store};
+
+const STATE: &str = "KILN_TEST_STATE";
+const NUMBER: &str = "KILN_TEST_NUMBER";
+const PROCESSES: u32 = 8;
+
+/// Runs a test of this file in several processes, all at once; each gets a number.
+fn crowd(test: &str, state: &Path) {
+    let start = |number: u32| {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", test, "--nocapture", "--test-threads=1"]);
+        command.env(STATE, state).env(NUMBER, number.to_string()).stdout(std::process::Stdio::null());
+        command.spawn().unwrap()
+    };
+    let children: Vec<_> = (0..PROCESSES).map(start).collect();
+    for (number, mut child) in children.into_iter().enumerate() {
+        assert!(child.wait().unwrap().success(), "process {number} failed");
+    }
+}
+
+/// The state directory and the number, in one of the crowd.
+fn place() -> Option<(Store, u32)> {
+    let state = std::env::var_os(STATE)?;
+    let number = std::env::var(NUMBER).unwrap().parse().unwrap();
+    Some((Store::open(Path::new(&state)).unwrap(), number))
+}
+
+#[test]
+fn many_transactions_at_once_are_all_kept() {
+    const EACH: u32 = 250;
+    if let Some((store, number)) = place() {
+        let lease = store.lease().unwrap();
+        let mut worst = Duration::ZERO;
+        for round in 0..EACH {
+            store.records().put_fact("mine", &format!("{number}/{round}"), b"x");
+            let since = Instant::now();
+            let key = Digest::sha256(format!("{number}/{round}"));
+            store.records().put_result(&key, &[7; 300], &Holds::default()).unwrap();
+            worst = worst.max(since.elapsed());
+            assert!(store.records().get_result(&key, &lease).unwrap().is_some());
+        }
+        assert!(worst < Duration::from_secs(10), "{worst:?}");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let state = dir.path().join("state");
+    let since = Instant::now();
+    crowd("many_transactions_at_once_are_all_kept", &state);
+    println!("{PROCESSES} processes, {EACH} transactions each: {:?}", since.elapsed());
+    let store = Store::open(&state).unwrap();
+    assert_eq!(store.usage().unwrap().results.count, u64::from(PROCESSES * EACH));
+    let facts = (0..PROCESSES).flat_map(|number| (0..EACH).map(move |round| format!("{number}/{round}")));
+    assert!(facts.into_iter().all(|key| store.records().get_fact("mine", &key).unwrap().is_some()));
+}
+
+#[test]
+fn all_unpack_one_layer_and_receive_one_blob() {
+    if let Some((store, _)) = place() {
+        let lease = store.lease().unwrap();
+        for round in 0..20 {
+            let active = store.begin_layer(&lease).unwrap();
+            std::fs::write(active.tree().join("file"), "x").unwrap();
+            let layer = store.commit_layer(active, &Digest::sha256(format!("tar{round}"))).unwrap();
+            assert!(store.layer_dir(&layer).join("file").exists());
+            store
+                .records()
+                .put_result(&Digest::sha256("r"), b"", &Holds::snapshots([&Snapshot::new([layer])]))
+                .unwrap();
+            store.content().put(&lease, "text/plain", format!("blob{round}").as_bytes()).unwrap();
+        }
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let state = dir.path().join("state");
+    crowd("all_unpack_one_layer_and_receive_one_blob", &state);
+    let count = |dir: &str| std::fs::read_dir(state.join(dir)).unwrap().count();
+    assert_eq!((count("layers"), count("blobs/sha256"), count("work"), count("leases")), (20, 20, 0, 0));
+}
+
+#[test]
+fn building_while_others_prune_everything_never_fails() {
+    if let Some((store, number)) = place() {
+        let everything = PruneOptions { scope: PruneScope::Everything, ..PruneOptions::default() };
+        let until = Instant::now() + Duration::from_millis(1500);
+        let mut round = 0;
+        while Instant::now() < until {
+            round += 1;
+            if number % 2 == 0 {
+                store.prune(&everything).unwrap();
+            } else {
+                build(&store, number, round);
+            }
+        }
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let state = dir.path().join("state");
+    crowd("building_while_others_prune_everything_never_fails", &state);
+    let store = Store::open(&state).unwrap();
+    let everything = PruneOptions { scope: PruneScope::Everything, ..PruneOptions::default() };
+    store.prune(&everything).unwrap();
+    let left = std::fs::read_dir(state.join("layers")).unwrap().count();
+    assert_eq!(left, 0);
+}
+
+/// What a build holds is there until it ends, and what it finds is whole.
+fn build(store: &Store, number: u32, round: u32) {
+    let lease = store.lease().unwrap();
+    let key = Digest::sha256(format!("step{}", round % 3));
+    let snapshot = match store.records().get_result(&key, &lease).unwrap() {
+        Some(value) => serde_json::from_slice::<Snapshot>(&value).unwrap(),
+        None => {
+            let active = store.prepare(None, &lease).unwrap();
+            std::fs::write(active.upper_dir().join("file"), "x").unwrap();
+            let snapshot = store.commit(active).unwrap();
+            let value = serde_json::to_vec(&snapshot).unwrap();
+            store.records().put_result(&key, &value, &Holds::snapshots([&snapshot])).unwrap();
+            snapshot
+        }
+    };
+    let blob = store.content().put(&lease, "text/plain", format!("{}", round % 5).as_bytes()).unwrap();
+    std::thread::sleep(Duration::from_millis(u64::from(number)));
+    let active = store.prepare(Some(&snapshot), &lease).unwrap();
+    assert!(store.mounts(&active).unwrap().lowers.iter().all(|dir| dir.join("file").exists()));
+    assert_eq!(store.content().read(&blob.digest, 10).unwrap(), format!("{}", round % 5).as_bytes());
+    store.discard(active).unwrap();
+}

@@ -1,0 +1,106 @@
+//! Opening a state directory: new, old, foreign, newer than we are.
+
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::time::Instant;
+
+use kiln_store::{Error, Store};
+
+use crate::Fixture;
+
+#[test]
+fn only_the_owner_may_look_inside() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("a/b/state");
+    let store = Store::open(&root).unwrap();
+    let lease = store.lease().unwrap();
+    store.content().put(&lease, "text/plain", b"x").unwrap();
+    for dir in [dir.path().join("a"), dir.path().join("a/b")] {
+        assert_eq!(std::fs::metadata(&dir).unwrap().mode() & 0o7777, 0o700, "{}", dir.display());
+    }
+    let mut pending = vec![root];
+    while let Some(path) = pending.pop() {
+        let metadata = std::fs::symlink_metadata(&path).unwrap();
+        assert_eq!(metadata.mode() & 0o077, 0, "{}", path.display());
+        if metadata.is_dir() {
+            assert_eq!(metadata.mode() & 0o7777, 0o700, "{}", path.display());
+            pending.extend(std::fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+        }
+    }
+}
+
+#[test]
+fn a_directory_that_others_can_read_is_closed() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("state");
+    std::fs::create_dir(&root).unwrap();
+    std::fs::set_permissions(&root, std::fs::Permissions::from_mode(0o755)).unwrap();
+    Store::open(&root).unwrap();
+    assert_eq!(std::fs::metadata(&root).unwrap().mode() & 0o7777, 0o700);
+}
+
+#[test]
+fn opening_an_existing_state_takes_less_than_a_millisecond() {
+    let f = Fixture::new();
+    drop(f.store.lease().unwrap());
+    // The quickest of many: what else this machine does is no fault of ours.
+    let open = || {
+        let since = Instant::now();
+        let store = Store::open(&f.root()).unwrap();
+        let spent = since.elapsed();
+        store.images().list().unwrap();
+        spent
+    };
+    let quickest = (0..50).map(|_| open()).min().unwrap();
+    println!("opened in {quickest:?}");
+    assert!(quickest.as_micros() < 1000, "{quickest:?}");
+}
+
+#[test]
+fn a_newer_schema_is_refused() {
+    let f = Fixture::new();
+    let root = f.root();
+    let db = rusqlite::Connection::open(root.join("kiln.db")).unwrap();
+    db.execute_batch("PRAGMA user_version = 99").unwrap();
+    drop(f.store);
+    let error = Store::open(&root).err().unwrap();
+    assert!(matches!(error, Error::NewerSchema { found: 99, .. }), "{error:?}");
+    assert!(error.to_string().contains("newer kiln (schema 99"), "{error}");
+}
+
+#[test]
+fn the_database_of_another_program_is_left_alone() {
+    for change in
+        ["PRAGMA application_id = 7", "CREATE TABLE mine (x)", "PRAGMA application_id = 7; PRAGMA user_version = 1"]
+    {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("kiln.db");
+        rusqlite::Connection::open(&path).unwrap().execute_batch(change).unwrap();
+        let error = Store::open(dir.path()).err().unwrap();
+        assert!(matches!(error, Error::ForeignDatabase { .. }), "{change}: {error:?}");
+        rusqlite::Connection::open(&path).unwrap().execute_batch("SELECT count(*) FROM sqlite_schema").unwrap();
+    }
+}
+
+#[test]
+fn a_damaged_database_is_an_error_and_not_an_empty_store() {
+    let f = Fixture::new();
+    let root = f.root();
+    drop(f.store);
+    std::fs::remove_file(root.join("kiln.db-wal")).unwrap();
+    std::fs::write(root.join("kiln.db"), vec![0x55; 8192]).unwrap();
+    let error = Store::open(&root).err().unwrap();
+    assert!(matches!(error, Error::Database { .. }), "{error:?}");
+    assert!(error.to_string().contains("kiln.db"), "{error}");
+}
+
+#[test]
+fn what_is_not_a_directory_is_refused_by_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    for root in [file.clone(), file.join("below")] {
+        let error = Store::open(&root).err().unwrap();
+        assert!(matches!(error, Error::NotWritable { .. }), "{error:?}");
+        assert!(error.to_string().contains(root.to_str().unwrap()), "{error}");
+    }
+}
