@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use base64::Engine as _;
 use serde_json::{Map, Value, json};
 
-use crate::credentials::{self, Credential, Place, helper, server_name};
+use crate::credentials::helper::Helper;
+use crate::credentials::{self, Credential, Place, server_name};
 use crate::{Error, RegistryClient, Result};
 
 /// What a registry said to a credential.
@@ -39,7 +40,7 @@ pub async fn store(config: &Path, registry: &str, credential: &Credential) -> Re
     let auths = auths_of(&mut value, config)?;
     let key = server_name(registry).to_owned();
     if let Some(helper) = helper_for(config, registry).await? {
-        helper::store(&helper, registry, credential).await?;
+        Helper::named(&helper, registry)?.store(registry, credential).await?;
         // As Docker does: an empty entry says that there is a login, and no older one may shadow it.
         auths.insert(key, json!({}));
         save(config, &value)?;
@@ -62,7 +63,7 @@ pub async fn remove(config: &Path, registry: &str) -> Result<bool> {
     let mut value = load(config).await?;
     let helper = helper_for(config, registry).await?;
     if let Some(helper) = &helper {
-        helper::erase(helper, registry).await?;
+        Helper::named(helper, registry)?.erase(registry).await?;
     }
     let had_entry = auths_of(&mut value, config)?.remove(server_name(registry)).is_some();
     if had_entry {

@@ -1,4 +1,5 @@
 //! The contract that every source and sink of blobs keeps, as tests to be run for each of them.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use async_trait::async_trait;
 use bytes::Bytes;

@@ -77,6 +77,13 @@ impl Reply {
         self
     }
 
+    /// Replaces the status.
+    #[must_use]
+    pub fn with_status(mut self, status: u16) -> Self {
+        self.status = status;
+        self
+    }
+
     /// Replaces the body.
     #[must_use]
     pub fn with_body(mut self, body: Body) -> Self {

@@ -8,8 +8,12 @@
 
 mod files;
 mod http;
+mod proxy;
 mod registry;
+mod tool;
 
 pub use files::FileServer;
 pub use http::{Body, HttpServer, Reply, Request};
+pub use proxy::FlakyProxy;
 pub use registry::Registry;
+pub use tool::{Tool, skip};

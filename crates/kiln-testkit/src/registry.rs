@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
+use crate::tool::{find, skip};
+
 /// A running registry. Dropping it ends the process and removes its storage.
 #[derive(Debug)]
 pub struct Registry {
@@ -49,7 +51,7 @@ impl Registry {
 
     fn launch(auth: &str) -> Option<Self> {
         let Some(program) = find("docker-registry") else {
-            eprintln!("skipped: no `docker-registry` on this machine (Debian package docker-registry)");
+            skip("no `docker-registry` on this machine (Debian package docker-registry)");
             return None;
         };
         // A port found free may be taken before the child binds it; then another is tried.
@@ -115,9 +117,4 @@ fn answers(port: u16) -> bool {
 fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     listener.local_addr().expect("a bound socket has an address").port()
-}
-
-/// A program in the usual places.
-fn find(name: &str) -> Option<PathBuf> {
-    ["/usr/bin", "/usr/local/bin", "/bin"].iter().map(|dir| Path::new(dir).join(name)).find(|path| path.is_file())
 }

@@ -32,7 +32,7 @@ struct DockerEntry {
 
 /// What one member holds.
 enum Member {
-    Blob(Descriptor),
+    Blob(Box<Descriptor>),
     Document(Vec<u8>),
 }
 
@@ -87,7 +87,7 @@ async fn directories<W: AsyncWrite + Unpin + Send>(
 
 fn gather(members: &mut BTreeMap<String, Member>, root: Descriptor, plan: Plan) {
     for blob in plan.blobs {
-        members.insert(blob_name(&blob), Member::Blob(blob));
+        members.insert(blob_name(&blob), Member::Blob(Box::new(blob)));
     }
     for (descriptor, bytes) in plan.children.into_iter().chain([(root, plan.root)]) {
         members.insert(blob_name(&descriptor), Member::Document(bytes));

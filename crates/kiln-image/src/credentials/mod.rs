@@ -151,7 +151,7 @@ async fn look_in(config: &Value, registry: &str, repository: &str) -> Result<Opt
         Place::Inline(entry) => read_entry(entry)
             .map(Some)
             .map_err(|reason| Error::Credentials { host: registry.into(), reason: reason.into() }),
-        Place::Helper(helper) => helper::get(helper, registry).await,
+        Place::Helper(name) => helper::Helper::named(name, registry)?.get(registry).await,
     }
 }
 

@@ -30,6 +30,7 @@ pub(crate) struct Transfer {
     verifier: Verifier,
     validator: Option<String>,
     current: Option<Current>,
+    pending: Option<Error>,
     failed_at: u64,
     patience: Patience,
     over: bool,
@@ -57,6 +58,7 @@ impl Transfer {
             verifier: Verifier::new(&Digest::sha256("")),
             validator: None,
             current: None,
+            pending: None,
             failed_at: 0,
             over: false,
         }
@@ -185,40 +187,53 @@ impl Transfer {
         Ok(())
     }
 
-    /// The next bytes from where we are; fails when too few came for too long.
+    /// The next bytes from where we are; fails when too few came for too long. Trickles are gathered, so that the
+    /// deadline bounds the rate and not only the silence; what was gathered before a failure is not lost.
     async fn read(&mut self) -> Result<Option<Bytes>> {
-        let offset = self.verifier.seen();
-        let current = self.current.as_mut().expect("opened just before");
-        let mut gathered: Vec<u8> = Vec::new();
+        if let Some(error) = self.pending.take() {
+            return Err(error);
+        }
         let deadline = Instant::now() + self.policy.stall;
+        let mut gathered = Vec::new();
         loop {
-            let next = tokio::time::timeout_at(deadline, current.reply.response.chunk()).await;
-            let url = current.reply.response.url();
-            let chunk =
-                next.map_err(|_| stalled(&self.doing, url, self.policy.stall))?.map_err(|error| Error::BrokenOff {
-                    doing: self.doing.clone(),
-                    host: authority(url),
-                    received: offset,
-                    total: self.size,
-                    source: Some(error.without_url().into()),
-                })?;
-            let Some(mut chunk) = chunk else {
-                return Ok((!gathered.is_empty()).then(|| gathered.into()));
-            };
-            let dropped = current.skip.min(chunk.len() as u64);
-            current.skip -= dropped;
-            let chunk = chunk.split_off(dropped as usize);
-            let arrived = (gathered.len() + chunk.len()) as u64;
-            let complete = self.size.is_some_and(|size| offset + arrived >= size);
-            // Trickles are gathered, so that the deadline bounds the rate and not only the silence.
-            if gathered.is_empty() && (arrived >= self.policy.stall_bytes || complete) && !chunk.is_empty() {
-                return Ok(Some(chunk));
+            match self.read_once(deadline).await {
+                Ok(Some(chunk)) if gathered.is_empty() && self.is_enough(chunk.len()) => return Ok(Some(chunk)),
+                Ok(Some(chunk)) => gathered.extend_from_slice(&chunk),
+                Ok(None) => return Ok((!gathered.is_empty()).then(|| gathered.into())),
+                Err(error) if gathered.is_empty() => return Err(error),
+                Err(error) => {
+                    self.pending = Some(error);
+                    return Ok(Some(gathered.into()));
+                }
             }
-            gathered.extend_from_slice(&chunk);
-            if !gathered.is_empty() && (arrived >= self.policy.stall_bytes || complete) {
+            if self.is_enough(gathered.len()) {
                 return Ok(Some(gathered.into()));
             }
         }
+    }
+
+    fn is_enough(&self, count: usize) -> bool {
+        let complete = self.size.is_some_and(|size| self.offset() + count as u64 >= size);
+        count as u64 >= self.policy.stall_bytes || (complete && count > 0)
+    }
+
+    async fn read_once(&mut self, deadline: Instant) -> Result<Option<Bytes>> {
+        let (received, total) = (self.offset(), self.size);
+        let current = self.current.as_mut().expect("opened just before");
+        let next = tokio::time::timeout_at(deadline, current.reply.response.chunk()).await;
+        let url = current.reply.response.url();
+        let chunk = next.map_err(|_| stalled(&self.doing, url, self.policy.stall))?;
+        let broken = |error: reqwest::Error| Error::BrokenOff {
+            doing: self.doing.clone(),
+            host: authority(url),
+            received,
+            total,
+            source: Some(error.without_url().into()),
+        };
+        let Some(mut chunk) = chunk.map_err(broken)? else { return Ok(None) };
+        let dropped = current.skip.min(chunk.len() as u64);
+        current.skip -= dropped;
+        Ok(Some(chunk.split_off(dropped as usize)))
     }
 
     /// The answer is at its end: is the content?

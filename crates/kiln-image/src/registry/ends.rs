@@ -89,3 +89,11 @@ impl BlobSink for RegistrySink {
         self.client.push_manifest(&self.reference, descriptor, bytes, name).await
     }
 }
+
+/// What was written can be read again.
+#[async_trait]
+impl BlobSource for RegistrySink {
+    async fn fetch(&self, descriptor: &Descriptor) -> Result<BlobReader> {
+        self.client.source(&self.reference).fetch(descriptor).await
+    }
+}
