@@ -99,6 +99,19 @@ async fn two_names_for_one_thing_run_once() {
 }
 
 #[tokio::test]
+async fn two_names_for_one_thing_are_looked_up_once() {
+    let mut build = Fakes::new([
+        vertex("latest").seed("image"),
+        vertex("pinned").seed("image"),
+        vertex("top").names(["latest", "pinned"]),
+    ]);
+    build.solve("top").await;
+    build.change(vertex("top").seed("new").names(["latest", "pinned"]));
+    build.solve("top").await;
+    assert_eq!(build.log.whom("load "), ["image()", "nothing"]);
+}
+
+#[tokio::test]
 async fn equal_chains_are_merged_at_every_level() {
     let build = Fakes::new([
         vertex("a0").seed("zero"),

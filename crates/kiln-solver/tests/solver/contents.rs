@@ -207,6 +207,21 @@ async fn a_rerun_that_gives_what_another_build_knows_hits_after_all() {
     assert_eq!(build.ran(), ["build"]);
 }
 
+#[tokio::test]
+async fn facts_are_about_the_key_that_a_result_truly_has() {
+    let mut build = two_stages();
+    build.change(vertex("mid").sees("build", "bin"));
+    build.change(vertex("top").sees("mid", "mid"));
+    build.solve("top").await;
+    for value in ["bin=1", "mid(bin=1)", "top(mid(bin=1))"] {
+        build.prune(value).await;
+    }
+    build.change(vertex("build").names(["source"]).gives("bin=2"));
+    assert_eq!(build.solve("top").await, "top(mid(bin=2))");
+    assert_eq!(build.solve("top").await, "top(mid(bin=2))");
+    assert_eq!((build.ran().len(), build.log.count("digest "), build.loads()), (0, 0, 1));
+}
+
 /// Copies its only input, whatever it is: done twice, the second time is equal to the first.
 struct Again {
     runs: Arc<AtomicUsize>,
