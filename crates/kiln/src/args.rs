@@ -1,0 +1,154 @@
+//! What was typed: the command line, its values, and the environment. Nothing else reads either.
+
+pub(crate) mod build;
+pub(crate) mod environment;
+mod groups;
+pub(crate) mod later;
+mod output;
+mod secret;
+pub(crate) mod value;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::error::ErrorKind;
+use clap::{Arg, ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use crate::commands::{
+    completion, history, images, inspect, load, login, prune, pull, push, rmi, run, save, tag, version,
+};
+
+pub(crate) use environment::Environment;
+pub(crate) use secret::SecretSource;
+
+/// Builds container images from Dockerfiles, without a daemon
+#[derive(Debug, Parser)]
+#[command(
+    name = "kiln",
+    version,
+    max_term_width = 100,
+    args_override_self = true,
+    subcommand_required = true,
+    arg_required_else_help = true,
+    disable_help_subcommand = true
+)]
+pub(crate) struct Cli {
+    /// Where images, layers and the cache are kept [default: /var/lib/kiln as root, else ~/.local/share/kiln]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(crate) state: Option<PathBuf>,
+
+    /// Say more when something fails
+    #[arg(short = 'D', long, global = true)]
+    pub(crate) debug: bool,
+
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// The commands, in the order the help has them.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Build(Box<build::BuildArgs>),
+    Run(run::RunArgs),
+    Pull(pull::PullArgs),
+    Push(push::PushArgs),
+    Images(images::ImagesArgs),
+    Inspect(inspect::InspectArgs),
+    History(history::HistoryArgs),
+    Tag(tag::TagArgs),
+    Rmi(rmi::RmiArgs),
+    Save(save::SaveArgs),
+    Load(load::LoadArgs),
+    Login(login::LoginArgs),
+    Logout(login::LogoutArgs),
+    Prune(prune::PruneArgs),
+    Version(version::VersionArgs),
+    Completion(completion::CompletionArgs),
+    #[command(flatten)]
+    Group(groups::Group),
+}
+
+impl Command {
+    /// The command behind a group: `kiln image ls` is `kiln images`.
+    pub(crate) fn ungrouped(self) -> Self {
+        match self {
+            Self::Group(group) => group.into_command(),
+            command => command,
+        }
+    }
+}
+
+/// Reads the command line.
+pub(crate) fn parse(typed: Vec<OsString>) -> Result<Cli, clap::Error> {
+    let matches = match Cli::command().try_get_matches_from(&typed) {
+        Ok(matches) => matches,
+        // Only `--flag=true` and `--flag=false`, as Go programs read them, need this second reading; the first one's
+        // help stays free of it.
+        Err(error) if error.kind() == ErrorKind::TooManyValues => {
+            accept_go_bools(Cli::command()).try_get_matches_from(&typed)?
+        }
+        Err(error) => return Err(error),
+    };
+    Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut Cli::command()))
+}
+
+/// Lets every switch of every command take `=true` or `=false`.
+fn accept_go_bools(command: clap::Command) -> clap::Command {
+    command.mut_args(accept_go_bool).mut_subcommands(accept_go_bools)
+}
+
+fn accept_go_bool(arg: Arg) -> Arg {
+    if !matches!(arg.get_action(), ArgAction::SetTrue) {
+        return arg;
+    }
+    arg.action(ArgAction::Set)
+        .num_args(0..=1)
+        .require_equals(true)
+        .default_missing_value("true")
+        .default_value("false")
+        .value_parser(value::go_bool)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn build(line: &str) -> build::BuildArgs {
+        let typed = line.split(' ').map(OsString::from).collect();
+        match parse(typed).unwrap().command.ungrouped() {
+            Command::Build(args) => *args,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+        accept_go_bools(Cli::command()).debug_assert();
+    }
+
+    #[test]
+    fn switches_read_as_go_reads_them() {
+        assert!(build("kiln build --no-cache .").no_cache);
+        assert!(build("kiln build --no-cache=true --pull=1 .").pull);
+        assert!(!build("kiln build --no-cache=false .").no_cache);
+        assert!(build("kiln build --no-cache=false --no-cache .").no_cache);
+        let wrong = ["kiln", "build", "--no-cache=perhaps", "."].map(OsString::from).to_vec();
+        assert!(parse(wrong).unwrap_err().to_string().contains("perhaps"));
+    }
+
+    #[test]
+    fn dockers_spellings_of_a_build_are_one() {
+        for line in
+            ["kiln buildx build -t a .", "kiln image build . -t=a", "kiln builder build -ta .", "kiln buildx b -t a ."]
+        {
+            let args = build(line);
+            assert_eq!((args.tag.len(), args.context.as_str()), (1, "."), "{line}");
+        }
+    }
+
+    #[test]
+    fn the_last_of_a_repeated_option_counts() {
+        assert_eq!(build("kiln build --target a --target b .").target.as_deref(), Some("b"));
+    }
+}

@@ -1,0 +1,391 @@
+//! `kiln build`: what was typed, and the request it makes. Reads no file and no stream.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use kiln_engine::{BuildRequest, Context, DockerfileSource, NamedContext, NetworkMode, Output, Ulimit};
+use kiln_oci::{Platform, Reference};
+use kiln_report::{Failure, FailureKind};
+
+use super::later::{Flag, Later, Table, Takes, not_yet};
+use super::secret::{SecretArg, SecretSource};
+use super::value::{self, Wrong};
+use super::{Environment, output};
+use crate::ui::progress::Choice;
+
+/// Build an image from a Dockerfile
+#[derive(Debug, Args)]
+pub(crate) struct BuildArgs {
+    /// Directory with the files the Dockerfile names; `-` reads a tar or a Dockerfile from standard input
+    #[arg(value_name = "CONTEXT")]
+    pub(crate) context: String,
+
+    /// Name of the image, as `name:tag`; may be repeated
+    #[arg(short, long, value_name = "NAME")]
+    pub(crate) tag: Vec<Reference>,
+
+    /// Dockerfile [default: CONTEXT/Dockerfile]; `-` reads it from standard input
+    #[arg(short, long, value_name = "PATH")]
+    pub(crate) file: Option<PathBuf>,
+
+    /// Stage to build [default: the last]
+    #[arg(long, value_name = "STAGE")]
+    pub(crate) target: Option<String>,
+
+    /// Set a build argument; without a value it is taken from the environment
+    #[arg(long, value_name = "KEY[=VALUE]", value_parser = value::pair)]
+    pub(crate) build_arg: Vec<(String, Option<String>)>,
+
+    /// Lend a secret to the steps that mount it: id=ID[,src=PATH|env=NAME]
+    #[arg(long, value_name = "SECRET", value_parser = SecretArg::parse)]
+    pub(crate) secret: Vec<SecretArg>,
+
+    /// Use another context or image where the Dockerfile says NAME: a path, docker-image://… or oci-layout://…
+    #[arg(long, value_name = "NAME=WHERE", value_parser = named_context)]
+    pub(crate) build_context: Vec<(String, NamedContext)>,
+
+    /// Set a label of the image
+    #[arg(long, value_name = "KEY=VALUE", value_parser = value::pair)]
+    pub(crate) label: Vec<(String, Option<String>)>,
+
+    /// Platform to build for, as linux/amd64; several are separated by commas
+    #[arg(long, value_name = "PLATFORM", value_delimiter = ',')]
+    pub(crate) platform: Vec<Platform>,
+
+    /// Where the result goes [default: type=image]: PATH, `-`, or type=image|registry|oci|docker|tar|local|cacheonly,…
+    #[arg(short, long, value_name = "OUTPUT", value_parser = output::parse)]
+    pub(crate) output: Vec<Output>,
+
+    /// Push the image to the registry of its name
+    #[arg(long)]
+    pub(crate) push: bool,
+
+    /// Put the image into the local store, as is done anyway when no output is given
+    #[arg(long)]
+    pub(crate) load: bool,
+
+    /// Use no cached results
+    #[arg(long)]
+    pub(crate) no_cache: bool,
+
+    /// Use no cached results of these stages; several are separated by commas
+    #[arg(long, value_name = "STAGE", value_delimiter = ',')]
+    pub(crate) no_cache_filter: Vec<String>,
+
+    /// Look base images up at their registry although they are here
+    #[arg(long)]
+    pub(crate) pull: bool,
+
+    /// Network of RUN steps
+    #[arg(long, value_name = "MODE", value_parser = network, default_value = "default")]
+    pub(crate) network: NetworkMode,
+
+    /// Add a line to /etc/hosts of RUN steps
+    #[arg(long, value_name = "NAME:IP", value_parser = value::host)]
+    pub(crate) add_host: Vec<(String, String)>,
+
+    /// Size of /dev/shm in RUN steps
+    #[arg(long, value_name = "BYTES", value_parser = value::bytes)]
+    pub(crate) shm_size: Option<u64>,
+
+    /// Limit a resource of RUN steps, as nofile=1024:2048
+    #[arg(long, value_name = "LIMIT", value_parser = value::ulimit)]
+    pub(crate) ulimit: Vec<Ulimit>,
+
+    /// Write the image's id to a file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) iidfile: Option<PathBuf>,
+
+    /// Write what was built to a file, as JSON
+    #[arg(long, value_name = "FILE")]
+    pub(crate) metadata_file: Option<PathBuf>,
+
+    /// Print nothing but the image's id
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+
+    /// How progress is shown: auto, plain, tty, rawjson or quiet
+    #[arg(long, value_name = "VIEW")]
+    pub(crate) progress: Option<Choice>,
+
+    /// Check the Dockerfile, and build nothing
+    #[arg(long)]
+    pub(crate) check: bool,
+
+    #[arg(long, hide = true)]
+    provenance: Option<String>,
+
+    #[arg(long, hide = true)]
+    sbom: Option<String>,
+
+    #[arg(long, hide = true)]
+    call: Option<String>,
+
+    #[command(flatten)]
+    later: Later<BuildTable>,
+}
+
+#[derive(Debug)]
+pub(crate) struct BuildTable;
+
+impl Table for BuildTable {
+    // tidy: table
+    const REFUSED: &'static [Flag] = &[
+        ("allow", None, Takes::Value),
+        ("annotation", None, Takes::Value),
+        ("attest", None, Takes::Value),
+        ("cache-from", None, Takes::Value),
+        ("cache-to", None, Takes::Value),
+        ("cgroup-parent", None, Takes::Value),
+        ("compress", None, Takes::Nothing),
+        ("cpu-period", None, Takes::Value),
+        ("cpu-quota", None, Takes::Value),
+        ("cpu-shares", Some('c'), Takes::Value),
+        ("cpuset-cpus", None, Takes::Value),
+        ("cpuset-mems", None, Takes::Value),
+        ("isolation", None, Takes::Value),
+        ("memory", Some('m'), Takes::Value),
+        ("memory-swap", None, Takes::Value),
+        ("policy", None, Takes::Value),
+        ("resource", None, Takes::Value),
+        ("security-opt", None, Takes::Value),
+        ("squash", None, Takes::Nothing),
+        ("ssh", None, Takes::Value),
+    ];
+    const HARMLESS: &'static [Flag] = &[
+        ("builder", None, Takes::Value),
+        ("disable-content-trust", None, Takes::Nothing),
+        ("force-rm", None, Takes::Nothing),
+        ("rm", None, Takes::Nothing),
+    ];
+}
+
+/// What the command line of a build means.
+#[derive(Debug)]
+pub(crate) struct BuildPlan {
+    /// The request. When the context is standard input, it is `Context::Stdin` until its first bytes are seen.
+    pub(crate) request: BuildRequest,
+    /// Whether the Dockerfile's text has to be read from standard input.
+    pub(crate) is_dockerfile_on_stdin: bool,
+    /// The secrets it may lend.
+    pub(crate) secrets: BTreeMap<String, SecretSource>,
+    /// How progress is shown.
+    pub(crate) progress: Choice,
+}
+
+impl BuildArgs {
+    /// Says what was meant.
+    pub(crate) fn plan(&self, environment: &Environment) -> Result<BuildPlan, Failure> {
+        self.refuse_what_is_not_there()?;
+        let context = context(&self.context)?;
+        let is_dockerfile_on_stdin = self.file.as_deref() == Some(Path::new("-"));
+        if is_dockerfile_on_stdin && matches!(context, Context::Stdin) {
+            return Err(usage("standard input cannot be both the context and the Dockerfile"));
+        }
+        let build_args = self.build_args(environment);
+        let request = BuildRequest {
+            dockerfile: self.dockerfile(&context)?,
+            context,
+            tags: self.tags()?,
+            target: self.target.clone(),
+            platforms: self.platforms(environment)?,
+            no_cache: self.no_cache,
+            no_cache_filter: self.no_cache_filter.clone(),
+            pull: self.pull,
+            labels: self.label.iter().map(|(key, value)| (key.clone(), value.clone().unwrap_or_default())).collect(),
+            outputs: self.outputs()?,
+            contexts: self.build_context.iter().cloned().collect(),
+            network: self.network,
+            extra_hosts: self.add_host.clone(),
+            shm_size: self.shm_size,
+            ulimits: self.ulimit.clone(),
+            source_date_epoch: source_date_epoch(build_args.get("SOURCE_DATE_EPOCH"))?,
+            hostname: build_args.get("BUILDKIT_SANDBOX_HOSTNAME").cloned(),
+            build_args,
+        };
+        let secrets = self.secret.iter().map(|secret| secret.clone().resolve(environment)).collect::<Result<_, _>>();
+        let secrets = secrets.map_err(|Wrong(why)| usage(format!("cannot lend a secret: {why}")))?;
+        Ok(BuildPlan { request, is_dockerfile_on_stdin, secrets, progress: self.view(environment)? })
+    }
+
+    fn refuse_what_is_not_there(&self) -> Result<(), Failure> {
+        self.later.refuse()?;
+        let is_off = |text: &str| matches!(text, "false" | "0" | "disabled=true");
+        for (name, value) in [("--provenance", &self.provenance), ("--sbom", &self.sbom)] {
+            if value.as_deref().is_some_and(|value| !is_off(value)) {
+                return Err(not_yet(name).hint(format!("leave it out, or write `{name}=false`")));
+            }
+        }
+        match self.call.as_deref() {
+            None | Some("build" | "check") => Ok(()),
+            Some(other) => Err(not_yet(&format!("--call={other}"))),
+        }
+    }
+
+    /// Whether the Dockerfile is only checked.
+    pub(crate) fn is_check(&self) -> bool {
+        self.check || self.call.as_deref() == Some("check")
+    }
+
+    fn tags(&self) -> Result<Vec<Reference>, Failure> {
+        match self.tag.iter().find(|tag| tag.digest.is_some()) {
+            Some(tag) => Err(usage(format!("`{}` cannot name a new image: it has a digest", tag.familiar()))),
+            None => Ok(self.tag.clone()),
+        }
+    }
+
+    fn dockerfile(&self, context: &Context) -> Result<DockerfileSource, Failure> {
+        let Some(path) = &self.file else { return Ok(DockerfileSource::default()) };
+        match context {
+            Context::Stdin => match path.to_str() {
+                Some(path) => Ok(DockerfileSource::InContext(path.to_owned())),
+                None => Err(usage(format!("`{}` is not UTF-8, so no tar of the context has it", path.display()))),
+            },
+            Context::Dir(_) | Context::Empty => Ok(DockerfileSource::Path(path.clone())),
+        }
+    }
+
+    fn build_args(&self, environment: &Environment) -> BTreeMap<String, String> {
+        let mut args = BTreeMap::new();
+        // Dates are for whoever builds, not for the Dockerfile: the variable counts without `--build-arg`.
+        if let Some(epoch) = environment.text("SOURCE_DATE_EPOCH") {
+            args.insert("SOURCE_DATE_EPOCH".to_owned(), epoch.to_owned());
+        }
+        for (key, value) in &self.build_arg {
+            let from_environment = || environment.raw(key).map(|value| value.to_string_lossy().into_owned());
+            match value.clone().or_else(from_environment) {
+                Some(value) => args.insert(key.clone(), value),
+                None => args.remove(key),
+            };
+        }
+        args
+    }
+
+    fn platforms(&self, environment: &Environment) -> Result<Vec<Platform>, Failure> {
+        if !self.platform.is_empty() {
+            return Ok(self.platform.clone());
+        }
+        let Some(default) = environment.text("DOCKER_DEFAULT_PLATFORM") else { return Ok(Vec::new()) };
+        let platform = default.parse().map_err(|e| usage(format!("`DOCKER_DEFAULT_PLATFORM`: {e}")))?;
+        Ok(vec![platform])
+    }
+
+    fn outputs(&self) -> Result<Vec<Output>, Failure> {
+        let mut outputs = self.output.clone();
+        let image = |output: &&mut Output| matches!(output, Output::Image { .. });
+        if self.push {
+            match outputs.iter_mut().find(image) {
+                Some(Output::Image { push, .. }) => *push = true,
+                _ => outputs.push(output::image_output(true)),
+            }
+        }
+        if self.load {
+            match outputs.iter_mut().find(image) {
+                Some(Output::Image { store, .. }) => *store = true,
+                _ => outputs.push(output::image_output(false)),
+            }
+        }
+        let is_nameless = |names: &[Reference]| names.is_empty() && self.tag.is_empty();
+        if outputs.iter().any(|o| matches!(o, Output::Image { push: true, names, .. } if is_nameless(names))) {
+            return Err(usage("the image has no name to push it to").hint("name it with `-t registry/name:tag`"));
+        }
+        if outputs.iter().filter(|output| writes_to_stdout(output)).count() > 1 {
+            return Err(usage("two outputs go to standard output"));
+        }
+        Ok(outputs)
+    }
+
+    fn view(&self, environment: &Environment) -> Result<Choice, Failure> {
+        if self.quiet {
+            return Ok(Choice::Quiet);
+        }
+        match (self.progress, environment.text("BUILDKIT_PROGRESS")) {
+            (Some(choice), _) => Ok(choice),
+            (None, None) => Ok(Choice::Auto),
+            (None, Some(text)) => text.parse().map_err(|e| usage(format!("`BUILDKIT_PROGRESS`: {e}"))),
+        }
+    }
+}
+
+/// Whether an output is the program's data.
+pub(crate) fn writes_to_stdout(output: &Output) -> bool {
+    use kiln_engine::Dest::Stdout;
+    match output {
+        Output::Oci { dest, .. } | Output::Docker { dest, .. } | Output::Tar { dest } => *dest == Stdout,
+        Output::Image { .. } | Output::Local { .. } | Output::CacheOnly => false,
+    }
+}
+
+fn usage(message: impl Into<String>) -> Failure {
+    Failure::new(FailureKind::Usage, message)
+}
+
+fn context(text: &str) -> Result<Context, Failure> {
+    if text == "-" {
+        return Ok(Context::Stdin);
+    }
+    if is_remote(text) {
+        return Err(not_yet(text).hint("clone or download it, and build the directory"));
+    }
+    Ok(Context::Dir(text.into()))
+}
+
+/// What docker reads as a git repository or a download.
+fn is_remote(text: &str) -> bool {
+    ["http://", "https://", "git://", "ssh://", "git@", "github.com/"].iter().any(|prefix| text.starts_with(prefix))
+}
+
+fn named_context(text: &str) -> Result<(String, NamedContext), Wrong> {
+    let Some((name, place)) = text.split_once('=').filter(|(name, place)| !name.is_empty() && !place.is_empty()) else {
+        return Err(Wrong("expected `name=path`, `name=docker-image://…` or `name=oci-layout://…`".into()));
+    };
+    let place = if let Some(image) = place.strip_prefix("docker-image://") {
+        image.parse::<Reference>().map_err(|e| Wrong(e.to_string()))?;
+        NamedContext::Image(image.to_owned())
+    } else if let Some(layout) = place.strip_prefix("oci-layout://") {
+        oci_layout(layout)
+    } else if is_remote(place) || place.starts_with("target:") {
+        return Err(Wrong(format!("`{place}` is not supported yet")));
+    } else {
+        NamedContext::Dir(place.into())
+    };
+    // Docker compares the names of contexts as it does names of stages.
+    Ok((name.to_ascii_lowercase(), place))
+}
+
+/// `path`, `path:tag` or `path@digest`.
+fn oci_layout(text: &str) -> NamedContext {
+    let (path, reference) = match text.split_once('@') {
+        Some((path, digest)) => (path, Some(digest)),
+        None => match text.rsplit_once(':') {
+            Some((path, tag)) if !tag.contains('/') => (path, Some(tag)),
+            _ => (text, None),
+        },
+    };
+    NamedContext::OciLayout { path: path.into(), reference: reference.map(str::to_owned) }
+}
+
+/// The network modes of steps and containers.
+pub(crate) fn network(text: &str) -> Result<NetworkMode, Wrong> {
+    match text {
+        "default" => Ok(NetworkMode::Default),
+        "none" => Ok(NetworkMode::None),
+        "host" => Ok(NetworkMode::Host),
+        other => {
+            let near = value::did_you_mean(other, ["default", "none", "host"]);
+            Err(Wrong(format!("`{other}` is no network: expected `default`, `none` or `host`{near}")))
+        }
+    }
+}
+
+fn source_date_epoch(text: Option<&String>) -> Result<Option<i64>, Failure> {
+    let Some(text) = text.filter(|text| !text.is_empty()) else { return Ok(None) };
+    match text.parse() {
+        Ok(seconds) => Ok(Some(seconds)),
+        Err(_) => Err(usage(format!("`SOURCE_DATE_EPOCH` is `{text}`: expected seconds since 1970"))),
+    }
+}
+
+#[cfg(test)]
+mod tests;

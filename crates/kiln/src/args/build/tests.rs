@@ -1,0 +1,126 @@
+//! What the command line of a build means.
+
+use std::ffi::OsString;
+
+use super::*;
+use crate::args::{Command, parse};
+
+fn plan_in(environment: Environment, line: &str) -> Result<BuildPlan, String> {
+    let typed = std::iter::once("kiln build").chain(Some(line)).flat_map(|part| part.split(' ')).map(OsString::from);
+    match parse(typed.collect()).map_err(|e| e.to_string())?.command {
+        Command::Build(args) => args.plan(&environment).map_err(|failure| failure.to_string()),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn plan(line: &str) -> BuildPlan {
+    plan_in(Environment::default(), line).unwrap()
+}
+
+fn refusal(line: &str) -> String {
+    plan_in(Environment::default(), line).unwrap_err()
+}
+
+#[test]
+fn a_plain_build_asks_for_little() {
+    let plan = plan("-t app .");
+    assert_eq!(plan.request.tags[0].to_string(), "docker.io/library/app:latest");
+    assert!(matches!(plan.request.context, Context::Dir(dir) if dir == Path::new(".")));
+    assert!(matches!(plan.request.dockerfile, DockerfileSource::InContext(name) if name == "Dockerfile"));
+    assert!(plan.request.outputs.is_empty() && plan.request.build_args.is_empty());
+    assert_eq!(plan.progress, Choice::Auto);
+}
+
+#[test]
+fn the_dockerfile_is_where_docker_looks_for_it() {
+    assert!(matches!(plan("-f a/D .").request.dockerfile, DockerfileSource::Path(path) if path == Path::new("a/D")));
+    assert!(matches!(plan("-f a/D -").request.dockerfile, DockerfileSource::InContext(path) if path == "a/D"));
+    assert!(plan("-f - .").is_dockerfile_on_stdin);
+    assert_eq!(refusal("-f - -"), "standard input cannot be both the context and the Dockerfile");
+}
+
+#[test]
+fn build_arguments_without_a_value_come_from_the_environment() {
+    let environment = || Environment::from([("A", "from env"), ("EMPTY", ""), ("SOURCE_DATE_EPOCH", "12")]);
+    let request =
+        plan_in(environment(), "--build-arg A --build-arg B=x=y --build-arg C --build-arg EMPTY .").unwrap().request;
+    let args: Vec<_> = request.build_args.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+    assert_eq!(args, [("A", "from env"), ("B", "x=y"), ("EMPTY", ""), ("SOURCE_DATE_EPOCH", "12")]);
+    assert_eq!(request.source_date_epoch, Some(12));
+    let request = plan_in(environment(), "--build-arg SOURCE_DATE_EPOCH=7 .").unwrap().request;
+    assert_eq!(request.source_date_epoch, Some(7));
+}
+
+#[test]
+fn named_contexts_have_three_forms() {
+    let of = |place: &str| plan(&format!("--build-context Base={place} .")).request.contexts.remove("base").unwrap();
+    assert!(matches!(of("../x"), NamedContext::Dir(path) if path == Path::new("../x")));
+    assert!(matches!(of("docker-image://a:1"), NamedContext::Image(image) if image == "a:1"));
+    for (text, wanted) in [("d", None), ("d:v1", Some("v1")), ("d@sha256:0", Some("sha256:0"))] {
+        let NamedContext::OciLayout { path, reference } = of(&format!("oci-layout://{text}")) else {
+            panic!("a layout")
+        };
+        assert_eq!((path.as_path(), reference.as_deref()), (Path::new("d"), wanted));
+    }
+    assert!(refusal("--build-context base=docker-image://A:1 .").contains("is not an image reference"));
+    assert!(refusal("--build-context base=https://x .").contains("not supported yet"));
+    assert!(refusal("--build-context base .").contains("expected `name=path`"));
+}
+
+#[test]
+fn push_and_load_are_about_the_image() {
+    assert!(matches!(plan("--push -t a .").request.outputs[..], [Output::Image { push: true, store: true, .. }]));
+    assert!(matches!(plan("--load -t a .").request.outputs[..], [Output::Image { push: false, store: true, .. }]));
+    let both = plan("--push -o type=image,store=false -o out -t a .").request.outputs;
+    assert!(matches!(both[..], [Output::Image { push: true, store: false, .. }, Output::Local { .. }]));
+    assert_eq!(refusal("--push ."), "the image has no name to push it to");
+    assert_eq!(refusal("-o - -o type=oci ."), "two outputs go to standard output");
+}
+
+#[test]
+fn the_view_is_chosen_by_flag_then_environment() {
+    let choice = |line| plan_in(Environment::from([("BUILDKIT_PROGRESS", "plain")]), line).unwrap().progress;
+    assert_eq!([choice("."), choice("--progress=tty ."), choice("-q .")], [Choice::Plain, Choice::Tty, Choice::Quiet]);
+    let wrong = plan_in(Environment::from([("BUILDKIT_PROGRESS", "pretty")]), ".").unwrap_err();
+    assert!(wrong.starts_with("`BUILDKIT_PROGRESS`: "), "{wrong}");
+}
+
+#[test]
+fn platforms_come_from_the_flag_or_docker_s_default() {
+    let of = |line| {
+        plan_in(Environment::from([("DOCKER_DEFAULT_PLATFORM", "linux/arm64")]), line).unwrap().request.platforms
+    };
+    assert_eq!(of("."), [Platform::linux("arm64")]);
+    assert_eq!(of("--platform linux/amd64,linux/s390x .").len(), 2);
+    assert!(refusal("--platform linux/ .").contains("is not a platform"));
+}
+
+#[test]
+fn what_kiln_lacks_is_refused_by_name() {
+    for (line, name) in [
+        ("--cache-from type=registry,ref=x .", "--cache-from"),
+        ("--ssh default .", "--ssh"),
+        ("-m 1g .", "--memory"),
+        ("--squash .", "--squash"),
+        ("--provenance=mode=max .", "--provenance"),
+        ("--sbom=true .", "--sbom"),
+        ("--call=outline .", "--call=outline"),
+        ("https://github.com/a/b.git", "https://github.com/a/b.git"),
+    ] {
+        assert_eq!(refusal(line), format!("`{name}` is not supported yet"), "{line}");
+    }
+    plan("--provenance=false --sbom=false --builder default --rm --force-rm --squash=false .");
+}
+
+#[test]
+fn secrets_are_found_before_the_build_begins() {
+    let plan = plan_in(Environment::from([("T", "x")]), "--secret id=a,env=T --secret id=b,src=f .").unwrap();
+    assert_eq!(plan.secrets.keys().collect::<Vec<_>>(), ["a", "b"]);
+    assert_eq!(refusal("--secret id=a,env=T ."), "cannot lend a secret: the environment has no variable `T`");
+}
+
+#[test]
+fn a_new_image_has_no_digest_yet() {
+    let pinned = format!("-t a@sha256:{} .", "0".repeat(64));
+    assert!(refusal(&pinned).contains("cannot name a new image"));
+}

@@ -1,0 +1,88 @@
+//! The environment, read once; everything else gets what it needs from here as a value.
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
+
+/// The variables of the process.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Environment(BTreeMap<OsString, OsString>);
+
+/// Variables that reach RUN steps without an ARG and are part of no cache key.
+const PROXIES: [&str; 5] = ["HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY"];
+
+impl Environment {
+    /// Reads it.
+    pub(crate) fn read() -> Self {
+        Self(std::env::vars_os().collect())
+    }
+
+    /// A variable as text. One that is empty or no text counts as not set.
+    pub(crate) fn text(&self, name: &str) -> Option<&str> {
+        self.0.get(OsStr::new(name)).and_then(|value| value.to_str()).filter(|value| !value.is_empty())
+    }
+
+    /// A variable as it is, for build arguments and secrets.
+    pub(crate) fn raw(&self, name: &str) -> Option<&OsStr> {
+        self.0.get(OsStr::new(name)).map(OsString::as_os_str)
+    }
+
+    /// The directory for state, when the command line names none.
+    pub(crate) fn state(&self, is_root: bool) -> Option<PathBuf> {
+        if let Some(dir) = self.path("KILN_STATE") {
+            return Some(dir);
+        }
+        if is_root {
+            return Some("/var/lib/kiln".into());
+        }
+        let data = self.path("XDG_DATA_HOME").filter(|dir| dir.is_absolute());
+        let data = data.or_else(|| Some(self.path("HOME")?.join(".local/share")))?;
+        Some(data.join("kiln"))
+    }
+
+    /// Docker's client configuration, where logins are kept.
+    pub(crate) fn docker_config(&self) -> Option<PathBuf> {
+        let dir = self.path("DOCKER_CONFIG").or_else(|| Some(self.path("HOME")?.join(".docker")))?;
+        Some(dir.join("config.json"))
+    }
+
+    /// The proxy variables that are set, in the spelling they have.
+    pub(crate) fn proxies(&self) -> BTreeMap<String, String> {
+        let spellings = PROXIES.iter().flat_map(|name| [(*name).to_owned(), name.to_ascii_lowercase()]);
+        spellings.filter_map(|name| self.text(&name).map(|value| (name.clone(), value.to_owned()))).collect()
+    }
+
+    fn path(&self, name: &str) -> Option<PathBuf> {
+        self.raw(name).filter(|value| !value.is_empty()).map(PathBuf::from)
+    }
+}
+
+#[cfg(test)]
+impl<const N: usize> From<[(&str, &str); N]> for Environment {
+    fn from(pairs: [(&str, &str); N]) -> Self {
+        Self(pairs.iter().map(|(name, value)| (name.into(), value.into())).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn state_is_where_the_user_wants_it() {
+        let home = [("HOME", "/home/u")];
+        assert_eq!(Environment::from(home).state(true), Some("/var/lib/kiln".into()));
+        assert_eq!(Environment::from(home).state(false), Some("/home/u/.local/share/kiln".into()));
+        let xdg = [("HOME", "/home/u"), ("XDG_DATA_HOME", "/data")];
+        assert_eq!(Environment::from(xdg).state(false), Some("/data/kiln".into()));
+        assert_eq!(Environment::from([("KILN_STATE", "/s")]).state(true), Some("/s".into()));
+        assert_eq!(Environment::default().state(false), None);
+    }
+
+    #[test]
+    fn proxies_keep_their_spelling() {
+        let environment = Environment::from([("http_proxy", "a"), ("HTTPS_PROXY", "b"), ("NO_PROXY", ""), ("X", "c")]);
+        let proxies: Vec<_> = environment.proxies().into_iter().collect();
+        assert_eq!(proxies, [("HTTPS_PROXY".into(), "b".into()), ("http_proxy".into(), "a".into())]);
+    }
+}

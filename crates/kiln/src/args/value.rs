@@ -1,0 +1,226 @@
+//! Values of options: sizes, limits, hosts, key–value pairs, comma-separated lists.
+
+use std::net::IpAddr;
+
+use kiln_engine::Ulimit;
+
+/// Says why a value is none.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct Wrong(pub(crate) String);
+
+fn wrong<T>(message: impl Into<String>) -> Result<T, Wrong> {
+    Err(Wrong(message.into()))
+}
+
+/// A switch's value as Go reads one.
+pub(crate) fn go_bool(text: &str) -> Result<bool, Wrong> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
+        _ => wrong("expected `true` or `false`"),
+    }
+}
+
+/// Bytes, in powers of 1024: `64m`, `1.5g`, `128MiB`.
+pub(crate) fn bytes(text: &str) -> Result<u64, Wrong> {
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let shift = match unit.trim_start().to_ascii_lowercase().as_str() {
+        "" | "b" => 0,
+        "k" | "kb" | "kib" => 10,
+        "m" | "mb" | "mib" => 20,
+        "g" | "gb" | "gib" => 30,
+        "t" | "tb" | "tib" => 40,
+        "p" | "pb" | "pib" => 50,
+        _ => return wrong("expected a number and a unit: `b`, `k`, `m`, `g`, `t` or `p`, as in `64m`"),
+    };
+    let Ok(number) = number.parse::<f64>() else { return wrong("expected a number, as in `64m`") };
+    let bytes = number * (1_u64 << shift) as f64;
+    if !(0.0..=i64::MAX as f64).contains(&bytes) {
+        return wrong("the size is out of range");
+    }
+    Ok(bytes as u64)
+}
+
+/// The names of resource limits.
+const LIMITS: [&str; 16] = [
+    "core",
+    "cpu",
+    "data",
+    "fsize",
+    "locks",
+    "memlock",
+    "msgqueue",
+    "nice",
+    "nofile",
+    "nproc",
+    "rss",
+    "rtprio",
+    "rttime",
+    "sigpending",
+    "stack",
+    "as",
+];
+
+/// A resource limit: `nofile=1024`, `nofile=1024:2048`; -1 is none.
+pub(crate) fn ulimit(text: &str) -> Result<Ulimit, Wrong> {
+    let Some((name, limits)) = text.split_once('=') else {
+        return wrong("expected `name=soft[:hard]`, as in `nofile=1024`");
+    };
+    if !LIMITS.contains(&name) {
+        return wrong(format!("no limit is called `{name}`{}", did_you_mean(name, LIMITS)));
+    }
+    let (soft, hard) = limits.split_once(':').unwrap_or((limits, limits));
+    let number = |text: &str| match text.parse::<i64>() {
+        Ok(number) if number >= -1 => Ok(number),
+        _ => wrong(format!("`{text}` is no limit: expected a number, or -1 for none")),
+    };
+    let (soft, hard) = (number(soft)?, number(hard)?);
+    if hard != -1 && (soft == -1 || soft > hard) {
+        return wrong("the soft limit is above the hard one");
+    }
+    Ok(Ulimit { name: name.to_owned(), soft, hard })
+}
+
+/// A line for `/etc/hosts`: `name:address` or `name=address`.
+pub(crate) fn host(text: &str) -> Result<(String, String), Wrong> {
+    let Some((name, address)) = text.split_once('=').or_else(|| text.split_once(':')) else {
+        return wrong("expected `name:address`");
+    };
+    if name.is_empty() || name.contains(|c: char| c.is_whitespace() || c.is_control() || c == '#') {
+        return wrong(format!("`{name}` is not a host name"));
+    }
+    if address == "host-gateway" {
+        return wrong(
+            "`host-gateway` is not supported yet; steps share the machine's network, so `127.0.0.1` is the machine",
+        );
+    }
+    let bare = address.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(address);
+    match bare.parse::<IpAddr>() {
+        Ok(address) => Ok((name.to_owned(), address.to_string())),
+        Err(_) => wrong(format!("`{address}` is not an IP address")),
+    }
+}
+
+/// `key=value`; without `=` there is no value.
+pub(crate) fn pair(text: &str) -> Result<(String, Option<String>), Wrong> {
+    let (key, value) = match text.split_once('=') {
+        Some((key, value)) => (key, Some(value.to_owned())),
+        None => (text, None),
+    };
+    if key.trim().is_empty() {
+        return wrong("expected `key=value`: the key is empty");
+    }
+    Ok((key.to_owned(), value))
+}
+
+/// One line of comma-separated fields; a field in double quotes may hold commas, and `""` in it is a quote.
+pub(crate) fn fields(text: &str) -> Result<Vec<String>, Wrong> {
+    let mut fields = Vec::new();
+    let mut rest = text;
+    loop {
+        let field;
+        (field, rest) = match rest.strip_prefix('"') {
+            Some(quoted) => quoted_field(quoted)?,
+            None => {
+                let end = rest.find(',').unwrap_or(rest.len());
+                let (field, rest) = rest.split_at(end);
+                if field.contains('"') {
+                    return wrong(
+                        "a quote stands in the middle of a field; quote the whole field, as in `\"name=a,b\"`",
+                    );
+                }
+                (field.to_owned(), rest)
+            }
+        };
+        fields.push(field);
+        match rest.strip_prefix(',') {
+            Some(after) => rest = after,
+            None if rest.is_empty() => return Ok(fields),
+            None => return wrong("text follows the closing quote of a field"),
+        }
+    }
+}
+
+fn quoted_field(text: &str) -> Result<(String, &str), Wrong> {
+    let mut field = String::new();
+    let mut rest = text;
+    loop {
+        let Some((before, after)) = rest.split_once('"') else { return wrong("a quote is not closed") };
+        field.push_str(before);
+        match after.strip_prefix('"') {
+            Some(after) => {
+                field.push('"');
+                rest = after;
+            }
+            None => return Ok((field, after)),
+        }
+    }
+}
+
+/// The fields of a comma-separated list of `key=value`, with lower-case keys.
+pub(crate) fn attributes(text: &str) -> Result<Vec<(String, String)>, Wrong> {
+    let attribute = |field: String| match field.split_once('=') {
+        Some((key, value)) => Ok((key.trim().to_ascii_lowercase(), value.to_owned())),
+        None => wrong(format!("`{field}` has no value: expected `key=value`")),
+    };
+    fields(text)?.into_iter().map(attribute).collect()
+}
+
+/// `; did you mean …?` when a known word is close.
+pub(crate) fn did_you_mean<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> String {
+    let distance = |known: &str| strsim::damerau_levenshtein(&word.to_ascii_lowercase(), known);
+    let near = known.into_iter().map(|known| (distance(known), known)).filter(|(far, _)| *far <= 2).min();
+    near.map(|(_, known)| format!("; did you mean `{known}`?")).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_count_in_powers_of_1024() {
+        for (text, size) in [("64m", 64 << 20), ("1.5g", 3 << 29), ("128MiB", 128 << 20), ("7", 7), ("2 kb", 2048)] {
+            assert_eq!(bytes(text), Ok(size), "{text}");
+        }
+        for bad in ["", "m", "-1m", "1x", "1.2.3", "99999999999p", "1e3"] {
+            assert!(bytes(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn limits_have_a_soft_and_a_hard_side() {
+        let limit = |soft, hard| Ok(Ulimit { name: "nofile".into(), soft, hard });
+        assert_eq!(ulimit("nofile=1024"), limit(1024, 1024));
+        assert_eq!(ulimit("nofile=1024:-1"), limit(1024, -1));
+        assert_eq!(ulimit("nofiles=1").unwrap_err().0, "no limit is called `nofiles`; did you mean `nofile`?");
+        for bad in ["nofile", "nofile=", "nofile=2:1", "nofile=-1:5", "nofile=-2"] {
+            assert!(ulimit(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn hosts_have_addresses() {
+        let of = |name: &str, address: &str| Ok((name.to_owned(), address.to_owned()));
+        assert_eq!(host("a:1.2.3.4"), of("a", "1.2.3.4"));
+        assert_eq!(host("a=::1"), of("a", "::1"));
+        assert_eq!(host("a:[::1]"), of("a", "::1"));
+        assert_eq!(host("a:::1"), of("a", "::1"));
+        for bad in ["a", ":1.2.3.4", "a:b", "a b:1.2.3.4", "a\n:1.2.3.4", "a:host-gateway"] {
+            assert!(host(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn fields_may_be_quoted() {
+        let of = |fields: &[&str]| Ok(fields.iter().map(|f| (*f).to_owned()).collect::<Vec<_>>());
+        assert_eq!(fields("type=oci,dest=a b"), of(&["type=oci", "dest=a b"]));
+        assert_eq!(fields(r#"type=image,"name=a,b",push=true"#), of(&["type=image", "name=a,b", "push=true"]));
+        assert_eq!(fields(r#""a""b""#), of(&[r#"a"b"#]));
+        assert_eq!(fields(""), of(&[""]));
+        for bad in [r#"a"b"#, r#""a"#, r#""a"b"#] {
+            assert!(fields(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! The commands, one file each: what is typed, then what is done.
+
+pub(crate) mod build;
+pub(crate) mod completion;
+pub(crate) mod history;
+pub(crate) mod images;
+pub(crate) mod inspect;
+pub(crate) mod load;
+pub(crate) mod login;
+pub(crate) mod prune;
+pub(crate) mod pull;
+pub(crate) mod push;
+pub(crate) mod rmi;
+pub(crate) mod run;
+pub(crate) mod save;
+pub(crate) mod tag;
+pub(crate) mod version;
+
+use crate::args::Command;
+use crate::setting::Setting;
+use crate::ui::exit::Outcome;
+
+/// Does what was asked for.
+pub(crate) fn run(command: Command, setting: &Setting) -> Outcome {
+    match command.ungrouped() {
+        Command::Build(args) => build::run(&args, setting),
+        Command::Run(args) => run::run(&args, setting),
+        Command::Pull(args) => pull::run(&args, setting),
+        Command::Push(args) => push::run(&args, setting),
+        Command::Images(args) => images::run(&args, setting),
+        Command::Inspect(args) => inspect::run(&args, setting),
+        Command::History(args) => history::run(&args, setting),
+        Command::Tag(args) => tag::run(&args, setting),
+        Command::Rmi(args) => rmi::run(&args, setting),
+        Command::Save(args) => save::run(&args, setting),
+        Command::Load(args) => load::run(&args, setting),
+        Command::Login(args) => login::run(&args, setting),
+        Command::Logout(args) => login::logout(&args, setting),
+        Command::Prune(args) => prune::run(&args, setting),
+        Command::Version(args) => version::run(&args),
+        Command::Completion(args) => completion::run(&args),
+        Command::Group(_) => unreachable!("groups were resolved"),
+    }
+}

@@ -1,0 +1,70 @@
+//! `kiln build`.
+
+mod answer;
+mod check;
+mod lend;
+mod stdin;
+
+use std::io::Write;
+use std::sync::Arc;
+
+use kiln_engine::{BuildResult, Context};
+use kiln_report::Failure;
+
+use self::lend::Lender;
+use crate::args::build::{BuildArgs, BuildPlan, writes_to_stdout};
+use crate::setting::Setting;
+use crate::ui::exit::{Exit, Outcome};
+use crate::ui::progress::{Choice, Progress};
+use crate::ui::{run as ui_run, stdout};
+
+/// Builds, or only checks.
+pub(crate) fn run(args: &BuildArgs, setting: &Setting) -> Outcome {
+    let mut plan = args.plan(&setting.environment)?;
+    if let Context::Dir(dir) = &plan.request.context {
+        lend::check_context(dir)?;
+    }
+    let has_data = plan.request.outputs.iter().any(writes_to_stdout);
+    if has_data {
+        stdout::refuse_terminal("an archive")?;
+    }
+    let input = stdin::settle(&mut plan)?;
+    if args.is_check() {
+        return check::run(&plan, setting);
+    }
+    let lender = Arc::new(Lender::new(std::mem::take(&mut plan.secrets), input)?);
+    if let Some(path) = &args.iidfile {
+        answer::forget(path)?;
+    }
+    let prints_id = plan.progress == Choice::Quiet && !has_data;
+    let result = build(&plan, lender, setting)?;
+    if let Some(path) = &args.iidfile {
+        answer::write_id(path, &result)?;
+    }
+    if let Some(path) = &args.metadata_file {
+        answer::write_metadata(path, &result)?;
+    }
+    if let Some(id) = result.image_id.as_ref().filter(|_| prints_id) {
+        stdout::print(&format!("{id}\n"))?;
+    }
+    Ok(0)
+}
+
+fn build(plan: &BuildPlan, lender: Arc<Lender>, setting: &Setting) -> Result<BuildResult, Exit> {
+    let engine = setting.engine()?;
+    let progress = Progress::start(plan.progress, &setting.environment)?;
+    let outcome = ui_run::block_on(engine.build(&plan.request, lender, progress.reporter()));
+    let (is_for_people, shows_output) = (progress.is_for_people, progress.shows_failed_output);
+    progress.finish();
+    match outcome {
+        Ok(result) => {
+            if is_for_people {
+                // Where nobody listens nobody is told.
+                let _ = writeln!(std::io::stderr(), "{}", answer::closing_line(&result));
+            }
+            Ok(result)
+        }
+        Err(Exit::Failure(failure)) if shows_output => Err(Failure { output: Vec::new(), ..*failure }.into()),
+        Err(exit) => Err(exit),
+    }
+}

@@ -1,0 +1,157 @@
+//! What the command line lends to a build: secrets, and the standard streams.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::Mutex;
+
+use kiln_engine::Session;
+use kiln_report::{Failure, FailureKind};
+
+use crate::args::SecretSource;
+
+/// BuildKit's limit, so that what builds here builds there.
+const MAX_SECRET: u64 = 500 * 1024;
+
+/// The client of a build.
+pub(crate) struct Lender {
+    secrets: BTreeMap<String, SecretSource>,
+    stdin: Mutex<Option<Box<dyn Read + Send>>>,
+    stdout: Mutex<Option<std::io::Stdout>>,
+}
+
+impl Lender {
+    /// Lends these secrets and this standard input. Files of secrets must be there now, not first when a step asks.
+    pub(crate) fn new(
+        secrets: BTreeMap<String, SecretSource>,
+        stdin: Option<Box<dyn Read + Send>>,
+    ) -> Result<Self, Failure> {
+        for (id, source) in &secrets {
+            if let SecretSource::File(path) = source {
+                read(id, path)?;
+            }
+        }
+        Ok(Self { secrets, stdin: Mutex::new(stdin), stdout: Mutex::new(Some(std::io::stdout())) })
+    }
+}
+
+impl Session for Lender {
+    fn secret(&self, id: &str) -> Result<Option<Vec<u8>>, Failure> {
+        match self.secrets.get(id) {
+            None => Ok(None),
+            Some(SecretSource::Value(value)) => check_size(id, value).map(Some),
+            Some(SecretSource::File(path)) => read(id, path).map(Some),
+        }
+    }
+
+    fn stdin(&self) -> Option<Box<dyn Read + Send>> {
+        self.stdin.lock().ok()?.take()
+    }
+
+    fn stdout(&self) -> Option<Box<dyn Write + Send>> {
+        self.stdout.lock().ok()?.take().map(|stdout| Box::new(stdout) as Box<dyn Write + Send>)
+    }
+}
+
+fn check_size(id: &str, value: &OsStr) -> Result<Vec<u8>, Failure> {
+    match value.len() as u64 > MAX_SECRET {
+        true => Err(too_large(id)),
+        false => Ok(value.as_bytes().to_vec()),
+    }
+}
+
+fn read(id: &str, path: &Path) -> Result<Vec<u8>, Failure> {
+    let cannot = |error: std::io::Error| {
+        let mut failure = usage(format!("cannot read secret `{id}` from `{}`", path.display()));
+        failure.causes.push(error.to_string());
+        failure
+    };
+    let mut bytes = Vec::new();
+    File::open(path).and_then(|file| file.take(MAX_SECRET + 1).read_to_end(&mut bytes)).map_err(cannot)?;
+    match bytes.len() as u64 > MAX_SECRET {
+        true => Err(too_large(id)),
+        false => Ok(bytes),
+    }
+}
+
+fn too_large(id: &str) -> Failure {
+    usage(format!("secret `{id}` is larger than {} kB", MAX_SECRET / 1024))
+}
+
+/// Fails when the context is no directory, and says what it may have been meant as.
+pub(crate) fn check_context(dir: &Path) -> Result<(), Failure> {
+    match std::fs::metadata(dir) {
+        Ok(found) if found.is_dir() => Ok(()),
+        Ok(_) => {
+            let failure = usage(format!("the context `{}` is not a directory", dir.display()));
+            let is_dockerfile = dir.file_name().is_some_and(|name| name.to_string_lossy().contains("ockerfile"));
+            let is_tar = dir.to_string_lossy().contains(".tar");
+            Err(match (is_dockerfile, is_tar) {
+                (true, _) => failure.hint(format!("use `-f {}` and name the directory with the files", dir.display())),
+                (_, true) => failure.hint(format!("send it to standard input: `kiln build - < {}`", dir.display())),
+                _ => failure,
+            })
+        }
+        Err(error) => {
+            let mut failure = usage(format!("cannot read the context `{}`", dir.display()));
+            failure.causes.push(error.to_string());
+            Err(failure)
+        }
+    }
+}
+
+fn usage(message: String) -> Failure {
+    Failure::new(FailureKind::Usage, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lender(path: &Path) -> Result<Lender, Failure> {
+        Lender::new([("a".to_owned(), SecretSource::File(path.into()))].into(), None)
+    }
+
+    #[test]
+    fn secrets_are_read_when_asked_for_and_missing_ones_are_found_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        assert!(lender(&path).is_err());
+        std::fs::write(&path, "one").unwrap();
+        let lender = lender(&path).unwrap();
+        std::fs::write(&path, b"two\xff").unwrap();
+        assert_eq!(lender.secret("a").unwrap().as_deref(), Some(b"two\xff".as_slice()));
+        assert_eq!(lender.secret("b").unwrap(), None);
+    }
+
+    #[test]
+    fn a_secret_that_would_fill_memory_is_refused() {
+        let message = lender(Path::new("/dev/zero")).err().unwrap().message;
+        assert_eq!(message, "secret `a` is larger than 500 kB");
+    }
+
+    #[test]
+    fn streams_are_lent_once() {
+        let lender = Lender::new(BTreeMap::new(), Some(Box::new(&b"x"[..]))).unwrap();
+        assert!(lender.stdin().is_some() && lender.stdin().is_none());
+        assert!(lender.stdout().is_some() && lender.stdout().is_none());
+    }
+
+    #[test]
+    fn a_context_that_is_a_file_says_what_to_do() {
+        let dir = tempfile::tempdir().unwrap();
+        let hint = |name: &str| {
+            let path = dir.path().join(name);
+            std::fs::write(&path, "").unwrap();
+            check_context(&path).unwrap_err().hints.concat().replace(&*dir.path().to_string_lossy(), "DIR")
+        };
+        assert_eq!(hint("app.Dockerfile"), "use `-f DIR/app.Dockerfile` and name the directory with the files");
+        assert_eq!(hint("ctx.tar.gz"), "send it to standard input: `kiln build - < DIR/ctx.tar.gz`");
+        assert_eq!(hint("x"), "");
+        assert!(check_context(dir.path()).is_ok());
+        assert!(check_context(&dir.path().join("none")).is_err());
+    }
+}

@@ -1,0 +1,28 @@
+//! What kiln asks of the terminal on standard error: whether it is one, its size, and whether it shows colours.
+
+use std::io::{self, IsTerminal};
+use std::time::SystemTime;
+
+use kiln_report::render::{Color, Screen};
+
+use crate::args::Environment;
+
+/// Whether standard error is a terminal that can draw.
+pub(crate) fn can_draw(environment: &Environment) -> bool {
+    io::stderr().is_terminal() && environment.text("TERM") != Some("dumb")
+}
+
+/// Whether text on standard error is coloured.
+pub(crate) fn color(environment: &Environment) -> Color {
+    match environment.text("NO_COLOR").is_none() && can_draw(environment) {
+        true => Color::On,
+        false => Color::Off,
+    }
+}
+
+/// The time, and the size of the terminal; 80 × 24 when it does not say.
+pub(crate) fn screen() -> Screen {
+    let size = rustix::termios::tcgetwinsize(io::stderr()).ok().filter(|size| size.ws_col > 0 && size.ws_row > 0);
+    let (width, height) = size.map_or((80, 24), |size| (size.ws_col.into(), size.ws_row.into()));
+    Screen { now: SystemTime::now(), width, height }
+}
