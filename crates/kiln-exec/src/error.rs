@@ -20,10 +20,12 @@ pub enum Error {
         name: String,
     },
     /// A number that is no id.
-    #[error("the id `{id}` is out of range (0 to 2147483647)")]
+    #[error("the id `{id}` is out of range (0 to {max})")]
     IdOutOfRange {
         /// The number as written.
         id: String,
+        /// The last that is one.
+        max: u64,
     },
     /// The image's user database cannot be read.
     #[error("cannot read `{path}` of the image")]
@@ -49,10 +51,124 @@ pub enum Error {
         /// Why.
         source: kiln_sys::Error,
     },
+    /// A mount's target is one of our own places, or no absolute path.
+    #[error("nothing can be mounted at `{target}`")]
+    ReservedTarget {
+        /// The target as written.
+        target: String,
+    },
+    /// A mount's target cannot be found or made in the container's root.
+    #[error("cannot mount at `{target}`: it cannot be opened or made in the image")]
+    MountTarget {
+        /// The target.
+        target: String,
+        /// Why.
+        source: kiln_sys::Error,
+    },
+    /// A directory is to be mounted on a file, or the other way round.
+    #[error("cannot mount at `{target}`: it is not {wanted}")]
+    TargetKind {
+        /// The target.
+        target: String,
+        /// What it should be.
+        wanted: &'static str,
+    },
+    /// A mount did not succeed.
+    #[error("cannot mount {what}")]
+    Mount {
+        /// What.
+        what: String,
+        /// Why.
+        source: kiln_sys::Error,
+    },
+    /// There is no command.
+    #[error("there is no command to run")]
+    NoCommand,
+    /// A text for the kernel has a byte that ends it.
+    #[error("{what} contains a NUL byte")]
+    Nul {
+        /// Which text.
+        what: &'static str,
+    },
+    /// The program cannot be executed.
+    #[error("exec: \"{program}\": {reason}")]
+    Program {
+        /// The program as written.
+        program: String,
+        /// Why not.
+        reason: String,
+    },
+    /// The working directory is no place to work.
+    #[error("working directory `{cwd}` {reason}")]
+    Cwd {
+        /// The directory as written.
+        cwd: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// The kernel cannot filter system calls, and without that nothing is run.
+    #[error("the kernel cannot filter system calls")]
+    NoFilter {
+        /// What it said.
+        source: io::Error,
+    },
+    /// The process could not be prepared.
+    #[error("cannot start a container: `{step}` did not succeed")]
+    Start {
+        /// What was done.
+        step: String,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// Something that all containers share could not be made.
+    #[error("cannot prepare {what}")]
+    Prepare {
+        /// What.
+        what: &'static str,
+        /// Why.
+        source: kiln_sys::Error,
+    },
+    /// A node of ours is not the device it should be.
+    #[error("`/dev/{name}` is not the device of that name")]
+    NotTheDevice {
+        /// The name.
+        name: &'static str,
+    },
+    /// The thread of a container ended without a word.
+    #[error("the container was given up")]
+    Lost,
     /// We ran out of something: descriptors, threads.
     #[error("cannot prepare a container")]
     Resources {
         /// Of what.
         source: io::Error,
     },
+}
+
+impl Error {
+    /// Tells whether the image or the command is at fault, rather than this machine.
+    pub fn is_image_fault(&self) -> bool {
+        match self {
+            Error::NoSuchUser { .. }
+            | Error::NoSuchGroup { .. }
+            | Error::IdOutOfRange { .. }
+            | Error::UserFile { .. }
+            | Error::MountSource { .. }
+            | Error::ReservedTarget { .. }
+            | Error::MountTarget { .. }
+            | Error::TargetKind { .. }
+            | Error::NoCommand
+            | Error::Nul { .. }
+            | Error::Program { .. }
+            | Error::Cwd { .. } => true,
+            Error::Stubs { .. }
+            | Error::Mount { .. }
+            | Error::NoFilter { .. }
+            | Error::Start { .. }
+            | Error::Prepare { .. }
+            | Error::NotTheDevice { .. }
+            | Error::Lost
+            | Error::Resources { .. } => false,
+        }
+    }
 }

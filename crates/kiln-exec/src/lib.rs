@@ -6,15 +6,26 @@
 //! means in an image.
 #![forbid(unsafe_code)]
 
+mod assemble;
+mod control;
+mod diagnose;
 mod error;
+mod executor;
+mod files;
+mod kit;
+mod program;
+mod skeleton;
+mod sources;
 mod spec;
 mod stubs;
+mod targets;
 mod user;
 
 pub use error::Error;
+pub use executor::Executor;
 pub use kiln_sys::secret::Secret;
 pub use spec::{
     ContainerMount, ContainerSpec, ExitStatus, Limit, MountSource, Network, ProcessIo, Security, Ulimit, User,
 };
 pub use stubs::{Stub, StubKind, stubs, stubs_for, write_stubs};
-pub use user::{home_of, resolve_user};
+pub use user::{home_of, resolve_owner, resolve_user};

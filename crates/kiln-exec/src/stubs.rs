@@ -62,7 +62,7 @@ pub fn stubs_for<'a>(targets: impl IntoIterator<Item = (&'a str, StubKind)>) -> 
 }
 
 /// Makes an absolute path of a target, without `.` and `..`, by its text alone.
-fn clean(target: &str) -> String {
+pub(crate) fn clean(target: &str) -> String {
     let mut names: Vec<&str> = Vec::new();
     for component in Path::new(target).components() {
         match component {

@@ -55,6 +55,31 @@ pub fn resolve_user(root: &Root, spec: &str) -> Result<User, Error> {
     Ok(with_primary(uid, gid, Vec::new()))
 }
 
+/// Resolves whom files are given to, as `--chown` says it: a number alone is user and group, a name brings its group.
+/// Any id a file can have is allowed.
+pub fn resolve_owner(root: &Root, spec: &str) -> Result<(u32, u32), Error> {
+    let (user, group) = match spec.split_once(':') {
+        Some((user, group)) => (user, Some(group).filter(|group| !group.is_empty())),
+        None => (spec, None),
+    };
+    let (uid, own_gid) = match file_id(user)? {
+        Some(id) => (id, id),
+        None if user.is_empty() => (0, 0),
+        None => {
+            let passwd = read(root, PASSWD)?;
+            let entry = accounts(&passwd).find(|entry| entry.name == user);
+            let entry = entry.ok_or_else(|| Error::NoSuchUser { name: user.to_string() })?;
+            (entry.uid, entry.gid)
+        }
+    };
+    let gid = match group.map(|group| Ok((group, file_id(group)?))).transpose()? {
+        None => own_gid,
+        Some((_, Some(id))) => id,
+        Some((name, None)) => group_named(root, name)?,
+    };
+    Ok((uid, gid))
+}
+
 /// Finds the home directory of a user id; `/` if the image knows none.
 pub fn home_of(root: &Root, uid: u32) -> Result<String, Error> {
     let passwd = read(root, PASSWD)?;
@@ -81,15 +106,25 @@ fn group_named(root: &Root, name: &str) -> Result<u32, Error> {
     found.ok_or_else(|| Error::NoSuchGroup { name: name.to_string() })
 }
 
-/// Reads an id if it is written as one. Digits, with or without a sign, are never a name.
+/// Reads the id of a process if it is written as one.
 fn number(text: &str) -> Result<Option<u32>, Error> {
+    parse_id(text, MAX_ID)
+}
+
+/// Reads the id of a file if it is written as one; only the very last number is none.
+fn file_id(text: &str) -> Result<Option<u32>, Error> {
+    parse_id(text, u64::from(u32::MAX) - 1)
+}
+
+/// Digits, with or without a sign, are an id and never a name.
+fn parse_id(text: &str, max: u64) -> Result<Option<u32>, Error> {
     let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
     if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
         return Ok(None);
     }
-    let id = text.parse::<u64>().ok().filter(|id| *id <= MAX_ID && !text.starts_with('+'));
+    let id = text.parse::<u64>().ok().filter(|id| *id <= max && !text.starts_with('+'));
     let id = id.and_then(|id| u32::try_from(id).ok());
-    id.map(Some).ok_or_else(|| Error::IdOutOfRange { id: text.to_string() })
+    id.map(Some).ok_or_else(|| Error::IdOutOfRange { id: text.to_string(), max })
 }
 
 /// An id out of a file: lines with impossible ones are no entries.
@@ -208,6 +243,27 @@ mod tests {
         assert_eq!(resolve_user(&root, "7").unwrap(), User { uid: 7, gid: 0, groups: vec![0] });
         assert!(matches!(resolve_user(&root, "root"), Err(Error::NoSuchUser { .. })));
         assert_eq!(home_of(&root, 0).unwrap(), "/");
+    }
+
+    #[test]
+    fn owners_of_files_resolve_as_chown_says() {
+        let (_dir, root) = image();
+        let cases = [
+            ("55", (55, 55)),
+            ("55:7", (55, 7)),
+            ("app", (1000, 1001)),
+            ("app:video", (1000, 44)),
+            ("1000", (1000, 1000)),
+            ("1000:staff", (1000, 50)),
+            (":staff", (0, 50)),
+            ("4294967294", (4_294_967_294, 4_294_967_294)),
+        ];
+        for (spec, owner) in cases {
+            assert_eq!(resolve_owner(&root, spec).unwrap(), owner, "{spec}");
+        }
+        for bad in ["nosuch", "app:nosuch", "4294967295", "-1", "1:-2"] {
+            assert!(resolve_owner(&root, bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

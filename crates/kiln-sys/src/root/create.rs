@@ -17,8 +17,21 @@ use crate::{Error, Result};
 /// As many links as the kernel itself follows in one path.
 const MAX_LINKS: usize = 40;
 
-/// What [`Root::mkdir_all_with`] tells about each directory it made.
+/// Whom [`Root::mkdir_all_with`] shows each directory it made.
 pub type OnCreated<'a> = &'a mut dyn FnMut(BorrowedFd<'_>) -> Result<()>;
+
+/// A directory that was made, and where.
+#[derive(Debug)]
+pub struct Created<'a> {
+    /// The directory it was made in.
+    pub parent: BorrowedFd<'a>,
+    /// That directory as it was before.
+    pub parent_before: Metadata,
+    /// The name it got.
+    pub name: &'a OsStr,
+    /// The directory itself.
+    pub directory: BorrowedFd<'a>,
+}
 
 impl Root {
     /// Makes a directory and all that lead to it, and opens it (`O_PATH`). Links are followed in the root, and where
@@ -29,6 +42,16 @@ impl Root {
 
     /// As [`Root::mkdir_all`], and shows every directory it made to `created`, outermost first.
     pub fn mkdir_all_with(&self, path: impl AsRef<Path>, mode: u32, created: OnCreated<'_>) -> Result<OwnedFd> {
+        self.mkdir_all_observed(path, mode, &mut |made| created(made.directory))
+    }
+
+    /// As [`Root::mkdir_all_with`], and says where each was made: enough to take it away again.
+    pub fn mkdir_all_observed(
+        &self,
+        path: impl AsRef<Path>,
+        mode: u32,
+        created: &mut dyn FnMut(&Created<'_>) -> Result<()>,
+    ) -> Result<OwnedFd> {
         let path = path.as_ref();
         let flags = OFlags::PATH | OFlags::DIRECTORY;
         match resolve(&self.0, path, flags, Mode::empty()) {
@@ -131,6 +154,8 @@ fn mkdir_at(parent: impl AsFd, name: &OsStr, mode: u32) -> Result<OwnedFd, Errno
     rustix::fs::openat(&made, ".", flags | OFlags::PATH, Mode::empty())
 }
 
+type Observer<'a> = &'a mut dyn FnMut(&Created<'_>) -> Result<()>;
+
 enum Stop {
     Kernel(Errno),
     Caller(Error),
@@ -170,7 +195,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn make(mut self, mode: u32, created: OnCreated<'_>) -> Result<OwnedFd, Stop> {
+    fn make(mut self, mode: u32, created: Observer<'_>) -> Result<OwnedFd, Stop> {
         while let Some(name) = self.left.pop_front() {
             if name.as_bytes() == b".." {
                 self.stack.pop();
@@ -186,7 +211,7 @@ impl<'a> Walk<'a> {
         self.stack.last().map_or(self.root.as_fd(), AsFd::as_fd)
     }
 
-    fn enter(&mut self, name: &OsStr, mode: u32, created: OnCreated<'_>) -> Result<(), Stop> {
+    fn enter(&mut self, name: &OsStr, mode: u32, created: Observer<'_>) -> Result<(), Stop> {
         let beneath = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let found = match rustix::fs::openat2(self.here(), name, flags, Mode::empty(), beneath) {
@@ -209,13 +234,15 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    fn create(&mut self, name: &OsStr, mode: u32, created: OnCreated<'_>) -> Result<(), Stop> {
-        match mkdir_at(self.here(), name, mode) {
+    fn create(&mut self, name: &OsStr, mode: u32, created: Observer<'_>) -> Result<(), Stop> {
+        let parent = self.here();
+        let parent_before = Metadata::of(parent).map_err(Stop::Caller)?;
+        match mkdir_at(parent, name, mode) {
             // Somebody was faster: look again at what is there now.
             Err(Errno::EXIST) => self.left.push_front(name.to_os_string()),
             made => {
                 let made = made?;
-                created(made.as_fd()).map_err(Stop::Caller)?;
+                created(&Created { parent, parent_before, name, directory: made.as_fd() }).map_err(Stop::Caller)?;
                 self.stack.push(made);
             }
         }

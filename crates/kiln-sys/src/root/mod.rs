@@ -19,7 +19,7 @@ use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 pub use attributes::{set_mode, set_owner, set_times};
-pub use create::OnCreated;
+pub use create::{Created, OnCreated};
 pub(crate) use reopen::proc_path;
 pub use reopen::reopen;
 

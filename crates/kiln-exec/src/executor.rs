@@ -1,0 +1,105 @@
+//! Running containers: one thread each, waited for without blocking.
+
+use std::sync::{Arc, OnceLock};
+
+use kiln_sys::caps::{self, CapabilitySet};
+use kiln_sys::seccomp::Filter;
+use tokio::sync::oneshot;
+
+use crate::Error;
+use crate::assemble;
+use crate::control::Control;
+use crate::kit::Kit;
+use crate::spec::{ContainerSpec, ExitStatus, ProcessIo};
+
+/// Runs containers. Cheap to make and to clone; what all containers share is made with the first.
+#[derive(Debug, Clone, Default)]
+pub struct Executor {
+    shared: Arc<OnceLock<Shared>>,
+}
+
+/// What all containers of a process share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) kit: Kit,
+    pub(crate) nesting: Nesting,
+    pub(crate) filter: Arc<Filter>,
+    /// What we may ourselves: a container never gets more.
+    pub(crate) permitted: CapabilitySet,
+}
+
+/// Whether parts of detached mounts can be cloned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Nesting {
+    /// They can (Linux 6.15).
+    Direct,
+    /// They must be attached for it, which is done in the container's own namespace.
+    Staged,
+}
+
+/// Little is done on it, and all of that is known.
+const STACK: usize = 512 << 10;
+
+impl Executor {
+    /// Makes an executor.
+    pub fn new() -> Self {
+        Executor::default()
+    }
+
+    /// Runs a process in a container and gives how it ended. What the process writes goes to `io` as it comes.
+    ///
+    /// All processes of the container are dead when this returns. Dropping the future kills them, and returns when
+    /// they are gone; so what was mounted for them can be removed then.
+    pub async fn run(&self, spec: ContainerSpec, io: ProcessIo) -> Result<ExitStatus, Error> {
+        self.shared()?;
+        let control = Arc::new(Control::default());
+        let (sender, receiver) = oneshot::channel();
+        let thread = std::thread::Builder::new().name("kiln-container".into()).stack_size(STACK);
+        let (executor, in_thread) = (self.clone(), Arc::clone(&control));
+        let work = move || {
+            let _ended = Ended(&in_thread);
+            let result = executor.shared().and_then(|shared| assemble::run(shared, spec, io, &in_thread));
+            // Nobody listens to a run that was dropped.
+            let _ = sender.send(result);
+        };
+        thread.spawn(work).map_err(|source| Error::Resources { source })?;
+        let _cancel = CancelOnDrop(control);
+        receiver.await.unwrap_or(Err(Error::Lost))
+    }
+
+    fn shared(&self) -> Result<&Shared, Error> {
+        if let Some(shared) = self.shared.get() {
+            return Ok(shared);
+        }
+        let shared = Shared::new()?;
+        Ok(self.shared.get_or_init(|| shared))
+    }
+}
+
+impl Shared {
+    fn new() -> Result<Shared, Error> {
+        let fail = |source| Error::Prepare { what: "containers", source };
+        let permitted = caps::permitted().map_err(fail)?;
+        let kit = Kit::new()?;
+        let nesting = if kit.empty().is_ok() { Nesting::Direct } else { Nesting::Staged };
+        Ok(Shared { kit, nesting, filter: Arc::new(Filter::sandbox(caps::SANDBOX)), permitted })
+    }
+}
+
+/// Tells the waiting side that the thread is through, even if it panicked.
+struct Ended<'a>(&'a Control);
+
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        self.0.ended();
+    }
+}
+
+/// Kills a container that nobody waits for any more. For one that has ended this does nothing.
+struct CancelOnDrop(Arc<Control>);
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        self.0.cancel();
+    }
+}
