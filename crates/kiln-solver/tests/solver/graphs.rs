@@ -1,7 +1,7 @@
 //! Random graphs, solved again and again while things change: the same as naive evaluation, nothing twice, nothing
 //! that is kept.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Mutex};
 
@@ -94,10 +94,11 @@ impl Spec {
     }
 
     /// Its outputs: two words that often agree by chance, so that contents do, and one that never does.
-    fn outputs(&self, epoch: u8, inputs: &[String]) -> Vec<String> {
+    fn outputs(&self, epoch: u8, run: usize, inputs: &[String]) -> Vec<String> {
         let mut hasher = Hasher::new();
         hasher.field(self.digest().as_str().as_bytes());
         hasher.field(if self.pinned { &[] } else { std::slice::from_ref(&epoch) });
+        hasher.field(&run.to_le_bytes());
         for (reads, input) in self.inputs.iter().zip(inputs) {
             hasher.field(reads.selector.map_or_else(|| input.clone(), |letter| select(input, letter)).as_bytes());
         }
@@ -119,11 +120,23 @@ struct World {
     begun: AtomicUsize,
     drop_after: usize,
     enough: Notify,
+    /// Counts the runs of steps, if those that are kept never give the same twice.
+    unrepeatable: Option<Arc<AtomicUsize>>,
+    /// What was made of what.
+    made: Mutex<Vec<Run>>,
+}
+
+/// One run of a vertex.
+struct Run {
+    at: usize,
+    inputs: Vec<String>,
+    outputs: Vec<String>,
 }
 
 struct RandomStep {
     at: usize,
     spec: Spec,
+    is_lasting: bool,
     world: Arc<World>,
 }
 
@@ -155,7 +168,11 @@ impl Step<String, Exit> for RandomStep {
         if self.world.fails == Some(self.at) {
             return Err(Exit(1));
         }
-        Ok(self.spec.outputs(self.world.epoch, &inputs))
+        let runs = self.world.unrepeatable.as_ref().filter(|_| self.is_lasting);
+        let run = runs.map_or(0, |runs| runs.fetch_add(1, Ordering::SeqCst));
+        let outputs = self.spec.outputs(self.world.epoch, run, &inputs);
+        self.world.made.lock().unwrap().push(Run { at: self.at, inputs, outputs: outputs.clone() });
+        Ok(outputs)
     }
 }
 
@@ -183,7 +200,7 @@ impl Model {
             let named = || spec.inputs.iter().filter(|reads| reads.selector.is_none()).map(|reads| reads.vertex);
             lasts.push(spec.pinned && named().all(|input| lasts[input]));
             may_load.push(spec.pinned && !spec.ignored && named().all(|input| may_load[input]));
-            model.values.push(spec.outputs(round.epoch, &inputs));
+            model.values.push(spec.outputs(round.epoch, 0, &inputs));
             model.keys.push(CacheKey::new(&spec.digest(), &parts));
         }
         let kept: HashSet<CacheKey> = results.keys().into_iter().collect();
@@ -222,9 +239,9 @@ impl Model {
 
 fn plan(specs: &[Spec], world: &Arc<World>) -> Plan<String, Exit> {
     let mut plan = Plan::new();
-    for (at, spec) in specs.iter().enumerate() {
+    for (at, (spec, is_lasting)) in specs.iter().zip(lasting(specs)).enumerate() {
         let inputs = spec.inputs.iter().map(|reads| edge(&format!("v{}#{}", reads.vertex, reads.output))).collect();
-        let step = Arc::new(RandomStep { at, spec: spec.clone(), world: Arc::clone(world) });
+        let step = Arc::new(RandomStep { at, spec: spec.clone(), is_lasting, world: Arc::clone(world) });
         let vertex = PlanVertex { inputs, step, name: format!("v{at}"), ignore_cache: spec.ignored };
         plan.add(edge(&format!("v{at}")).vertex, vertex);
     }
@@ -251,6 +268,8 @@ async fn play(specs: &[Spec], round: &Round, stores: &Stores) -> Result<(), Test
         begun: AtomicUsize::new(0),
         drop_after,
         enough: Notify::new(),
+        unrepeatable: None,
+        made: Mutex::default(),
     });
     let solved = {
         let plan = plan(specs, &world);
@@ -309,7 +328,7 @@ fn check_events(heard: &Heard, model: &Model, ran: &[usize]) -> Result<(), TestC
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn any_graph_solves_as_if_evaluated_and_works_no_more_than_it_must(mut specs in specs(), rounds in rounds()) {
@@ -328,4 +347,107 @@ proptest! {
             RUNTIME.block_on(play(&specs, &round, &stores))?;
         }
     }
+    #[test]
+    fn a_kept_result_was_made_of_what_its_key_names(mut specs in specs(), rounds in rounds()) {
+        let stores = Stores { keys: Arc::default(), results: Arc::default() };
+        let runs = Arc::new(AtomicUsize::new(1));
+        let (mut made, mut kept_as) = (HashMap::new(), HashMap::new());
+        let count = specs.len();
+        for mut round in rounds {
+            round.roots.iter_mut().for_each(|root| *root %= count);
+            if let Some((at, seed)) = round.edit {
+                specs[at % count].seed = specs[at % count].seed % 2 + seed * 2;
+            }
+            // Each time some more of what was recalled may turn out to be of another run; then all is found.
+            for again in 0.. {
+                prop_assert!(again <= count + 1, "it never settles");
+                let world = RUNTIME.block_on(play_unrepeatable(&specs, &round, &stores, &runs, again > 0));
+                let mut has_settled = true;
+                for Run { at, inputs, outputs } in world.made.lock().unwrap().drain(..) {
+                    has_settled &= !lasting(&specs)[at];
+                    let owner = outputs[0].clone();
+                    made.extend(outputs.into_iter().enumerate().map(|(n, text)| (text, (owner.clone(), n))));
+                    kept_as.entry(owner).or_insert((specs[at].clone(), inputs, None));
+                }
+                note_kept(&stores, &mut kept_as);
+                check_kept(&kept_as, &made)?;
+                if has_settled {
+                    break;
+                }
+            }
+        }
+    }
+}
+
+/// How a result was made, and under which key it is kept.
+type Made = (Spec, Vec<String>, Option<CacheKey>);
+
+/// Which vertices' results may be kept.
+fn lasting(specs: &[Spec]) -> Vec<bool> {
+    let mut lasts: Vec<bool> = Vec::new();
+    for spec in specs {
+        let mut named = spec.inputs.iter().filter(|reads| reads.selector.is_none());
+        let is_lasting = spec.pinned && named.all(|reads| lasts[reads.vertex]);
+        lasts.push(is_lasting);
+    }
+    lasts
+}
+
+/// Solves with steps that, when they are kept, never give the same twice; nobody is told to ignore the cache, to fail or to stop.
+async fn play_unrepeatable(
+    specs: &[Spec],
+    round: &Round,
+    stores: &Stores,
+    runs: &Arc<AtomicUsize>,
+    is_again: bool,
+) -> Arc<World> {
+    let mut kept = stores.results.keys();
+    kept.sort();
+    for (_, key) in kept.iter().enumerate().filter(|(n, _)| !is_again && round.prune >> (n % 64) & 1 == 1) {
+        stores.results.remove(key).expect("it is kept");
+    }
+    let world = Arc::new(World {
+        epoch: round.epoch,
+        fails: None,
+        ran: Mutex::default(),
+        begun: AtomicUsize::new(0),
+        drop_after: usize::MAX,
+        enough: Notify::new(),
+        unrepeatable: Some(Arc::clone(runs)),
+        made: Mutex::default(),
+    });
+    let specs: Vec<Spec> = specs.iter().map(|spec| Spec { ignored: false, ..spec.clone() }).collect();
+    let (keys, results) = (Arc::clone(&stores.keys), Arc::clone(&stores.results));
+    let solver = Solver::new(keys, results, Arc::new(kiln_report::Silent), round.jobs);
+    let roots: Vec<_> = round.roots.iter().map(|at| edge(&format!("v{at}"))).collect();
+    in_time(solver.solve(&plan(&specs, &world), &roots)).await.expect("nothing fails");
+    world
+}
+
+fn note_kept(stores: &Stores, kept_as: &mut HashMap<String, Made>) {
+    for key in stores.results.keys() {
+        let outputs = stores.results.remove(&key).expect("it is kept");
+        RUNTIME.block_on(kiln_solver::ResultStore::save(&*stores.results, &key, &outputs));
+        kept_as.get_mut(&outputs[0]).expect("it was made").2 = Some(key);
+    }
+}
+
+/// The key of each kept result, made again from what it was really made of.
+fn check_kept(kept_as: &HashMap<String, Made>, made: &HashMap<String, (String, usize)>) -> Result<(), TestCaseError> {
+    for (spec, inputs, key) in kept_as.values() {
+        let Some(key) = key else { continue };
+        let mut parts = Vec::new();
+        for (reads, input) in spec.inputs.iter().zip(inputs) {
+            parts.push(match reads.selector {
+                Some(letter) => Part::Content(Digest::sha256(select(input, letter))),
+                None => {
+                    let (owner, output) = made[input].clone();
+                    let key = kept_as[&owner].2.clone().expect("what a kept result names is kept, or was");
+                    Part::Definition { key, output }
+                }
+            });
+        }
+        prop_assert_eq!(key, &CacheKey::new(&spec.digest(), &parts));
+    }
+    Ok(())
 }

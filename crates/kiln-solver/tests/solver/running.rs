@@ -66,6 +66,16 @@ async fn nor_when_they_meet_only_further_up() {
 }
 
 #[tokio::test]
+async fn nor_when_both_were_built_before_and_have_changed() {
+    let mut build = Fakes::new(stages(|| Box::pin(async { Ok(()) })));
+    build.solve("top").await;
+    let [compile, _, install, ..] = stages(meeting(2));
+    build.change(compile.seed("new compile"));
+    build.change(install.seed("new install"));
+    assert_eq!(build.solve("top").await, "top(copy(new install(base()),new compile()))");
+}
+
+#[tokio::test]
 async fn what_may_still_hit_waits_before_anything_below_it_runs() {
     let build = Fakes::new(stages(|| Box::pin(async { Ok(()) })));
     build.solve("top").await;
