@@ -4,7 +4,8 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use futures::{StreamExt as _, TryStreamExt as _};
+use futures::StreamExt as _;
+use futures::future::BoxFuture;
 use kiln_oci::{Descriptor, Digest, Document};
 
 use crate::blob::{Role, fetch_document};
@@ -82,7 +83,7 @@ pub async fn copy_graph(
     let plan = Plan::of(from, root, options).await?;
     let mut report = CopyReport::default();
     if !to.has_graph(root).await? {
-        report = copy_blobs(from, to, plan.blobs, options).await?;
+        report = copy_blobs(from, to, &plan.blobs, options).await?;
         for (descriptor, bytes) in &plan.children {
             to.push_document(descriptor, bytes, Role::Child).await?;
         }
@@ -94,24 +95,27 @@ pub async fn copy_graph(
 async fn copy_blobs(
     from: &dyn BlobSource,
     to: &dyn BlobSink,
-    blobs: Vec<Descriptor>,
+    blobs: &[Descriptor],
     options: &CopyOptions,
 ) -> Result<CopyReport> {
-    futures::stream::iter(blobs)
-        .map(|blob| async move { copy_blob(from, to, &blob, options).await.map(|pushed| (blob.size, pushed)) })
-        .buffer_unordered(options.parallel.max(1))
-        .try_fold(CopyReport::default(), |mut report, (size, pushed)| async move {
-            match pushed {
-                Pushed::Existing => report.existing += 1,
-                Pushed::Mounted => report.mounted += 1,
-                Pushed::Written => {
-                    report.written += 1;
-                    report.written_bytes += size;
-                }
+    // Boxed one by one, without closures: the compiler cannot see that those are `Send` for every lifetime.
+    let mut copies: Vec<BoxFuture<'_, Result<(u64, Pushed)>>> = Vec::new();
+    for blob in blobs {
+        copies.push(Box::pin(async move { Ok((blob.size, copy_blob(from, to, blob, options).await?)) }));
+    }
+    let mut copies = futures::stream::iter(copies).buffer_unordered(options.parallel.max(1));
+    let mut report = CopyReport::default();
+    while let Some((size, pushed)) = copies.next().await.transpose()? {
+        match pushed {
+            Pushed::Existing => report.existing += 1,
+            Pushed::Mounted => report.mounted += 1,
+            Pushed::Written => {
+                report.written += 1;
+                report.written_bytes += size;
             }
-            Ok(report)
-        })
-        .await
+        }
+    }
+    Ok(report)
 }
 
 /// Copies one blob. What arrives wrong is fetched anew a few times: a flipped bit on the way is not a lie.
@@ -122,19 +126,24 @@ pub async fn copy_blob(
     options: &CopyOptions,
 ) -> Result<Pushed> {
     let metered = Metered { inner: from, progress: options.progress.clone() };
-    let pushed = again(options, async || to.push(blob, &metered).await).await?;
-    metered.say(blob, blob.size, TransferState::Done(pushed));
-    Ok(pushed)
-}
-
-async fn again<T>(options: &CopyOptions, mut attempt: impl AsyncFnMut() -> Result<T>) -> Result<T> {
     let mut chances = options.second_chances;
     loop {
-        match attempt().await {
-            Err(error) if chances > 0 && error.kind() == ErrorKind::Lying => chances -= 1,
-            result => return result,
+        match to.push(blob, &metered).await {
+            Err(error) if take_chance(&mut chances, &error) => {}
+            Err(error) => return Err(error),
+            Ok(pushed) => {
+                metered.say(blob, blob.size, TransferState::Done(pushed));
+                return Ok(pushed);
+            }
         }
     }
+}
+
+/// Whether an error is one that fetching anew may mend, and there is a chance left.
+fn take_chance(chances: &mut u32, error: &Error) -> bool {
+    let takes = *chances > 0 && error.kind() == ErrorKind::Lying;
+    *chances -= u32::from(takes);
+    takes
 }
 
 /// Everything there is to copy, documents read and checked.
@@ -185,8 +194,7 @@ impl Walk<'_> {
                 continue;
             }
             check_shape(depth, self.seen.len() - self.blobs.len())?;
-            let document = again(self.options, async || fetch_document(self.from, &descriptor).await).await?;
-            match document {
+            match self.document(&descriptor).await? {
                 Document::Manifest(manifest) => {
                     let (bytes, manifest) = manifest.into_parts();
                     self.blobs_of(manifest.layers.into_iter().chain([manifest.config]));
@@ -200,6 +208,16 @@ impl Walk<'_> {
             }
         }
         Ok(())
+    }
+
+    async fn document(&self, descriptor: &Descriptor) -> Result<Document> {
+        let mut chances = self.options.second_chances;
+        loop {
+            match fetch_document(self.from, descriptor).await {
+                Err(error) if take_chance(&mut chances, &error) => {}
+                result => return result,
+            }
+        }
     }
 
     fn entries_of(&mut self, entries: Vec<Descriptor>, depth: usize, todo: &mut Vec<Visit>) {

@@ -29,3 +29,27 @@ mod registry {
         Some((client.sink(&reference.parse().unwrap()), registry))
     });
 }
+
+/// What the engine awaits inside spawned tasks must be able to move between threads.
+#[test]
+fn futures_can_move_between_threads() {
+    fn movable<T: Send>(future: T) {
+        drop(future);
+    }
+    let (memory, options) = (MemoryBlobs::new(), kiln_image::CopyOptions::default());
+    let image = kiln_image::testing::tiny_image(&memory, "send");
+    let client = RegistryClient::new(RegistryOptions::default());
+    let reference: kiln_oci::Reference = "127.0.0.1:1/app:1".parse().unwrap();
+    let sink = client.sink(&reference);
+    let request = kiln_image::DownloadRequest::default();
+    movable(kiln_image::copy_graph(&memory, &sink, &image, &options));
+    movable(kiln_image::copy_blob(&memory, &sink, &image, &options));
+    movable(client.resolve(&reference));
+    movable(client.push_blob(&reference, &image, &memory, None));
+    movable(client.http().download(&request));
+    let credential = kiln_image::Credential::IdentityToken(String::new());
+    movable(kiln_image::login::verify(&client, "h", &credential));
+    movable(kiln_image::login::store("x".as_ref(), "h", &credential));
+    let mut out = Vec::new();
+    movable(kiln_image::archive::write(kiln_image::archive::Format::Oci, &[], &memory, &mut out));
+}

@@ -3,7 +3,6 @@
 
 mod fake;
 
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -143,31 +142,28 @@ async fn transfers_that_never_get_anywhere_end() {
     }
 }
 
+/// Gives 700 bytes from where it was asked to begin, if it listens to that, and breaks off.
+fn seven_hundred(request: &Request, whole: &[u8], listens: bool) -> Option<Reply> {
+    let from = request.range_start().filter(|_| listens).unwrap_or(0);
+    let reply = match from {
+        0 => Reply::status(200),
+        _ => Reply::status(206).with("Content-Range", format!("bytes {from}-2047/2048")),
+    };
+    is_blob(request).then(|| reply.with_body(Body::CutAfter(whole[from..].to_vec(), 700)))
+}
+
 #[tokio::test]
 async fn an_interrupted_blob_continues_even_where_ranges_are_ignored() {
-    for ranges in [true, false] {
+    for listens in [true, false] {
         let right = Fake::start(|_| None).await.layer_bytes;
-        let whole = right.clone();
-        let fake = Fake::start({
-            let cut = times(2, move |request| {
-                let from = if ranges { request.range_start().unwrap_or(0) } else { 0 };
-                let rest = whole[from..].to_vec();
-                let reply = match from {
-                    0 => Reply::status(200),
-                    _ => Reply::status(206).with("Content-Range", format!("bytes {from}-2047/2048")),
-                };
-                is_blob(request).then(|| reply.with_body(Body::CutAfter(rest, 700)))
-            });
-            let all = right.clone();
-            move |request: &Request| {
-                cut(request).or_else(|| (is_blob(request) && !ranges).then(|| Reply::bytes(all.clone())))
-            }
-        })
-        .await;
-        assert_eq!(pull_layer(&fake).await.unwrap(), right, "ranges: {ranges}");
-        assert_eq!(fake.asked("/blobs/"), 3);
+        let (cut, all) = (right.clone(), right.clone());
+        let cuts = times(2, move |request| seven_hundred(request, &cut, listens));
+        let deaf = move |request: &Request| (is_blob(request) && !listens).then(|| Reply::bytes(all.clone()));
+        let fake = Fake::start(move |request| cuts(request).or_else(|| deaf(request))).await;
+        assert_eq!(pull_layer(&fake).await.unwrap(), right, "listens: {listens}");
         let asked: Vec<_> = fake.server.requests().into_iter().filter(is_blob).map(|r| r.range_start()).collect();
-        assert!(asked[0].is_none() && asked[1].is_some(), "{asked:?}");
+        let expected = if listens { [None, Some(700), Some(1400)] } else { [None, Some(700), Some(700)] };
+        assert_eq!(asked, expected);
     }
 }
 
@@ -262,53 +258,63 @@ async fn nobody_there_is_a_network_error_that_names_the_host() {
     assert!(error.to_string().contains(&host), "{error}");
 }
 
+/// A registry that takes one upload at a time and breaks off the first: it keeps 40 000 bytes of it, or forgets it.
+#[derive(Default)]
+struct Uploads {
+    forgets: bool,
+    begun: usize,
+    kept: Vec<u8>,
+}
+
+impl Uploads {
+    fn answer(&mut self, request: &Request) -> Reply {
+        match (request.method.as_str(), request.path.as_str()) {
+            ("HEAD", _) => Reply::status(404),
+            ("POST", _) => {
+                self.begun += 1;
+                self.kept.clear();
+                self.here(202)
+            }
+            ("GET", "/v2/a/up?s=1") if self.forgets => Reply::status(404),
+            ("GET", "/v2/a/up?s=1") => self.here(204),
+            ("PUT", _) if self.begun == 1 && self.kept.is_empty() => {
+                self.kept.extend_from_slice(&request.body[..40_000]);
+                Reply::status(200).with_body(Body::HangUp)
+            }
+            ("PATCH", _) if request.header("content-range") == Some("40000-99999") => {
+                self.kept.extend_from_slice(&request.body);
+                self.here(202)
+            }
+            ("PUT", path) if path.contains("s=1&digest=sha256%3A") => {
+                self.kept.extend_from_slice(&request.body);
+                Reply::status(201)
+            }
+            ("GET", "/v2/") => Reply::status(200),
+            _ => Reply::status(400),
+        }
+    }
+
+    fn here(&self, status: u16) -> Reply {
+        let last = self.kept.len().saturating_sub(1);
+        Reply::status(status).with("Location", "/v2/a/up?s=1").with("Range", format!("0-{last}"))
+    }
+}
+
 #[tokio::test]
 async fn pushes_continue_where_the_server_says_and_survive_its_forgetting() {
     for forgets in [false, true] {
         let memory = MemoryBlobs::new();
         let bytes: Vec<u8> = (0..100_000u32).map(|i| (i * 7 % 251) as u8).collect();
         let blob = memory.insert(MediaType::OCI_LAYER, bytes.clone());
-        let stored: Arc<Mutex<Vec<u8>>> = Arc::default();
-        let (kept, sessions) = (stored.clone(), Arc::new(AtomicUsize::new(0)));
-        let begun = sessions.clone();
-        let server = HttpServer::start(move |request| {
-            let mut kept = kept.lock().unwrap();
-            let here = |status: u16, kept: &[u8]| {
-                let last = kept.len().saturating_sub(1);
-                Reply::status(status).with("Location", "/v2/a/up?s=1").with("Range", format!("0-{last}"))
-            };
-            match (request.method.as_str(), request.path.as_str()) {
-                ("HEAD", _) => Reply::status(404),
-                ("POST", _) => {
-                    begun.fetch_add(1, Ordering::SeqCst);
-                    kept.clear();
-                    here(202, &kept)
-                }
-                ("GET", "/v2/a/up?s=1") if forgets => Reply::status(404),
-                ("GET", "/v2/a/up?s=1") => here(204, &kept),
-                ("PUT", _) if begun.load(Ordering::SeqCst) == 1 && kept.is_empty() => {
-                    // Says nothing, but keeps the first part of what came.
-                    kept.extend_from_slice(&request.body[..40_000]);
-                    Reply::status(200).with_body(Body::HangUp)
-                }
-                ("PATCH", _) => {
-                    assert_eq!(request.header("content-range"), Some("40000-99999"));
-                    kept.extend_from_slice(&request.body);
-                    here(202, &kept)
-                }
-                ("PUT", path) => {
-                    kept.extend_from_slice(&request.body);
-                    let whole = path.contains("s=1&digest=sha256%3A");
-                    Reply::status(if whole { 201 } else { 400 })
-                }
-                _ => Reply::status(200),
-            }
-        });
+        let uploads = Arc::new(Mutex::new(Uploads { forgets, ..Uploads::default() }));
+        let shared = uploads.clone();
+        let server = HttpServer::start(move |request| shared.lock().unwrap().answer(request));
         let to: Reference = format!("{}/a:1", server.host()).parse().unwrap();
         let pushed = client().push_blob(&to, &blob, &memory, None).await.unwrap();
         assert_eq!(pushed, Pushed::Written);
-        assert!(*stored.lock().unwrap() == bytes);
-        assert_eq!(sessions.load(Ordering::SeqCst), if forgets { 2 } else { 1 });
+        let uploads = uploads.lock().unwrap();
+        assert!(uploads.kept == bytes);
+        assert_eq!(uploads.begun, if forgets { 2 } else { 1 });
     }
 }
 

@@ -11,7 +11,8 @@ use reqwest::header::{
 };
 use reqwest::{Method, StatusCode, Url};
 
-use super::client::{Call, HttpClient, Reply, Trust, authority, plain_url, status_error, words};
+use super::answer::{status_error, words};
+use super::client::{Call, HttpClient, Reply, Trust, authority, plain_url};
 use super::retry::parse_date;
 use super::transfer::{Opener, Transfer};
 use crate::error::Login;

@@ -1,5 +1,6 @@
 //! The one HTTP client of kiln: guarded, patient, and set up only when the first request is made.
 
+mod answer;
 mod client;
 mod download;
 mod guard;
@@ -10,9 +11,9 @@ pub use client::{ClientOptions, HttpClient};
 pub use download::{Download, DownloadRequest, Fetched};
 pub use retry::RetryPolicy;
 
+pub(crate) use answer::{answer_bytes, status_error, words};
 pub(crate) use client::{
-    Call, Reply, Trust, answer_bytes, authority, host_of, is_worth_retrying, location, network, refuse, same_origin,
-    stalled, status_error, words,
+    Call, Reply, Trust, authority, host_of, is_worth_retrying, location, network, refuse, same_origin, stalled,
 };
 pub(crate) use guard::is_loopback;
 pub(crate) use retry::{Patience, is_passing};

@@ -5,6 +5,7 @@ mod ends;
 mod host;
 mod pull;
 mod push;
+mod token;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};

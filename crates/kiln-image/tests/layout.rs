@@ -1,0 +1,144 @@
+//! Layout directories: found by name and digest, named like BuildKit does, never pointing at what is not there.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::path::Path;
+
+use kiln_image::testing::tiny_image;
+use kiln_image::{
+    BlobSink as _, BlobSource as _, CopyOptions, ErrorKind, Layout, MemoryBlobs, Role, Selector, copy_graph,
+};
+use kiln_oci::{Descriptor, Digest};
+use kiln_testkit::Tool;
+
+async fn export(dir: &Path, salt: &str, names: &[&str]) -> Descriptor {
+    let memory = MemoryBlobs::new();
+    let image = tiny_image(&memory, salt);
+    let sink = Layout::create(dir).await.unwrap().sink(names.iter().map(ToString::to_string));
+    copy_graph(&memory, &sink, &image, &CopyOptions::default()).await.unwrap();
+    image
+}
+
+#[tokio::test]
+async fn images_are_found_by_name_tag_and_digest() {
+    let dir = tempfile::tempdir().unwrap();
+    let one = export(dir.path(), "one", &["docker.io/library/app:1", "h.example/app:stable"]).await;
+    let layout = Layout::open(dir.path()).await.unwrap();
+    let find = async |selector: Selector| layout.resolve(&selector).await.map(|d| d.digest);
+    assert_eq!(find(Selector::Only).await.unwrap(), one.digest);
+    let two = export(dir.path(), "two", &["docker.io/library/app:2"]).await;
+    let three = export(dir.path(), "three", &[]).await;
+    for (name, digest) in [
+        ("1", &one.digest),
+        ("app:1", &one.digest),
+        ("docker.io/library/app:1", &one.digest),
+        ("stable", &one.digest),
+        ("app:2", &two.digest),
+    ] {
+        assert_eq!(find(Selector::Name(name.into())).await.unwrap(), *digest, "{name}");
+    }
+    assert_eq!(find(Selector::Digest(three.digest.clone())).await.unwrap(), three.digest);
+    let missing = find(Selector::Name("nope".into())).await.unwrap_err();
+    assert_eq!(missing.kind(), ErrorKind::NotFound);
+    assert!(missing.to_string().contains("`nope`") && missing.to_string().contains("`docker.io/library/app:2`"));
+    assert!(find(Selector::Only).await.unwrap_err().to_string().contains("several"));
+    assert_eq!(find(Selector::Digest(Digest::sha256("no"))).await.unwrap_err().kind(), ErrorKind::Environment);
+}
+
+#[tokio::test]
+async fn a_name_moves_and_nothing_is_listed_twice() {
+    let dir = tempfile::tempdir().unwrap();
+    let name = "docker.io/library/app:1";
+    export(dir.path(), "old", &[name]).await;
+    for _ in 0..2 {
+        export(dir.path(), "new", &[name, "docker.io/library/app:2"]).await;
+        export(dir.path(), "nameless", &[]).await;
+    }
+    let entries = Layout::open(dir.path()).await.unwrap().entries().await.unwrap();
+    let mut seen: Vec<_> = entries.iter().map(|e| (e.name.as_deref(), e.tag.as_deref())).collect();
+    seen.sort();
+    assert_eq!(seen, [(None, None), (Some(name), Some("1")), (Some("docker.io/library/app:2"), Some("2"))]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_exports_into_one_layout_lose_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    Layout::create(dir.path()).await.unwrap();
+    let exports = (0..8).map(|i| {
+        let dir = dir.path().to_owned();
+        tokio::spawn(async move { export(&dir, &i.to_string(), &[&format!("h.example/app:{i}")]).await })
+    });
+    for export in futures::future::join_all(exports).await {
+        export.unwrap();
+    }
+    assert_eq!(Layout::open(dir.path()).await.unwrap().entries().await.unwrap().len(), 8);
+    let left: Vec<_> = walk(dir.path()).into_iter().filter(|path| path.contains(".part-")).collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+fn walk(dir: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(dir).unwrap().flatten() {
+        if entry.path().is_dir() {
+            found.extend(walk(&entry.path()));
+        } else {
+            found.push(entry.path().display().to_string());
+        }
+    }
+    found
+}
+
+#[tokio::test]
+async fn an_unfinished_copy_is_not_in_the_index() {
+    let dir = tempfile::tempdir().unwrap();
+    let memory = MemoryBlobs::new();
+    let image = tiny_image(&memory, "whole");
+    let bytes = memory.fetch(&image).await.unwrap().bytes("read", 1 << 20).await.unwrap();
+    let layout = Layout::create(dir.path()).await.unwrap();
+    let sink = layout.sink(["h.example/app:1".to_owned()]);
+    // A source that has the manifest and the config, but no layers.
+    let partial = MemoryBlobs::new();
+    partial.push_document(&image, &bytes, Role::Root).await.unwrap();
+    copy_graph(&partial, &sink, &image, &CopyOptions::default()).await.unwrap_err();
+    assert!(layout.entries().await.unwrap().is_empty());
+    assert!(!sink.has(&image).await.unwrap());
+}
+
+#[tokio::test]
+async fn what_is_no_layout_is_refused_without_hanging() {
+    let dir = tempfile::tempdir().unwrap();
+    assert!(Layout::open(dir.path()).await.is_err());
+    for (version, good) in [("1.0.0", true), ("1.1.0", true), ("2.0.0", false), ("", false)] {
+        let text = format!(r#"{{"imageLayoutVersion":"{version}"}}"#);
+        std::fs::write(dir.path().join("oci-layout"), text).unwrap();
+        assert_eq!(Layout::open(dir.path()).await.is_ok(), good, "{version}");
+    }
+    let image = export(&dir.path().join("l"), "x", &[]).await;
+    let layout = Layout::open(&dir.path().join("l")).await.unwrap();
+    let blob = dir.path().join("l/blobs/sha256").join(image.digest.hex());
+    std::fs::remove_file(&blob).unwrap();
+    std::fs::create_dir(&blob).unwrap();
+    assert_eq!(layout.fetch(&image).await.unwrap_err().kind(), ErrorKind::Lying);
+    std::fs::remove_dir(&blob).unwrap();
+    std::os::unix::fs::symlink("/etc/passwd", &blob).unwrap();
+    let read = async { layout.fetch(&image).await?.bytes("read", 1 << 20).await };
+    assert_eq!(read.await.unwrap_err().kind(), ErrorKind::Lying);
+}
+
+#[tokio::test]
+async fn skopeo_and_umoci_read_our_layouts_and_we_read_skopeo_s() {
+    let dir = tempfile::tempdir().unwrap();
+    let place = |name: &str| dir.path().join(name).display().to_string();
+    let image = export(&dir.path().join("ours"), "tools", &["docker.io/library/app:1"]).await;
+    let (ours, theirs) = (format!("oci:{}:1", place("ours")), format!("oci:{}:2", place("theirs")));
+    if let Some(umoci) = Tool::find("umoci") {
+        let tags = umoci.run(&["ls", "--layout", &place("ours")]).unwrap();
+        assert_eq!(tags.trim(), "1");
+    }
+    let Some(skopeo) = Tool::find("skopeo") else { return };
+    let seen = skopeo.run(&["inspect", "--raw", &ours]).unwrap();
+    assert_eq!(Digest::sha256(seen), image.digest);
+    skopeo.run(&["--insecure-policy", "copy", &ours, &theirs]).unwrap();
+    let layout = Layout::open(&dir.path().join("theirs")).await.unwrap();
+    let root = layout.resolve(&Selector::Name("2".into())).await.unwrap();
+    assert_eq!(copy_graph(&layout, &MemoryBlobs::new(), &root, &CopyOptions::default()).await.unwrap().written, 3);
+}
