@@ -229,10 +229,12 @@ impl<'a> CacheMounts<'a> {
         std::fs::set_permissions(&dir, mode).context("change the mode of", &dir)?;
         reached("cache mount: made");
         match renameat_with(CWD, &draft, CWD, slot, RenameFlags::NOREPLACE) {
-            Ok(()) => Ok(reached("cache mount: in place")),
-            Err(Errno::EXIST) => remove_dir(&draft),
-            Err(error) => Err(error).context("rename", &draft),
+            Ok(()) => {}
+            Err(Errno::EXIST) => remove_dir(&draft)?,
+            Err(error) => Err(error).context("rename", &draft)?,
         }
+        reached("cache mount: in place");
+        Ok(())
     }
 
     /// Its times are good to the hour, so that a step usually writes nothing.
@@ -255,5 +257,7 @@ impl<'a> CacheMounts<'a> {
 
 /// Beside the directory, not in it: it must be there before the directory is.
 fn lock_of(slot: &Path) -> PathBuf {
-    slot.with_added_extension("lock")
+    let mut path = slot.as_os_str().to_owned();
+    path.push(".lock");
+    path.into()
 }

@@ -10,6 +10,7 @@ use rusqlite::{OptionalExtension as _, Transaction, params};
 use crate::clean::remove_dir;
 use crate::db::now;
 use crate::error::{Error, IoContext as _, Result};
+use crate::image::column;
 use crate::layout::make_private_dir;
 use crate::lease::{Item, Lease};
 use crate::snapshot::{ActiveLayer, LayerId, LayerInfo};
@@ -52,7 +53,6 @@ impl Store {
             let _no_sweep = self.shared.no_sweep()?;
             self.keep(active, diff_id)?
         };
-        reached("layer: recorded");
         if kept != active.id {
             let dir = self.shared.layout.layer(&active.id);
             remove_dir(&dir)?;
@@ -72,31 +72,25 @@ impl Store {
 
     /// What is known of a layer.
     pub fn layer(&self, layer: &LayerId) -> Result<LayerInfo> {
-        let found = self.shared.db.read(|db| {
+        let (row, blobs) = self.shared.db.read(|db| {
             let mut select = db.prepare_cached("SELECT diff_id, size, created FROM layers WHERE id = ?1")?;
-            let row =
-                select.query_row([layer.as_str()], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).optional()?;
-            let mut select =
-                db.prepare_cached("SELECT descriptor FROM layer_blobs WHERE layer = ?1 ORDER BY digest")?;
-            let blobs = select.query_map([layer.as_str()], |row| row.get::<_, String>(0))?;
-            Ok((row, blobs.collect::<rusqlite::Result<Vec<_>>>()?))
+            let info = |row: &rusqlite::Row<'_>| {
+                let diff_id = row.get::<_, Option<String>>(0)?.and_then(|text| text.parse().ok());
+                Ok(LayerInfo { diff_id, size: row.get(1)?, created: row.get(2)?, blobs: Vec::new() })
+            };
+            let blobs = "SELECT descriptor FROM layer_blobs WHERE layer = ?1 ORDER BY digest";
+            Ok((select.query_row([layer.as_str()], info).optional()?, column(db, blobs, [layer.as_str()])?))
         })?;
-        let (Some((diff_id, size, created)), blobs): (Option<(Option<String>, Option<u64>, i64)>, _) = found else {
-            return Err(Error::UnknownLayer { layer: layer.clone() });
-        };
-        let parse = |text: String| serde_json::from_str(&text).map_err(|source| damaged(layer, source));
-        let blobs = blobs.into_iter().map(parse).collect::<Result<_>>()?;
-        Ok(LayerInfo { diff_id: diff_id.and_then(|text| text.parse().ok()), size, created, blobs })
+        let info = row.ok_or_else(|| Error::UnknownLayer { layer: layer.clone() })?;
+        let parse = |text: &String| serde_json::from_str(text).map_err(|source| damaged(layer, source));
+        Ok(LayerInfo { blobs: blobs.iter().map(parse).collect::<Result<_>>()?, ..info })
     }
 
     /// Notes the digest of a layer's tar and the bytes of its files, once it was packed or unpacked.
     pub fn set_diff_id(&self, layer: &LayerId, diff_id: &Digest, size: u64) -> Result<()> {
         let changed = self.shared.db.write(|db| {
-            db.prepare_cached("UPDATE layers SET diff_id = ?2, size = ?3 WHERE id = ?1")?.execute(params![
-                layer.as_str(),
-                diff_id.as_str(),
-                size
-            ])
+            let sql = "UPDATE layers SET diff_id = ?2, size = ?3 WHERE id = ?1";
+            db.prepare_cached(sql)?.execute(params![layer.as_str(), diff_id.as_str(), size])
         })?;
         if changed == 0 { Err(Error::UnknownLayer { layer: layer.clone() }) } else { Ok(()) }
     }
@@ -143,6 +137,7 @@ impl Store {
             insert(db, active, diff_id, &boot)?;
             Ok(None)
         })?;
+        reached("layer: recorded");
         let Some(winner) = winner else { return Ok(active.id.clone()) };
         active.lease.note(&[Item::Layer(winner.clone())])?;
         Ok(winner)

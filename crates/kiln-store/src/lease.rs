@@ -19,6 +19,7 @@ use crate::error::{Error, IoContext as _, Result};
 use crate::lock::{self, Guard};
 use crate::snapshot::{LayerId, Snapshot};
 use crate::store::Shared;
+use crate::testing::reached;
 
 /// Protects what was made or is used under it. Clones share it; it ends when the last one is dropped.
 #[derive(Clone)]
@@ -108,6 +109,7 @@ impl Lease {
             }
             Ok(None)
         })?;
+        reached("lease: seen");
         if missing.is_none() {
             self.note(items)?;
         }

@@ -15,6 +15,7 @@ use crate::image::column;
 use crate::lease::{Item, Lease};
 use crate::snapshot::{LayerId, Snapshot};
 use crate::store::Shared;
+use crate::testing::reached;
 
 /// Results and facts of the solver.
 pub struct Records<'a> {
@@ -57,6 +58,7 @@ impl<'a> Records<'a> {
             Ok(Some((value, used, held_by(db, key)?)))
         })?;
         let Some((value, used, held)) = found else { return Ok(None) };
+        reached("result: found");
         lease.note(&held)?;
         self.shared.touched.result(key, used);
         Ok(Some(value))

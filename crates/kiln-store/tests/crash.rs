@@ -1,5 +1,6 @@
 //! A process that works on a store is killed between each write and the next; what it leaves is consistent.
 #![allow(clippy::disallowed_methods, reason = "the test starts itself as the process that is killed")]
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
@@ -106,7 +107,9 @@ fn work(state: &Path, round: u64) -> Result<()> {
     let given_up = store.prepare(Some(&app), &lease)?;
     store.discard(given_up)?;
     store.records().put_fact("content", "k", b"v");
-    store.records().put_result(&Digest::sha256(format!("app{round}")), b"app", &Holds::snapshots([&app]))?;
+    let key = Digest::sha256(format!("app{round}"));
+    store.records().put_result(&key, b"app", &Holds::snapshots([&app]))?;
+    store.records().get_result(&key, &lease)?.unwrap();
     let config = store.content().put(&lease, "application/json", &bytes_of(&format!("config{round}")))?;
     store.content().put(&lease, "application/json", &bytes_of("same"))?;
     let image = ImageRecord {

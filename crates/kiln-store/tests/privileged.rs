@@ -1,5 +1,6 @@
 //! Snapshots mounted for real: what overlay writes is a layer, and layers are what overlay shows.
 #![allow(clippy::disallowed_methods, reason = "the full disk is made in a mount namespace of its own")]
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
 use std::fs;
 use std::os::fd::{AsRawFd as _, OwnedFd};

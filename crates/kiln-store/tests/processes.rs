@@ -1,5 +1,6 @@
 //! Many processes on one state directory, which is new when they start.
 #![allow(clippy::disallowed_methods, reason = "the test starts itself as the other processes")]
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
 use std::path::Path;
 use std::process::Command;

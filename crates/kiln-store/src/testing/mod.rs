@@ -23,6 +23,8 @@ pub const POINTS: &[&str] = &[
     "layer: renamed",
     "layer: recorded",
     "snapshot: prepared",
+    "lease: seen",
+    "result: found",
     "cache mount: made",
     "cache mount: in place",
     "prune: recorded",
