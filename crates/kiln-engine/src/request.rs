@@ -143,6 +143,8 @@ pub enum Output {
     },
     /// An OCI archive or, when `tar` is false, an OCI layout directory.
     Oci {
+        /// Further names.
+        names: Vec<Reference>,
         /// Where to.
         dest: Dest,
         /// An archive, or a directory.
@@ -152,6 +154,8 @@ pub enum Output {
     },
     /// A Docker archive, as `docker load` reads it.
     Docker {
+        /// Further names.
+        names: Vec<Reference>,
         /// Where to.
         dest: Dest,
         /// How layers are written.

@@ -52,6 +52,7 @@ pub(crate) async fn build(
     };
     let mut options = frontend::options(request, Arc::clone(&source), platform);
     options.build_args.extend(engine.proxies().filter(|(name, _)| !request.build_args.contains_key(name)));
+    frontend::check(&source, &file, &options, reporter.as_ref())?;
     let lowered = frontend::lower(&file, &options, &resolver).await?;
     frontend::warn(&source, lowered.warnings.clone(), reporter.as_ref());
     let job = Arc::new(Job {

@@ -42,17 +42,19 @@ pub(crate) async fn export(
             (Output::Tar { dest }, _) => tree::tar(job, snapshot, dest).await?,
             (Output::Local { dest }, _) => tree::local(job, snapshot, dest).await?,
             (Output::Image { names, push, store, layers }, Some(made)) => {
-                let names: Vec<Reference> = request.tags.iter().chain(names).cloned().collect();
+                let names = all_names(request, names);
                 image::keep(job, made, &names, *store, &mut result).await?;
                 if *push {
                     result.descriptor = Some(push::all(job, made, &names, layers).await?);
                 }
             }
-            (Output::Oci { dest, tar, layers }, Some(made)) => {
-                result.descriptor = Some(archive::oci(job, made, &request.tags, (dest, *tar), layers).await?);
+            (Output::Oci { names, dest, tar, layers }, Some(made)) => {
+                let names = all_names(request, names);
+                result.descriptor = Some(archive::oci(job, made, &names, (dest, *tar), layers).await?);
             }
-            (Output::Docker { dest, layers }, Some(made)) => {
-                result.descriptor = Some(archive::docker(job, made, &request.tags, dest, layers).await?);
+            (Output::Docker { names, dest, layers }, Some(made)) => {
+                let names = all_names(request, names);
+                result.descriptor = Some(archive::docker(job, made, &names, dest, layers).await?);
             }
             (_, None) => return Err(Failure::new(FailureKind::Bug, "an image was to be exported that was not made")),
         }
@@ -61,6 +63,10 @@ pub(crate) async fn export(
         }
     }
     Ok(result)
+}
+
+fn all_names(request: &BuildRequest, more: &[Reference]) -> Vec<Reference> {
+    request.tags.iter().chain(more).cloned().collect()
 }
 
 /// How layers have to be packed for these outputs; none need be for the local store.

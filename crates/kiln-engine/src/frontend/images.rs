@@ -40,8 +40,7 @@ impl Resolver {
     ) -> Result<()> {
         let answers = futures::future::join_all(wanted.iter().map(|request| self.resolve(request))).await;
         for (request, answer) in wanted.into_iter().zip(answers) {
-            let (resolved, image) =
-                answer.map_err(|failure| failure.at(Excerpt { file: Arc::clone(source), span: request.span }))?;
+            let (resolved, image) = answer.map_err(|failure| unresolved(failure, &request, Arc::clone(source)))?;
             self.images.insert(resolved.identifier.clone(), image);
             facts.insert(request.reference, request.platform, resolved);
         }
@@ -161,6 +160,15 @@ impl Resolver {
         let message = format!("image `{name}` is for {}, not for {platform}", config.platform);
         Err(Failure::new(FailureKind::Build, message).hint(format!("build with `--platform {}`", config.platform)))
     }
+}
+
+/// An image that is nearly called like a stage was most likely meant to be that stage.
+fn unresolved(mut failure: Failure, request: &ImageRequest, file: Arc<SourceFile>) -> Failure {
+    if let Some(stage) = &request.similar_stage {
+        failure.kind = FailureKind::Build;
+        failure.hints = vec![format!("did you mean the stage `{stage}`?")];
+    }
+    failure.at(Excerpt { file, span: request.span })
 }
 
 /// The manifest of one platform.

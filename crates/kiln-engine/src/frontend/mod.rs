@@ -114,6 +114,23 @@ pub(crate) fn parse(source: &Arc<SourceFile>, reporter: &dyn Reporter) -> Result
     Ok(file)
 }
 
+/// Runs the checks that need nothing but the text. Findings are warnings, unless the Dockerfile makes them errors.
+pub(crate) fn check(
+    source: &Arc<SourceFile>,
+    file: &kiln_dockerfile::Dockerfile,
+    options: &LowerOptions,
+    reporter: &dyn Reporter,
+) -> Result<()> {
+    // Settings that cannot be read are found while lowering, with their place.
+    let config = options.check.clone().map_or_else(|| kiln_dockerfile::CheckConfig::of(file), Ok).unwrap_or_default();
+    let findings = kiln_dockerfile::check(file, &config);
+    if config.error && !findings.is_empty() {
+        return Err(mistakes(source, findings));
+    }
+    warn(source, findings, reporter);
+    Ok(())
+}
+
 /// Reports warnings.
 pub(crate) fn warn(source: &Arc<SourceFile>, findings: Vec<Diagnostic>, reporter: &dyn Reporter) {
     for diagnostic in findings {

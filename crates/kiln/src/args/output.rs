@@ -76,8 +76,7 @@ fn oci(attributes: &mut Attributes) -> Result<Output, Wrong> {
     if !tar && dest == Dest::Stdout {
         return Err(Wrong("a layout directory needs `dest=DIR`".into()));
     }
-    attributes.ignore_name();
-    Ok(Output::Oci { dest, tar, layers: attributes.layers()? })
+    Ok(Output::Oci { names: attributes.names()?, dest, tar, layers: attributes.layers()? })
 }
 
 /// Without `dest`, docker's exporter loads the image; here that is the local store.
@@ -91,8 +90,7 @@ fn docker(attributes: &mut Attributes) -> Result<Output, Wrong> {
         let names = attributes.names()?;
         return Ok(Output::Image { names, push: false, store: true, layers: attributes.layers()? });
     };
-    attributes.ignore_name();
-    Ok(Output::Docker { dest, layers: attributes.layers()? })
+    Ok(Output::Docker { names: attributes.names()?, dest, layers: attributes.layers()? })
 }
 
 fn local(attributes: &mut Attributes) -> Result<Output, Wrong> {
@@ -131,13 +129,6 @@ impl Attributes {
     fn names(&mut self) -> Result<Vec<Reference>, Wrong> {
         let Some(names) = self.take("name") else { return Ok(Vec::new()) };
         names.split(',').map(|name| name.trim().parse().map_err(|e| Wrong(format!("{e}")))).collect()
-    }
-
-    /// Archives are named by the request's tags.
-    fn ignore_name(&mut self) {
-        if self.0.get("name").is_some_and(String::is_empty) {
-            self.0.remove("name");
-        }
     }
 
     fn layers(&mut self) -> Result<LayerOptions, Wrong> {

@@ -1,0 +1,115 @@
+//! What hits the cache and what does not, across processes.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::time::{Duration, SystemTime};
+
+use crate::project::Project;
+
+const APP: &str =
+    "FROM busybox\nARG VERSION=1\nENV LEVEL=1\nCOPY a /a\nRUN echo $VERSION > /v\nCOPY b /b\nRUN cat /a /b > /ab\n";
+
+fn built() -> Project {
+    let project = Project::new();
+    project.file("a", "a\n").file("b", "b\n").builds(APP);
+    project
+}
+
+#[test]
+fn an_unchanged_build_runs_nothing_and_is_the_same_image() {
+    let project = built();
+    let before = project.inspect("app")["Id"].clone();
+    let run = project.build(&[]).ok();
+    assert_eq!(run.cached(), 5, "{}", run.stderr);
+    assert_eq!(project.inspect("app")["Id"], before);
+}
+
+#[test]
+fn touching_a_file_busts_nothing() {
+    let project = built();
+    let file = fs::File::options().append(true).open(project.context().join("a")).unwrap();
+    file.set_modified(SystemTime::now() + Duration::from_secs(100)).unwrap();
+    assert_eq!(project.build(&[]).ok().cached(), 5);
+}
+
+#[test]
+fn a_changed_file_reruns_its_step_and_what_follows_only() {
+    let project = built();
+    project.file("b", "B\n");
+    let run = project.build(&[]).ok();
+    assert_eq!(run.cached(), 3, "{}", run.stderr);
+    assert_eq!(project.sh("cat /ab"), "a\nB\n");
+}
+
+#[test]
+fn a_changed_mode_is_a_change() {
+    let project = built();
+    fs::set_permissions(project.context().join("a"), fs::Permissions::from_mode(0o700)).unwrap();
+    assert_eq!(project.build(&[]).ok().cached(), 1);
+    assert_eq!(project.sh("stat -c %a /a"), "700\n");
+}
+
+#[test]
+fn a_changed_arg_reruns_the_runs_after_it() {
+    let project = built();
+    let run = project.build(&["--build-arg", "VERSION=2"]).ok();
+    assert_eq!(run.cached(), 2, "{}", run.stderr);
+    assert_eq!(project.sh("cat /v"), "2\n");
+}
+
+#[test]
+fn a_changed_env_reruns_the_runs_after_it() {
+    let project = built();
+    let run = project.builds(&APP.replace("LEVEL=1", "LEVEL=2"));
+    assert_eq!(run.cached(), 2, "{}", run.stderr);
+}
+
+#[test]
+fn a_changed_base_reruns_all() {
+    let project = built();
+    project.file("base/Dockerfile", "FROM busybox\nRUN echo new > /new\n");
+    let base = project.context().join("base");
+    project.kiln(&["build", "-q", "-t", "busybox", base.to_str().unwrap()]).ok();
+    fs::remove_dir_all(base).unwrap();
+    let run = project.build(&[]).ok();
+    assert!(run.cached() <= 1, "{}", run.stderr);
+    assert_eq!(project.sh("cat /new"), "new\n");
+}
+
+#[test]
+fn a_proxy_is_in_no_key_and_in_no_image() {
+    let project = built();
+    assert_eq!(project.build(&["--build-arg", "HTTP_PROXY=http://user:PASS-5511@nowhere"]).ok().cached(), 5);
+    let run = project.build(&["--no-cache", "--build-arg", "HTTP_PROXY=http://user:PASS-5511@nowhere"]).ok();
+    assert!(run.cached() <= 1, "{}", run.stderr);
+    assert!(!project.inspect("app").to_string().contains("PASS-5511"));
+}
+
+#[test]
+fn no_cache_runs_all() {
+    let project = built();
+    let run = project.build(&["--no-cache"]).ok();
+    assert!(run.cached() <= 1, "only the base may be cached: {}", run.stderr);
+}
+
+#[test]
+fn a_stage_that_changes_without_changing_the_copied_file_lets_the_copy_hit() {
+    let project = Project::new();
+    let dockerfile = "FROM busybox AS build\nCOPY src /src\nRUN head -n 1 /src > /out\n\
+                      FROM busybox\nCOPY --from=build /out /out\nRUN cat /out > /copy\n";
+    project.file("src", "same\none\n").builds(dockerfile);
+    project.file("src", "same\ntwo\n");
+    let run = project.build(&[]).ok();
+    let cached: Vec<&str> = run.stderr.lines().filter(|line| line.ends_with("CACHED")).collect();
+    assert!(cached.len() >= 2, "{}", run.stderr);
+    assert_eq!(project.sh("cat /copy"), "same\n");
+}
+
+#[test]
+fn equal_steps_of_two_dockerfiles_share_their_results() {
+    let project = built();
+    project.file("other/Dockerfile", format!("{APP}CMD [\"other\"]\n")).file("other/a", "a\n").file("other/b", "b\n");
+    let other = project.context().join("other");
+    let run = project.kiln(&["build", "--progress=plain", other.to_str().unwrap()]).ok();
+    assert_eq!(run.cached(), 5, "{}", run.stderr);
+}

@@ -1,0 +1,77 @@
+//! The build context: what is seen of it, and where it may come from.
+
+use std::process::Command;
+
+use crate::project::{Project, run};
+
+#[test]
+fn ignored_files_are_absent_and_exceptions_are_not() {
+    let project = Project::new();
+    for file in ["a.env", "keep.env", "src/id_rsa", "secret/x", "src/main.c"] {
+        project.file(file, file);
+    }
+    project.file(".dockerignore", "*.env\n!keep.env\n**/id_rsa\nsecret/\n.dockerignore\nDockerfile\n");
+    project.builds("FROM busybox\nCOPY . /c/\nRUN --mount=target=/m find /m -type f | sort > /m.txt\n");
+    assert_eq!(project.sh("cd /c; find . -type f | sort"), "./keep.env\n./src/main.c\n");
+    assert_eq!(project.sh("cat /m.txt"), "/m/keep.env\n/m/src/main.c\n");
+}
+
+#[test]
+fn a_dockerfile_s_own_ignore_file_comes_first() {
+    let project = Project::new();
+    project.file("a", "a").file("b", "b").file(".dockerignore", "a\n").file("x.Dockerfile.dockerignore", "b\n");
+    project.file("x.Dockerfile", "FROM busybox\nCOPY a* b* /c/\n");
+    project.build(&["-f", project.context().join("x.Dockerfile").to_str().unwrap()]).ok();
+    assert_eq!(project.sh("ls /c"), "a\n");
+}
+
+#[test]
+fn a_dockerfile_may_come_from_standard_input_or_another_path() {
+    let project = Project::new();
+    project.file("f", "f");
+    let context = project.context().display().to_string();
+    let run =
+        project.kiln_with_input(&["build", "-t", "app", "-f", "-", &context], b"FROM busybox\nCOPY f /from-stdin\n");
+    run.ok();
+    assert_eq!(project.sh("cat /from-stdin"), "f");
+    project.kiln_with_input(&["build", "-t", "app", "-"], b"FROM busybox\nRUN echo no context > /x\n").ok();
+    assert_eq!(project.sh("cat /x"), "no context\n");
+}
+
+#[test]
+fn a_context_may_be_a_tar_on_standard_input() {
+    let project = Project::new();
+    project
+        .file("f", "f")
+        .file("sub/My.Dockerfile", "FROM busybox\nCOPY f /f\n")
+        .file(".dockerignore", "g\n")
+        .file("g", "g");
+    for flag in ["-c", "-cz"] {
+        let tar = project.path().join("context.tar");
+        run(Command::new("tar").arg("-C").arg(project.context()).arg(flag).arg("-f").arg(&tar).arg(".")).ok();
+        let bytes = std::fs::read(&tar).unwrap();
+        project.kiln_with_input(&["build", "-t", "app", "-f", "sub/My.Dockerfile", "-"], &bytes).ok();
+        assert_eq!(project.sh("cat /f"), "f");
+    }
+}
+
+#[test]
+fn odd_files_in_a_context_do_not_hang_a_build() {
+    let project = Project::new();
+    project.file("f", "f").dockerfile("FROM busybox\nCOPY . /c/\n");
+    run(Command::new("mkfifo").arg(project.context().join("fifo"))).ok();
+    let _socket = std::os::unix::net::UnixListener::bind(project.context().join("socket")).unwrap();
+    project.build(&[]).ok();
+    assert_eq!(project.sh("cat /c/f"), "f");
+}
+
+#[test]
+fn nothing_outside_the_context_is_reached() {
+    let project = Project::new();
+    std::fs::write(project.path().join("outside"), "HOST-CANARY-7f3a").unwrap();
+    project.link("l", "../outside").link("dir", "..");
+    for copy in ["../outside", "/../../outside", "dir/outside", "l"] {
+        let run = project.dockerfile(&format!("FROM busybox\nCOPY {copy} /x\n")).build(&[]).fails(1);
+        run.never_says("HOST-CANARY");
+    }
+}

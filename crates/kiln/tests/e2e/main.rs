@@ -1,0 +1,14 @@
+//! Builds, for real: the kiln binary, real containers, a real store. Needs root, overlayfs and a static busybox.
+#![allow(clippy::disallowed_methods, reason = "tests start the kiln binary and foreign tools")]
+
+mod bad_input;
+mod cache;
+mod context;
+mod files;
+mod image;
+mod layers;
+mod outputs;
+mod project;
+mod registry;
+mod run_steps;
+mod stages;

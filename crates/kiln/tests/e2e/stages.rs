@@ -1,0 +1,72 @@
+//! Several stages: what is skipped, what runs side by side, what is copied across.
+
+use std::time::{Duration, Instant};
+
+use crate::project::Project;
+
+#[test]
+fn unused_stages_do_not_run_and_a_target_ends_the_build() {
+    let project = Project::new();
+    let dockerfile = "FROM busybox AS base\nRUN echo base > /base\nFROM base AS unused\nRUN exit 1\n\
+                      FROM base AS wanted\nRUN echo wanted > /wanted\nFROM base\nRUN exit 2\n";
+    project.dockerfile(dockerfile).build(&["--target", "wanted"]).ok();
+    assert_eq!(project.sh("cat /base /wanted"), "base\nwanted\n");
+    project.build(&["--target", "Wanted"]).ok();
+    project.build(&["--target", "wantd"]).fails(1).says("wantd").says("wanted");
+}
+
+#[test]
+fn independent_stages_run_at_once() {
+    let project = Project::new();
+    let stage = |name: &str| format!("FROM busybox AS {name}\nRUN sleep 1.5 && echo {name} > /{name}\n");
+    let copies: String = ["a", "b", "c", "d"].iter().map(|n| format!("COPY --from={n} /{n} /\n")).collect();
+    let stages: String = ["a", "b", "c", "d"].iter().map(|n| stage(n)).collect();
+    let start = Instant::now();
+    project.builds(&format!("{stages}FROM busybox\n{copies}"));
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    assert_eq!(project.sh("cat /a /b /c /d"), "a\nb\nc\nd\n");
+}
+
+#[test]
+fn stages_are_named_numbered_and_built_on() {
+    let project = Project::new();
+    project.builds(
+        "ARG BASE=busybox\nFROM ${BASE} AS one\nARG WHO=me\nENV KEEP=$WHO\nRUN echo $WHO > /one\n\
+         FROM one AS two\nRUN echo $KEEP > /two\nFROM scratch\nCOPY --from=0 /one /\nCOPY --from=two /two /\n\
+         COPY --from=busybox /bin/busybox /bin/sh\n",
+    );
+    let tree = project.tree(&[]);
+    assert_eq!(std::fs::read_to_string(tree.join("one")).unwrap(), "me\n");
+    assert_eq!(std::fs::read_to_string(tree.join("two")).unwrap(), "me\n");
+    assert!(project.inspect("app")["Config"]["Env"].to_string().contains("PATH"));
+}
+
+#[test]
+fn triggers_of_the_base_run_first_and_are_not_inherited() {
+    let project = Project::new();
+    project.file("base/Dockerfile", "FROM busybox\nONBUILD COPY f /f\nONBUILD RUN echo triggered > /t\n");
+    let base = project.context().join("base");
+    project.kiln(&["build", "-q", "-t", "trigger", base.to_str().unwrap()]).ok();
+    project.file("f", "f").builds("FROM trigger\nRUN cat /f /t > /both\n");
+    assert_eq!(project.sh("cat /both"), "ftriggered\n");
+    assert!(
+        project.inspect("app")["Config"].get("OnBuild").is_none_or(|v| v.is_null() || v.as_array().unwrap().is_empty())
+    );
+}
+
+#[test]
+fn named_contexts_stand_for_directories_and_images() {
+    let project = Project::new();
+    std::fs::create_dir(project.path().join("more")).unwrap();
+    std::fs::write(project.path().join("more/m"), "more").unwrap();
+    let more = format!("extra={}", project.path().join("more").display());
+    project.dockerfile("FROM alpine\nCOPY --from=extra m /m\n");
+    project.build(&["--build-context", &more, "--build-context", "alpine=docker-image://busybox"]).ok();
+    assert_eq!(project.sh("cat /m"), "more");
+    let layout = project.path().join("layout");
+    let out = format!("type=oci,tar=false,dest={}", layout.display());
+    project.build(&["--build-context", &more, "--build-context", "alpine=docker-image://busybox", "-o", &out]).ok();
+    project.dockerfile("FROM base\nRUN cat /m > /again\n");
+    project.build(&["--build-context", &format!("base=oci-layout://{}", layout.display())]).ok();
+    assert_eq!(project.sh("cat /again"), "more");
+}
