@@ -54,9 +54,9 @@ fn inline_comment(instruction: &Instruction) -> Option<(String, Span)> {
     match (&instruction.command, &instruction.arguments) {
         (Some(Command::Copy(copy)), Arguments::Words(words)) => {
             let at = words.iter().skip(1).find(|word| word.text.starts_with('#'))?;
-            let verb = if copy.kind == CopyKind::Add { "ADD adds" } else { "COPY copies" };
-            let last = &copy.dest.text;
-            Some((format!("{verb} all that stands before `{last}` to `{last}`"), from(at.span.start)))
+            let verb = if copy.kind == CopyKind::Add { "ADD" } else { "COPY" };
+            let effect = format!("{verb} takes `{}` for the destination and all before it for sources", copy.dest.text);
+            Some((effect, from(at.span.start)))
         }
         (_, Arguments::Words(words)) => {
             let at = words.iter().skip(1).find(|word| word.text.starts_with('#'))?;

@@ -48,14 +48,6 @@ impl Choice {
             Self::Some(names) => names.contains(rule),
         }
     }
-
-    fn merge(&mut self, other: Self) {
-        match (&mut *self, other) {
-            (Self::Some(mine), Self::Some(theirs)) => mine.extend(theirs),
-            (_, Self::All) => *self = Self::All,
-            (Self::All, Self::Some(_)) => {}
-        }
-    }
 }
 
 /// Says why check settings cannot be used.
@@ -87,23 +79,15 @@ impl CheckConfig {
         Self::parse(text).map_err(|error| Box::new(Diagnostic::error(value.span, error.to_string())))
     }
 
-    /// These settings and those in comments right above an instruction: `# check=skip=…`.
-    pub(crate) fn with_comments(&self, comments: &[String]) -> Self {
-        let mut config = self.clone();
+    /// Whether a rule's findings are wanted for an instruction with these comments right above it, which may say
+    /// `# check=skip=…`.
+    pub(crate) fn allows(&self, rule: &str, comments: &[String]) -> bool {
         let settings = comments.iter().find_map(|comment| match name_and_value(comment) {
             Some((name, value)) if name.eq_ignore_ascii_case("check") => value.split(' ').next(),
             _ => None,
         });
-        if let Some(Ok(more)) = settings.map(Self::parse) {
-            config.skip.merge(more.skip);
-            config.experimental.merge(more.experimental);
-        }
-        config
-    }
-
-    /// Whether a rule's findings are wanted.
-    pub(crate) fn allows(&self, rule: &str) -> bool {
-        !self.skip.has(rule)
+        let is_skipped_here = || matches!(settings.map(Self::parse), Some(Ok(more)) if more.skip.has(rule));
+        !self.skip.has(rule) && !is_skipped_here()
     }
 }
 
@@ -114,10 +98,10 @@ mod tests {
     #[test]
     fn settings_are_read_and_merged_with_comments() {
         let config = CheckConfig::parse("skip=A, B;error=true").unwrap();
-        assert!(config.error && !config.allows("B") && config.allows("C"));
-        assert!(!CheckConfig::parse("skip=all").unwrap().allows("X"));
-        let merged = config.with_comments(&["note".into(), "check=skip=C because".into()]);
-        assert!(!merged.allows("A") && !merged.allows("C") && merged.allows("D"));
+        assert!(config.error && !config.allows("B", &[]) && config.allows("C", &[]));
+        assert!(!CheckConfig::parse("skip=all").unwrap().allows("X", &[]));
+        let comments = ["note".to_owned(), "check=skip=C because".to_owned()];
+        assert!(!config.allows("A", &comments) && !config.allows("C", &comments) && config.allows("D", &comments));
         for bad in ["skip", "x=y", "error=perhaps"] {
             assert!(CheckConfig::parse(bad).is_err(), "{bad}");
         }

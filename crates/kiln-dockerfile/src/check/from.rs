@@ -61,8 +61,9 @@ fn name(from: &From, names: &mut BTreeSet<String>) -> Vec<Diagnostic> {
 fn image(from: &From, globals: &Globals, lexer: Lexer) -> Vec<Diagnostic> {
     let Ok(expansion) = lexer.expand(&from.image.text, &globals.env) else { return Vec::new() };
     let mut found = undeclared(&from.image, &expansion, globals);
-    if expansion.text.parse::<Reference>().is_err() && !expansion.uses.is_empty() {
-        found.push(rules::invalid_default_arg(&from.image.text, from.image.span));
+    let unset = expansion.uses.iter().find(|used| !used.is_set).or(expansion.uses.first());
+    if let Some(used) = unset.filter(|_| expansion.text.parse::<Reference>().is_err()) {
+        found.push(rules::invalid_default_arg(&from.image.text, &used.name, from.image.span));
     }
     found
 }

@@ -11,6 +11,8 @@ mod servers;
 mod shell;
 mod steps;
 
+use std::collections::BTreeMap;
+
 use kiln_report::{Diagnostic, Span};
 
 pub use config::{CheckConfig, CheckConfigError, Choice};
@@ -46,8 +48,7 @@ struct Findings<'a> {
 impl Findings<'_> {
     /// Keeps a finding about an instruction, unless it is switched off for the file or right above the instruction.
     fn push(&mut self, instruction: &Instruction, finding: Diagnostic) {
-        let config = self.config.with_comments(&instruction.comments);
-        if finding.rule.is_none_or(|rule| config.allows(rule)) {
+        if finding.rule.is_none_or(|rule| self.config.allows(rule, &instruction.comments)) {
             self.all.push(finding);
         }
     }
@@ -82,19 +83,19 @@ fn casing(file: &Dockerfile, findings: &mut Findings<'_>) {
 /// What a stage has too many of, and commands that go through a shell nobody chose.
 fn stages(file: &Dockerfile, findings: &mut Findings<'_>) {
     let mut last: [Option<&Instruction>; 3] = [None; 3];
-    let mut stages: Vec<(Option<String>, bool)> = Vec::new();
+    // Whether a stage has chosen a shell, by its name; and whether the current one has.
+    let mut shells: BTreeMap<String, bool> = BTreeMap::new();
+    let (mut name, mut has_shell) = (None, false);
     for instruction in file.instructions() {
         let slot = match &instruction.command {
             Some(Command::From(from)) => {
                 last = [None; 3];
-                let base = from.image.text.to_lowercase();
-                let inherited = stages.iter().rev().find(|(name, _)| name.as_deref() == Some(&base));
-                let has_shell = inherited.is_some_and(|(_, has_shell)| *has_shell);
-                stages.push((from.stage_name(), has_shell));
+                shells.extend(std::mem::replace(&mut name, from.stage_name()).map(|name| (name, has_shell)));
+                has_shell = shells.get(&from.image.text.to_lowercase()).copied().unwrap_or(false);
                 continue;
             }
             Some(Command::Shell(_)) => {
-                stages.iter_mut().next_back().into_iter().for_each(|(_, has_shell)| *has_shell = true);
+                has_shell = true;
                 continue;
             }
             Some(Command::Cmd(_)) => 0,
@@ -106,7 +107,6 @@ fn stages(file: &Dockerfile, findings: &mut Findings<'_>) {
         if let Some(overruled) = last[slot].replace(instruction) {
             findings.push(overruled, rules::multiple_instructions(keyword, overruled.span));
         }
-        let has_shell = stages.last().is_some_and(|(_, has_shell)| *has_shell);
         if let Some(span) = shell_form(instruction).filter(|_| !has_shell) {
             findings.push(instruction, rules::json_args(keyword, span));
         }

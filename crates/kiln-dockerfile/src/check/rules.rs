@@ -149,9 +149,10 @@ pub(crate) fn secret_in_env(keyword: &str, name: &str, span: Span) -> Diagnostic
         .hint("pass it with `--secret` and use it with `RUN --mount=type=secret`")
 }
 
-pub(crate) fn invalid_default_arg(image: &str, span: Span) -> Diagnostic {
+pub(crate) fn invalid_default_arg(image: &str, argument: &str, span: Span) -> Diagnostic {
     let message = format!("`{image}` is no valid image when no build argument is given");
-    Diagnostic::warning(INVALID_DEFAULT_ARG, span, message).hint("give the argument a default: `ARG NAME=value`")
+    Diagnostic::warning(INVALID_DEFAULT_ARG, span, message)
+        .hint(format!("give the argument a default before the first FROM: `ARG {argument}=…`"))
 }
 
 pub(crate) fn const_platform(platform: &str, span: Span) -> Diagnostic {

@@ -65,12 +65,12 @@ impl Splitter<'_> {
             match c {
                 '\n' | ';' | '(' | ')' | '{' | '}' => self.end(1, After::End),
                 '&' if self.rest().starts_with("&&") => self.end(2, After::End),
-                '&' if self.rest().starts_with("&>") => self.to_file(2),
+                '&' if self.rest().starts_with("&>") => self.write_to(2),
                 '&' => self.end(1, After::Background),
                 '|' if self.rest().starts_with("||") => self.end(2, After::End),
                 '|' => self.end(1, After::Pipe),
                 '#' => self.at += self.rest().find('\n').unwrap_or(self.rest().len()),
-                '>' => self.to_file(self.rest().len() - self.rest().trim_start_matches(['>', '|']).len()),
+                '>' => self.write_to(self.rest().len() - self.rest().trim_start_matches(['>', '|']).len()),
                 '<' => self.at += 1,
                 c if c.is_whitespace() => self.at += c.len_utf8(),
                 _ => self.word(),
@@ -89,7 +89,7 @@ impl Splitter<'_> {
         }
     }
 
-    fn to_file(&mut self, length: usize) {
+    fn write_to(&mut self, length: usize) {
         self.at += length;
         if let Some(rest) = self.rest().strip_prefix('&') {
             // `>&2` writes to no file.

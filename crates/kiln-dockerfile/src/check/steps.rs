@@ -145,10 +145,11 @@ fn destinations(pipeline: &[Simple]) -> Vec<&str> {
         let word = command.program().first().map(String::as_str).unwrap_or_default();
         word.rsplit('/').next().unwrap_or(word).to_owned()
     };
-    if let [copy] = pipeline {
-        if COPYING.contains(&name(copy).as_str()) && copy.program().len() > 2 {
-            return copy.program().last().map(String::as_str).into_iter().collect();
-        }
+    if let [copy] = pipeline
+        && COPYING.contains(&name(copy).as_str())
+        && copy.program().len() > 2
+    {
+        return copy.program().last().map(String::as_str).into_iter().collect();
     }
     if !pipeline.iter().all(|command| PASSING.contains(&name(command).as_str())) {
         return Vec::new();

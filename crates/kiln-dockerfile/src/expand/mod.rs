@@ -1,8 +1,12 @@
 //! Word expansion as BuildKit does it: variables, quotes, escapes, splitting.
 
 mod env;
+mod error;
 mod lexer;
 mod pattern;
+#[cfg(test)]
+mod tests;
 
 pub use env::{Env, Layered, NoVariables, Variables};
-pub use lexer::{ExpandError, ExpandErrorKind, Expansion, Lexer, VariableUse};
+pub use error::{ExpandError, ExpandErrorKind};
+pub use lexer::{Expansion, Lexer, VariableUse};

@@ -183,7 +183,9 @@ impl<'a> Reader<'a> {
         };
         let items: Vec<ArgItem> = words.iter().map(item).collect();
         for item in items.iter().filter(|item| item.key.text.is_empty()) {
-            self.error(item.key.span, "ARG has a value without a name", "write `ARG name=value`");
+            let end = item.value.as_ref().map_or(item.key.span.end, |value| value.span.end);
+            let span = Span::new(item.key.span.start, end);
+            self.error(span, "ARG has a value without a name", "write `ARG name=value`");
         }
         Some(items)
     }

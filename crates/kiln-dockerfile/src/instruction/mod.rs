@@ -2,6 +2,7 @@
 
 mod build;
 mod copy;
+mod csv;
 mod duration;
 mod flags;
 mod healthcheck;
@@ -11,10 +12,11 @@ mod mount;
 use kiln_report::Diagnostic;
 
 pub use copy::{Copy, CopyKind, Document};
+pub(crate) use csv::csv_fields;
 pub use healthcheck::HealthcheckCommand;
 pub use keyword::Keyword;
+pub(crate) use mount::parse_bool;
 pub use mount::{CacheSharing, Mount, MountKind};
-pub(crate) use mount::{csv_fields, parse_bool};
 
 use crate::parse::{Instruction, Pair, Word};
 

@@ -2,6 +2,7 @@
 
 use kiln_report::{Diagnostic, Span};
 
+use super::csv::{Field, FieldError, csv_fields};
 use crate::parse::Word;
 use crate::suggest;
 
@@ -103,60 +104,18 @@ impl MountKind {
     }
 }
 
-/// Splits at commas outside of double quotes; `""` within quotes is a quote. Gives each field with its range.
-pub(crate) fn csv_fields(text: &str) -> Result<Vec<(String, usize, usize)>, (usize, &'static str)> {
-    let mut fields = Vec::new();
-    let mut at = 0;
-    loop {
-        let rest = &text[at..];
-        let (field, length) = if rest.starts_with('"') { quoted_field(rest, at)? } else { bare_field(rest, at)? };
-        fields.push((field, at, at + length));
-        at += length;
-        if at == text.len() {
-            return Ok(fields);
-        }
-        at += 1;
-    }
-}
-
-fn bare_field(rest: &str, at: usize) -> Result<(String, usize), (usize, &'static str)> {
-    let field = rest.split(',').next().unwrap_or(rest);
-    match field.find('"') {
-        Some(quote) => Err((at + quote, "a quote may stand only around a whole field")),
-        None => Ok((field.to_owned(), field.len())),
-    }
-}
-
-fn quoted_field(rest: &str, at: usize) -> Result<(String, usize), (usize, &'static str)> {
-    let mut field = String::new();
-    let mut end = 1;
-    loop {
-        let Some(plain) = rest[end..].find('"') else { return Err((at, "the quote is never closed")) };
-        field.push_str(&rest[end..end + plain]);
-        end += plain + 1;
-        match rest.as_bytes().get(end) {
-            None | Some(b',') => return Ok((field, end)),
-            Some(b'"') => {
-                field.push('"');
-                end += 1;
-            }
-            Some(_) => return Err((at + end - 1, "a quote may stand only around a whole field")),
-        }
-    }
-}
-
 /// Checks what can be told before any variable is filled in.
 pub(super) fn check_early(flag: &Word, diagnostics: &mut Vec<Diagnostic>) {
     let fields = match csv_fields(&flag.text) {
         Ok(fields) => fields,
-        Err((at, reason)) => {
+        Err(FieldError { at, reason }) => {
             let span = flag.part(at, flag.text.len().min(at + 1));
             diagnostics.push(Diagnostic::error(span, format!("`--mount` is not well formed: {reason}")));
             return;
         }
     };
-    for (field, start, end) in fields {
-        let Some((key, value)) = field.split_once('=') else { continue };
+    for Field { text, start, end } in fields {
+        let Some((key, value)) = text.split_once('=') else { continue };
         let dollar = value.find('$').filter(|at| at + 1 != value.len());
         if key.eq_ignore_ascii_case("from") && dollar.is_some() {
             let message = "`from` of a mount cannot hold variables";
@@ -172,11 +131,11 @@ pub(crate) type Expander<'a> = dyn FnMut(&Word) -> Result<String, Box<Diagnostic
 impl Mount {
     /// Reads a mount, filling each value in.
     pub(crate) fn read(flag: &Word, expand: &mut Expander<'_>) -> Result<Self, Box<Diagnostic>> {
-        let fields = csv_fields(&flag.text).map_err(|(_, reason)| {
-            Box::new(Diagnostic::error(flag.span, format!("`--mount` is not well formed: {reason}")))
+        let fields = csv_fields(&flag.text).map_err(|error| {
+            Box::new(Diagnostic::error(flag.span, format!("`--mount` is not well formed: {}", error.reason)))
         })?;
         let mut reader = Reader { mount: Self::empty(flag.span), readonly: None };
-        for (field, start, end) in &fields {
+        for Field { text: field, start, end } in &fields {
             let span = flag.part(*start, *end);
             match field.split_once('=') {
                 None => reader.bare(field, span)?,

@@ -6,6 +6,7 @@ use kiln_oci::{ContainerConfig, ImageConfig, Platform, RootFs};
 use super::plan::Base;
 use super::stage::{Stage, State, Vertex};
 use super::{Context, NamedContext, ResolvedImage};
+use crate::expand::Variables;
 use crate::path;
 
 /// Where programs are looked for when the image does not say.
@@ -86,15 +87,17 @@ fn has_layers(config: &ImageConfig) -> bool {
 
 /// Makes the config's environment, directory and user those of the steps to come.
 fn take_over_config(state: &mut State) {
-    let config = &mut state.config.config;
-    let is_path = |line: &String| line.split('=').next() == Some("PATH");
-    if !config.env.iter().any(is_path) && state.platform.os != "windows" {
-        config.env.push(format!("PATH={DEFAULT_PATH}"));
-    }
-    for line in &config.env {
+    state.env_index.clear();
+    for (at, line) in state.config.config.env.iter().enumerate() {
         let (name, value) = line.split_once('=').unwrap_or((line, ""));
         state.env.set(name, value);
+        state.env_index.entry(name.to_owned()).or_insert(at);
     }
+    if state.env.value("PATH").is_none() && state.platform.os != "windows" {
+        state.set_image_env("PATH", DEFAULT_PATH);
+        state.env.set("PATH", DEFAULT_PATH);
+    }
+    let config = &mut state.config.config;
     if !config.working_dir.is_empty() {
         config.working_dir = path::workdir("", &config.working_dir);
         state.dir.clone_from(&config.working_dir);

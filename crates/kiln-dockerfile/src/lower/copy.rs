@@ -11,7 +11,8 @@ use super::names;
 use super::owner::{self, Mode};
 use super::plan::Step;
 use super::stage::{Fail, Layer, Stage, Vertex};
-use crate::expand::Lexer;
+use super::urls::{file_name, is_git, is_http};
+use crate::expand::{Layered, Lexer};
 use crate::instruction::{Copy, CopyKind};
 use crate::parse::Word;
 use crate::path;
@@ -42,7 +43,7 @@ impl Stage<'_, '_, '_> {
         for (flag, value) in flags {
             history.extend(value.iter().map(|value| format!(" {flag}={}", value.text)));
         }
-        let shown = names::shown(self.all.cx.lexer, step.text(), &self.state.env);
+        let shown = self.copy_name(step, copy);
         let name = self.name_step(&shown);
         let template = self.template(&filled)?;
         let mut actions = Vec::new();
@@ -67,6 +68,16 @@ impl Stage<'_, '_, '_> {
         }
         self.record(format!("{history} # buildkit"), Layer::Made);
         Ok(())
+    }
+
+    /// Its name; `--from` shows what its arguments, which are the whole file's, stand for.
+    fn copy_name(&self, step: &Step<'_>, copy: &Copy) -> String {
+        let lexer = self.all.cx.lexer;
+        if copy.from.as_ref().is_some_and(|from| from.text.contains('$')) {
+            let env = Layered { over: &self.state.env, under: &self.all.cx.globals.env };
+            return names::shown(lexer, step.text(), &env);
+        }
+        names::shown(lexer, step.text(), &self.state.env)
     }
 
     /// Adds the files as a tree of their own and lays it over what there is, so that the base can change alone.
@@ -285,28 +296,6 @@ fn has_wildcards(path: &str) -> bool {
     false
 }
 
-fn is_http(source: &str) -> bool {
-    (source.starts_with("http://") || source.starts_with("https://")) && !is_git(source)
-}
-
-/// A URL whose path ends in `.git`, `git://`, `ssh://`, or `user@host:path`.
-fn is_git(source: &str) -> bool {
-    if let Some((scheme, rest)) = source.split_once("://") {
-        let path = rest.split(['?', '#']).next().unwrap_or(rest);
-        return match scheme.to_ascii_lowercase().as_str() {
-            "git" | "ssh" => true,
-            "http" | "https" => path.contains('/') && path.ends_with(".git"),
-            _ => false,
-        };
-    }
-    let word = |text: &str, more: &str| {
-        !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || more.contains(c))
-    };
-    let Some((user, rest)) = source.split_once('@') else { return false };
-    let Some((host, _)) = rest.split_once(':') else { return false };
-    word(user, "-_") && word(host, "-.")
-}
-
 fn git_error(source: &Word, kind: CopyKind) -> Fail {
     let message = match kind {
         CopyKind::Copy => format!("COPY cannot fetch the git repository `{}`", source.text),
@@ -316,76 +305,9 @@ fn git_error(source: &Word, kind: CopyKind) -> Fail {
     Box::new(Diagnostic::error(source.span, message).hint(hint))
 }
 
-/// The last part of a URL's path, percent signs undone.
-fn file_name(url: &str) -> String {
-    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
-    let path = rest.split(['?', '#']).next().unwrap_or(rest);
-    let path = path.split_once('/').map_or("", |(_, path)| path);
-    let decoded = percent_decoded(path);
-    let cleaned = path::clean(&format!("/{decoded}"));
-    match path::base_name(&cleaned) {
-        "/" | "." => "__unnamed__".to_owned(),
-        name => name.to_owned(),
-    }
-}
-
-fn percent_decoded(text: &str) -> String {
-    let bytes = text.as_bytes();
-    let mut out = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while at < bytes.len() {
-        let digits = text.get(at + 1..at + 3).filter(|d| d.bytes().all(|b| b.is_ascii_hexdigit()));
-        match digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()).filter(|_| bytes[at] == b'%') {
-            Some(byte) => {
-                out.push(byte);
-                at += 3;
-            }
-            None => {
-                out.push(bytes[at]);
-                at += 1;
-            }
-        }
-    }
-    String::from_utf8(out).unwrap_or_else(|_| text.to_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn urls_and_repositories_are_told_from_paths() {
-        for (source, git, http) in [
-            ("https://example.com/a.tar", false, true),
-            ("http://example.com", false, true),
-            ("https://example.com/a.git", true, false),
-            ("https://example.com/a.git#main:sub", true, false),
-            ("https://example.com/a?x=.git", false, true),
-            ("git://x/y", true, false),
-            ("ssh://x/y", true, false),
-            ("git@example.com:a/b", true, false),
-            ("a@b", false, false),
-            ("./a@b:c/d", false, false),
-            ("ftp://x/y.git", false, false),
-            ("src/app.git", false, false),
-        ] {
-            assert_eq!((is_git(source), is_http(source)), (git, http), "{source}");
-        }
-    }
-
-    #[test]
-    fn downloads_are_named_after_the_last_part_of_the_path() {
-        for (url, name) in [
-            ("https://x/a/b.tar?c=d#e", "b.tar"),
-            ("https://x/a/", "a"),
-            ("https://x", "__unnamed__"),
-            ("https://x/", "__unnamed__"),
-            ("https://x/a%20b", "a b"),
-            ("https://x/a%2e%2e%2f%2e%2e", "__unnamed__"),
-        ] {
-            assert_eq!(file_name(url), name, "{url}");
-        }
-    }
 
     #[test]
     fn parents_keep_what_follows_the_pivot() {

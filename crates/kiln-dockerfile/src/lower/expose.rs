@@ -48,6 +48,9 @@ struct Exposed<'a> {
 fn read(spec: &str, span: Span) -> Result<Exposed<'_>, Fail> {
     let wrong = |message: String| {
         let error = Diagnostic::error(span, message);
+        if spec.starts_with('#') {
+            return Box::new(error.hint("put the comment on a line of its own, above the instruction"));
+        }
         Box::new(error.hint("write a port or a range, with a protocol if it is not tcp: `80`, `8000-8010`, `53/udp`"))
     };
     let (rest, port) = spec.rsplit_once(':').map_or((None, spec), |(rest, port)| (Some(rest), port));

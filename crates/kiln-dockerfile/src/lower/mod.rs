@@ -13,6 +13,7 @@ mod run_mounts;
 mod settings;
 mod stage;
 mod text;
+mod urls;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -37,7 +38,7 @@ use stage::State;
 
 /// Turns a Dockerfile into a graph, or says which images have to be known first, or what is wrong.
 ///
-/// The file must be the one `options.source` was parsed into.
+/// The file must be the one `options.source` was parsed into, and without errors.
 pub fn lower(file: &Dockerfile, options: &LowerOptions, facts: &ImageFacts) -> Result<Lowering, Vec<Diagnostic>> {
     let mut errors = Vec::new();
     let cx = Context::new(file, options, facts, &mut errors);
@@ -107,10 +108,13 @@ impl<'a> Context<'a> {
         if name.eq_ignore_ascii_case("scratch") || name.eq_ignore_ascii_case("context") {
             return None;
         }
-        let short = name.parse::<Reference>().ok().map(|reference| reference.familiar());
-        let short = short.as_deref().map(|short| short.strip_suffix(":latest").unwrap_or(short));
+        let short = |name: &str| {
+            let familiar = name.parse::<Reference>().ok()?.familiar();
+            Some(familiar.strip_suffix(":latest").unwrap_or(&familiar).to_owned())
+        };
+        let wanted = short(name);
         let is_meant =
-            |key: &&String| key.eq_ignore_ascii_case(name) || short.is_some_and(|short| short == key.as_str());
+            |key: &&String| key.eq_ignore_ascii_case(name) || wanted.is_some() && short(key.as_str()) == wanted;
         let key = self.options.contexts.keys().find(is_meant)?;
         Some((key.clone(), self.options.contexts[key].clone()))
     }

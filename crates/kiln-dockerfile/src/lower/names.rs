@@ -37,7 +37,8 @@ impl Stage<'_, '_, '_> {
             name.push_str(&format!("{} ", self.node.label));
         }
         let width = total.ilog10() as usize + 1;
-        name.push_str(&format!("{:width$}/{total}] {text}", self.named));
+        let trigger = if self.is_trigger { "ONBUILD " } else { "" };
+        name.push_str(&format!("{:width$}/{total}] {trigger}{text}", self.named));
         name
     }
 }
@@ -93,5 +94,5 @@ pub(super) fn warn_unused_build_args(all: &mut Lowerer<'_, '_>, target: usize) {
     let span = all.plan.nodes[target].span;
     let warnings: Vec<Diagnostic> =
         unused.map(|name| rules::unused_build_arg(name, declared.iter().copied(), span)).collect();
-    all.warnings.extend(warnings.into_iter().filter(|w| w.rule.is_none_or(|rule| all.cx.check.allows(rule))));
+    all.warnings.extend(warnings.into_iter().filter(|w| w.rule.is_none_or(|rule| all.cx.check.allows(rule, &[]))));
 }

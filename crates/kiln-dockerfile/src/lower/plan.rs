@@ -364,10 +364,10 @@ impl<'a> Step<'a> {
 /// The value of `from` in a mount, before variables are filled in.
 fn mount_from(flag: &Word) -> Option<Word> {
     let fields = instruction::csv_fields(&flag.text).ok()?;
-    fields.into_iter().rev().find_map(|(field, start, end)| {
-        let (key, value) = field.split_once('=')?;
+    fields.into_iter().rev().find_map(|field| {
+        let (key, value) = field.text.split_once('=')?;
         let is_from = key.eq_ignore_ascii_case("from") && !value.is_empty();
-        is_from.then(|| Word { text: value.to_owned(), span: flag.part(start, end) })
+        is_from.then(|| Word { text: value.to_owned(), span: flag.part(field.start, field.end) })
     })
 }
 

@@ -132,22 +132,15 @@ impl Stage<'_, '_, '_> {
 
     /// `|2 A=1 B=2 /bin/sh -c make`.
     fn run_history(&self, arguments: &[String]) -> String {
-        let mut names: Vec<&str> = Vec::new();
-        for (name, _) in &self.state.args {
-            if !names.contains(&name.as_str()) {
-                names.push(name);
-            }
-        }
-        let value = |name: &str| {
-            let of_arg =
-                || self.state.args.iter().rev().find(|(n, _)| n == name).and_then(|(_, value)| value.as_deref());
-            self.state.env.value(name).or_else(of_arg).unwrap_or_default().to_owned()
-        };
+        let args = &self.state.args;
         let mut parts: Vec<String> = Vec::new();
-        if !names.is_empty() {
-            parts.push(format!("|{}", names.len()));
+        if !args.is_empty() {
+            parts.push(format!("|{}", args.len()));
         }
-        parts.extend(names.iter().map(|name| format!("{name}={}", value(name))));
+        parts.extend(args.iter().map(|(name, value)| {
+            let value = self.state.env.value(name).or(value.as_deref()).unwrap_or_default();
+            format!("{name}={value}")
+        }));
         parts.extend(arguments.iter().cloned());
         parts.join(" ")
     }

@@ -24,12 +24,7 @@ impl Stage<'_, '_, '_> {
         let mut history = "ENV".to_owned();
         for (name, value) in self.expand_pairs(pairs)? {
             history.push_str(&format!(" {name}={value}"));
-            let lines = &mut self.state.config.config.env;
-            let line = format!("{name}={value}");
-            match lines.iter_mut().find(|line| line.split('=').next() == Some(&name)) {
-                Some(old) => *old = line,
-                None => lines.push(line),
-            }
+            self.state.set_image_env(&name, &value);
             self.state.env.set(name, value);
         }
         self.record(history, Layer::None);
@@ -60,7 +55,7 @@ impl Stage<'_, '_, '_> {
                 self.state.env.set(name.clone(), value.clone());
             }
             shown.push(value.as_ref().map_or_else(|| name.clone(), |value| format!("{name}={value}")));
-            self.state.args.push((name, value));
+            self.state.declare(name, value);
         }
         self.record(format!("ARG {}", shown.join(" ")), Layer::None);
         Ok(())

@@ -1,5 +1,7 @@
 //! One stage: its state, and its instructions one by one.
 
+use std::collections::BTreeMap;
+
 use kiln_graph::llb::OpKind;
 use kiln_graph::{Edge, VertexMeta};
 use kiln_oci::{History, ImageConfig, Platform};
@@ -27,8 +29,11 @@ pub(super) struct State {
     pub(super) platform: Platform,
     pub(super) config: ImageConfig,
     pub(super) base_config: Option<ImageConfig>,
-    /// The `ARG`s so far, with their values.
+    /// The `ARG`s so far, in the order they were first declared, and where each stands.
     pub(super) args: Vec<(String, Option<String>)>,
+    pub(super) arg_index: BTreeMap<String, usize>,
+    /// Where each variable stands in the config.
+    pub(super) env_index: BTreeMap<String, usize>,
     /// Whether a `WORKDIR` of this file has been seen.
     pub(super) has_workdir: bool,
 }
@@ -44,26 +49,56 @@ pub(super) struct Stage<'l, 'c, 'a> {
     pub(super) named: usize,
     /// Whether a `CMD` of this stage has been seen.
     pub(super) has_cmd: bool,
+    /// Whether the current step is a trigger of the base.
+    pub(super) is_trigger: bool,
 }
 
 /// Lowers a node: what it begins with, then its instructions.
 pub(super) fn lower(all: &mut Lowerer<'_, '_>, node: usize) -> State {
     let plan = all.plan;
-    let mut stage = Stage { all, node: &plan.nodes[node], state: State::default(), named: 0, has_cmd: false };
+    let mut stage =
+        Stage { all, node: &plan.nodes[node], state: State::default(), named: 0, has_cmd: false, is_trigger: false };
     base::begin(&mut stage);
     for step in &plan.nodes[node].steps {
         let before = stage.all.warnings.len();
+        stage.is_trigger = step.trigger.is_some();
         if let Err(error) = stage.step(step) {
             stage.all.errors.push(step.placed(*error));
         }
-        let check = stage.all.cx.check.with_comments(&step.instruction.comments);
         for warning in stage.all.warnings.split_off(before) {
-            if warning.rule.is_none_or(|rule| check.allows(rule)) {
+            let allows = |rule| stage.all.cx.check.allows(rule, &step.instruction.comments);
+            if warning.rule.is_none_or(allows) {
                 stage.all.warnings.push(step.placed(warning));
             }
         }
     }
     stage.state
+}
+
+impl State {
+    /// Notes an `ARG`; the last value counts, the first place stays.
+    pub(super) fn declare(&mut self, name: String, value: Option<String>) {
+        match self.arg_index.get(&name) {
+            Some(at) => self.args[*at].1 = value,
+            None => {
+                self.arg_index.insert(name.clone(), self.args.len());
+                self.args.push((name, value));
+            }
+        }
+    }
+
+    /// Sets a variable of the image.
+    pub(super) fn set_image_env(&mut self, name: &str, value: &str) {
+        let lines = &mut self.config.config.env;
+        let line = format!("{name}={value}");
+        match self.env_index.get(name) {
+            Some(at) => lines[*at] = line,
+            None => {
+                self.env_index.insert(name.to_owned(), lines.len());
+                lines.push(line);
+            }
+        }
+    }
 }
 
 impl Stage<'_, '_, '_> {
@@ -102,11 +137,12 @@ impl Stage<'_, '_, '_> {
     pub(super) fn expand_as(&mut self, lexer: Lexer, word: &Word) -> Result<Expansion, Fail> {
         let expansion = lexer.expand(&word.text, &self.state.env).map_err(|error| expand_failure(word, &error))?;
         for used in expansion.uses.iter().filter(|used| !used.is_set) {
-            let is_declared = self.state.args.iter().any(|(name, _)| *name == used.name);
-            if is_declared || NOT_IN_ENV.contains(&used.name.as_str()) {
+            if self.state.arg_index.contains_key(&used.name) || NOT_IN_ENV.contains(&used.name.as_str()) {
                 continue;
             }
-            let nearest = suggest::nearest(&used.name, self.state.env.names());
+            // Looking through all names for each of thousands of findings would take ages and help nobody.
+            let is_early = self.all.warnings.len() < 100;
+            let nearest = is_early.then(|| suggest::nearest(&used.name, self.state.env.names())).flatten();
             let finding = rules::undefined_variable(&used.name, nearest, word.part(used.start, used.end));
             let is_global = self.all.cx.globals.declared.contains(&used.name);
             self.all.warnings.push(match is_global {

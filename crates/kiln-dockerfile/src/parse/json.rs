@@ -81,7 +81,7 @@ impl Reader<'_> {
     /// Passes over one value of any kind, without recursion: what is open is kept in a list.
     fn value(&mut self) -> Option<()> {
         let mut open: Vec<u8> = Vec::new();
-        loop {
+        while open.len() <= MAX_DEPTH {
             self.skip_space();
             match self.peek()? {
                 b'[' | b'{' => {
@@ -91,9 +91,6 @@ impl Reader<'_> {
                     let close = if bracket == b'[' { b']' } else { b'}' };
                     if self.peek()? != close {
                         open.push(close);
-                        if open.len() > MAX_DEPTH {
-                            return None;
-                        }
                         self.key(close)?;
                         continue;
                     }
@@ -106,6 +103,7 @@ impl Reader<'_> {
                 return Some(());
             }
         }
+        None
     }
 
     /// After a value: closes what ends here. Says whether everything is closed.

@@ -113,6 +113,7 @@ impl<'a> Parser<'a> {
     }
 
     fn instruction(&mut self, first: Physical<'a>, lines: &mut Lines<'a>) -> Instruction {
+        let before = self.diagnostics.len();
         let joined = lines::join(first, lines, self.escape);
         let mut instruction = self.one_line(joined.line.all(), Depth::Top);
         let indent = first.text.len() - first.text.trim_start().len();
@@ -128,7 +129,6 @@ impl<'a> Parser<'a> {
         if let Some(last) = instruction.heredocs.last() {
             instruction.span.end = last.end_span.end;
         }
-        let before = self.diagnostics.len();
         let command = instruction::command(&instruction, &mut self.diagnostics);
         instruction.command = command.filter(|_| self.diagnostics.len() == before);
         instruction

@@ -73,7 +73,10 @@ pub(crate) fn pairs(rest: Slice<'_>, keyword: &str, escape: char) -> Result<Vec<
     let pair = |word: &Word| {
         let Some(at) = word.text.find('=') else {
             let message = format!("`{}` in {keyword} has no `=`", word.text);
-            let hint = "write `key=value`, and quote a value that has spaces: `key=\"a b\"`";
+            let hint = match word.text.starts_with('#') {
+                true => "put the comment on a line of its own, above the instruction",
+                false => "write `key=value`, and quote a value that has spaces: `key=\"a b\"`",
+            };
             return Err(Diagnostic::error(word.span, message).hint(hint));
         };
         Ok(Pair { key: piece(word, 0, at), value: piece(word, at + 1, word.text.len()), form: PairForm::Equals })
