@@ -15,6 +15,7 @@ use kiln_report::{Event, Failure, FailureKind, Reporter};
 use kiln_store::{Lease, Snapshot, Store};
 use kiln_sys::root::{set_mode, set_owner, set_times};
 
+use crate::blobs::StoreBlobs;
 use crate::blocking::blocking;
 use crate::failure::{Context as _, environment};
 use crate::frontend::open_root;
@@ -51,22 +52,17 @@ impl BaseImage {
         }
         let diff_ids = self.config.rootfs.diff_ids.clone();
         let layers = futures::stream::iter(diff_ids.into_iter().enumerate()).map(|(index, diff_id)| {
-            let (image, store, lease, meter) = (Arc::clone(self), store.clone(), lease.clone(), Arc::clone(meter));
-            async move { image.layer(index, diff_id, store, lease, meter).await }
+            let (image, meter) = (Arc::clone(self), Arc::clone(meter));
+            let kept = StoreBlobs { store: store.clone(), lease: lease.clone() };
+            async move { image.layer(index, diff_id, kept, meter).await }
         });
         let layers: Vec<Unpacked> = layers.buffered(PARALLEL_LAYERS).try_collect().await?;
         let store = store.clone();
         blocking(move || adopt_implied(&store, &layers)).await
     }
 
-    async fn layer(
-        &self,
-        index: usize,
-        diff_id: Digest,
-        store: Store,
-        lease: Lease,
-        meter: Arc<Meter>,
-    ) -> Result<Unpacked> {
+    async fn layer(&self, index: usize, diff_id: Digest, kept: StoreBlobs, meter: Arc<Meter>) -> Result<Unpacked> {
+        let StoreBlobs { store, lease } = kept;
         if let Some(snapshot) = held_layer(&store, &lease, &diff_id)? {
             return Ok(Unpacked { snapshot, implied: Vec::new() });
         }

@@ -8,6 +8,7 @@ use kiln_store::{Lease, Store};
 type Result<T> = kiln_image::Result<T>;
 
 /// What enters is held by the lease.
+#[derive(Clone)]
 pub(crate) struct StoreBlobs {
     pub(crate) store: Store,
     pub(crate) lease: Lease,

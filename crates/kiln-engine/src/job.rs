@@ -16,6 +16,8 @@ use crate::session::Session;
 
 /// What the steps of one build share. Everything made under its lease survives until the job is dropped.
 pub(crate) struct Job {
+    /// Tells this project's steps from those of others, to explain misses.
+    pub(crate) project: String,
     pub(crate) store: Store,
     pub(crate) lease: Lease,
     pub(crate) registry: Arc<Registry>,

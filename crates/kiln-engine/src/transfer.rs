@@ -39,8 +39,9 @@ pub(crate) async fn pull(
         let digest = resolved.descriptor.digest.clone();
         let source: Arc<dyn BlobSource> = Arc::new(engine.registry().client().source(reference));
         let wanted = platform.unwrap_or_else(Platform::host);
+        let kept = StoreBlobs { store, lease };
         let origin = Origin { name: reference.familiar(), digest: digest.clone(), names: vec![reference.clone()] };
-        let (id, up_to_date) = take(&store, &lease, resolved.document, &source, (&wanted, &origin), &work).await?;
+        let (id, up_to_date) = take(&kept, resolved.document, &source, (&wanted, &origin), &work).await?;
         Ok(PullResult { digest, id, up_to_date })
     };
     let pulled = pulled.await;
@@ -56,8 +57,7 @@ struct Origin {
 
 /// Brings an image into the local store: its layers unpacked, its config and manifest kept.
 async fn take(
-    store: &Store,
-    lease: &Lease,
+    StoreBlobs { store, lease }: &StoreBlobs,
     document: Document,
     source: &Arc<dyn BlobSource>,
     (platform, origin): (&Platform, &Origin),
@@ -92,8 +92,9 @@ pub(crate) async fn push(engine: &Engine, reference: &Reference, reporter: &Arc<
     let store = engine.store()?;
     let lease = store.lease().map_err(environment)?;
     let made = made(&store, &lease, &reference.to_string()).await?;
+    let kept = StoreBlobs { store: store.clone(), lease: lease.clone() };
     let work = Work::start(reporter, format!("pushing {reference}"));
-    let pushed = crate::export::push(&store, &lease, &engine.registry(), &made, (reference, true), &work).await;
+    let pushed = crate::export::push(&kept, &engine.registry(), &made, (reference, true), &work).await;
     if let Ok(descriptor) = &pushed {
         let bytes = crate::export::manifest(&made, true)?;
         store.content().put(&lease, descriptor.media_type.clone(), bytes.bytes()).map_err(environment)?;
@@ -155,6 +156,7 @@ pub(crate) async fn load(engine: &Engine, input: Box<dyn Read + Send>) -> Result
     let archive = Archive::spool(plain, &store.root(), ARCHIVE_LIMIT).await.map_err(registry)?;
     let images = archive.images().to_vec();
     let source: Arc<dyn BlobSource> = Arc::new(archive);
+    let kept = StoreBlobs { store, lease };
     let silent: Arc<dyn Reporter> = Arc::new(kiln_report::Silent);
     let mut loaded = Vec::new();
     for image in images {
@@ -163,7 +165,7 @@ pub(crate) async fn load(engine: &Engine, input: Box<dyn Read + Send>) -> Result
         let label = names.first().map_or_else(|| image.descriptor.digest.to_string(), Reference::familiar);
         let document = kiln_image::fetch_document(source.as_ref(), &image.descriptor).await.map_err(registry)?;
         let origin = Origin { name: label, digest: image.descriptor.digest.clone(), names: names.clone() };
-        let (id, _) = take(&store, &lease, document, &source, (&Platform::host(), &origin), &work).await?;
+        let (id, _) = take(&kept, document, &source, (&Platform::host(), &origin), &work).await?;
         match names.is_empty() {
             true => loaded.push(Loaded { name: None, id }),
             false => loaded.extend(names.iter().map(|n| Loaded { name: Some(n.familiar()), id: id.clone() })),

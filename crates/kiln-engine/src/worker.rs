@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use kiln_graph::llb::OpKind;
 use kiln_graph::{Definition, Edge, VertexId};
-use kiln_oci::Platform;
+use kiln_oci::{Hasher, Platform};
 use kiln_report::{Failure, FailureKind, Reporter};
 use kiln_solver::{Cause, SolveError, Solver};
 use kiln_store::{ActiveLayer, Lease, Snapshot, Store};
@@ -56,6 +56,7 @@ pub(crate) async fn build(
     let lowered = frontend::lower(&file, &options, &resolver).await?;
     frontend::warn(&source, lowered.warnings.clone(), reporter.as_ref());
     let job = Arc::new(Job {
+        project: project(&request.context, source.name()),
         finisher: Finisher::new(store.clone(), lease.clone(), packing),
         executor: engine.executor(),
         store,
@@ -78,6 +79,18 @@ pub(crate) async fn build(
     let flushed = job.store.clone();
     blocking(move || flushed.flush().map_err(environment)).await?;
     Ok(result)
+}
+
+/// A name for the project in the records of this machine: its directory and its Dockerfile.
+fn project(context: &Context, dockerfile: &str) -> String {
+    let directory = match context {
+        Context::Dir(path) => std::fs::canonicalize(path).unwrap_or_else(|_| path.clone()).display().to_string(),
+        Context::Stdin | Context::Empty => String::new(),
+    };
+    let mut hasher = Hasher::new();
+    hasher.field(directory.as_bytes());
+    hasher.field(dockerfile.as_bytes());
+    hasher.finish().short().to_owned()
 }
 
 fn with_default_output(request: &BuildRequest) -> BuildRequest {

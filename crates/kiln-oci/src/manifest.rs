@@ -91,10 +91,9 @@ impl Document {
         if has("manifests") && (has("layers") || has("config")) {
             return Err(DocumentError::Ambiguous);
         }
-        if let Some(inner) = probe.get("mediaType").and_then(|v| v.as_str()) {
-            if inner != media_type.as_str() {
-                return Err(DocumentError::Mismatch { inner: inner.into(), announced: media_type.to_string() });
-            }
+        let inner = probe.get("mediaType").and_then(|v| v.as_str());
+        if let Some(inner) = inner.filter(|inner| *inner != media_type.as_str()) {
+            return Err(DocumentError::Mismatch { inner: inner.into(), announced: media_type.to_string() });
         }
         match probe.get("schemaVersion").and_then(serde_json::Value::as_u64) {
             Some(2) | None => {}

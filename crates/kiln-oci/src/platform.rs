@@ -88,7 +88,7 @@ impl FromStr for Platform {
         let wrong = || PlatformError(text.to_owned());
         let is_word = |w: &&str| !w.is_empty() && w.chars().all(|c| c.is_ascii_alphanumeric() || "_-.".contains(c));
         let parts: Vec<&str> = text.split('/').collect();
-        if !parts.iter().all(|part| is_word(&part)) {
+        if !parts.iter().all(is_word) {
             return Err(wrong());
         }
         let platform = match parts[..] {

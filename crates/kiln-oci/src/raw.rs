@@ -1,6 +1,6 @@
 //! A parsed value beside the very bytes it came from.
 
-use serde::{de::DeserializeOwned, Serialize};
+use serde::{Serialize, de::DeserializeOwned};
 
 use crate::Digest;
 

@@ -122,9 +122,7 @@ fn split_registry(name: &str) -> (String, String) {
 
 fn is_tag(tag: &str) -> bool {
     let word = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
-    (1..=128).contains(&tag.len())
-        && word(tag.as_bytes()[0])
-        && tag.bytes().all(|b| word(b) || b == b'.' || b == b'-')
+    (1..=128).contains(&tag.len()) && word(tag.as_bytes()[0]) && tag.bytes().all(|b| word(b) || b == b'.' || b == b'-')
 }
 
 fn is_registry(registry: &str) -> bool {
@@ -209,7 +207,8 @@ mod tests {
 
     #[test]
     fn what_is_no_reference_says_why() {
-        for bad in ["", "UPPER", "a:", "a@sha256:1", "a//b", "../x", "a/..", "a b", "x:y:z", "-a", "h:99999/a", "a:$x"] {
+        for bad in ["", "UPPER", "a:", "a@sha256:1", "a//b", "../x", "a/..", "a b", "x:y:z", "-a", "h:99999/a", "a:$x"]
+        {
             assert!(bad.parse::<Reference>().is_err(), "{bad}");
         }
     }

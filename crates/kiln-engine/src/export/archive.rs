@@ -29,14 +29,22 @@ pub(crate) async fn oci(
     let work = Work::start(&job.reporter, "exporting to oci image format");
     let is_oci = options.oci_media_types.unwrap_or(true);
     let written = match (is_tar, dest) {
-        (true, dest) => archive(job, made, names, (Format::Oci, is_oci), dest, &work).await,
+        (true, dest) => archive(job, made, names, (Format::Oci, is_oci), dest).await,
         (false, Dest::Path(path)) => layout(job, made, names, path, is_oci).await,
         (false, Dest::Stdout) => {
             Err(Failure::new(FailureKind::Usage, "a layout directory cannot go to standard output")
                 .hint("give it a `dest`"))
         }
     };
+    tell(&work, made, &written);
     work.end(written)
+}
+
+fn tell(work: &Work, made: &Made, written: &Result<Descriptor>) {
+    if let Ok(manifest) = written {
+        work.part(format!("exporting manifest {}", manifest.digest));
+        work.part(format!("exporting config {}", made.config.digest()));
+    }
 }
 
 /// Writes a Docker archive.
@@ -49,7 +57,8 @@ pub(crate) async fn docker(
 ) -> Result<Descriptor> {
     let work = Work::start(&job.reporter, "exporting to docker image format");
     let is_oci = options.oci_media_types.unwrap_or(false);
-    let written = archive(job, made, names, (Format::Docker, is_oci), dest, &work).await;
+    let written = archive(job, made, names, (Format::Docker, is_oci), dest).await;
+    tell(&work, made, &written);
     work.end(written)
 }
 
@@ -69,13 +78,10 @@ async fn archive(
     names: &[Reference],
     (format, is_oci): (Format, bool),
     dest: &Dest,
-    work: &Work,
 ) -> Result<Descriptor> {
     let (documents, root) = documents(made, is_oci)?;
     let blobs = StoreBlobs { store: job.store.clone(), lease: job.lease.clone() };
     let image = ArchiveImage { descriptor: root.clone(), names: names.iter().map(ToString::to_string).collect() };
-    work.part(format!("exporting manifest {}", root.digest));
-    work.part(format!("exporting config {}", made.config.digest()));
     let file = write_archive(format, &[image], &Either(&documents, &blobs), open(job, dest)?).await?;
     file.finish()?;
     Ok(root)

@@ -6,7 +6,6 @@ use std::time::SystemTime;
 use kiln_image::{CopyOptions, Either, Transfer, TransferState, copy_graph};
 use kiln_oci::{Descriptor, Reference};
 use kiln_report::{Event, Failure, FailureKind};
-use kiln_store::{Lease, Store};
 
 use crate::base::registry;
 use crate::blobs::StoreBlobs;
@@ -24,11 +23,12 @@ pub(crate) async fn all(
     names: &[Reference],
     options: &LayerOptions,
 ) -> Result<Descriptor> {
+    let blobs = StoreBlobs { store: job.store.clone(), lease: job.lease.clone() };
     let mut pushed = None;
     for name in names {
         let work = Work::start(&job.reporter, format!("pushing {name}"));
         let is_oci = options.oci_media_types.unwrap_or(true);
-        let done = push(&job.store, &job.lease, &job.registry, made, (name, is_oci), &work).await;
+        let done = push(&blobs, &job.registry, made, (name, is_oci), &work).await;
         pushed = Some(work.end(done)?);
     }
     pushed.ok_or_else(|| {
@@ -39,18 +39,16 @@ pub(crate) async fn all(
 
 /// Pushes under one name.
 pub(crate) async fn push(
-    store: &Store,
-    lease: &Lease,
+    blobs: &StoreBlobs,
     registry_client: &Registry,
     made: &Made,
     (name, is_oci): (&Reference, bool),
     work: &Work,
 ) -> Result<Descriptor> {
     let (documents, root) = documents(made, is_oci)?;
-    let blobs = StoreBlobs { store: store.clone(), lease: lease.clone() };
     let options = CopyOptions { progress: Some(meter(work)), ..CopyOptions::default() };
     let sink = registry_client.client().sink(name);
-    copy_graph(&Either(&documents, &blobs), &sink, &root, &options).await.map_err(registry)?;
+    copy_graph(&Either(&documents, blobs), &sink, &root, &options).await.map_err(registry)?;
     work.part(format!("pushing manifest for {}", name.with_digest(root.digest.clone())));
     Ok(root)
 }

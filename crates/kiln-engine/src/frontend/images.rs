@@ -49,20 +49,20 @@ impl Resolver {
 
     async fn resolve(&self, request: &ImageRequest) -> Result<(ResolvedImage, Arc<BaseImage>)> {
         if let Some(layout) = request.reference.strip_prefix("oci-layout://") {
-            return self.from_layout(layout, &request.platform).await;
+            return self.in_layout(layout, &request.platform).await;
         }
         let reference: Reference = request.reference.parse().map_err(crate::failure::build)?;
-        if !self.pull {
-            if let Some(found) = self.from_store(&request.reference, &reference, &request.platform)? {
-                return Ok(found);
-            }
+        if !self.pull
+            && let Some(found) = self.in_store(&request.reference, &reference, &request.platform)?
+        {
+            return Ok(found);
         }
         let work = Work::start(&self.reporter, format!("[internal] load metadata for {reference}"));
-        work.end(self.from_registry(&reference, &request.platform).await)
+        work.end(self.at_registry(&reference, &request.platform).await)
     }
 
     /// An image whose layers are all here.
-    fn from_store(
+    fn in_store(
         &self,
         written: &str,
         reference: &Reference,
@@ -86,11 +86,7 @@ impl Resolver {
         Ok(Some((ResolvedImage { digest: record.id, identifier, config }, Arc::new(image))))
     }
 
-    async fn from_registry(
-        &self,
-        reference: &Reference,
-        platform: &Platform,
-    ) -> Result<(ResolvedImage, Arc<BaseImage>)> {
+    async fn at_registry(&self, reference: &Reference, platform: &Platform) -> Result<(ResolvedImage, Arc<BaseImage>)> {
         let source: Arc<dyn BlobSource> = Arc::new(Remembered {
             store: self.store.clone(),
             lease: self.lease.clone(),
@@ -111,10 +107,9 @@ impl Resolver {
     async fn root(&self, reference: &Reference) -> Result<Descriptor> {
         let pinned = reference.digest.is_some().then(|| reference.to_string());
         let records = self.store.records();
-        if let Some(fact) = pinned.as_ref().and_then(|name| records.get_fact(PINNED, name).ok().flatten()) {
-            if let Ok(descriptor) = serde_json::from_slice(&fact) {
-                return Ok(descriptor);
-            }
+        let fact = pinned.as_ref().and_then(|name| records.get_fact(PINNED, name).ok().flatten());
+        if let Some(descriptor) = fact.and_then(|fact| serde_json::from_slice(&fact).ok()) {
+            return Ok(descriptor);
         }
         let client = self.registry.client();
         let root = match client.peek(reference).await.map_err(registry)? {
@@ -127,7 +122,7 @@ impl Resolver {
         Ok(root)
     }
 
-    async fn from_layout(&self, text: &str, platform: &Platform) -> Result<(ResolvedImage, Arc<BaseImage>)> {
+    async fn in_layout(&self, text: &str, platform: &Platform) -> Result<(ResolvedImage, Arc<BaseImage>)> {
         let (path, selector) = split_layout(text)?;
         let layout = Layout::open(&path).await.map_err(registry)?;
         let root = layout.resolve(&selector).await.map_err(registry)?;

@@ -118,7 +118,11 @@ impl ExecStep {
         let (status, ()) = tokio::join!(running, output.forward(pipes.ours));
         let status = status.map_err(|error| self.not_started(&error))?;
         if !self.is_success(status) {
-            drop(blocking(move || Ok(drop(held))).await);
+            blocking(move || {
+                drop(held);
+                Ok(())
+            })
+            .await?;
             return Err(self.failed(status, &output));
         }
         let snapshots = blocking(move || held.commit()).await?;

@@ -99,7 +99,7 @@ impl Place {
     pub(crate) fn cache_map(&self, digest: Digest, inputs: Vec<InputKey>, parts: KeyParts) -> CacheMap {
         let command = self.excerpt.as_ref().and_then(|e| e.file.text().get(e.span.range())).map(str::to_owned);
         let identity = match &self.excerpt {
-            Some(excerpt) => format!("{} {}", excerpt.file.name(), self.name.split(']').next().unwrap_or(&self.name)),
+            Some(_) => format!("{} {}", self.job.project, self.name.split(']').next().unwrap_or(&self.name)),
             None => String::new(),
         };
         let platform = self.platform.as_ref().map(|p| format!("{}/{}", p.os, p.architecture));

@@ -1,4 +1,5 @@
 //! Builds, for real: the kiln binary, real containers, a real store. Needs root, overlayfs and a static busybox.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 #![allow(clippy::disallowed_methods, reason = "tests start the kiln binary and foreign tools")]
 
 mod bad_input;

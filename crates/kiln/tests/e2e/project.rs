@@ -8,29 +8,29 @@ use std::process::{Command, Stdio};
 use tempfile::TempDir;
 
 /// A context directory and a state directory, removed at the end.
-pub struct Project {
+pub(crate) struct Project {
     dir: TempDir,
 }
 
 /// How a command ended.
 #[derive(Debug)]
-pub struct Run {
-    pub code: i32,
-    pub stdout: String,
-    pub stderr: String,
+pub(crate) struct Run {
+    pub(crate) code: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
 }
 
 impl Run {
     /// Insists on success.
     #[track_caller]
-    pub fn ok(self) -> Self {
+    pub(crate) fn ok(self) -> Self {
         assert_eq!(self.code, 0, "\n--- stdout\n{}\n--- stderr\n{}", self.stdout, self.stderr);
         self
     }
 
     /// Insists on an exit code, and that nothing panicked.
     #[track_caller]
-    pub fn fails(self, code: i32) -> Self {
+    pub(crate) fn fails(self, code: i32) -> Self {
         assert_eq!(self.code, code, "\n--- stdout\n{}\n--- stderr\n{}", self.stdout, self.stderr);
         assert!(!self.stderr.contains("panicked"), "{}", self.stderr);
         self
@@ -38,27 +38,27 @@ impl Run {
 
     /// Insists that the progress or error says this.
     #[track_caller]
-    pub fn says(self, text: &str) -> Self {
+    pub(crate) fn says(self, text: &str) -> Self {
         assert!(self.stderr.contains(text), "`{text}` is not in\n{}", self.stderr);
         self
     }
 
     /// Insists that it does not.
     #[track_caller]
-    pub fn never_says(self, text: &str) -> Self {
+    pub(crate) fn never_says(self, text: &str) -> Self {
         assert!(!self.stderr.contains(text), "`{text}` is in\n{}", self.stderr);
         self
     }
 
     /// How many steps were taken from the cache.
-    pub fn cached(&self) -> usize {
+    pub(crate) fn cached(&self) -> usize {
         self.stderr.lines().filter(|line| line.ends_with(" CACHED")).count()
     }
 }
 
 impl Project {
     /// An empty project whose store holds `busybox`.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let project = Self::bare();
         let base = project.path().join("base");
         fs::create_dir(&base).unwrap();
@@ -77,7 +77,7 @@ impl Project {
     }
 
     /// A project whose store is empty.
-    pub fn bare() -> Self {
+    pub(crate) fn bare() -> Self {
         let dir = tempfile::Builder::new().prefix("kiln-e2e-").tempdir().unwrap();
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
         fs::create_dir(dir.path().join("context")).unwrap();
@@ -85,22 +85,22 @@ impl Project {
     }
 
     /// Where everything of it is.
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.dir.path()
     }
 
     /// The context directory.
-    pub fn context(&self) -> PathBuf {
+    pub(crate) fn context(&self) -> PathBuf {
         self.path().join("context")
     }
 
     /// The state directory.
-    pub fn state(&self) -> PathBuf {
+    pub(crate) fn state(&self) -> PathBuf {
         self.path().join("state")
     }
 
     /// Writes a file of the context.
-    pub fn file(&self, path: &str, content: impl AsRef<[u8]>) -> &Self {
+    pub(crate) fn file(&self, path: &str, content: impl AsRef<[u8]>) -> &Self {
         let path = self.context().join(path);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, content).unwrap();
@@ -108,7 +108,7 @@ impl Project {
     }
 
     /// Makes a symbolic link in the context.
-    pub fn link(&self, path: &str, target: &str) -> &Self {
+    pub(crate) fn link(&self, path: &str, target: &str) -> &Self {
         let path = self.context().join(path);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         symlink(target, path).unwrap();
@@ -116,12 +116,12 @@ impl Project {
     }
 
     /// Writes the Dockerfile.
-    pub fn dockerfile(&self, text: &str) -> &Self {
+    pub(crate) fn dockerfile(&self, text: &str) -> &Self {
         self.file("Dockerfile", text)
     }
 
     /// The kiln command with this project's state.
-    pub fn command(&self) -> Command {
+    pub(crate) fn command(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_kiln"));
         command.arg("--state").arg(self.state()).env("DOCKER_CONFIG", self.path().join("docker"));
         command.env_remove("SOURCE_DATE_EPOCH").current_dir(self.path()).stdin(Stdio::null());
@@ -129,19 +129,19 @@ impl Project {
     }
 
     /// Runs kiln.
-    pub fn kiln(&self, args: &[&str]) -> Run {
+    pub(crate) fn kiln(&self, args: &[&str]) -> Run {
         run(self.command().args(args))
     }
 
     /// Runs kiln with bytes on standard input.
-    pub fn kiln_with_input(&self, args: &[&str], input: &[u8]) -> Run {
+    pub(crate) fn kiln_with_input(&self, args: &[&str], input: &[u8]) -> Run {
         let path = self.path().join("stdin");
         fs::write(&path, input).unwrap();
         run(self.command().args(args).stdin(fs::File::open(path).unwrap()))
     }
 
     /// Builds the context as `app`.
-    pub fn build(&self, args: &[&str]) -> Run {
+    pub(crate) fn build(&self, args: &[&str]) -> Run {
         let context = self.context();
         let mut all = vec!["build", "--progress=plain", "-t", "app"];
         all.extend(args);
@@ -151,13 +151,13 @@ impl Project {
 
     /// Writes the Dockerfile and builds it; it must succeed.
     #[track_caller]
-    pub fn builds(&self, dockerfile: &str) -> Run {
+    pub(crate) fn builds(&self, dockerfile: &str) -> Run {
         self.dockerfile(dockerfile).build(&[]).ok()
     }
 
     /// Builds and gives the file tree.
     #[track_caller]
-    pub fn tree(&self, args: &[&str]) -> PathBuf {
+    pub(crate) fn tree(&self, args: &[&str]) -> PathBuf {
         let out = self.path().join(format!("out-{}", self.entries()));
         let output = format!("type=local,dest={}", out.display());
         let mut all = vec!["-o", output.as_str()];
@@ -172,20 +172,20 @@ impl Project {
 
     /// What a shell command prints in a container of `app`.
     #[track_caller]
-    pub fn sh(&self, script: &str) -> String {
+    pub(crate) fn sh(&self, script: &str) -> String {
         self.kiln(&["run", "--rm", "--entrypoint", "/bin/sh", "app", "-c", script]).ok().stdout
     }
 
     /// One field of `inspect`, as JSON.
     #[track_caller]
-    pub fn inspect(&self, name: &str) -> serde_json::Value {
+    pub(crate) fn inspect(&self, name: &str) -> serde_json::Value {
         let text = self.kiln(&["inspect", name]).ok().stdout;
         serde_json::from_str::<serde_json::Value>(&text).unwrap()[0].clone()
     }
 }
 
 /// Runs a command to its end.
-pub fn run(command: &mut Command) -> Run {
+pub(crate) fn run(command: &mut Command) -> Run {
     let output = command.output().unwrap();
     Run {
         code: output.status.code().unwrap_or(-1),
@@ -195,10 +195,10 @@ pub fn run(command: &mut Command) -> Run {
 }
 
 /// Whether a foreign tool is here; says so when it is not.
-pub fn have(tool: &str) -> bool {
+pub(crate) fn have(tool: &str) -> bool {
     let found = std::env::split_paths(&std::env::var_os("PATH").unwrap()).any(|dir| dir.join(tool).exists());
     if !found {
-        eprintln!("skipped: `{tool}` is not installed");
+        kiln_testkit::skip(&format!("`{tool}` is not installed"));
     }
     found
 }
