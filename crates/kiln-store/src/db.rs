@@ -25,7 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Pages of write-ahead log after which a commit folds it into the database. Small, because the first process after a
 /// pause reads the log through, and no process folds it on exit.
-const CHECKPOINT_PAGES: u32 = 400;
+const CHECKPOINT_PAGES: u32 = 250;
 
 impl Db {
     /// Opens the database of a state directory, making or migrating it when needed.
