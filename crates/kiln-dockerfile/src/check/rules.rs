@@ -1,6 +1,7 @@
 //! The checks by name, and what their findings say.
 // tidy: table
 
+use kiln_oci::Platform;
 use kiln_report::{Diagnostic, Span};
 
 use crate::suggest;
@@ -49,6 +50,7 @@ rules! {
     UNDEFINED_VAR "UndefinedVar" BuildKit "a variable is used that is not set"
     MULTIPLE_INSTRUCTIONS "MultipleInstructionsDisallowed" BuildKit "an instruction is overruled by a later one"
     LEGACY_PAIRS "LegacyKeyValueFormat" BuildKit "a key and its value are separated by a space"
+    INVALID_BASE_PLATFORM "InvalidBaseImagePlatform" BuildKit "the base image is for another platform than the build"
     REDUNDANT_PLATFORM "RedundantTargetPlatform" BuildKit "FROM asks for the platform it would use anyway"
     SECRET_IN_ENV "SecretsUsedInArgOrEnv" BuildKit "a name sounds like a secret that would stay in the image"
     INVALID_DEFAULT_ARG "InvalidDefaultArgInFrom" BuildKit "FROM has no valid image without build arguments"
@@ -136,6 +138,12 @@ pub(crate) fn multiple_instructions(keyword: &str, span: Span) -> Diagnostic {
 pub(crate) fn legacy_pair(keyword: &str, key: &str, span: Span) -> Diagnostic {
     Diagnostic::warning(LEGACY_PAIRS, span, format!("`{key}` is separated from its value by a space"))
         .hint(format!("write `{keyword} {key}=value`"))
+}
+
+pub(crate) fn invalid_base_platform(image: &str, wanted: &Platform, found: &Platform, span: Span) -> Diagnostic {
+    let message = format!("`{image}` is for `{found}`, but this build is for `{wanted}`");
+    Diagnostic::warning(INVALID_BASE_PLATFORM, span, message)
+        .hint(format!("choose an image for `{wanted}`, or build with `--platform={found}`"))
 }
 
 pub(crate) fn redundant_platform(written: &str, span: Span) -> Diagnostic {

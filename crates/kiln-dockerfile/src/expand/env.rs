@@ -1,6 +1,6 @@
 //! Variables: where expansion looks names up.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 /// Values by name.
 pub trait Variables {
@@ -28,7 +28,10 @@ impl Variables for NoVariables {
 /// An environment: names with values, ordered by when each was last set.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Env {
-    values: BTreeMap<String, (usize, String)>,
+    /// `NAME=value` by when it was set, and how long the name is.
+    lines: BTreeMap<usize, (String, usize)>,
+    /// When each was set.
+    names: HashMap<String, usize>,
     sets: usize,
 }
 
@@ -39,28 +42,29 @@ impl Env {
     }
 
     /// Sets a variable; it moves to the end.
-    pub fn set(&mut self, name: impl Into<String>, value: impl Into<String>) {
+    pub fn set(&mut self, name: impl Into<String>, value: impl AsRef<str>) {
+        let name = name.into();
         self.sets += 1;
-        self.values.insert(name.into(), (self.sets, value.into()));
+        self.lines.insert(self.sets, (format!("{name}={}", value.as_ref()), name.len()));
+        if let Some(before) = self.names.insert(name, self.sets) {
+            self.lines.remove(&before);
+        }
     }
 
     /// `NAME=value`, in order.
     pub fn to_lines(&self) -> Vec<String> {
-        let mut lines: Vec<_> = self.values.iter().map(|(name, (at, value))| (*at, name, value)).collect();
-        lines.sort_by_key(|(at, ..)| *at);
-        lines.into_iter().map(|(_, name, value)| format!("{name}={value}")).collect()
+        self.lines.values().map(|(line, _)| line.clone()).collect()
     }
 }
 
 impl Variables for Env {
     fn value(&self, name: &str) -> Option<&str> {
-        self.values.get(name).map(|(_, value)| value.as_str())
+        let (line, length) = self.lines.get(self.names.get(name)?)?;
+        Some(&line[length + 1..])
     }
 
     fn names(&self) -> Vec<&str> {
-        let mut names: Vec<_> = self.values.iter().map(|(name, (at, _))| (*at, name.as_str())).collect();
-        names.sort_unstable();
-        names.into_iter().map(|(_, name)| name).collect()
+        self.lines.values().map(|(line, length)| &line[..*length]).collect()
     }
 }
 

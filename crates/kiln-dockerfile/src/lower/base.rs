@@ -6,6 +6,7 @@ use kiln_oci::{ContainerConfig, ImageConfig, Platform, RootFs};
 use super::plan::Base;
 use super::stage::{Stage, State, Vertex};
 use super::{Context, NamedContext, ResolvedImage};
+use crate::check::rules;
 use crate::expand::Variables;
 use crate::path;
 
@@ -64,6 +65,7 @@ fn from_image(stage: &mut Stage<'_, '_, '_>, image: &ResolvedImage) -> State {
     config.config.on_build.clear();
     let mut state =
         State { platform: platform.clone(), config, base_config: Some(image.config.clone()), ..State::default() };
+    warn_other_platform(stage, &platform, image);
     if has_layers(&image.config) {
         let shown = image.identifier.split_once("://").map_or(image.identifier.as_str(), |(_, name)| name);
         let (name, span) = match &stage.node.base {
@@ -78,6 +80,16 @@ fn from_image(stage: &mut Stage<'_, '_, '_>, image: &ResolvedImage) -> State {
         state.root = Some(stage.add(op, Vec::new(), vertex));
     }
     state
+}
+
+fn warn_other_platform(stage: &mut Stage<'_, '_, '_>, wanted: &Platform, image: &ResolvedImage) {
+    let Base::Image(name) = &stage.node.base else { return };
+    let found = &image.config.platform;
+    let is_told = !found.os.is_empty() && !found.architecture.is_empty();
+    let check = &stage.all.cx.check;
+    if is_told && !found.satisfies(wanted) && check.allows(rules::INVALID_BASE_PLATFORM, &[]) {
+        stage.all.warnings.push(rules::invalid_base_platform(name, wanted, found, stage.node.span));
+    }
 }
 
 /// An image without layers is `scratch` with a config.

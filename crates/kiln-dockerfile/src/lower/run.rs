@@ -44,7 +44,7 @@ impl Stage<'_, '_, '_> {
         let security = self.security(run.security.as_ref())?;
         let name = self.run_name(step, &script.summary, &mounts);
         let history = self.run_history(&script.arguments);
-        let meta = self.meta(script.arguments, &mut mounts);
+        let meta = self.meta(script.arguments, &mounts);
         let op = ExecOp {
             meta: Some(meta),
             network: network as i32,
@@ -145,16 +145,15 @@ impl Stage<'_, '_, '_> {
         parts.join(" ")
     }
 
-    fn meta(&self, args: Vec<String>, mounts: &mut Mounts) -> Meta {
+    fn meta(&self, args: Vec<String>, mounts: &Mounts) -> Meta {
         let options = self.all.cx.options;
-        let mut env = self.state.env.clone();
-        if let Some(socket) = mounts.agent_socket().filter(|_| env.value("SSH_AUTH_SOCK").is_none()) {
-            env.set("SSH_AUTH_SOCK", socket);
-        }
+        let mut env = self.state.env.to_lines();
+        let has_socket = self.state.env.value("SSH_AUTH_SOCK").is_some();
+        env.extend(mounts.agent_socket().filter(|_| !has_socket).map(|socket| format!("SSH_AUTH_SOCK={socket}")));
         let host = |(host, ip): &(String, String)| HostIp { host: host.clone(), ip: ip.clone() };
         Meta {
             args,
-            env: env.to_lines(),
+            env,
             cwd: if self.state.dir.is_empty() { "/".to_owned() } else { self.state.dir.clone() },
             user: self.state.user.clone(),
             proxy_env: self.all.cx.proxies.clone(),
