@@ -1,6 +1,6 @@
 //! The Dockerfile language: parse, expand, check, lower to a build graph.
 //!
-//! [`parse`] never fails: it gives a tree and what is wrong with it. [`check`] warns. [`lower`] turns the tree into a
+//! [`parse`] never fails: it gives a tree and what is wrong with it. [`check()`] warns. [`lower`] turns the tree into a
 //! graph; what it has to know about images it asks for, and never waits. This crate must never know the network, the
 //! disk or the solver.
 //!

@@ -1,6 +1,6 @@
 //! Checks: what is allowed but probably not meant.
 //!
-//! [`check`] finds what the text alone can tell. What needs the build's options or the base image's config is found
+//! [`check()`] finds what the text alone can tell. What needs the build's options or the base image's config is found
 //! while lowering and comes with its result.
 
 mod arguments;
