@@ -35,7 +35,7 @@ pub struct CacheMounts<'a> {
 /// Who may use a cache mount at the same time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Sharing {
-    /// Any number of steps.
+    /// Any number of steps. While a private or locked one has the directory, they share another.
     #[default]
     Shared,
     /// One step; another gets a directory of its own.
@@ -147,6 +147,8 @@ impl<'a> CacheMounts<'a> {
                 all.push(CacheMountInfo { id: String::new(), key, created: 0, used: 0, is_used: false });
             }
         }
+        // Looking takes the lock for a moment; a step that wants it must not take that for another step.
+        let _nobody_takes = self.alone()?;
         for mount in &mut all {
             mount.is_used = lock::is_held(&lock_of(&self.slot_dir(&mount.key)))?;
         }
@@ -178,16 +180,27 @@ impl<'a> CacheMounts<'a> {
     /// Removes one directory unless it is used.
     pub(crate) fn remove_key(&self, key: &str, lease: &Lease) -> Result<bool> {
         let slot = self.slot_dir(key);
-        let Some(_lock) = lock::attempt(&lock_of(&slot), LockMode::Exclusive)? else { return Ok(false) };
         let grave = self.shared.layout.tmp().join(lease.fresh_name());
-        match std::fs::rename(&slot, &grave) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error).context("rename", &slot),
-            _ => {}
+        {
+            let _nobody_takes = self.alone()?;
+            let Some(_lock) = lock::attempt(&lock_of(&slot), LockMode::Exclusive)? else { return Ok(false) };
+            match std::fs::rename(&slot, &grave) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error).context("rename", &slot),
+                _ => {}
+            }
+            self.shared.db.write(|db| db.prepare_cached("DELETE FROM cache_mounts WHERE key = ?1")?.execute([key]))?;
+            let _ = std::fs::remove_file(lock_of(&slot));
         }
-        self.shared.db.write(|db| db.prepare_cached("DELETE FROM cache_mounts WHERE key = ?1")?.execute([key]))?;
-        let _ = std::fs::remove_file(lock_of(&slot));
         remove_dir(&grave)?;
         Ok(true)
+    }
+
+    fn taking(&self) -> Result<Guard> {
+        lock::wait(&self.shared.layout.locks().join("cache-mounts"), LockMode::Shared)
+    }
+
+    fn alone(&self) -> Result<Guard> {
+        lock::wait(&self.shared.layout.locks().join("cache-mounts"), LockMode::Exclusive)
     }
 
     fn slot_dir(&self, key: &str) -> PathBuf {
@@ -202,6 +215,7 @@ impl<'a> CacheMounts<'a> {
             Sharing::Private => (MAX_SLOTS, LockMode::Exclusive),
             Sharing::Locked => (1, LockMode::Exclusive),
         };
+        let _nobody_looks = self.taking()?;
         for number in 0..slots {
             let slot = self.slot_dir(&format!("{hash}.{number}"));
             if let Some(lock) = lock::attempt(&lock_of(&slot), mode)? {

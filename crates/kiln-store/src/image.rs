@@ -70,20 +70,13 @@ impl<'a> Images<'a> {
     ///
     /// A record of the same id is replaced, except that places where registries know it add up.
     pub fn put(&self, record: &ImageRecord, names: &[Reference]) -> Result<()> {
-        let mut record = record.clone();
-        if let Some(before) = self.get(&record.id)? {
-            record.repo_digests.extend(before.record.repo_digests);
-        }
-        record.repo_digests.sort_unstable();
-        record.repo_digests.dedup();
-        let text = serde_json::to_string(&record).map_err(|source| damaged(&record.id, source))?;
         let missing = self.shared.db.write(|db| {
-            for item in held(&record) {
+            for item in held(record) {
                 if !item.exists(db)? {
                     return Ok(Some(item));
                 }
             }
-            write_record(db, &record, &text)?;
+            write_record(db, &with_known_repositories(db, record)?)?;
             for name in names {
                 point(db, &tag_of(name), &record.id)?;
             }
@@ -244,8 +237,19 @@ fn held(record: &ImageRecord) -> impl Iterator<Item = Item> + '_ {
     layers.chain(record.blobs.iter().cloned().map(Item::Blob))
 }
 
-fn write_record(db: &Transaction<'_>, record: &ImageRecord, text: &str) -> rusqlite::Result<()> {
+/// The record, and the places where registries were known to have its image before.
+fn with_known_repositories(db: &Connection, record: &ImageRecord) -> rusqlite::Result<ImageRecord> {
+    let mut record = record.clone();
+    let before = load(db, &record.id)?.and_then(|row| row.parse().ok());
+    record.repo_digests.extend(before.into_iter().flat_map(|image| image.record.repo_digests));
+    record.repo_digests.sort_unstable();
+    record.repo_digests.dedup();
+    Ok(record)
+}
+
+fn write_record(db: &Transaction<'_>, record: &ImageRecord) -> rusqlite::Result<()> {
     let id = record.id.as_str();
+    let text = serde_json::to_string(record).expect("plain data with string keys serialises");
     let manifest = record.manifest.as_ref().map(|manifest| manifest.digest.as_str());
     let sql = "INSERT INTO images (id, manifest, record, stored) VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO UPDATE
                SET manifest = excluded.manifest, record = excluded.record, stored = excluded.stored";
@@ -289,8 +293,4 @@ fn names_of(db: &Connection, id: &str) -> rusqlite::Result<Vec<String>> {
 /// The first column of all rows.
 pub(crate) fn column(db: &Connection, sql: &str, args: impl rusqlite::Params) -> rusqlite::Result<Vec<String>> {
     db.prepare_cached(sql)?.query_map(args, |row| row.get(0))?.collect()
-}
-
-fn damaged(id: &Digest, source: serde_json::Error) -> Error {
-    Error::Damaged { what: format!("image {id}"), source }
 }

@@ -11,7 +11,7 @@
 //!   work/<id>/{fs,work}   layers being written
 //!   cache-mounts/<key>/fs directories of `RUN --mount=type=cache`; <key>.lock beside them
 //!   leases/<id>           one locked file for each live lease, naming what it holds
-//!   locks/                the sweeper's lock, the schema's lock
+//!   locks/                the locks of the sweeper, the schema, the cache mounts
 //!   tmp/<name>            on its way in or out
 //!   empty/                stays empty
 //!   reserve               space put aside for pruning a full disk
@@ -19,6 +19,19 @@
 //!
 //! Names in `ingest`, `work` and `tmp` begin with the id of the lease they were made under. When the lease's process
 //! dies, the kernel drops its lock, and whoever prunes next removes what it left.
+//!
+//! ```
+//! use kiln_store::{Snapshotter as _, Store};
+//! # let dir = tempfile::tempdir().unwrap();
+//! # let root = dir.path().join("state");
+//! let store = Store::open(&root)?;
+//! let lease = store.lease()?; // what is made or used from here on stays until it is dropped
+//! let active = store.prepare(None, &lease)?;
+//! std::fs::write(active.upper_dir().join("hello"), "world").expect("the directory is ours");
+//! let snapshot = store.commit(active)?;
+//! assert_eq!(store.prepare(Some(&snapshot), &lease)?.parent(), &snapshot);
+//! # Ok::<(), kiln_store::Error>(())
+//! ```
 //!
 //! This crate must never know registries, the solver or Dockerfiles.
 #![forbid(unsafe_code)]

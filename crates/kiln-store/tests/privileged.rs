@@ -1,5 +1,6 @@
 //! Snapshots mounted for real: what overlay writes is a layer, and layers are what overlay shows.
 #![allow(clippy::disallowed_methods, reason = "the full disk is made in a mount namespace of its own")]
+#![allow(clippy::print_stdout, reason = "a skipped test says why")]
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
 use std::fs;
@@ -7,8 +8,8 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _, chown, symlink};
 use std::path::{Path, PathBuf};
 
-use kiln_store::{ActiveSnapshot, Lease, PruneOptions, PruneScope, Snapshot, Snapshotter as _, Store};
-use kiln_sys::mount::{MountAttrFlags, Swap, Tmpfs, attach_at_path};
+use kiln_store::{ActiveSnapshot, Error, Lease, PruneOptions, PruneScope, Snapshot, Snapshotter as _, Store};
+use kiln_sys::mount::{Depth, MountAttrFlags, Swap, Tmpfs, attach_at_path, set_attributes};
 
 /// Ends a test, aloud, where it cannot run.
 macro_rules! require_root {
@@ -258,23 +259,46 @@ fn a_discarded_tree_of_hostile_names_and_depth_is_removed() {
     assert!(!upper.exists() && outside.path().join("canary").exists());
 }
 
-/// A state directory on a disk of a few MiB, in a mount namespace that ends with the process.
+const STATE: &str = "KILN_TEST_STATE";
+
+/// A disk of a few MiB for a state directory, in a mount namespace that ends with the process: starts the test anew
+/// there, and gives the place and the mount to that one only.
+fn small_disk(test: &str) -> Option<(PathBuf, OwnedFd)> {
+    if let Some(place) = std::env::var_os(STATE) {
+        let disk = Tmpfs { size: Some(6 << 20), mode: 0o700, swap: Swap::Allowed, attributes: MountAttrFlags::empty() };
+        let disk = disk.mount_detached().unwrap();
+        attach_at_path(&disk, Path::new(&place)).unwrap();
+        return Some((place.into(), disk));
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = std::process::Command::new("unshare");
+    command.args(["--mount", "--propagation", "private"]).arg(std::env::current_exe().unwrap());
+    command.args(["--exact", test, "--nocapture"]).env(STATE, dir.path());
+    match command.status() {
+        Ok(status) => assert!(status.success()),
+        Err(_) => println!("skipped: there is no `unshare` here"),
+    }
+    None
+}
+
+#[test]
+fn a_read_only_state_is_said_so() {
+    require_root!();
+    let Some((place, disk)) = small_disk("a_read_only_state_is_said_so") else { return };
+    drop(Store::open(&place).unwrap());
+    set_attributes(&disk, MountAttrFlags::MOUNT_ATTR_RDONLY, Depth::One).unwrap();
+    for state in [place.clone(), place.join("new")] {
+        let error = Store::open(&state).err().unwrap();
+        assert!(matches!(error, Error::NotWritable { .. }), "{error:?}");
+        assert!(error.to_string().contains(state.to_str().unwrap()), "{error}");
+    }
+}
+
 #[test]
 fn a_full_disk_is_said_so_and_can_be_pruned() {
     require_root!();
-    const STATE: &str = "KILN_TEST_STATE";
-    let Some(place) = std::env::var_os(STATE) else {
-        let dir = tempfile::tempdir().unwrap();
-        let mut command = std::process::Command::new("unshare");
-        command.args(["--mount", "--propagation", "private"]).arg(std::env::current_exe().unwrap());
-        command.args(["--exact", "a_full_disk_is_said_so_and_can_be_pruned", "--nocapture"]).env(STATE, dir.path());
-        let Ok(status) = command.status() else { return println!("skipped: there is no `unshare` here") };
-        assert!(status.success());
-        return;
-    };
-    let place = Path::new(&place);
-    let disk = Tmpfs { size: Some(6 << 20), mode: 0o700, swap: Swap::Allowed, attributes: MountAttrFlags::empty() };
-    attach_at_path(disk.mount_detached().unwrap(), place).unwrap();
+    let Some((place, _disk)) = small_disk("a_full_disk_is_said_so_and_can_be_pruned") else { return };
+    let place = place.as_path();
     let store = Store::open(place).unwrap();
     let lease = store.lease().unwrap();
     fill_and_fail(&store, &lease);

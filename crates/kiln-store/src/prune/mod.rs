@@ -9,7 +9,7 @@ mod sweep;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::time::{Duration, SystemTime};
 
-use crate::clean::{disk_usage, remove_dir};
+use crate::clean::disk_usage;
 use crate::db::now;
 use crate::error::Result;
 use crate::lease::Live;
@@ -119,13 +119,11 @@ impl Store {
             graves.bury_orphans(&live, &marked, &mut report)?;
             graves.bury(marked, &mut report)?;
             reached("prune: moved");
-            graves.dug
+            graves
         };
-        for grave in &graves {
-            remove_dir(grave)?;
-        }
+        graves.empty(&mut report)?;
         self.prune_cache_mounts(options, &lease, &mut report)?;
-        if !options.dry_run {
+        if !options.dry_run && (options.scope != PruneScope::Dangling || !report.items.is_empty()) {
             self.shared.layout.keep_reserve();
             self.shared.db.shrink()?;
         }
@@ -149,14 +147,15 @@ impl Store {
             .open(&stamp)
             .and_then(|file| file.set_modified(SystemTime::now()));
         let lease = self.lease()?;
+        let mut report = PruneReport::default();
         let graves = {
             let Some(_alone) = self.shared.try_sweeper()? else { return Ok(()) };
             let live = Live::read(&self.shared.layout.leases())?;
             let mut graves = sweep::Graves::new(&self.shared.layout, &lease, false);
-            graves.bury_leftovers(&live, &mut PruneReport::default())?;
-            graves.dug
+            graves.bury_leftovers(&live, &mut report)?;
+            graves
         };
-        graves.iter().try_for_each(|grave| remove_dir(grave))
+        graves.empty(&mut report)
     }
 
     /// Decides in one transaction; on a full disk after giving up the space kept for this.

@@ -8,7 +8,7 @@ use kiln_oci::Digest;
 
 use super::mark::Marked;
 use super::{PruneReport, PrunedKind};
-use crate::clean::disk_usage;
+use crate::clean::{disk_usage, remove_dir};
 use crate::error::{IoContext as _, Result};
 use crate::layout::Layout;
 use crate::lease::{Lease, Live};
@@ -19,13 +19,14 @@ pub(super) struct Graves<'a> {
     layout: &'a Layout,
     lease: &'a Lease,
     dry_run: bool,
-    /// What is to be removed when nobody waits any more.
-    pub(super) dug: Vec<PathBuf>,
+    dug: Vec<PathBuf>,
+    /// What nobody has measured, by its place in the report.
+    unmeasured: Vec<(usize, PathBuf)>,
 }
 
 impl<'a> Graves<'a> {
     pub(super) fn new(layout: &'a Layout, lease: &'a Lease, dry_run: bool) -> Self {
-        Self { layout, lease, dry_run, dug: Vec::new() }
+        Self { layout, lease, dry_run, dug: Vec::new(), unmeasured: Vec::new() }
     }
 
     /// What a process left when it died: work, ingests and temporary files of leases that are not live.
@@ -33,9 +34,7 @@ impl<'a> Graves<'a> {
         for dir in [self.layout.work(), self.layout.ingest(), self.layout.tmp()] {
             for name in names(&dir)? {
                 let Some(text) = name.to_str().filter(|text| !live.owns(text)) else { continue };
-                let path = dir.join(text);
-                report.add(PrunedKind::Leftover, text, disk_usage(&path));
-                self.dig(&path)?;
+                self.bury_leftover(&dir.join(text), text, report)?;
             }
         }
         Ok(())
@@ -47,9 +46,7 @@ impl<'a> Graves<'a> {
         for name in names(&layers)? {
             let Some(id) = name.to_str().and_then(|text| text.parse::<LayerId>().ok()) else { continue };
             if !marked.known_layers.contains(id.as_str()) && !live.layers.contains(&id) {
-                let path = layers.join(id.as_str());
-                report.add(PrunedKind::Leftover, id.as_str(), disk_usage(&path));
-                self.dig(&path)?;
+                self.bury_leftover(&layers.join(id.as_str()), id.as_str(), report)?;
             }
         }
         let blobs = self.layout.blobs();
@@ -57,9 +54,7 @@ impl<'a> Graves<'a> {
             let digest = name.to_str().and_then(|hex| format!("sha256:{hex}").parse::<Digest>().ok());
             let Some(digest) = digest else { continue };
             if !marked.known_blobs.contains(digest.as_str()) && !live.blobs.contains(&digest) {
-                let path = blobs.join(digest.hex());
-                report.add(PrunedKind::Leftover, digest.as_str(), disk_usage(&path));
-                self.dig(&path)?;
+                self.bury_leftover(&blobs.join(digest.hex()), digest.as_str(), report)?;
             }
         }
         Ok(())
@@ -81,6 +76,23 @@ impl<'a> Graves<'a> {
             report.add(PrunedKind::Blob, digest.as_str(), bytes);
             self.dig(&self.layout.blob(&digest))?;
         }
+        Ok(())
+    }
+
+    /// Removes what was buried, when nobody waits any more.
+    pub(super) fn empty(self, report: &mut PruneReport) -> Result<()> {
+        for (place, path) in self.unmeasured {
+            report.items[place].bytes = disk_usage(&path);
+        }
+        self.dug.iter().try_for_each(|grave| remove_dir(grave))
+    }
+
+    /// Its size is asked later: walking a large tree takes long.
+    fn bury_leftover(&mut self, path: &Path, id: &str, report: &mut PruneReport) -> Result<()> {
+        self.dig(path)?;
+        let now = if self.dry_run { path } else { self.dug.last().map_or(path, PathBuf::as_path) };
+        self.unmeasured.push((report.items.len(), now.to_owned()));
+        report.add(PrunedKind::Leftover, id, 0);
         Ok(())
     }
 

@@ -1,8 +1,6 @@
 //! Contract suites that every implementation passes, and the points at which a crash test may stop a process.
 //!
-//! ```ignore
-//! kiln_store::snapshotter_suite!(|| { let fixture = …; (fixture.store(), fixture.snapshotter(), fixture) });
-//! ```
+//! `tests/store/suites.rs` shows how they are run.
 
 pub mod ingest;
 pub mod snapshotter;

@@ -149,6 +149,20 @@ fn a_failed_filling_leaves_no_mount() {
 }
 
 #[test]
+fn listing_is_not_taken_for_use() {
+    let f = Fixture::new();
+    drop(take(&f.store, "m", Sharing::Shared));
+    std::thread::scope(|scope| {
+        let lister = scope.spawn(|| (0..300).for_each(|_| drop(f.store.cache_mounts().list().unwrap())));
+        while !lister.is_finished() {
+            let taken = take(&f.store, "m", Sharing::Private).unwrap();
+            assert!(taken.dir().parent().unwrap().to_str().unwrap().ends_with(".0"), "{}", taken.dir().display());
+        }
+        lister.join().unwrap();
+    });
+}
+
+#[test]
 fn one_in_use_is_not_removed() {
     let f = Fixture::new();
     let used = take(&f.store, "m", Sharing::Shared).unwrap();
