@@ -102,7 +102,9 @@ pub(crate) async fn fetch(
     blob: &Descriptor,
     meter: &Arc<Meter>,
 ) -> Result<()> {
-    if store.content().has(&blob.digest).map_err(environment)? && lease.hold_blob(&blob.digest).map_err(environment)? {
+    if store.content().len(&blob.digest).map_err(environment)? == Some(blob.size)
+        && lease.hold_blob(&blob.digest).map_err(environment)?
+    {
         return Ok(());
     }
     let started = SystemTime::now();

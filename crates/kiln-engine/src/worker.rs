@@ -1,6 +1,7 @@
 //! One build: opens a job and a lease, asks the frontend for the graph, solves it, exports the result.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use kiln_graph::llb::OpKind;
 use kiln_graph::{Definition, Edge, VertexId};
@@ -20,6 +21,9 @@ use crate::frontend::{self, Loaded, Resolver};
 use crate::job::{Images, Job, Limits, Result};
 use crate::request::{BuildRequest, Context, Output};
 use crate::session::Session;
+
+/// How often what dead processes left is looked for.
+const SWEEP_EVERY: Duration = Duration::from_secs(3600);
 
 /// Builds.
 pub(crate) async fn build(
@@ -52,9 +56,9 @@ pub(crate) async fn build(
     };
     let mut options = frontend::options(request, Arc::clone(&source), platform);
     options.build_args.extend(engine.proxies().filter(|(name, _)| !request.build_args.contains_key(name)));
-    frontend::check(&source, &file, &options, reporter.as_ref())?;
+    frontend::judge(&source, &file, frontend::check(&file), reporter.as_ref())?;
     let lowered = frontend::lower(&file, &options, &resolver).await?;
-    frontend::warn(&source, lowered.warnings.clone(), reporter.as_ref());
+    frontend::judge(&source, &file, lowered.warnings.clone(), reporter.as_ref())?;
     let job = Arc::new(Job {
         project: project(&request.context, source.name()),
         finisher: Finisher::new(store.clone(), lease.clone(), packing),
@@ -76,8 +80,12 @@ pub(crate) async fn build(
         let store = job.store.clone();
         blocking(move || store.discard_layer(layer).map_err(environment)).await?;
     }
-    let flushed = job.store.clone();
-    blocking(move || flushed.flush().map_err(environment)).await?;
+    let store = job.store.clone();
+    blocking(move || {
+        store.flush().map_err(environment)?;
+        store.sweep_if_due(SWEEP_EVERY).map_err(environment)
+    })
+    .await?;
     Ok(result)
 }
 

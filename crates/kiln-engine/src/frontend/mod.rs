@@ -10,7 +10,7 @@ use std::sync::Arc;
 use kiln_dockerfile::{ImageFacts, LowerOptions, Lowered, Lowering, NoCache};
 use kiln_graph::llb;
 use kiln_oci::Platform;
-use kiln_report::{Diagnostic, Event, Excerpt, Failure, FailureKind, Level, Reporter, SourceFile};
+use kiln_report::{Diagnostic, Event, Excerpt, Failure, FailureKind, Level, Reporter, SourceFile, Span};
 use kiln_sys::root::Root;
 
 pub(crate) use context::{LocalTree, Trees, open_root};
@@ -114,21 +114,25 @@ pub(crate) fn parse(source: &Arc<SourceFile>, reporter: &dyn Reporter) -> Result
     Ok(file)
 }
 
-/// Runs the checks that need nothing but the text. Findings are warnings, unless the Dockerfile makes them errors.
-pub(crate) fn check(
+/// Ends the build for findings that the Dockerfile, or the user, makes errors of; reports them as warnings otherwise.
+pub(crate) fn judge(
     source: &Arc<SourceFile>,
     file: &kiln_dockerfile::Dockerfile,
-    options: &LowerOptions,
+    findings: Vec<Diagnostic>,
     reporter: &dyn Reporter,
 ) -> Result<()> {
     // Settings that cannot be read are found while lowering, with their place.
-    let config = options.check.clone().map_or_else(|| kiln_dockerfile::CheckConfig::of(file), Ok).unwrap_or_default();
-    let findings = kiln_dockerfile::check(file, &config);
+    let config = kiln_dockerfile::CheckConfig::of(file).unwrap_or_default();
     if config.error && !findings.is_empty() {
         return Err(mistakes(source, findings));
     }
     warn(source, findings, reporter);
     Ok(())
+}
+
+/// The checks that need nothing but the text.
+pub(crate) fn check(file: &kiln_dockerfile::Dockerfile) -> Vec<Diagnostic> {
+    kiln_dockerfile::check(file, &kiln_dockerfile::CheckConfig::of(file).unwrap_or_default())
 }
 
 /// Reports warnings.
@@ -142,6 +146,12 @@ pub(crate) fn warn(source: &Arc<SourceFile>, findings: Vec<Diagnostic>, reporter
 /// The failure that says all mistakes of a Dockerfile.
 pub(crate) fn mistakes(source: &Arc<SourceFile>, findings: Vec<Diagnostic>) -> Failure {
     let message = format!("cannot build from `{}`", source.name());
+    // A mistake of the command line has no place in the text: it is the message itself.
+    if let [only] = findings.as_slice()
+        && only.span == Span::default()
+    {
+        return Failure { hints: only.hints.clone(), ..Failure::new(FailureKind::Build, only.message.clone()) };
+    }
     let place = |d: Diagnostic| {
         let excerpt = Excerpt { file: Arc::clone(source), span: d.span };
         (d, excerpt)
@@ -175,6 +185,7 @@ pub(crate) fn options(request: &BuildRequest, source: Arc<SourceFile>, platform:
     }
     options.labels.clone_from(&request.labels);
     options.platform = platform;
+    options.platform_is_chosen = !request.platforms.is_empty();
     options.contexts =
         request.contexts.iter().map(|(name, c)| (name.clone(), named(name, c))).collect::<BTreeMap<_, _>>();
     options.no_cache = match (request.no_cache, request.no_cache_filter.is_empty()) {
