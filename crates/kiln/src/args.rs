@@ -11,7 +11,7 @@ pub(crate) mod value;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::error::ErrorKind;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::commands::{
@@ -33,12 +33,12 @@ pub(crate) use secret::SecretSource;
     disable_help_subcommand = true
 )]
 pub(crate) struct Cli {
-    /// Where images, layers and the cache are kept [default: /var/lib/kiln as root, else ~/.local/share/kiln]
-    #[arg(long, global = true, value_name = "DIR")]
+    /// Keep images and cache here [default: /var/lib/kiln as root, else ~/.local/share/kiln]
+    #[arg(long, global = true, value_name = "DIR", help_heading = "Global options")]
     pub(crate) state: Option<PathBuf>,
 
     /// Say more when something fails
-    #[arg(short = 'D', long, global = true)]
+    #[arg(short = 'D', long, global = true, help_heading = "Global options")]
     pub(crate) debug: bool,
 
     #[command(subcommand)]
@@ -87,9 +87,19 @@ pub(crate) fn parse(typed: Vec<OsString>) -> Result<Cli, clap::Error> {
         Err(error) if error.kind() == ErrorKind::TooManyValues => {
             accept_go_bools(Cli::command()).try_get_matches_from(&typed)?
         }
-        Err(error) => return Err(error),
+        Err(error) => return Err(without_groups(error)),
     };
     Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut Cli::command()))
+}
+
+/// Docker's groups are no suggestion for somebody who mistyped a command.
+fn without_groups(mut error: clap::Error) -> clap::Error {
+    let Some(ContextValue::Strings(near)) = error.get(ContextKind::SuggestedSubcommand) else { return error };
+    let cli = Cli::command();
+    let is_shown = |name: &String| cli.find_subcommand(name).is_some_and(|command| !command.is_hide_set());
+    let near = near.iter().filter(|name| is_shown(name)).cloned().collect();
+    error.insert(ContextKind::SuggestedSubcommand, ContextValue::Strings(near));
+    error
 }
 
 /// Lets every switch of every command take `=true` or `=false`.

@@ -1,6 +1,6 @@
 //! What every command stands on: the environment, the state directory, the engine.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use kiln_engine::{Engine, EngineConfig};
 use kiln_report::{Failure, FailureKind};
@@ -29,15 +29,35 @@ impl Setting {
 
     fn state_directory(&self) -> Result<PathBuf, Failure> {
         let is_root = rustix::process::geteuid().is_root();
-        let state = self.state.clone().or_else(|| self.environment.state(is_root));
-        let state = state.ok_or_else(|| {
-            Failure::new(FailureKind::Usage, "there is no place for images and the cache: `HOME` is not set")
-                .hint("name a directory with `--state DIR` or `KILN_STATE`")
-        })?;
+        let state = state_directory(self.state.as_deref(), &self.environment, is_root)?;
         std::path::absolute(&state).map_err(|error| {
             let mut failure = Failure::new(FailureKind::Usage, format!("`{}` is no directory", state.display()));
             failure.causes.push(error.to_string());
             failure
         })
+    }
+}
+
+/// What was typed, else what the environment says.
+fn state_directory(typed: Option<&Path>, environment: &Environment, is_root: bool) -> Result<PathBuf, Failure> {
+    let state = typed.map(Path::to_path_buf).or_else(|| environment.state(is_root));
+    state.ok_or_else(|| {
+        Failure::new(FailureKind::Usage, "there is no place for images and the cache: `HOME` is not set")
+            .hint("name a directory with `--state DIR` or `KILN_STATE`")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_typed_counts_first_and_without_a_home_it_must_be() {
+        let environment = Environment::from([("KILN_STATE", "/s"), ("HOME", "/h")]);
+        let typed = Path::new("typed");
+        assert_eq!(state_directory(Some(typed), &environment, false).unwrap(), typed);
+        assert_eq!(state_directory(None, &environment, true).unwrap(), Path::new("/s"));
+        let failure = state_directory(None, &Environment::default(), false).unwrap_err();
+        assert_eq!(failure.hints, ["name a directory with `--state DIR` or `KILN_STATE`"]);
     }
 }

@@ -77,7 +77,7 @@ pub(crate) struct BuildArgs {
     #[arg(long)]
     pub(crate) pull: bool,
 
-    /// Network of RUN steps
+    /// Network of RUN steps: default, none or host
     #[arg(long, value_name = "MODE", value_parser = network, default_value = "default")]
     pub(crate) network: NetworkMode,
 

@@ -56,15 +56,13 @@ fn build(plan: &BuildPlan, lender: Arc<Lender>, setting: &Setting) -> Result<Bui
     let outcome = ui_run::block_on(engine.build(&plan.request, lender, progress.reporter()));
     let (is_for_people, shows_output) = (progress.is_for_people, progress.shows_failed_output);
     progress.finish();
+    // A last line parts the view from what follows; where nobody listens nobody is told.
+    if is_for_people {
+        let last = outcome.as_ref().map(answer::closing_line).unwrap_or_default();
+        let _ = writeln!(std::io::stderr(), "{last}");
+    }
     match outcome {
-        Ok(result) => {
-            if is_for_people {
-                // Where nobody listens nobody is told.
-                let _ = writeln!(std::io::stderr(), "{}", answer::closing_line(&result));
-            }
-            Ok(result)
-        }
         Err(Exit::Failure(failure)) if shows_output => Err(Failure { output: Vec::new(), ..*failure }.into()),
-        Err(exit) => Err(exit),
+        outcome => outcome,
     }
 }

@@ -1,7 +1,7 @@
 //! `kiln rmi`.
 
 use clap::Args;
-use kiln_engine::Removed;
+use kiln_engine::{Engine, Removed};
 use kiln_report::{Failure, FailureKind};
 
 use crate::setting::Setting;
@@ -27,10 +27,16 @@ pub(crate) fn run(args: &RmiArgs, setting: &Setting) -> Outcome {
     for image in &args.images {
         match engine.remove_image(image, args.force) {
             Ok(removed) => stdout::print(&lines(&removed))?,
+            Err(_) if args.force && is_absent(&engine, image) => {}
             Err(failure) => failures.push(failure),
         }
     }
     all_or(failures)
+}
+
+/// Whether the store can be read, and has no such image.
+fn is_absent(engine: &Engine, image: &str) -> bool {
+    engine.images().is_ok() && engine.inspect(image).is_err()
 }
 
 /// Success, or one failure that says all.

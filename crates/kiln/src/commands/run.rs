@@ -18,9 +18,10 @@ use crate::ui::run as ui_run;
 
 /// Run a command in a container of an image, to try the image
 #[derive(Debug, Args)]
+#[command(override_usage = "kiln run [OPTIONS] IMAGE [COMMAND]...")]
 pub(crate) struct RunArgs {
     /// The image, then the command that replaces the image's own
-    #[arg(value_name = "IMAGE [COMMAND]", required = true, trailing_var_arg = true)]
+    #[arg(value_name = "IMAGE", required = true, trailing_var_arg = true)]
     image_and_command: Vec<String>,
 
     /// Set a variable; without a value it is taken from the environment
@@ -39,7 +40,7 @@ pub(crate) struct RunArgs {
     #[arg(short, long, value_name = "PATH:TARGET[:ro]", value_parser = volume)]
     volume: Vec<Volume>,
 
-    /// Network of the container
+    /// Network of the container: default, none or host
     #[arg(long, value_name = "MODE", value_parser = network, default_value = "default")]
     network: NetworkMode,
 

@@ -11,10 +11,12 @@ use tokio::sync::oneshot;
 use super::exit::{Exit, Signal};
 
 /// How long work on other threads may take to notice that nobody waits for it.
-const GRACE: Duration = Duration::from_millis(1500);
+const GRACE: Duration = Duration::from_millis(1200);
+/// When the process ends after the first signal, whatever its threads still do; people wait no longer for a prompt.
+const LAST: Duration = Duration::from_millis(1800);
 
 /// Runs `verb` to its end. The first signal drops it, which is how the engine is told to stop; the second ends the
-/// process at once.
+/// process at once, as does time. What is killed on the way is found and removed by the next prune, as after a crash.
 pub(crate) fn block_on<T>(verb: impl Future<Output = Result<T, Failure>>) -> Result<T, Exit> {
     let runtime = Builder::new_multi_thread().enable_all().build().map_err(|e| cannot_start(&e))?;
     let stop = listen()?;
@@ -34,7 +36,7 @@ pub(crate) fn block_on<T>(verb: impl Future<Output = Result<T, Failure>>) -> Res
 /// Listens for signals on a thread and a runtime of its own, so that no busy worker can keep it from hearing.
 fn listen() -> Result<oneshot::Receiver<Signal>, Failure> {
     let (heard, stop) = oneshot::channel();
-    let runtime = Builder::new_current_thread().enable_io().build().map_err(|e| cannot_start(&e))?;
+    let runtime = Builder::new_current_thread().enable_all().build().map_err(|e| cannot_start(&e))?;
     let entered = runtime.enter();
     let mut interrupts = signal(SignalKind::interrupt()).map_err(|e| cannot_start(&e))?;
     let mut terminations = signal(SignalKind::terminate()).map_err(|e| cannot_start(&e))?;
@@ -47,11 +49,11 @@ fn listen() -> Result<oneshot::Receiver<Signal>, Failure> {
                     _ = terminations.recv() => Signal::Terminate,
                 }
             };
-            let _ = heard.send(next().await);
-            let second = next().await;
-            // A live view may be in the middle of a frame.
-            let _ = std::io::stderr().write_all(b"\x1b[?25h");
-            std::process::exit(second.exit_code().into());
+            let first = next().await;
+            let _ = heard.send(first);
+            let last = tokio::time::timeout(LAST, next()).await.unwrap_or(first);
+            let _ = std::io::stderr().write_all(b"interrupted\n");
+            std::process::exit(last.exit_code().into());
         });
     };
     std::thread::Builder::new().name("signals".into()).spawn(listener).map_err(|e| cannot_start(&e))?;

@@ -25,16 +25,29 @@ fn completion_knows_every_shell() {
 #[test]
 fn an_empty_store_is_a_heading() {
     let kiln = Kiln::new();
-    insta::assert_snapshot!(kiln.run(&["images"]), @"");
-    insta::assert_snapshot!(kiln.run(&["image", "ls", "-q"]), @"");
+    insta::assert_snapshot!(kiln.run(&["images"]), @"
+    exit 0
+    --- stdout
+    REPOSITORY   TAG       IMAGE ID   CREATED   SIZE
+    ");
+    insta::assert_snapshot!(kiln.run(&["image", "ls", "-q"]), @"exit 0");
 }
 
 #[test]
 fn prune_asks_first() {
     let kiln = Kiln::new();
-    insta::assert_snapshot!(kiln.run_with_input(&["prune"], b"n\n"), @"");
-    insta::assert_snapshot!(kiln.run_with_input(&["system", "prune"], b"y\n").stdout, @"");
-    insta::assert_snapshot!(kiln.run(&["builder", "prune", "-a", "-f"]), @"");
+    insta::assert_snapshot!(kiln.run_with_input(&["prune"], b"n\n"), @"
+    exit 0
+    --- stderr
+    WARNING! This will remove every image without a name and every result that nothing needs.
+    Are you sure you want to continue? [y/N]
+    ");
+    insta::assert_snapshot!(kiln.run_with_input(&["system", "prune"], b"y\n").stdout, @"Total reclaimed space: 0B");
+    insta::assert_snapshot!(kiln.run(&["builder", "prune", "-a", "-f"]), @"
+    exit 0
+    --- stdout
+    Total reclaimed space: 0B
+    ");
 }
 
 #[test]
@@ -51,5 +64,10 @@ fn a_full_disk_is_the_machines_fault() {
     let kiln = Kiln::new();
     let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
     let output = kiln.command(&["completion", "bash"]).stdout(Stdio::from(full)).output().unwrap();
-    insta::assert_snapshot!(kiln.answer(output), @"");
+    insta::assert_snapshot!(kiln.answer(output), @"
+    exit 3
+    --- stderr
+    error: cannot write to standard output
+      caused by: No space left on device (os error 28)
+    ");
 }

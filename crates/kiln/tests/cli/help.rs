@@ -4,7 +4,40 @@ use crate::Kiln;
 
 #[test]
 fn the_front_page() {
-    insta::assert_snapshot!(Kiln::new().run(&["--help"]), @"");
+    insta::assert_snapshot!(Kiln::new().run(&["--help"]), @"
+    exit 0
+    --- stdout
+    Builds container images from Dockerfiles, without a daemon
+
+    Usage: kiln [OPTIONS] <COMMAND>
+
+    Commands:
+      build       Build an image from a Dockerfile
+      run         Run a command in a container of an image, to try the image
+      pull        Bring an image from its registry into the local store
+      push        Send an image of the local store to the registry of its name
+      images      List the images of the local store
+      inspect     Print all that is known of images, as JSON
+      history     Show the steps that made an image
+      tag         Give an image one more name
+      rmi         Remove names, and images that have no name left
+      save        Write images to an archive that `kiln load` and `docker load` read
+      load        Bring images of an archive into the local store
+      login       Log in to a registry
+      logout      Log out of a registry
+      prune       Remove what nothing needs: images without a name, layers, old results
+      version     Print the version
+      completion  Print a completion script for a shell
+
+    Options:
+      -h, --help     Print help
+      -V, --version  Print version
+
+    Global options:
+          --state <DIR>  Keep images and cache here [default: /var/lib/kiln as root, else
+                         ~/.local/share/kiln]
+      -D, --debug        Say more when something fails
+    ");
 }
 
 #[test]
@@ -16,30 +49,335 @@ fn no_command_is_an_error_that_helps() {
 
 #[test]
 fn build() {
-    insta::assert_snapshot!(Kiln::new().run(&["build", "--help"]), @"");
+    insta::assert_snapshot!(Kiln::new().run(&["build", "--help"]), @"
+    exit 0
+    --- stdout
+    Build an image from a Dockerfile
+
+    Usage: kiln build [OPTIONS] <CONTEXT>
+
+    Arguments:
+      <CONTEXT>  Directory with the files the Dockerfile names; `-` reads a tar or a Dockerfile from
+                 standard input
+
+    Options:
+      -t, --tag <NAME>                  Name of the image, as `name:tag`; may be repeated
+      -f, --file <PATH>                 Dockerfile [default: CONTEXT/Dockerfile]; `-` reads it from
+                                        standard input
+          --target <STAGE>              Stage to build [default: the last]
+          --build-arg <KEY[=VALUE]>     Set a build argument; without a value it is taken from the
+                                        environment
+          --secret <SECRET>             Lend a secret to the steps that mount it:
+                                        id=ID[,src=PATH|env=NAME]
+          --build-context <NAME=WHERE>  Use another context or image where the Dockerfile says NAME: a
+                                        path, docker-image://… or oci-layout://…
+          --label <KEY=VALUE>           Set a label of the image
+          --platform <PLATFORM>         Platform to build for, as linux/amd64; several are separated by
+                                        commas
+      -o, --output <OUTPUT>             Where the result goes [default: type=image]: PATH, `-`, or
+                                        type=image|registry|oci|docker|tar|local|cacheonly,…
+          --push                        Push the image to the registry of its name
+          --load                        Put the image into the local store, as is done anyway when no
+                                        output is given
+          --no-cache                    Use no cached results
+          --no-cache-filter <STAGE>     Use no cached results of these stages; several are separated by
+                                        commas
+          --pull                        Look base images up at their registry although they are here
+          --network <MODE>              Network of RUN steps: default, none or host [default: default]
+          --add-host <NAME:IP>          Add a line to /etc/hosts of RUN steps
+          --shm-size <BYTES>            Size of /dev/shm in RUN steps
+          --ulimit <LIMIT>              Limit a resource of RUN steps, as nofile=1024:2048
+          --iidfile <FILE>              Write the image's id to a file
+          --metadata-file <FILE>        Write what was built to a file, as JSON
+      -q, --quiet                       Print nothing but the image's id
+          --progress <VIEW>             How progress is shown: auto, plain, tty, rawjson or quiet
+          --check                       Check the Dockerfile, and build nothing
+      -h, --help                        Print help
+
+    Global options:
+          --state <DIR>  Keep images and cache here [default: /var/lib/kiln as root, else
+                         ~/.local/share/kiln]
+      -D, --debug        Say more when something fails
+    ");
 }
 
 #[test]
 fn running_and_looking() {
     let kiln = Kiln::new();
-    insta::assert_snapshot!(kiln.run(&["run", "-h"]).stdout, @"");
-    insta::assert_snapshot!(kiln.run(&["images", "-h"]).stdout, @"");
-    insta::assert_snapshot!(kiln.run(&["inspect", "-h"]).stdout, @"");
-    insta::assert_snapshot!(kiln.run(&["history", "-h"]).stdout, @"");
-    insta::assert_snapshot!(kiln.run(&["version", "-h"]).stdout, @"");
-    insta::assert_snapshot!(kiln.run(&["completion", "-h"]).stdout, @"");
+    insta::assert_snapshot!(kiln.run(&["run", "-h"]).stdout, @"
+    Run a command in a container of an image, to try the image
+
+    Usage: kiln run [OPTIONS] IMAGE [COMMAND]...
+
+    Arguments:
+      <IMAGE>...  The image, then the command that replaces the image's own
+
+    Options:
+      -e, --env <KEY[=VALUE]>          Set a variable; without a value it is taken from the environment
+      -w, --workdir <DIR>              Start in this directory
+      -u, --user <USER[:GROUP]>        Run as this user
+      -v, --volume <PATH:TARGET[:ro]>  Show a path of the machine in the container
+          --network <MODE>             Network of the container: default, none or host [default:
+                                       default]
+          --entrypoint <COMMAND>       Run this instead of the image's entrypoint
+          --hostname <NAME>            Name the container's host
+          --platform <PLATFORM>        The platform, when the name stands for several images
+          --rm                         Keep nothing of the container, as is done anyway
+      -h, --help                       Print help
+
+    Global options:
+          --state <DIR>  Keep images and cache here [default: /var/lib/kiln as root, else
+                         ~/.local/share/kiln]
+      -D, --debug        Say more when something fails
+    ");
+    insta::assert_snapshot!(kiln.run(&["images", "-h"]).stdout, @"
+    List the images of the local store
+
+    Usage: kiln images [OPTIONS] [REPOSITORY[:TAG]]
+
+    Arguments:
+      [REPOSITORY[:TAG]]  Only this repository, or this name with its tag
+
+    Options:
+      -a, --all              List all images, as is done anyway
+      -q, --quiet            Print only ids
+          --no-trunc         Print ids whole
+          --digests          Print digests, too
+          --format <FORMAT>  Print each image by a template such as `{{.Repository}}`, or as `json`
+      -h, --help             Print help
+
+    Global options:
+          --state <DIR>  Keep images and cache here [default: /var/lib/kiln as root, else
+                         ~/.local/share/kiln]
+      -D, --debug        Say more when something fails
+    ");
+    insta::assert_snapshot!(kiln.run(&["inspect", "-h"]).stdout, @"
+    Print all that is known of images, as JSON
+
+    Usage: kiln inspect [OPTIONS] <IMAGE>...
+
+    Arguments:
+      <IMAGE>...  The images: names or ids
+
+    Options:
+      -f, --format <FORMAT>  Print each image by a template such as `{{.Id}}` or `{{json .Config}}`
+      -h, --help             Print help
+
+    Global options:
+          --state <DIR>  Keep images and cache here [default: /var/lib/kiln as root, else
+                         ~/.local/share/kiln]
+      -D, --debug        Say more when something fails
+    ");
+    insta::assert_snapshot!(kiln.run(&["history", "-h"]).stdout, @"
+    Show the steps that made an image
+
+    Usage: kiln history [OPTIONS] <IMAGE>
+
+    Arguments:
+      <IMAGE>  The image: a name or an id
+
+    Options:
+          --no-trunc         Print commands and ids whole
+      -q, --quiet            Print only ids
+      -H, --human[=<BOOL>]   Print sizes and dates for people; `--human=false` prints them for programs
+                             [default: true]
+          --format <FORMAT>  Print each step by a template such as `{{.CreatedBy}}`, or as `json`
+      -h, --help             Print help
+
+    Global options:
+          --state <DIR>  Keep images and cache here [default: /var/lib/kiln as root, else
+                         ~/.local/share/kiln]
+      -D, --debug        Say more when something fails
+    ");
+    insta::assert_snapshot!(kiln.run(&["version", "-h"]).stdout, @"
+    Print the version
+
+    Usage: kiln version [OPTIONS]
+
+    Options:
+      -f, --format <FORMAT>  Print it by a template such as `{{.Version}}`, or as `json`
+      -h, --help             Print help
+
+    Global options:
+          --state <DIR>  Keep images and cache here [default: /var/lib/kiln as root, else
+                         ~/.local/share/kiln]
+      -D, --debug        Say more when something fails
+    ");
+    insta::assert_snapshot!(kiln.run(&["completion", "-h"]).stdout, @"
+    Print a completion script for a shell
+
+    Usage: kiln completion [OPTIONS] <SHELL>
+
+    Arguments:
+      <SHELL>  The shell [possible values: bash, elvish, fish, powershell, zsh]
+
+    Options:
+      -h, --help  Print help
+
+    Global options:
+          --state <DIR>  Keep images and cache here [default: /var/lib/kiln as root, else
+                         ~/.local/share/kiln]
+      -D, --debug        Say more when something fails
+    ");
 }
 
 #[test]
 fn moving_and_removing() {
     let kiln = Kiln::new();
-    insta::assert_snapshot!(kiln.run(&["pull", "-h"]).stdout, @"");
-    insta::assert_snapshot!(kiln.run(&["push", "-h"]).stdout, @"");
-    insta::assert_snapshot!(kiln.run(&["tag", "-h"]).stdout, @"");
-    insta::assert_snapshot!(kiln.run(&["rmi", "-h"]).stdout, @"");
-    insta::assert_snapshot!(kiln.run(&["save", "-h"]).stdout, @"");
-    insta::assert_snapshot!(kiln.run(&["load", "-h"]).stdout, @"");
-    insta::assert_snapshot!(kiln.run(&["login", "-h"]).stdout, @"");
-    insta::assert_snapshot!(kiln.run(&["logout", "-h"]).stdout, @"");
-    insta::assert_snapshot!(kiln.run(&["prune", "-h"]).stdout, @"");
+    insta::assert_snapshot!(kiln.run(&["pull", "-h"]).stdout, @"
+    Bring an image from its registry into the local store
+
+    Usage: kiln pull [OPTIONS] <IMAGE>
+
+    Arguments:
+      <IMAGE>  The image, as `name:tag`
+
+    Options:
+          --platform <PLATFORM>  The platform to bring [default: the machine's]
+      -q, --quiet                Print only the image's name
+          --progress <VIEW>      How progress is shown: auto, plain, tty, rawjson or quiet [default:
+                                 auto]
+      -h, --help                 Print help
+
+    Global options:
+          --state <DIR>  Keep images and cache here [default: /var/lib/kiln as root, else
+                         ~/.local/share/kiln]
+      -D, --debug        Say more when something fails
+    ");
+    insta::assert_snapshot!(kiln.run(&["push", "-h"]).stdout, @"
+    Send an image of the local store to the registry of its name
+
+    Usage: kiln push [OPTIONS] <IMAGE>
+
+    Arguments:
+      <IMAGE>  The image, as `registry/name:tag`
+
+    Options:
+      -q, --quiet            Print only the image's name
+          --progress <VIEW>  How progress is shown: auto, plain, tty, rawjson or quiet [default: auto]
+      -h, --help             Print help
+
+    Global options:
+          --state <DIR>  Keep images and cache here [default: /var/lib/kiln as root, else
+                         ~/.local/share/kiln]
+      -D, --debug        Say more when something fails
+    ");
+    insta::assert_snapshot!(kiln.run(&["tag", "-h"]).stdout, @"
+    Give an image one more name
+
+    Usage: kiln tag [OPTIONS] <IMAGE> <NAME>
+
+    Arguments:
+      <IMAGE>  The image: a name or an id
+      <NAME>   The new name, as `name:tag`
+
+    Options:
+      -h, --help  Print help
+
+    Global options:
+          --state <DIR>  Keep images and cache here [default: /var/lib/kiln as root, else
+                         ~/.local/share/kiln]
+      -D, --debug        Say more when something fails
+    ");
+    insta::assert_snapshot!(kiln.run(&["rmi", "-h"]).stdout, @"
+    Remove names, and images that have no name left
+
+    Usage: kiln rmi [OPTIONS] <IMAGE>...
+
+    Arguments:
+      <IMAGE>...  The images: names or ids
+
+    Options:
+      -f, --force  Remove an image by its id although it has several names; say nothing of images that
+                   are not there
+      -h, --help   Print help
+
+    Global options:
+          --state <DIR>  Keep images and cache here [default: /var/lib/kiln as root, else
+                         ~/.local/share/kiln]
+      -D, --debug        Say more when something fails
+    ");
+    insta::assert_snapshot!(kiln.run(&["save", "-h"]).stdout, @"
+    Write images to an archive that `kiln load` and `docker load` read
+
+    Usage: kiln save [OPTIONS] <IMAGE>...
+
+    Arguments:
+      <IMAGE>...  The images: names or ids
+
+    Options:
+      -o, --output <FILE>  Write to a file [default: standard output]
+      -h, --help           Print help
+
+    Global options:
+          --state <DIR>  Keep images and cache here [default: /var/lib/kiln as root, else
+                         ~/.local/share/kiln]
+      -D, --debug        Say more when something fails
+    ");
+    insta::assert_snapshot!(kiln.run(&["load", "-h"]).stdout, @"
+    Bring images of an archive into the local store
+
+    Usage: kiln load [OPTIONS]
+
+    Options:
+      -i, --input <FILE>  Read a file [default: standard input]
+      -q, --quiet         Print nothing but failures
+      -h, --help          Print help
+
+    Global options:
+          --state <DIR>  Keep images and cache here [default: /var/lib/kiln as root, else
+                         ~/.local/share/kiln]
+      -D, --debug        Say more when something fails
+    ");
+    insta::assert_snapshot!(kiln.run(&["login", "-h"]).stdout, @"
+    Log in to a registry
+
+    Usage: kiln login [OPTIONS] [REGISTRY]
+
+    Arguments:
+      [REGISTRY]  The registry [default: docker.io]
+
+    Options:
+      -u, --username <NAME>      User name
+      -p, --password <PASSWORD>  Password; other users of the machine can see it, `--password-stdin`
+                                 hides it
+          --password-stdin       Read the password from standard input
+      -h, --help                 Print help
+
+    Global options:
+          --state <DIR>  Keep images and cache here [default: /var/lib/kiln as root, else
+                         ~/.local/share/kiln]
+      -D, --debug        Say more when something fails
+    ");
+    insta::assert_snapshot!(kiln.run(&["logout", "-h"]).stdout, @"
+    Log out of a registry
+
+    Usage: kiln logout [OPTIONS] [REGISTRY]
+
+    Arguments:
+      [REGISTRY]  The registry [default: docker.io]
+
+    Options:
+      -h, --help  Print help
+
+    Global options:
+          --state <DIR>  Keep images and cache here [default: /var/lib/kiln as root, else
+                         ~/.local/share/kiln]
+      -D, --debug        Say more when something fails
+    ");
+    insta::assert_snapshot!(kiln.run(&["prune", "-h"]).stdout, @"
+    Remove what nothing needs: images without a name, layers, old results
+
+    Usage: kiln prune [OPTIONS]
+
+    Options:
+      -a, --all    Remove the whole cache, too
+      -f, --force  Do not ask
+      -h, --help   Print help
+
+    Global options:
+          --state <DIR>  Keep images and cache here [default: /var/lib/kiln as root, else
+                         ~/.local/share/kiln]
+      -D, --debug        Say more when something fails
+    ");
 }

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use kiln_dockerfile::{ImageFacts, LowerOptions, Lowering};
+use kiln_dockerfile::{CheckConfig, ImageFacts, LowerOptions, Lowering};
 use kiln_engine::{Context, DockerfileSource};
 use kiln_report::render;
 use kiln_report::{Diagnostic, Excerpt, Failure, FailureKind, Level, SourceFile};
@@ -48,14 +48,15 @@ fn findings(source: &Arc<SourceFile>, plan: &BuildPlan) -> Vec<Diagnostic> {
         build_args: plan.request.build_args.clone(),
         ..LowerOptions::new(source.clone())
     };
+    // Settings that cannot be read are found while lowering, with their place.
+    found.extend(kiln_dockerfile::check(&file, &CheckConfig::of(&file).unwrap_or_default()));
     // Images are not asked for: what is only known with them is not checked.
     match kiln_dockerfile::lower(&file, &options, &ImageFacts::new()) {
         Err(errors) => found.extend(errors),
         Ok(Lowering::Done(lowered)) => found.extend(lowered.warnings),
-        Ok(Lowering::NeedsImages(_)) => {
-            found.extend(kiln_dockerfile::check(&file, &kiln_dockerfile::CheckConfig::default()));
-        }
+        Ok(Lowering::NeedsImages(_)) => {}
     }
+    found.sort_by_key(|diagnostic| diagnostic.span);
     found
 }
 
