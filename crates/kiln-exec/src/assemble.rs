@@ -5,6 +5,7 @@
 
 use std::ffi::CString;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::sync::Arc;
 
 use kiln_sys::container::{Isolation, Launch, NetworkNamespace, Outcome, ProcMount, pivot_into};
@@ -26,6 +27,9 @@ use crate::spec::{ContainerSpec, ExitStatus, Network, ProcessIo, Security};
 use crate::stubs::clean;
 use crate::targets::Targets;
 
+/// Targets and what is mounted there, in order.
+type Mounts = Vec<(String, Source)>;
+
 /// Runs a container in the calling thread, which is good for nothing afterwards.
 pub(crate) fn run(
     shared: &Shared,
@@ -40,23 +44,16 @@ pub(crate) fn run(
     if control.is_cancelled() {
         return Err(Error::Lost);
     }
-    let own_kit;
-    let (kit, mounts) = match shared.nesting {
-        Nesting::Direct => (&shared.kit, enter(&spec, mounts, None)?),
-        Nesting::Staged => {
-            own_kit = Kit::new()?;
-            (&own_kit, enter(&spec, mounts, Some(&own_kit))?)
-        }
-    };
+    let mounts = enter(&spec, mounts)?;
     let mut targets = Targets::new(&root);
-    let result = mount_all(&mut targets, kit, &spec, mounts).and_then(|mounted| {
+    let result = mount_all(&mut targets, shared, &spec, mounts).and_then(|mounted| {
         let stdio = [io.stdin.unwrap_or(mounted.null), io.stdout, io.stderr];
         let launch = launch(shared, &spec, stdio, mounted.proc, &attempt)?;
         supervise(launch, control)
     });
     if targets.has_made_some() {
         // A place can be removed once nothing is mounted on it in our own namespace. Nothing else needs the tree now.
-        let _ = detach_path(std::path::Path::new("/"));
+        let _ = detach_path(Path::new("/"));
         targets.clean_up();
     }
     attempt.translate(result?, &root)
@@ -64,7 +61,7 @@ pub(crate) fn run(
 
 /// Mounts of the caller and our own files, cloned while the host's namespace is ours. Parents come before what lies in
 /// them.
-fn collect_mounts(spec: &mut ContainerSpec) -> Result<Vec<(String, Source)>, Error> {
+fn collect_mounts(spec: &mut ContainerSpec) -> Result<Mounts, Error> {
     let mut mounts: Vec<_> =
         files::prepare(spec)?.into_iter().map(|(target, source)| (target.to_string(), source)).collect();
     let security = spec.security;
@@ -88,20 +85,13 @@ fn check_target(target: &str) -> Result<(), Error> {
 }
 
 /// Enters the namespaces and leaves the host's files behind.
-fn enter(
-    spec: &ContainerSpec,
-    mounts: Vec<(String, Source)>,
-    kit: Option<&Kit>,
-) -> Result<Vec<(String, Source)>, Error> {
+fn enter(spec: &ContainerSpec, mounts: Mounts) -> Result<Mounts, Error> {
     let fail = |source| Error::Prepare { what: "a container's namespaces", source };
     let network = match spec.network {
         Network::Host => NetworkNamespace::Inherited,
         Network::None => NetworkNamespace::New,
     };
     Isolation { network, hostname: &spec.hostname }.enter().map_err(fail)?;
-    if let Some(kit) = kit {
-        kit.attach()?;
-    }
     let stage = |(target, source): (String, Source)| {
         let source = source.stage(&target)?;
         Ok((target, source))
@@ -119,9 +109,28 @@ struct Mounted {
 
 fn mount_all(
     targets: &mut Targets<'_>,
+    shared: &Shared,
+    spec: &ContainerSpec,
+    mounts: Mounts,
+) -> Result<Mounted, Error> {
+    let proc = targets.kernel_directory("/proc")?;
+    if shared.nesting == Nesting::Direct {
+        return mount_with(targets, &shared.kit, spec, mounts, proc);
+    }
+    // These kernels clone only what is attached, so devices of this container's own lie on `/proc` for a moment.
+    let kit = Kit::new()?;
+    kit.attach(&proc)?;
+    let mounted = mount_with(targets, &kit, spec, mounts, proc)?;
+    detach_path(Path::new("/proc")).map_err(|source| Error::Mount { what: "/proc".into(), source })?;
+    Ok(mounted)
+}
+
+fn mount_with(
+    targets: &mut Targets<'_>,
     kit: &Kit,
     spec: &ContainerSpec,
-    mounts: Vec<(String, Source)>,
+    mounts: Mounts,
+    proc: OwnedFd,
 ) -> Result<Mounted, Error> {
     skeleton::confine_root(&spec.root, spec.security)?;
     let null = skeleton::mount_dev(targets, kit, spec)?;
@@ -130,7 +139,7 @@ fn mount_all(
         let place = targets.find(&target, source.kind)?;
         attach(source.into_mount(), place).map_err(|source| Error::Mount { what: target, source })?;
     }
-    let proc = skeleton::prepare_proc(targets, kit, spec.security)?;
+    let proc = skeleton::prepare_proc(proc, kit, spec.security)?;
     if spec.readonly_root {
         skeleton::make_root_read_only(&spec.root)?;
     }

@@ -103,3 +103,65 @@ impl Drop for CancelOnDrop {
         self.0.cancel();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+    use crate::spec::{Network, Security, User};
+
+    /// This kernel may know better, but the way of older ones must lead to the same container.
+    #[test]
+    fn containers_can_be_put_together_by_way_of_a_stage() {
+        let busybox = std::path::Path::new("/bin/busybox");
+        if !rustix::process::geteuid().is_root() || !busybox.exists() {
+            println!("skipped: needs root and a static `/bin/busybox`");
+            return;
+        }
+        let image = tempfile::tempdir().unwrap();
+        std::fs::copy(busybox, image.path().join("busybox")).unwrap();
+        std::fs::set_permissions(image.path().join("busybox"), PermissionsExt::from_mode(0o755)).unwrap();
+        let mut results = [Nesting::Direct, Nesting::Staged].map(|nesting| {
+            let executor = Executor::new();
+            let shared = Shared { nesting, ..Shared::new().unwrap() };
+            executor.shared.set(shared).unwrap();
+            let bind = kiln_sys::mount::Bind {
+                depth: kiln_sys::mount::Depth::One,
+                attributes: kiln_sys::mount::MountAttrFlags::empty(),
+            };
+            let script = "cat /proc/self/mountinfo && echo x > /dev/null";
+            let spec = ContainerSpec {
+                root: kiln_sys::mount::bind_path_detached(image.path(), bind).unwrap(),
+                readonly_root: false,
+                args: ["/busybox", "sh", "-c", script].map(String::from).into(),
+                env: vec!["PATH=/".into()],
+                cwd: "/".into(),
+                user: User::default(),
+                mounts: vec![],
+                network: Network::Host,
+                hostname: "stage".into(),
+                extra_hosts: vec![],
+                security: Security::Sandbox,
+                shm_size: None,
+                ulimits: vec![],
+            };
+            std::fs::write(image.path().join("cat"), "#!/busybox cat\n").unwrap();
+            std::fs::set_permissions(image.path().join("cat"), PermissionsExt::from_mode(0o755)).unwrap();
+            let (read, write) = std::io::pipe().unwrap();
+            let io = ProcessIo { stdin: None, stdout: write.try_clone().unwrap().into(), stderr: write.into() };
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let status = runtime.block_on(executor.run(spec, io)).unwrap();
+            assert_eq!(status, ExitStatus::Code(0));
+            let text = std::io::read_to_string(read).unwrap();
+            text.lines().map(place_and_options).collect::<Vec<_>>()
+        });
+        results.iter_mut().for_each(|lines| lines.sort());
+        assert_eq!(results[0], results[1]);
+        assert!(results[0].len() > 20, "{results:?}");
+    }
+
+    fn place_and_options(line: &str) -> String {
+        line.split(' ').skip(4).take(2).collect::<Vec<_>>().join(" ")
+    }
+}

@@ -7,7 +7,7 @@
 use std::os::fd::OwnedFd;
 
 use kiln_sys::metadata::{Device, FileKind, Metadata};
-use kiln_sys::mount::{Bind, Depth, INERT, MountAttrFlags, Swap, Tmpfs, attach_at_path, bind_detached};
+use kiln_sys::mount::{Bind, Depth, INERT, MountAttrFlags, Swap, Tmpfs, attach, bind_detached};
 use kiln_sys::root::Root;
 
 use crate::Error;
@@ -61,9 +61,8 @@ impl Kit {
 
     /// Attaches the originals in the calling thread's own mount namespace, for kernels (before 6.15) that clone only
     /// what is attached.
-    pub(crate) fn attach(&self) -> Result<(), Error> {
-        let place = std::path::Path::new("/");
-        attach_at_path(&self.root, place).map_err(|source| Error::Mount { what: "our devices".into(), source })
+    pub(crate) fn attach(&self, place: &OwnedFd) -> Result<(), Error> {
+        attach(&self.root, place).map_err(|source| Error::Mount { what: "our devices".into(), source })
     }
 }
 

@@ -126,8 +126,7 @@ fn control_groups(kit: &Kit, attributes: MountAttrFlags) -> Result<OwnedFd, Erro
 }
 
 /// Prepares `/proc`, which only a process of the container can mount.
-pub(crate) fn prepare_proc(targets: &mut Targets<'_>, kit: &Kit, security: Security) -> Result<ProcMount, Error> {
-    let target = targets.kernel_directory("/proc")?;
+pub(crate) fn prepare_proc(target: OwnedFd, kit: &Kit, security: Security) -> Result<ProcMount, Error> {
     if security == Security::Insecure {
         return Ok(ProcMount { target, masks: Vec::new(), read_only: Vec::new() });
     }

@@ -1,4 +1,5 @@
 //! A busybox image on an overlay, and running commands in it.
+#![allow(clippy::print_stdout, reason = "a test that skips says why")]
 
 use std::ffi::OsString;
 use std::io::Read;
@@ -8,17 +9,6 @@ use std::path::{Path, PathBuf};
 
 use kiln_exec::{ContainerMount, ContainerSpec, Error, Executor, ExitStatus, Network, ProcessIo, Security, User};
 use kiln_sys::mount::{Overlay, Upper};
-
-/// Leaves a test with a word where containers cannot run.
-macro_rules! require_containers {
-    () => {
-        if let Some(why) = support::obstacle() {
-            println!("skipped: {why}");
-            return;
-        }
-    };
-}
-pub(crate) use require_containers;
 
 const BUSYBOX: &str = "/bin/busybox";
 
@@ -138,8 +128,23 @@ impl Image {
 }
 
 const APPLETS: &str = "sh cat ls id mount umount sleep mkdir rm ln mv touch echo env pwd hostname ps kill mknod chmod \
-    chown unshare setsid true false stat dd head wc grep su setuidgid chroot ip find sort readlink test trap ulimit \
+    chown unshare setsid true false stat dd head wc grep su chroot ip find sort readlink test trap ulimit \
     tail tr cut od nc";
+
+/// Compiles a static program out of C; `None`, with a word, where there is no compiler.
+pub(crate) fn compile(source: &str, to: &Path) -> Option<()> {
+    let file = to.with_extension("c");
+    std::fs::write(&file, source).unwrap();
+    #[allow(clippy::disallowed_methods, reason = "a test may call the compiler")]
+    let compiled = std::process::Command::new("cc").args(["-static", "-O1", "-w", "-o"]).arg(to).arg(&file).output();
+    match compiled {
+        Ok(output) if output.status.success() => Some(()),
+        other => {
+            println!("skipped: no C compiler that links statically: {other:?}");
+            None
+        }
+    }
+}
 
 pub(crate) fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()

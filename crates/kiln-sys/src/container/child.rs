@@ -1,15 +1,16 @@
 //! The child between clone and exec: system calls from prepared data, nothing else.
 //!
-//! It is a copy of a process with many threads, of which only this one came along, so any lock may be held for ever by
-//! a thread that is not there. Therefore: no allocation, no panic, no standard library that could do either, no libc.
-//! Slices are walked by iterators; arithmetic cannot overflow. A failed step is reported as three numbers.
+//! It shares our memory on a stack of its own, while the thread that starts it stands still, as with `posix_spawn`: a
+//! copy of a large process takes longer than all that is done here. The other threads go on, so it must touch nothing
+//! they could: no allocation, no panic, no lock, no thread-local storage, no libc (`errno`). It writes to its own stack
+//! alone. Slices are walked by iterators; arithmetic cannot overflow. A failed step is reported as three numbers.
 
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 
-use rustix::io::Errno;
-
 use super::launch::Step;
+use super::stack::Stack;
 use crate::raw::{RawErrno, syscall};
+use crate::{Error, Result};
 
 /// All a child needs. Pointers are to data that the caller of [`start`] keeps.
 pub(super) struct Prepared<'a> {
@@ -49,45 +50,32 @@ struct Failure {
     index: u32,
 }
 
-type Done<T = ()> = Result<T, Failure>;
+type Done<T = ()> = std::result::Result<T, Failure>;
 
-/// The argument of `clone3`, first version.
-#[repr(C)]
-#[derive(Default)]
-struct CloneArgs {
-    flags: u64,
-    pidfd: u64,
-    child_tid: u64,
-    parent_tid: u64,
-    exit_signal: u64,
-    stack: u64,
-    stack_size: u64,
-    tls: u64,
-}
+/// More than ten times what the deepest step needs without optimisation.
+const STACK: usize = 256 * 1024;
 
-/// Starts the child in a new pid namespace and gives a handle of it. Signals must be blocked in the calling thread.
-pub(super) fn start(prepared: &Prepared<'_>) -> Result<OwnedFd, Errno> {
+/// Starts the child in a new pid namespace, gives a handle of it, and returns when it has executed the program or is
+/// dead. Signals must be blocked in the calling thread.
+pub(super) fn start(prepared: &Prepared<'_>) -> Result<OwnedFd> {
+    let stack = Stack::new(STACK)?;
     let mut pidfd: RawFd = -1;
-    let mut arguments = CloneArgs {
-        flags: (libc::CLONE_NEWPID | libc::CLONE_PIDFD) as u64,
-        pidfd: (&raw mut pidfd) as u64,
-        exit_signal: libc::SIGCHLD as u64,
-        ..CloneArgs::default()
-    };
-    let size = size_of::<CloneArgs>();
-    // SAFETY: without CLONE_VM the child has its own copy of all memory, stack included, so going on in both is sound;
-    // the kernel reads `size` bytes and writes one descriptor.
-    let result = unsafe { syscall(libc::SYS_clone3, [(&raw mut arguments) as usize, size, 0, 0, 0, 0]) };
-    match result {
-        Ok(0) => live(prepared),
-        // SAFETY: the kernel has just opened it for us, and nobody else knows the number.
-        Ok(_) => Ok(unsafe { OwnedFd::from_raw_fd(pidfd) }),
-        Err(errno) => Err(Errno::from_raw_os_error(errno.0 as i32)),
+    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_NEWPID | libc::CLONE_PIDFD | libc::SIGCHLD;
+    let argument = std::ptr::from_ref(prepared).cast_mut().cast();
+    // SAFETY: with CLONE_VFORK this thread goes on only when the child has left our memory, so the stack and what
+    // `prepared` points to outlive it; `live` keeps to the rules above; the kernel writes one descriptor to `pidfd`.
+    let pid = unsafe { libc::clone(live, stack.top(), flags, argument, &raw mut pidfd) };
+    if pid < 0 {
+        return Err(Error::call("start a process", std::io::Error::last_os_error()));
     }
+    // SAFETY: the kernel has just opened it for us, and nobody else knows the number.
+    Ok(unsafe { OwnedFd::from_raw_fd(pidfd) })
 }
 
 /// The child's life until it is another program, or none.
-fn live(prepared: &Prepared<'_>) -> ! {
+extern "C" fn live(argument: *mut libc::c_void) -> libc::c_int {
+    // SAFETY: `start` passes a `Prepared` that outlives this process.
+    let prepared = unsafe { &*argument.cast::<Prepared<'_>>() };
     let failure = match become_the_program(prepared) {
         Err(failure) => failure,
         Ok(never) => match never {},
@@ -215,7 +203,7 @@ struct OpenHow {
 }
 
 /// Opens a path of ours that does not go through a magic link: those lead to whatever we have open, or run.
-fn open_plain(path: *const libc::c_char, flags: libc::c_int) -> Result<usize, RawErrno> {
+fn open_plain(path: *const libc::c_char, flags: libc::c_int) -> std::result::Result<usize, RawErrno> {
     const NO_MAGICLINKS: u64 = 0x02;
     let how = OpenHow { flags: (flags | libc::O_CLOEXEC) as u64, mode: 0, resolve: NO_MAGICLINKS };
     let how = [libc::AT_FDCWD as usize, path as usize, std::ptr::from_ref(&how) as usize, size_of::<OpenHow>(), 0, 0];
@@ -315,7 +303,7 @@ fn is_absent(errno: u32) -> bool {
     errno == libc::ENOENT as u32 || errno == libc::ENOTDIR as u32
 }
 
-fn look_for(program: *const libc::c_char) -> Result<(), RawErrno> {
+fn look_for(program: *const libc::c_char) -> std::result::Result<(), RawErrno> {
     let found = open_plain(program, libc::O_PATH)?;
     let _ = call(libc::SYS_close, [found, 0, 0, 0, 0, 0]);
     Ok(())
@@ -369,7 +357,7 @@ fn fail<T>(step: Step, errno: u32, index: u32) -> Done<T> {
     Err(Failure { step, errno, index })
 }
 
-fn call(number: libc::c_long, arguments: [usize; 6]) -> Result<usize, RawErrno> {
+fn call(number: libc::c_long, arguments: [usize; 6]) -> std::result::Result<usize, RawErrno> {
     // SAFETY: all callers are in this module and pass numbers, strings and structures that live during the call, of
     // the layout that the call's number asks for.
     unsafe { syscall(number, arguments) }

@@ -3,10 +3,12 @@
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use rustix::pipe::PipeFlags;
-use rustix::process::{PidfdFlags, Signal, WaitId, WaitIdOptions};
+use rustix::process::{
+    DumpableBehavior, PidfdFlags, Signal, WaitId, WaitIdOptions, dumpable_behavior, set_dumpable_behavior,
+};
 use rustix::thread::CapabilitySet;
 
 use super::child::{self, ProcTarget};
@@ -197,9 +199,18 @@ impl Launch {
             args: args.as_ptr(),
             env: env.as_ptr(),
         };
-        child::start(&prepared).map_err(|e| Error::call("start a process", e))
+        // The child's change of user marks the memory it shares with us as secret, and core dumps would be off for good.
+        let before = *DUMPABLE.get_or_init(|| dumpable_behavior().ok());
+        let started = child::start(&prepared);
+        if before == Some(DumpableBehavior::Dumpable) {
+            let _ = set_dumpable_behavior(DumpableBehavior::Dumpable);
+        }
+        started
     }
 }
+
+/// Whether core dumps of this process are allowed; asked before the first container.
+static DUMPABLE: OnceLock<Option<DumpableBehavior>> = OnceLock::new();
 
 impl Mask {
     fn raw(&self) -> (*const libc::c_char, RawFd) {

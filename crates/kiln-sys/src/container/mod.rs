@@ -8,6 +8,7 @@
 mod child;
 mod isolate;
 mod launch;
+mod stack;
 mod watchdog;
 
 pub use isolate::{Isolation, NetworkNamespace, pivot_into};

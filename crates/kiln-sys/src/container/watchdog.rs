@@ -9,17 +9,18 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use rustix::process::{WaitId, WaitIdOptions};
 
+use super::stack::Stack;
 use crate::raw::syscall;
 use crate::{Error, Result};
 
-const STACK: usize = 16 * 1024;
+const STACK: usize = 64 * 1024;
 
 /// A process that ends with the container it watches.
 #[derive(Debug)]
 pub(super) struct Watchdog {
     pidfd: OwnedFd,
     /// Used by the other process until it is reaped.
-    _stack: Box<[u128]>,
+    _stack: Stack,
     _watched: Box<Watched>,
     _ourselves: OwnedFd,
 }
@@ -33,15 +34,14 @@ struct Watched {
 impl Watchdog {
     /// Starts watching `ourselves` on behalf of `container`; both are process handles.
     pub(super) fn start(ourselves: OwnedFd, container: BorrowedFd<'_>) -> Result<Watchdog> {
-        let mut stack = vec![0u128; STACK / size_of::<u128>()].into_boxed_slice();
+        let stack = Stack::new(STACK)?;
         let watched = Box::new(Watched { ourselves: ourselves.as_raw_fd(), container: container.as_raw_fd() });
-        let top = stack.as_mut_ptr_range().end;
         let mut pidfd: RawFd = -1;
         let flags = libc::CLONE_VM | libc::CLONE_PIDFD;
         let argument = std::ptr::from_ref(&*watched).cast_mut().cast();
         // SAFETY: the stack and the argument live until the process is reaped (`drop`); `watch` makes system calls
         // only and touches no thread-local storage; the kernel writes one descriptor to `pidfd`.
-        let pid = unsafe { libc::clone(watch, top.cast(), flags, argument, &raw mut pidfd) };
+        let pid = unsafe { libc::clone(watch, stack.top(), flags, argument, &raw mut pidfd) };
         if pid < 0 {
             return Err(Error::call("start a watchdog", std::io::Error::last_os_error()));
         }
