@@ -52,7 +52,7 @@ impl FromStr for Choice {
 
 /// A view at work.
 pub(crate) struct Progress {
-    feed: Option<(Sender<Event>, JoinHandle<()>)>,
+    feed: Option<(Sender<Message>, JoinHandle<()>)>,
     /// What people read, as opposed to programs and nobody.
     pub(crate) is_for_people: bool,
     /// The view ends with the whole output of a failed step.
@@ -100,42 +100,36 @@ impl Progress {
     /// Ends the view once all events are shown. Events that come later are dropped.
     pub(crate) fn finish(self) {
         let Some((sender, thread)) = self.feed else { return };
-        // Steps that were cancelled may keep their reporter a little longer; an event of ours says that it is over.
-        let _ = sender.send(end());
-        drop(sender);
+        // Steps that were cancelled may keep their reporter a little longer, so a closed channel would say it late.
+        let _ = sender.send(Message::End);
         let _ = thread.join();
     }
 }
 
-struct Feed(Sender<Event>);
+enum Message {
+    Event(Event),
+    End,
+}
+
+struct Feed(Sender<Message>);
 
 impl Reporter for Feed {
     fn report(&self, event: Event) {
-        let _ = self.0.send(event);
+        let _ = self.0.send(Message::Event(event));
     }
 }
 
-/// The note that ends a view; no build says nothing at such length.
-fn end() -> Event {
-    Event::Note(String::new())
-}
-
-fn is_end(event: &Event) -> bool {
-    matches!(event, Event::Note(text) if text.is_empty())
-}
-
 /// Shows events until the end. Nobody can be told that standard error is gone, so its errors end nothing.
-fn show(mut view: Box<dyn Render>, events: &Receiver<Event>) {
+fn show(mut view: Box<dyn Render>, events: &Receiver<Message>) {
     let mut out = BufWriter::new(io::stderr());
     let mut ticked = Instant::now();
     // Until the first event there is nothing to show, whatever the time.
     let mut next = events.recv().map_err(|_| RecvTimeoutError::Disconnected);
     loop {
         match &next {
-            Ok(event) if is_end(event) => break,
-            Ok(event) => drop(view.event(event, &mut out)),
+            Ok(Message::Event(event)) => drop(view.event(event, &mut out)),
             Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => break,
+            Ok(Message::End) | Err(RecvTimeoutError::Disconnected) => break,
         }
         if ticked.elapsed() >= TICK {
             let _ = view.tick(terminal::screen(), &mut out);

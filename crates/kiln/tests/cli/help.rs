@@ -102,9 +102,8 @@ fn build() {
 }
 
 #[test]
-fn running_and_looking() {
-    let kiln = Kiln::new();
-    insta::assert_snapshot!(kiln.run(&["run", "-h"]).stdout, @"
+fn run() {
+    insta::assert_snapshot!(Kiln::new().run(&["run", "-h"]).stdout, @"
     Run a command in a container of an image, to try the image
 
     Usage: kiln run [OPTIONS] IMAGE [COMMAND]...
@@ -130,7 +129,11 @@ fn running_and_looking() {
                          ~/.local/share/kiln]
       -D, --debug        Say more when something fails
     ");
-    insta::assert_snapshot!(kiln.run(&["images", "-h"]).stdout, @"
+}
+
+#[test]
+fn images() {
+    insta::assert_snapshot!(Kiln::new().run(&["images", "-h"]).stdout, @"
     List the images of the local store
 
     Usage: kiln images [OPTIONS] [REPOSITORY[:TAG]]
@@ -151,7 +154,11 @@ fn running_and_looking() {
                          ~/.local/share/kiln]
       -D, --debug        Say more when something fails
     ");
-    insta::assert_snapshot!(kiln.run(&["inspect", "-h"]).stdout, @"
+}
+
+#[test]
+fn inspect() {
+    insta::assert_snapshot!(Kiln::new().run(&["inspect", "-h"]).stdout, @"
     Print all that is known of images, as JSON
 
     Usage: kiln inspect [OPTIONS] <IMAGE>...
@@ -168,7 +175,11 @@ fn running_and_looking() {
                          ~/.local/share/kiln]
       -D, --debug        Say more when something fails
     ");
-    insta::assert_snapshot!(kiln.run(&["history", "-h"]).stdout, @"
+}
+
+#[test]
+fn history() {
+    insta::assert_snapshot!(Kiln::new().run(&["history", "-h"]).stdout, @"
     Show the steps that made an image
 
     Usage: kiln history [OPTIONS] <IMAGE>
@@ -189,7 +200,11 @@ fn running_and_looking() {
                          ~/.local/share/kiln]
       -D, --debug        Say more when something fails
     ");
-    insta::assert_snapshot!(kiln.run(&["version", "-h"]).stdout, @"
+}
+
+#[test]
+fn version() {
+    insta::assert_snapshot!(Kiln::new().run(&["version", "-h"]).stdout, @"
     Print the version
 
     Usage: kiln version [OPTIONS]
@@ -203,7 +218,11 @@ fn running_and_looking() {
                          ~/.local/share/kiln]
       -D, --debug        Say more when something fails
     ");
-    insta::assert_snapshot!(kiln.run(&["completion", "-h"]).stdout, @"
+}
+
+#[test]
+fn completion() {
+    insta::assert_snapshot!(Kiln::new().run(&["completion", "-h"]).stdout, @"
     Print a completion script for a shell
 
     Usage: kiln completion [OPTIONS] <SHELL>
@@ -222,9 +241,8 @@ fn running_and_looking() {
 }
 
 #[test]
-fn moving_and_removing() {
-    let kiln = Kiln::new();
-    insta::assert_snapshot!(kiln.run(&["pull", "-h"]).stdout, @"
+fn pull() {
+    insta::assert_snapshot!(Kiln::new().run(&["pull", "-h"]).stdout, @"
     Bring an image from its registry into the local store
 
     Usage: kiln pull [OPTIONS] <IMAGE>
@@ -244,7 +262,11 @@ fn moving_and_removing() {
                          ~/.local/share/kiln]
       -D, --debug        Say more when something fails
     ");
-    insta::assert_snapshot!(kiln.run(&["push", "-h"]).stdout, @"
+}
+
+#[test]
+fn push() {
+    insta::assert_snapshot!(Kiln::new().run(&["push", "-h"]).stdout, @"
     Send an image of the local store to the registry of its name
 
     Usage: kiln push [OPTIONS] <IMAGE>
@@ -262,7 +284,11 @@ fn moving_and_removing() {
                          ~/.local/share/kiln]
       -D, --debug        Say more when something fails
     ");
-    insta::assert_snapshot!(kiln.run(&["tag", "-h"]).stdout, @"
+}
+
+#[test]
+fn tag() {
+    insta::assert_snapshot!(Kiln::new().run(&["tag", "-h"]).stdout, @"
     Give an image one more name
 
     Usage: kiln tag [OPTIONS] <IMAGE> <NAME>
@@ -279,7 +305,11 @@ fn moving_and_removing() {
                          ~/.local/share/kiln]
       -D, --debug        Say more when something fails
     ");
-    insta::assert_snapshot!(kiln.run(&["rmi", "-h"]).stdout, @"
+}
+
+#[test]
+fn rmi() {
+    insta::assert_snapshot!(Kiln::new().run(&["rmi", "-h"]).stdout, @"
     Remove names, and images that have no name left
 
     Usage: kiln rmi [OPTIONS] <IMAGE>...
@@ -297,7 +327,11 @@ fn moving_and_removing() {
                          ~/.local/share/kiln]
       -D, --debug        Say more when something fails
     ");
-    insta::assert_snapshot!(kiln.run(&["save", "-h"]).stdout, @"
+}
+
+#[test]
+fn save() {
+    insta::assert_snapshot!(Kiln::new().run(&["save", "-h"]).stdout, @"
     Write images to an archive that `kiln load` and `docker load` read
 
     Usage: kiln save [OPTIONS] <IMAGE>...
@@ -314,7 +348,11 @@ fn moving_and_removing() {
                          ~/.local/share/kiln]
       -D, --debug        Say more when something fails
     ");
-    insta::assert_snapshot!(kiln.run(&["load", "-h"]).stdout, @"
+}
+
+#[test]
+fn load() {
+    insta::assert_snapshot!(Kiln::new().run(&["load", "-h"]).stdout, @"
     Bring images of an archive into the local store
 
     Usage: kiln load [OPTIONS]
@@ -329,7 +367,11 @@ fn moving_and_removing() {
                          ~/.local/share/kiln]
       -D, --debug        Say more when something fails
     ");
-    insta::assert_snapshot!(kiln.run(&["login", "-h"]).stdout, @"
+}
+
+#[test]
+fn login() {
+    insta::assert_snapshot!(Kiln::new().run(&["login", "-h"]).stdout, @"
     Log in to a registry
 
     Usage: kiln login [OPTIONS] [REGISTRY]
@@ -349,7 +391,11 @@ fn moving_and_removing() {
                          ~/.local/share/kiln]
       -D, --debug        Say more when something fails
     ");
-    insta::assert_snapshot!(kiln.run(&["logout", "-h"]).stdout, @"
+}
+
+#[test]
+fn logout() {
+    insta::assert_snapshot!(Kiln::new().run(&["logout", "-h"]).stdout, @"
     Log out of a registry
 
     Usage: kiln logout [OPTIONS] [REGISTRY]
@@ -365,7 +411,11 @@ fn moving_and_removing() {
                          ~/.local/share/kiln]
       -D, --debug        Say more when something fails
     ");
-    insta::assert_snapshot!(kiln.run(&["prune", "-h"]).stdout, @"
+}
+
+#[test]
+fn prune() {
+    insta::assert_snapshot!(Kiln::new().run(&["prune", "-h"]).stdout, @"
     Remove what nothing needs: images without a name, layers, old results
 
     Usage: kiln prune [OPTIONS]
