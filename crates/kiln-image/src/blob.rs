@@ -15,7 +15,8 @@ use crate::{Error, Result, limits};
 
 /// A stream of content that ends in an error unless every byte of it was right.
 ///
-/// It is a `Stream` of chunks and an `AsyncRead` at once. Errors read through the latter come back with [`Error::from_io`].
+/// It is a `Stream` of chunks and an `AsyncRead` at once; errors read through the latter come back with
+/// [`Error::from_io`].
 pub struct BlobReader {
     stream: BoxStream<'static, Result<Bytes>>,
     rest: Bytes,
@@ -54,8 +55,13 @@ impl BlobReader {
     }
 
     /// Checks bytes held in memory.
-    pub fn from_bytes(doing: impl Into<String>, descriptor: &Descriptor, bytes: Bytes) -> Self {
-        Self::verified(doing, descriptor, futures::stream::iter([Ok(bytes)]))
+    pub fn from_bytes(doing: impl Into<String>, descriptor: &Descriptor, mut bytes: Bytes) -> Self {
+        // In pieces, so that progress can be seen.
+        let pieces = std::iter::from_fn(move || {
+            let piece = bytes.split_to(bytes.len().min(CHUNK));
+            (!piece.is_empty()).then_some(Ok(piece))
+        });
+        Self::verified(doing, descriptor, futures::stream::iter(pieces))
     }
 
     /// Calls `seen` with the size of each chunk as it passes.
@@ -211,11 +217,6 @@ pub enum Pushed {
 pub trait BlobSink: Send + Sync {
     /// Whether this very content is there.
     async fn has(&self, descriptor: &Descriptor) -> Result<bool>;
-
-    /// Whether a manifest or index and everything below it is known to be there.
-    async fn has_graph(&self, _document: &Descriptor) -> Result<bool> {
-        Ok(false)
-    }
 
     /// Takes a blob; may open it more than once.
     async fn push(&self, descriptor: &Descriptor, from: &dyn BlobSource) -> Result<Pushed>;

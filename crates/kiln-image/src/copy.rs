@@ -71,6 +71,8 @@ pub struct CopyReport {
     pub existing: usize,
     /// Blobs taken over from another repository.
     pub mounted: usize,
+    /// Layers left where their URLs say, because they may not be redistributed.
+    pub foreign: usize,
 }
 
 /// Copies everything below `root`, then `root` itself. The sink's name points at it only when all is there.
@@ -81,15 +83,13 @@ pub async fn copy_graph(
     options: &CopyOptions,
 ) -> Result<CopyReport> {
     let plan = Plan::of(from, root, options).await?;
-    let mut report = CopyReport::default();
-    if !to.has_graph(root).await? {
-        report = copy_blobs(from, to, &plan.blobs, options).await?;
-        for (descriptor, bytes) in &plan.children {
-            to.push_document(descriptor, bytes, Role::Child).await?;
-        }
+    // Every blob is asked for, even when the sink has the root: a sink that has lost some is mended this way.
+    let report = copy_blobs(from, to, &plan.blobs, options).await?;
+    for (descriptor, bytes) in &plan.children {
+        to.push_document(descriptor, bytes, Role::Child).await?;
     }
     to.push_document(root, &plan.root, Role::Root).await?;
-    Ok(report)
+    Ok(CopyReport { foreign: plan.foreign, ..report })
 }
 
 async fn copy_blobs(
@@ -154,14 +154,17 @@ pub(crate) struct Plan {
     pub(crate) children: Vec<(Descriptor, Vec<u8>)>,
     /// The root document.
     pub(crate) root: Vec<u8>,
+    /// Layers that are not ours to copy.
+    foreign: usize,
 }
 
 impl Plan {
     pub(crate) async fn of(from: &dyn BlobSource, root: &Descriptor, options: &CopyOptions) -> Result<Self> {
-        let mut walk = Walk { from, options, seen: HashSet::new(), blobs: Vec::new(), documents: Vec::new() };
+        let mut walk =
+            Walk { from, options, seen: HashSet::new(), blobs: Vec::new(), documents: Vec::new(), foreign: 0 };
         walk.visit(root.clone()).await?;
         let (_, root) = walk.documents.pop().expect("the root is visited last");
-        Ok(Self { blobs: walk.blobs, children: walk.documents, root })
+        Ok(Self { blobs: walk.blobs, children: walk.documents, root, foreign: walk.foreign })
     }
 }
 
@@ -172,6 +175,7 @@ struct Walk<'a> {
     blobs: Vec<Descriptor>,
     /// Children before parents.
     documents: Vec<(Descriptor, Vec<u8>)>,
+    foreign: usize,
 }
 
 enum Visit {
@@ -232,7 +236,9 @@ impl Walk<'_> {
 
     fn blobs_of(&mut self, blobs: impl IntoIterator<Item = Descriptor>) {
         for blob in blobs {
-            if !is_foreign(&blob) && self.seen.insert(blob.digest.clone()) {
+            if is_foreign(&blob) {
+                self.foreign += 1;
+            } else if self.seen.insert(blob.digest.clone()) {
                 self.blobs.push(blob);
             }
         }

@@ -109,7 +109,7 @@ pub enum Error {
         source: Option<Cause>,
     },
     /// Too little moved for too long.
-    #[error("cannot {doing}: `{host}` sent almost nothing for {} s", .window.as_secs())]
+    #[error("cannot {doing}: next to nothing moved between us and `{host}` for {} s", .window.as_secs())]
     Stalled {
         /// The operation and its object.
         doing: String,

@@ -338,3 +338,50 @@ async fn a_source_that_breaks_is_not_the_registry_s_fault() {
     assert!(matches!(&error, Error::Size { doing, .. } if doing == "read the disk"), "{error:?}");
     assert_eq!(server.requests().iter().filter(|r| r.method == "POST").count(), 1);
 }
+
+/// Answers heads and never reads the body of a PUT.
+fn deaf_server() -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let host = listener.local_addr().unwrap().to_string();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            std::thread::spawn(move || half_listen(stream));
+        }
+    });
+    host
+}
+
+fn half_listen(mut stream: std::net::TcpStream) -> std::io::Result<()> {
+    use std::io::{Read as _, Write as _};
+    let mut head = Vec::new();
+    let mut byte = [0];
+    while stream.read(&mut byte)? == 1 {
+        head.push(byte[0]);
+        if !head.ends_with(b"\r\n\r\n") {
+            continue;
+        }
+        let answer = match head[0] {
+            b'H' => "404 No\r\nContent-Length: 0\r\n\r\n",
+            b'P' if head[1] == b'O' => "202 Yes\r\nLocation: /v2/a/up\r\nContent-Length: 0\r\n\r\n",
+            b'P' => {
+                std::thread::sleep(Duration::from_secs(10));
+                return Ok(());
+            }
+            _ => "200 Yes\r\nContent-Length: 0\r\n\r\n",
+        };
+        stream.write_all(format!("HTTP/1.1 {answer}").as_bytes())?;
+        head.clear();
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_upload_nobody_reads_is_given_up() {
+    let memory = MemoryBlobs::new();
+    let blob = memory.insert(MediaType::OCI_LAYER, vec![1; 64 << 20]);
+    let to: Reference = format!("{}/a:1", deaf_server()).parse().unwrap();
+    let begun = Instant::now();
+    let error = client().push_blob(&to, &blob, &memory, None).await.unwrap_err();
+    assert!(matches!(error, Error::Stalled { .. }), "{error:?}");
+    assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
+}

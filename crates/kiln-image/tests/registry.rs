@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 
 use kiln_image::testing::tiny_image;
 use kiln_image::{
-    AuthFiles, BlobSink as _, BlobSource as _, ClientOptions, CopyOptions, Credential, Error, ErrorKind, MemoryBlobs,
-    Progress, Pushed, RegistryClient, RegistryOptions, RetryPolicy, Transfer, TransferState, copy_graph, login,
+    AuthFiles, BlobSink as _, BlobSource as _, ClientOptions, CopyOptions, Credential, Error, ErrorKind, HttpClient,
+    MemoryBlobs, Progress, Pushed, RegistryClient, RegistryOptions, RetryPolicy, Transfer, TransferState, copy_graph,
+    login,
 };
 use kiln_oci::{Descriptor, Digest, Document, Index, MediaType, Platform, Raw, Reference};
-use kiln_testkit::{FlakyProxy, Registry};
+use kiln_testkit::{FlakyProxy, Registry, Tool};
 
 fn client() -> RegistryClient {
     RegistryClient::new(RegistryOptions::default())
@@ -55,6 +56,28 @@ async fn what_is_pushed_can_be_pulled_by_tag_and_by_digest() {
     for layer in &manifest.value().layers {
         let read = async |from: &MemoryBlobs| from.fetch(layer).await.unwrap().bytes("read", 1 << 20).await.unwrap();
         assert_eq!(read(&copy).await, read(&memory).await);
+    }
+}
+
+#[tokio::test]
+async fn skopeo_pulls_what_we_push_and_we_pull_what_it_pushes() {
+    let (Some(registry), Some(skopeo)) = (Registry::start(), Tool::find("skopeo")) else { return };
+    let client = client();
+    let ours = reference(&registry.host(), "ours:1");
+    let (_, image) = push(&client, &ours, "skopeo").await;
+    let raw = skopeo.run(&["inspect", "--tls-verify=false", "--raw", &format!("docker://{ours}")]).unwrap();
+    assert_eq!(Digest::sha256(raw), image.digest);
+    let theirs = reference(&registry.host(), "theirs:1");
+    for (format, kind) in [("oci", MediaType::OCI_MANIFEST), ("v2s2", MediaType::DOCKER_MANIFEST)] {
+        let flags = ["--insecure-policy", "copy", "--src-tls-verify=false", "--dest-tls-verify=false", "-f", format];
+        let ends = [format!("docker://{ours}"), format!("docker://{theirs}")];
+        skopeo.run(&[&flags[..], &[&ends[0], &ends[1]]].concat()).unwrap();
+        let resolved = client.resolve(&theirs).await.unwrap();
+        assert_eq!(resolved.descriptor.media_type.as_str(), kind);
+        let memory = MemoryBlobs::new();
+        let root = &resolved.descriptor;
+        let report = copy_graph(&client.source(&theirs), &memory, root, &CopyOptions::default()).await.unwrap();
+        assert_eq!(report.written, 3);
     }
 }
 
@@ -108,8 +131,8 @@ async fn pushing_what_is_there_reads_nothing_and_is_quick() {
     let options = CopyOptions { progress: Some(progress), ..CopyOptions::default() };
     let begun = Instant::now();
     let report = copy_graph(&memory, &client.sink(&to), &image, &options).await.unwrap();
-    assert_eq!(report, Default::default());
-    assert!(heard.lock().unwrap().is_empty());
+    assert_eq!((report.existing, report.written), (3, 0));
+    assert!(heard.lock().unwrap().iter().all(|t| t.state == TransferState::Done(Pushed::Existing)));
     assert!(begun.elapsed() < Duration::from_millis(500), "{:?}", begun.elapsed());
 }
 
@@ -199,6 +222,42 @@ async fn a_registry_without_a_login_says_so() {
     let Some(registry) = Registry::start() else { return };
     let any = Credential::Password { username: "u".into(), password: "p".into() };
     assert!(!login::verify(&client(), &registry.host(), &any).await.unwrap().was_asked);
+}
+
+/// A self-signed certificate for 127.0.0.1 and its key, in `dir`; skipped aloud without openssl.
+fn certificate(dir: &Path) -> Option<(String, String)> {
+    let openssl = Tool::find("openssl")?;
+    let place = |name: &str| dir.join(name).display().to_string();
+    let (key, cert) = (place("key.pem"), place("cert.pem"));
+    let make = ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"];
+    let name = ["-subj", "/CN=kiln test", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", &key, "-out", &cert];
+    let leaf = ["-addext", "basicConstraints=critical,CA:FALSE"];
+    openssl.run(&[&make[..], &name[..], &leaf[..]].concat()).unwrap();
+    Some((cert, key))
+}
+
+#[tokio::test]
+async fn tls_is_spoken_where_it_is_and_verified_unless_it_is_a_loopback_registry() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some((cert, key)) = certificate(dir.path()) else { return };
+    let Some(registry) = Registry::with_tls(cert.as_ref(), key.as_ref()) else { return };
+    // A registry on this machine needs no known certificate.
+    let to = reference(&registry.host(), "app:1");
+    let (_, image) = push(&client(), &to, "tls").await;
+    assert_eq!(client().resolve(&to).await.unwrap().descriptor, image);
+    // A download does.
+    let url = format!("https://{}/v2/", registry.host());
+    let request = kiln_image::DownloadRequest { url, ..Default::default() };
+    let begun = Instant::now();
+    let stranger = HttpClient::new(ClientOptions::default()).download(&request).await.unwrap_err();
+    assert_eq!(stranger.kind(), ErrorKind::Network);
+    assert!(begun.elapsed() < Duration::from_millis(300), "a wrong certificate is not tried again");
+    let extra_roots = vec![std::fs::read(&cert).unwrap()];
+    let knowing = HttpClient::new(ClientOptions { extra_roots, ..ClientOptions::default() });
+    knowing.download(&request).await.unwrap();
+    let extra_roots = vec![b"no certificate".to_vec()];
+    let confused = HttpClient::new(ClientOptions { extra_roots, ..ClientOptions::default() });
+    assert!(confused.download(&request).await.is_err());
 }
 
 fn big_blob(size: usize) -> (MemoryBlobs, Descriptor) {

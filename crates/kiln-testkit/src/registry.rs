@@ -29,6 +29,12 @@ impl Registry {
         Self::launch("")
     }
 
+    /// Starts one that speaks TLS with this certificate and key.
+    pub fn with_tls(certificate: &Path, key: &Path) -> Option<Self> {
+        let (certificate, key) = (certificate.display(), key.display());
+        Self::launch(&format!("  tls:\n    certificate: {certificate}\n    key: {key}\n"))
+    }
+
     /// Starts one that wants a name and password (Basic); see [`Registry::login`].
     pub fn with_login() -> Option<Self> {
         Self::launch("auth:\n  htpasswd:\n    realm: test\n    path: DIR/htpasswd\n")
@@ -49,23 +55,24 @@ impl Registry {
         self.dir.path().join("data")
     }
 
-    fn launch(auth: &str) -> Option<Self> {
+    /// Starts one whose config ends like this, below `http:`.
+    fn launch(rest: &str) -> Option<Self> {
         let Some(program) = find("docker-registry") else {
             skip("no `docker-registry` on this machine (Debian package docker-registry)");
             return None;
         };
         // A port found free may be taken before the child binds it; then another is tried.
-        (0..5).find_map(|_| Self::attempt(&program, auth)).or_else(|| {
+        (0..5).find_map(|_| Self::attempt(&program, rest)).or_else(|| {
             panic!("docker-registry does not start");
         })
     }
 
-    fn attempt(program: &Path, auth: &str) -> Option<Self> {
+    fn attempt(program: &Path, rest: &str) -> Option<Self> {
         let dir = tempfile::tempdir().expect("a temp dir");
         let port = free_port();
         let config = format!(
             "version: 0.1\nlog:\n  level: error\n  accesslog:\n    disabled: true\nstorage:\n  filesystem:\n    \
-             rootdirectory: DIR/data\n  delete:\n    enabled: true\nhttp:\n  addr: 127.0.0.1:{port}\n{auth}"
+             rootdirectory: DIR/data\n  delete:\n    enabled: true\nhttp:\n  addr: 127.0.0.1:{port}\n{rest}"
         );
         let text = config.replace("DIR", &dir.path().display().to_string());
         std::fs::write(dir.path().join("config.yml"), text).expect("writing a config");

@@ -80,8 +80,10 @@ impl Patience {
     pub(crate) async fn wait(&mut self, error: Error) -> Result<()> {
         self.failed += 1;
         self.stalled += u32::from(matches!(error, Error::Stalled { .. }));
-        // A stall has cost a long wait already; a second one is enough to know.
-        if self.failed >= self.policy.tries || self.stalled >= 2 {
+        // A stall has cost a long wait already; a second one is enough to know. Nobody there, or no such name, is
+        // tried less often than a connection that broke.
+        let tries = if is_unreachable(&error) { self.policy.tries.min(3) } else { self.policy.tries };
+        if self.failed >= tries || self.stalled >= 2 {
             return Err(error);
         }
         let exponential = self.policy.base.saturating_mul(1 << (self.failed - 1).min(16));
@@ -107,6 +109,12 @@ impl Patience {
         tokio::time::sleep(pause).await;
         Ok(())
     }
+}
+
+/// Whether there was never a connection.
+fn is_unreachable(error: &Error) -> bool {
+    let Error::Network { source, .. } = error else { return false };
+    source.downcast_ref::<reqwest::Error>().is_some_and(reqwest::Error::is_connect)
 }
 
 /// Between half and one and a half times as long.

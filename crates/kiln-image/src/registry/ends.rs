@@ -70,11 +70,6 @@ impl BlobSink for RegistrySink {
         self.client.has_blob(&self.reference, descriptor, &doing).await
     }
 
-    /// Registries take a manifest only when all it refers to is there.
-    async fn has_graph(&self, document: &Descriptor) -> Result<bool> {
-        self.has(document).await
-    }
-
     async fn push(&self, descriptor: &Descriptor, from: &dyn BlobSource) -> Result<Pushed> {
         let mount = self.origins.get(&descriptor.digest).or(self.mount_from.as_ref());
         self.client.push_blob(&self.reference, descriptor, from, mount.map(String::as_str)).await

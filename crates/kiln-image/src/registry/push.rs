@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use bytes::Bytes;
 use futures::TryStreamExt as _;
@@ -149,7 +150,7 @@ impl Upload<'_> {
                 Err(error) => error,
             };
             let lost = matches!(&error, Error::NotFound { .. } | Error::Status { status: 416, .. });
-            if !lost && !may_pass(&error) {
+            if !lost && !is_worth_retrying(&error) {
                 return Err(error);
             }
             if at.offset >= furthest + (1 << 20) {
@@ -285,24 +286,27 @@ impl Upload<'_> {
     ) -> Result<Response> {
         let policy = &self.client.http().options().retry;
         let mut send = std::pin::pin!(send);
-        let mut before = 0;
+        let (mut mark, mut moved) = (0, Instant::now());
         loop {
-            let complete = sent.load(Ordering::Relaxed) >= total;
-            let window = if complete { policy.commit } else { policy.stall };
-            if let Ok(answer) = tokio::time::timeout(window, &mut send).await {
-                return answer.map_err(|error| network(&self.doing, url, error));
+            match tokio::time::timeout(policy.stall / 10, &mut send).await {
+                Ok(Ok(answer)) => return Ok(answer),
+                // The kernel may give up on a peer that reads nothing before we do.
+                Ok(Err(_)) if moved.elapsed() >= policy.stall => {
+                    return Err(stalled(&self.doing, url, moved.elapsed()));
+                }
+                Ok(Err(error)) => return Err(network(&self.doing, url, error)),
+                Err(_) => {}
             }
             let now = sent.load(Ordering::Relaxed);
-            if complete || now < before + policy.stall_bytes.min(total - before) {
+            if now >= mark + policy.stall_bytes.min(total - mark) && now > mark {
+                (mark, moved) = (now, Instant::now());
+            }
+            let window = if mark == total { policy.commit } else { policy.stall };
+            if moved.elapsed() >= window {
                 return Err(stalled(&self.doing, url, window));
             }
-            before = now;
         }
     }
-}
-
-fn may_pass(error: &Error) -> bool {
-    is_worth_retrying(error)
 }
 
 /// A request body read from a source; remembers how far it got and why the source failed.
