@@ -182,3 +182,155 @@ fn attributes_of_links_and_trusted_ones_are_kept() {
     let metadata = std::fs::symlink_metadata(dir.join("link")).unwrap();
     assert_eq!((metadata.uid(), metadata.gid()), (12, 34));
 }
+
+/// A root of memory with one static program, and a process to be in it.
+mod process {
+    use std::ffi::CString;
+    use std::os::fd::OwnedFd;
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use kiln_sys::caps::{self, CapabilitySet};
+    use kiln_sys::container::{Isolation, Launch, NetworkNamespace, Outcome, ProcMount, Step, pivot_into};
+    use kiln_sys::limits::Limit;
+    use kiln_sys::mount::{DATA, Swap, Tmpfs};
+    use kiln_sys::root::Root;
+    use kiln_sys::seccomp::Filter;
+
+    const BUSYBOX: &str = "/bin/busybox";
+
+    fn obstacle() -> Option<&'static str> {
+        if !rustix::process::geteuid().is_root() {
+            return Some("needs root");
+        }
+        (!Path::new(BUSYBOX).exists()).then_some("needs a static `/bin/busybox`")
+    }
+
+    fn root() -> Root {
+        let tmpfs = Tmpfs { size: None, mode: 0o755, swap: Swap::Allowed, attributes: DATA };
+        let root = Root::new(tmpfs.mount_detached().unwrap());
+        let mut to = root.create_file("busybox", 0o755).unwrap();
+        std::io::copy(&mut std::fs::File::open(BUSYBOX).unwrap(), &mut to).unwrap();
+        root.mkdir("proc", 0o555).unwrap();
+        root
+    }
+
+    fn launch(root: &Root, program: &str, args: &[&str], stdout: OwnedFd) -> Launch {
+        let c = |text: &str| CString::new(text).unwrap();
+        let null = || std::fs::File::options().read(true).write(true).open("/dev/null").unwrap();
+        Launch {
+            proc: Some(ProcMount { target: root.open_path("proc").unwrap(), masks: vec![], read_only: vec![c("sys")] }),
+            cwd: c("/"),
+            stdio: [null().into(), stdout, null().into()],
+            limits: vec![Limit::NoFile.clamp(Some(64), Some(64))],
+            bounding: caps::SANDBOX,
+            effective: caps::SANDBOX,
+            filter: Some(Arc::new(Filter::sandbox(caps::SANDBOX))),
+            uid: 0,
+            gid: 0,
+            groups: vec![],
+            programs: vec![c(program)],
+            args: args.iter().map(|arg| c(arg)).collect(),
+            env: vec![],
+        }
+    }
+
+    /// Runs a launch in namespaces of its own; gives the outcome and what was written.
+    fn run(change: impl FnOnce(&mut Launch) + Send, program: &str, args: &[&str]) -> (Outcome, String) {
+        let (read, write) = std::io::pipe().unwrap();
+        let outcome = std::thread::scope(|scope| {
+            let thread = scope.spawn(|| {
+                let root = root();
+                let mut launch = launch(&root, program, args, write.into());
+                Isolation { network: NetworkNamespace::New, hostname: "inside" }.enter().unwrap();
+                pivot_into(&root).unwrap();
+                change(&mut launch);
+                let child = launch.start().unwrap();
+                drop(launch);
+                child.wait().unwrap()
+            });
+            thread.join().unwrap()
+        });
+        (outcome, std::io::read_to_string(read).unwrap())
+    }
+
+    #[test]
+    fn a_thread_in_its_own_namespaces_starts_a_process_and_sees_it_end() {
+        if let Some(why) = obstacle() {
+            println!("skipped: {why}");
+            return;
+        }
+        let script = "echo $$ $(/busybox hostname) $(/busybox ls /) $(ulimit -n); exit 9";
+        let (outcome, out) = run(|_| {}, "/busybox", &["sh", "-c", script]);
+        assert!(matches!(outcome, Outcome::Exited(9)), "{outcome:?}");
+        assert_eq!(out, "1 inside busybox proc 64\n");
+        let script = "/busybox grep -c . /proc/net/dev; echo x > /proc/sys/kernel/hostname || echo read-only";
+        let (_, out) = run(|_| {}, "/busybox", &["sh", "-c", script]);
+        assert_eq!(out, "3\nread-only\n");
+        assert_ne!(std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap(), "inside\n");
+    }
+
+    #[test]
+    fn failures_say_which_step_and_why() {
+        if let Some(why) = obstacle() {
+            println!("skipped: {why}");
+            return;
+        }
+        let failed = |change: fn(&mut Launch), program: &str| match run(change, program, &["x"]).0 {
+            Outcome::NotStarted { step, source, index } => (step, source.raw_os_error().unwrap(), index),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(failed(|_| {}, "/gone"), (Step::Program, libc::ENOENT, 0));
+        assert_eq!(failed(|_| {}, "/proc/self/exe"), (Step::Program, libc::ELOOP, 0));
+        assert_eq!(failed(|launch| launch.cwd = c"/gone".into(), "/busybox"), (Step::EnterCwd, libc::ENOENT, 0));
+        assert_eq!(failed(|launch| launch.cwd = c"/proc/self/fd/3".into(), "/x"), (Step::EnterCwd, libc::ELOOP, 0));
+        let (step, errno, _) = failed(|launch| launch.limits[0].soft = Some(1 << 40), "/busybox");
+        assert_eq!((step, errno), (Step::Limits, libc::EINVAL));
+        let (step, errno, index) = failed(|launch| launch.programs.insert(0, c"/proc".into()), "/gone");
+        assert_eq!((step, errno, index), (Step::Exec, libc::EACCES, 0));
+    }
+
+    #[test]
+    fn a_filter_and_an_identity_are_taken() {
+        if let Some(why) = obstacle() {
+            println!("skipped: {why}");
+            return;
+        }
+        let script = "/busybox grep -E '^(Uid|Gid|Groups|CapEff|CapBnd|Seccomp):' /proc/self/status";
+        let change = |launch: &mut Launch| {
+            (launch.uid, launch.gid, launch.groups) = (70_000, 5, vec![5, 9]);
+            launch.bounding = CapabilitySet::KILL;
+        };
+        let (_, out) = run(change, "/busybox", &["sh", "-c", script]);
+        let expected = "Uid:\t70000\t70000\t70000\t70000\nGid:\t5\t5\t5\t5\nGroups:\t5 9 \n\
+            CapEff:\t0000000000000000\nCapBnd:\t0000000000000020\nSeccomp:\t2\n";
+        assert_eq!(out, expected);
+        let unfiltered = |launch: &mut Launch| launch.filter = None;
+        assert!(run(unfiltered, "/busybox", &["sh", "-c", script]).1.ends_with("Seccomp:\t0\n"));
+    }
+
+    #[test]
+    fn dropping_a_child_kills_and_reaps_it() {
+        if let Some(why) = obstacle() {
+            println!("skipped: {why}");
+            return;
+        }
+        let before = rustix::process::dumpable_behavior().unwrap();
+        let (read, write) = std::io::pipe().unwrap();
+        let thread = std::thread::spawn(move || {
+            let root = root();
+            let mut launch = launch(&root, "/busybox", &["sleep", "1000"], write.into());
+            launch.uid = 1000;
+            Isolation { network: NetworkNamespace::Inherited, hostname: "inside" }.enter().unwrap();
+            pivot_into(&root).unwrap();
+            let child = launch.start().unwrap();
+            let pidfd = child.pidfd().unwrap();
+            drop((launch, child));
+            // A reaped process cannot be signalled any more.
+            rustix::process::pidfd_send_signal(&pidfd, rustix::process::Signal::KILL)
+        });
+        assert_eq!(thread.join().unwrap(), Err(rustix::io::Errno::SRCH));
+        assert_eq!(std::io::read_to_string(read).unwrap(), "");
+        assert_eq!(rustix::process::dumpable_behavior().unwrap(), before, "the child's user was ours for a moment");
+    }
+}
