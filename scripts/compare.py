@@ -243,7 +243,8 @@ class Kiln:
 
     def judge(self, case, layout, tree):
         """What others' tools make of our image: umoci must find the same names in it."""
-        if not shutil.which("umoci"):
+        # It takes long for a large base, and one such is enough.
+        if not shutil.which("umoci") or (len(tree) > 2000 and case.name != "run-xattrs"):
             return
         bundle = os.path.join(case.work, "bundle")
         tag = json.load(open(os.path.join(layout, "index.json")))["manifests"][0].get("annotations", {})

@@ -70,9 +70,9 @@ loaded_from_skopeo() {
 
 base_from_layout() {
   mkdir "$WORK/on-layout"
-  printf 'FROM base\nRUN id -un >/who\n' >"$WORK/on-layout/Dockerfile"
+  printf 'FROM base\nRUN id -un >/tmp/who\n' >"$WORK/on-layout/Dockerfile"
   kiln build --progress plain --build-context base="oci-layout://$WORK/layout" -o "type=local,dest=$WORK/on-layout-out" "$WORK/on-layout"
-  [[ $(<"$WORK/on-layout-out/who") == nobody ]]
+  [[ $(<"$WORK/on-layout-out/tmp/who") == nobody ]]
 }
 
 loaded_by_docker() { docker load -i "$WORK/docker.tar" && docker run --rm interop:latest | grep -F "$LINE"; }
