@@ -226,3 +226,55 @@ fn a_storm_of_processes_ends_with_the_first() {
     assert_eq!(run(spec).unwrap().status.shell_code(), 7);
     assert_eq!(processes("sleep 75757"), Vec::<u32>::new());
 }
+
+/// The classic way out of a `chroot`: keep a working directory outside of the new root, and climb.
+const CLIMB: &str = r#"
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+int main(int argc, char **argv) {
+    mkdir("/deep", 0755);
+    if (chroot("/deep") != 0) return 3;
+    for (int i = 0; i < 100; i++) if (chdir("..") != 0) return 4;
+    if (chroot(".") != 0) return 5;
+    struct stat s;
+    if (stat(argv[1], &s) == 0) { puts("ESCAPED"); return 1; }
+    if (stat("/bin/busybox", &s) != 0) { puts("LOST"); return 2; }
+    puts("inside");
+    return 0;
+}
+"#;
+
+#[test]
+fn climbing_ends_at_the_containers_root() {
+    require_containers!();
+    let canary = Canary::new();
+    let image = Image::new();
+    let Some(()) = crate::support::compile(CLIMB, &image.base("bin/climb")) else { return };
+    let secret = canary.path().join("secret").to_str().unwrap().to_string();
+    assert_eq!(run(image.spec(&["climb", &secret])).unwrap().stdout, "inside\n");
+    // And when kiln itself stands in a chroot, on a mount point or not, whose outside is still in its namespace.
+    for place in ["mount", "mount/root"] {
+        let host = tempfile::tempdir().unwrap();
+        std::fs::create_dir(host.path().join("mount")).unwrap();
+        let (place, secret, image) = (host.path().join(place), secret.clone(), &image);
+        let mount_at = host.path().join("mount");
+        let ran = std::thread::scope(|scope| {
+            let thread = scope.spawn(move || {
+                let isolation = kiln_sys::container::Isolation {
+                    network: kiln_sys::container::NetworkNamespace::Inherited,
+                    hostname: "chrooted",
+                };
+                let spec = image.spec(&["climb", &secret]);
+                isolation.enter().unwrap();
+                rustix::mount::mount_bind_recursive("/", &mount_at).unwrap();
+                rustix::process::chroot(place).unwrap();
+                rustix::process::chdir("/").unwrap();
+                run(spec)
+            });
+            thread.join().unwrap()
+        });
+        assert_eq!(ran.unwrap().stdout, "inside\n");
+    }
+}

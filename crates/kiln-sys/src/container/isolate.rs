@@ -2,12 +2,13 @@
 
 use std::os::fd::{AsFd, AsRawFd};
 
-use rustix::fs::CWD;
+use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::mount::{MoveMountFlags, UnmountFlags, move_mount};
 use rustix::net::{AddressFamily, SocketType, socket};
-use rustix::thread::UnshareFlags;
+use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
 
 use crate::mount::make_private;
+use crate::root::descriptors;
 use crate::{Error, Result};
 
 /// Whose network a container has.
@@ -44,6 +45,7 @@ impl Isolation<'_> {
         unshare(flags | network).map_err(|e| Error::call("make namespaces", e))?;
         // Kernels without it have no cgroup paths worth hiding.
         let _ = unshare(UnshareFlags::NEWCGROUP);
+        stand_at_the_top()?;
         make_private()?;
         rustix::system::sethostname(self.hostname.as_bytes()).map_err(|e| Error::call("set the host name", e))?;
         if self.network == NetworkNamespace::New {
@@ -56,6 +58,17 @@ impl Isolation<'_> {
 fn unshare(flags: UnshareFlags) -> rustix::io::Result<()> {
     // SAFETY: no flag concerns descriptors or memory; the thread's namespaces and working directory are its own affair.
     unsafe { rustix::thread::unshare_unsafe(flags) }
+}
+
+/// Makes the namespace's own root the calling thread's. In a `chroot` they differ, and what is above would stay in the
+/// container's namespace, to be climbed to: only the namespace's root can be exchanged.
+fn stand_at_the_top() -> Result<()> {
+    const ACTION: &str = "stand at the root of a mount namespace";
+    let descriptors = descriptors().map_err(|e| Error::call(ACTION, e))?;
+    let namespace = format!("../task/{}/ns/mnt", rustix::thread::gettid().as_raw_nonzero());
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let namespace = openat(descriptors, namespace, flags, Mode::empty()).map_err(|e| Error::call(ACTION, e))?;
+    move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Mount)).map_err(|e| Error::call(ACTION, e))
 }
 
 /// Blocks every signal in the calling thread, those too that libc keeps for itself.

@@ -20,8 +20,8 @@ use rustix::io::Errno;
 
 pub use attributes::{set_mode, set_owner, set_times};
 pub use create::{Created, OnCreated};
-pub(crate) use reopen::proc_path;
 pub use reopen::reopen;
+pub(crate) use reopen::{descriptors, proc_path};
 
 use crate::metadata::{FileKind, Metadata};
 use crate::{Error, Result};
