@@ -50,8 +50,18 @@ pub(crate) async fn run(engine: &Engine, request: &RunRequest, _reporter: &Arc<d
         Ok(())
     })
     .await?;
-    let status = status.map_err(|error| Failure::from_error(FailureKind::Build, &error))?;
+    let status = status.map_err(|error| Failure::from_error(kind(&error), &error))?;
     Ok(status.shell_code())
+}
+
+/// What a shell, and docker, make the exit code of a program that could not be started.
+fn kind(error: &kiln_exec::Error) -> FailureKind {
+    match error {
+        kiln_exec::Error::Program { reason, .. } if reason.contains("not found") => FailureKind::NotStarted(127),
+        kiln_exec::Error::Program { .. } => FailureKind::NotStarted(126),
+        error if error.is_image_fault() => FailureKind::Build,
+        _ => FailureKind::Environment,
+    }
 }
 
 fn own(stream: impl AsFd) -> Result<OwnedFd> {

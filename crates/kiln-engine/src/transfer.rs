@@ -13,6 +13,7 @@ use kiln_store::{Lease, Store};
 use crate::answer::{Loaded, PullResult};
 use crate::base::{BaseImage, Meter, registry};
 use crate::blobs::StoreBlobs;
+use crate::blocking::blocking;
 use crate::engine::Engine;
 use crate::export::{Made, OutFile, store as keep, write_archive};
 use crate::failure::{Context as _, environment};
@@ -151,8 +152,11 @@ fn saved_names(store: &Store, text: &str) -> Result<Vec<String>> {
 pub(crate) async fn load(engine: &Engine, input: Box<dyn Read + Send>) -> Result<Vec<Loaded>> {
     let store = engine.store()?;
     let lease = store.lease().map_err(environment)?;
-    let plain =
-        compress::decompressor(input, &kiln_fs::Limits::default()).or_build(|| "cannot read the archive".into())?;
+    // Even the first byte may have to be waited for.
+    let plain = blocking(move || {
+        compress::decompressor(input, &kiln_fs::Limits::default()).or_build(|| "cannot read the archive".into())
+    })
+    .await?;
     let archive = Archive::spool(plain, &store.root(), ARCHIVE_LIMIT).await.map_err(registry)?;
     let images = archive.images().to_vec();
     let source: Arc<dyn BlobSource> = Arc::new(archive);

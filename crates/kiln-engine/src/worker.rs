@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use kiln_graph::llb::OpKind;
 use kiln_graph::{Definition, Edge, VertexId};
-use kiln_oci::{Hasher, Platform};
+use kiln_oci::{Digest, Hasher, Platform};
 use kiln_report::{Failure, FailureKind, Reporter};
 use kiln_solver::{Cause, SolveError, Solver};
 use kiln_store::{ActiveLayer, Lease, Snapshot, Store};
@@ -75,7 +75,8 @@ pub(crate) async fn build(
     });
     let snapshot = solve(engine, &job, &lowered.definition, lowered.root.as_ref(), wants_layers(request)).await?;
     let epoch = request.source_date_epoch.or(lowered.epoch);
-    let result = crate::export::export(&job, request, lowered.config, &snapshot, epoch).await?;
+    let mut result = crate::export::export(&job, request, lowered.config, &snapshot, epoch).await?;
+    result.reference = reference(&job.project);
     if let Some(layer) = unpacked {
         let store = job.store.clone();
         blocking(move || store.discard_layer(layer).map_err(environment)).await?;
@@ -99,6 +100,13 @@ fn project(context: &Context, dockerfile: &str) -> String {
     hasher.field(directory.as_bytes());
     hasher.field(dockerfile.as_bytes());
     hasher.finish().short().to_owned()
+}
+
+/// The build's own name, in the shape of buildx: builder, node, id.
+fn reference(project: &str) -> String {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let id = Digest::sha256(format!("{project} {} {}", now.as_nanos(), std::process::id()));
+    format!("kiln/local/{}", &id.hex()[..25])
 }
 
 fn with_default_output(request: &BuildRequest) -> BuildRequest {

@@ -15,6 +15,8 @@ pub enum FailureKind {
     Interrupted,
     /// A defect of kiln. Exit code 70.
     Bug,
+    /// The program of a container could not be started. Exit code 126 or 127, as a shell has it.
+    NotStarted(u8),
 }
 
 /// Why it ended.
@@ -77,6 +79,7 @@ impl Failure {
             FailureKind::Usage => 2,
             FailureKind::Environment => 3,
             FailureKind::Bug => 70,
+            FailureKind::NotStarted(code) => code,
             FailureKind::Interrupted => 130,
         }
     }

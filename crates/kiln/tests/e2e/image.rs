@@ -91,6 +91,8 @@ fn run_obeys_its_flags_and_passes_the_exit_code() {
     assert_eq!((run.code, run.stdout.as_str()), (9, "2 3\n/\n0\nDockerfile\nro\n"), "{}", run.stderr);
     assert_eq!(project.kiln(&["run", "--rm", "app", "sh", "-c", "pwd; id -u"]).ok().stdout, "/tmp\n1\n");
     project.kiln(&["run", "--rm", "nosuch"]).fails(1).says("nosuch");
+    project.kiln(&["run", "--rm", "app", "nothere"]).fails(127).says("nothere");
+    project.kiln(&["run", "--rm", "app", "/etc/passwd"]).fails(126).says("/etc/passwd");
 }
 
 #[test]
