@@ -2,6 +2,21 @@
 //!
 //! Every path inside an image or a context is resolved inside a root, never joined. This crate must never know
 //! registries, metadata or snapshots.
+//!
+//! ```
+//! use kiln_fs::{CopySpec, MemoryCache, SourceTree, copy, digest_copy, layer};
+//! use kiln_sys::root::Root;
+//! # let (context, upper) = (tempfile::tempdir()?, tempfile::tempdir()?);
+//! # std::fs::write(context.path().join("main.go"), "package main")?;
+//! let tree = SourceTree::snapshot(Root::open_ambient(context.path())?);
+//! let spec = CopySpec::docker("*.go", "/src/");
+//! let key = digest_copy(&tree, &spec, &MemoryCache::default())?;
+//! copy(&tree, &Root::open_ambient(upper.path())?, &spec)?;
+//! let mut tar = Vec::new();
+//! let stats = layer::pack(&Root::open_ambient(upper.path())?, &mut tar)?;
+//! assert_eq!((key.hex().len(), stats.entries), (64, 2));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 #![forbid(unsafe_code)]
 
 pub mod archive;

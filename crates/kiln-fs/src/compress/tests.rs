@@ -57,6 +57,19 @@ fn bytes_do_not_depend_on_threads_or_on_how_they_were_written() {
 }
 
 #[test]
+fn blobs_keep_their_digests() {
+    // When one of these changes, so do the digests of layers people have: `Compression::REVISION` must change too.
+    let cases = [
+        (Compression::default(), "2692dcee8053"),
+        (Compression::Zstd { level: Compression::ZSTD_LEVEL }, "7a3dab839cb2"),
+    ];
+    for (compression, expected) in cases {
+        let blob = squeeze(&mixed(3 << 20), compression, 2, 1 << 20);
+        assert_eq!(kiln_oci::Digest::sha256(blob).short(), expected, "{compression:?}");
+    }
+}
+
+#[test]
 fn every_length_comes_back() {
     for length in [0, 1, 511, (1 << 20) - 1, 1 << 20, (1 << 20) + 1, 3 << 20] {
         let input = mixed(length);

@@ -6,8 +6,6 @@ mod materialize;
 mod mode;
 mod run;
 pub(crate) mod sources;
-#[cfg(test)]
-mod tests;
 mod unpack;
 
 use kiln_sys::root::Root;

@@ -15,8 +15,8 @@ use rustix::io::Errno;
 
 use super::entry::{EntryKind, TarEntry};
 use super::reader::TarReader;
-use super::whiteout::{find, is_whiteout, make_opaque, make_whiteout, remove_old, remove_old_in};
-use super::{LayerError, OPAQUE, OVERLAY_USER_XATTR, OVERLAY_XATTR, Result, WHITEOUT, WHITEOUT_META};
+use super::whiteout::{find, is_whiteout, make_opaque};
+use super::{LayerError, OVERLAY_USER_XATTR, OVERLAY_XATTR, Result, WHITEOUT};
 use crate::Limits;
 use crate::copy::file::{open_itself, with_buffer};
 use crate::error::printable;
@@ -89,18 +89,19 @@ pub fn apply_with(tar: impl Read, dest: &Root, options: &ApplyOptions) -> Result
     apply.finish()
 }
 
-struct Apply<'a> {
-    root: &'a Root,
-    options: &'a ApplyOptions,
-    stats: ApplyStats,
+/// An archive being unpacked.
+pub(super) struct Apply<'a> {
+    pub(super) root: &'a Root,
+    pub(super) options: &'a ApplyOptions,
+    pub(super) stats: ApplyStats,
     /// The directory the entry before was in: archives come in order.
-    last_parent: Option<(Vec<u8>, Arc<OwnedFd>)>,
+    pub(super) last_parent: Option<(Vec<u8>, Arc<OwnedFd>)>,
     /// Directories whose times are set at the end, when nothing is put into them any more.
     directories: Vec<(Vec<u8>, Timestamp)>,
     /// Names this layer takes away and also brings.
-    gone: HashSet<Vec<u8>>,
+    pub(super) gone: HashSet<Vec<u8>>,
     /// Inodes this layer brought, where older ones are around.
-    new: HashSet<(u64, u64)>,
+    pub(super) new: HashSet<(u64, u64)>,
 }
 
 impl Apply<'_> {
@@ -131,9 +132,9 @@ impl Apply<'_> {
                 let link = || rustix::fs::symlinkat(OsStr::from_bytes(target), &*parent, name);
                 self.create(entry, parent.as_fd(), name, link)?;
             }
-            EntryKind::Fifo => self.node(entry, &parent, name, FileType::Fifo, Device::default())?,
-            EntryKind::CharDevice(device) => self.node(entry, &parent, name, FileType::CharacterDevice, *device)?,
-            EntryKind::BlockDevice(device) => self.node(entry, &parent, name, FileType::BlockDevice, *device)?,
+            EntryKind::Fifo => self.node(entry, &parent, name, (FileType::Fifo, Device::default()))?,
+            EntryKind::CharDevice(device) => self.node(entry, &parent, name, (FileType::CharacterDevice, *device))?,
+            EntryKind::BlockDevice(device) => self.node(entry, &parent, name, (FileType::BlockDevice, *device))?,
         }
         let made = open_itself(parent.as_fd(), name).map_err(LayerError::io("open", &entry.path))?;
         self.dress(entry, made.as_fd())
@@ -222,7 +223,8 @@ impl Apply<'_> {
         }
     }
 
-    fn node(&mut self, entry: &TarEntry, parent: &OwnedFd, name: &OsStr, kind: FileType, device: Device) -> Result<()> {
+    fn node(&mut self, entry: &TarEntry, parent: &OwnedFd, name: &OsStr, what: (FileType, Device)) -> Result<()> {
+        let (kind, device) = what;
         if kind == FileType::CharacterDevice && device == Device::default() {
             return Err(private(entry, "a character device 0:0".to_owned()));
         }
@@ -248,7 +250,7 @@ impl Apply<'_> {
     }
 
     /// Takes away what has a name. Directories that were entered before may have been in it.
-    fn clear(&mut self, parent: BorrowedFd<'_>, name: &OsStr) -> Result<(), Errno> {
+    pub(super) fn clear(&mut self, parent: BorrowedFd<'_>, name: &OsStr) -> Result<(), Errno> {
         self.last_parent = None;
         remove_at(parent, name)
     }
@@ -259,6 +261,10 @@ impl Apply<'_> {
         let segments = entry.segments.as_deref().unwrap_or(&whole);
         let failed = |error| LayerError::io::<std::io::Error>("write", &entry.path)(error);
         for &(offset, length) in segments {
+            self.stats.bytes += length;
+            if self.stats.bytes > limit {
+                return Err(LayerError::limit(&entry.path, "bytes of content", limit));
+            }
             if entry.segments.is_some() {
                 file.seek(SeekFrom::Start(offset)).map_err(failed)?;
             }
@@ -272,10 +278,6 @@ impl Apply<'_> {
                 }
                 Ok(())
             })?;
-            self.stats.bytes += length;
-            if self.stats.bytes > limit {
-                return Err(LayerError::limit(&entry.path, "bytes of content", limit));
-            }
         }
         if entry.segments.is_some() {
             file.set_len(entry.size).map_err(failed)?;
@@ -305,110 +307,14 @@ impl Apply<'_> {
         self.mark_new(&entry.path, handle)
     }
 
-    fn is_layer(&self) -> bool {
+    pub(super) fn is_layer(&self) -> bool {
         self.options.target == Target::Layer
     }
 
-    fn mark_new(&mut self, path: &[u8], handle: BorrowedFd<'_>) -> Result<()> {
+    pub(super) fn mark_new(&mut self, path: &[u8], handle: BorrowedFd<'_>) -> Result<()> {
         if self.options.target == Target::Merged {
             let metadata = Metadata::of(handle).map_err(LayerError::io("look at", path))?;
             self.new.insert((metadata.dev, metadata.ino));
-        }
-        Ok(())
-    }
-
-    /// `.wh.name`: the name is gone, but for what this layer brings under it.
-    fn whiteout(&mut self, entry: &TarEntry, parents: &[&[u8]], name: &[u8], hidden: &[u8]) -> Result<()> {
-        if self.options.target == Target::Archive {
-            return Err(LayerError::ReservedName { path: printable(&entry.path) });
-        }
-        let is_opaque = name == OPAQUE;
-        if !is_opaque && name.starts_with(WHITEOUT_META) {
-            return Ok(());
-        }
-        if !is_opaque && matches!(hidden, b"" | b"." | b"..") {
-            return Err(LayerError::invalid_name(&entry.path, "it takes away no name"));
-        }
-        let directory = self.enter(&entry.path, parents.join(&b'/'))?;
-        self.stats.whiteouts += 1;
-        let failed = LayerError::io("take away", &entry.path);
-        let name = OsStr::from_bytes(hidden);
-        match (self.is_layer(), is_opaque) {
-            (true, true) => make_opaque(&*directory, &entry.path),
-            (false, true) => {
-                self.last_parent = None;
-                let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-                let opened = rustix::fs::openat(&*directory, ".", flags, Mode::empty());
-                opened.and_then(|directory| remove_old_in(&directory, &self.new)).map_err(failed)
-            }
-            (false, false) => {
-                self.last_parent = None;
-                remove_old(directory.as_fd(), name, &self.new).map_err(failed)
-            }
-            (true, false) => match find(directory.as_fd(), name) {
-                Ok(None) => make_whiteout(directory.as_fd(), name).map_err(failed),
-                Ok(Some(found)) if found.is_dir() => {
-                    let handle = open_itself(directory.as_fd(), name).map_err(failed)?;
-                    make_opaque(handle, &entry.path)
-                }
-                Ok(Some(_)) => {
-                    let mut path = parents.to_vec();
-                    path.push(hidden);
-                    self.gone.insert(path.join(&b'/'));
-                    Ok(())
-                }
-                Err(errno) => Err(failed(errno)),
-            },
-        }
-    }
-
-    /// Opens the directory an entry is in, following links inside the root and making what is missing.
-    fn enter(&mut self, entry: &[u8], path: Vec<u8>) -> Result<Arc<OwnedFd>> {
-        if let Some((known, handle)) = &self.last_parent
-            && *known == path
-        {
-            return Ok(Arc::clone(handle));
-        }
-        let handle = match self.open_directory(&path) {
-            Ok(handle) => handle,
-            Err(error) if is_missing(&error) => {
-                self.make_parents(entry, &path)?;
-                self.open_directory(&path).map_err(LayerError::io("open", &path))?
-            }
-            Err(error) => return Err(LayerError::io("open", &path)(error)),
-        };
-        let handle = Arc::new(handle);
-        self.last_parent = Some((path, Arc::clone(&handle)));
-        Ok(handle)
-    }
-
-    fn open_directory(&self, path: &[u8]) -> Result<OwnedFd, kiln_sys::Error> {
-        self.root.open(OsStr::from_bytes(path), OFlags::PATH | OFlags::DIRECTORY)
-    }
-
-    fn make_parents(&mut self, entry: &[u8], path: &[u8]) -> Result<()> {
-        let ends = path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at);
-        for end in ends.chain([path.len()]) {
-            let prefix = &path[..end];
-            let here = OsStr::from_bytes(prefix);
-            match self.root.metadata_followed(here) {
-                Ok(found) if found.is_dir() => continue,
-                Ok(found) if self.is_layer() && is_whiteout(&found) => {
-                    let (parent, name) = self.root.open_parent(here).map_err(LayerError::io("open", prefix))?;
-                    self.clear(parent.as_fd(), &name).map_err(LayerError::io("replace", prefix))?;
-                    let made =
-                        self.root.mkdir_all(here, 0o755).map_err(LayerError::io("create the directory", prefix))?;
-                    make_opaque(made, prefix)?;
-                }
-                Ok(_) => return Err(LayerError::invalid_name(entry, "what it is in is not a directory")),
-                Err(error) if error.is_not_found() => {
-                    let made = self.root.mkdir_all(here, 0o755);
-                    let made = made.map_err(LayerError::io("create the directory", prefix))?;
-                    self.mark_new(prefix, made.as_fd())?;
-                }
-                Err(error) => return Err(LayerError::io("look at", prefix)(error)),
-            }
-            self.stats.implied.push(prefix.to_vec());
         }
         Ok(())
     }
@@ -431,8 +337,4 @@ impl Apply<'_> {
 
 fn private(entry: &TarEntry, what: String) -> LayerError {
     LayerError::OverlayPrivate { entry: printable(&entry.path), what }
-}
-
-fn is_missing(error: &kiln_sys::Error) -> bool {
-    error.is_not_found() || error.errno() == Some(Errno::NOTDIR.raw_os_error())
 }

@@ -7,18 +7,19 @@
 mod apply;
 mod entry;
 mod header;
+mod implied;
 mod pack;
 mod pax;
+mod place;
 mod reader;
 mod sparse;
-#[cfg(test)]
-mod tests;
 mod whiteout;
 
 use std::io;
 
 pub use apply::{ApplyOptions, ApplyStats, Target, apply, apply_with};
 pub use entry::{EntryKind, TarEntry};
+pub use implied::inherit_implied;
 pub use pack::{PackOptions, PackStats, pack, pack_tree, pack_with};
 pub use reader::TarReader;
 
@@ -33,6 +34,8 @@ pub(crate) const OPAQUE: &[u8] = b".wh..wh..opq";
 pub(crate) const WHITEOUT_META: &[u8] = b".wh..wh.";
 /// The attribute of a directory that hides those below it.
 pub(crate) const OPAQUE_XATTR: &str = "trusted.overlay.opaque";
+/// The attribute of a directory that was in a lower one.
+pub(crate) const ORIGIN_XATTR: &str = "trusted.overlay.origin";
 /// Begins the attributes by which an overlay is steered.
 pub(crate) const OVERLAY_XATTR: &[u8] = b"trusted.overlay.";
 /// The same for overlays of unprivileged users.

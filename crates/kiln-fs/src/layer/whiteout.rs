@@ -10,7 +10,7 @@ use kiln_sys::xattr;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::{LayerError, OPAQUE_XATTR, Result};
+use super::{LayerError, OPAQUE_XATTR, ORIGIN_XATTR, Result};
 
 /// Says whether a node is how the overlay marks a name as gone.
 pub(super) fn is_whiteout(metadata: &Metadata) -> bool {
@@ -27,8 +27,14 @@ pub(super) fn find(parent: BorrowedFd<'_>, name: &OsStr) -> Result<Option<Metada
 }
 
 /// Marks a name as gone.
-pub(super) fn make_whiteout(parent: BorrowedFd<'_>, name: &OsStr) -> Result<(), Errno> {
-    rustix::fs::mknodat(parent, name, FileType::CharacterDevice, Mode::empty(), rustix::fs::makedev(0, 0))
+///
+/// The kernel looks for marks only in directories that have one below them in the stack, or that say they were copied
+/// up. A layer does not know what it will lie on, so the directory says so (an empty origin is «unknown»); without it
+/// the mark would be listed as a name that cannot be opened (kernel, `ovl_path_check_origin_xattr`).
+pub(super) fn make_whiteout(parent: BorrowedFd<'_>, name: &OsStr) -> std::io::Result<()> {
+    xattr::set(parent, ORIGIN_XATTR, b"")?;
+    rustix::fs::mknodat(parent, name, FileType::CharacterDevice, Mode::empty(), rustix::fs::makedev(0, 0))?;
+    Ok(())
 }
 
 /// Marks a directory as hiding those below it.

@@ -1,0 +1,585 @@
+//! Archives made to do harm: each is refused by kind, or stays inside and becomes what it says.
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a failing set-up is a failing test")]
+
+mod forge;
+#[path = "../support/mod.rs"]
+mod support;
+
+use std::fs;
+use std::io::Read;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use forge::Forge;
+use kiln_fs::archive::extract;
+use kiln_fs::layer::{ApplyOptions, LayerError, Target, apply_with};
+use kiln_fs::{Limits, SourceTree};
+use support::{Scratch, describe, root, show};
+
+const UP: &str = "../../../../../../../../../../../../../..";
+
+/// What must come of an archive.
+enum Outcome {
+    Refused(&'static str),
+    /// The tree there is, as `show` has it.
+    Inside(&'static [&'static str]),
+}
+use Outcome::{Inside, Refused};
+
+fn kind(error: &LayerError) -> &'static str {
+    match error {
+        LayerError::Malformed { .. } => "malformed",
+        LayerError::Truncated { .. } => "truncated",
+        LayerError::InvalidName { .. } => "name",
+        LayerError::UnknownType { .. } => "type",
+        LayerError::HardlinkTargetMissing { .. } => "hardlink",
+        LayerError::OverlayPrivate { .. } => "overlay",
+        LayerError::ReservedName { .. } => "reserved",
+        LayerError::Limit { .. } => "limit",
+        LayerError::Expansion(_) => "expansion",
+        LayerError::Io { .. } => "io",
+        _ => "other",
+    }
+}
+
+/// Small limits, so that going over them is cheap.
+fn limits() -> Limits {
+    Limits { bytes: 1 << 20, entries: 1000, depth: 64, path_bytes: 1024, header_bytes: 1 << 16, ..Limits::default() }
+}
+
+/// A directory beside the one that is unpacked into, which no archive may touch.
+fn canary(scratch: &Scratch) -> std::path::PathBuf {
+    let canary = scratch.dir("canary", &["secret=CANARY", "sub/secret2=CANARY", "dir/"]);
+    fs::set_permissions(&canary, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+    canary
+}
+
+fn check(name: &str, make: &dyn Fn(&str) -> Vec<u8>, outcome: &Outcome, target: Target) {
+    let scratch = Scratch::new();
+    let canary = canary(&scratch);
+    let before = describe(&canary);
+    let dest = scratch.dir("dest", &[]);
+    let archive = make(canary.to_str().unwrap());
+    let options = ApplyOptions { limits: limits(), target, owner: None };
+    let started = Instant::now();
+    let done = apply_with(&archive[..], &root(&dest), &options);
+    assert!(started.elapsed() < Duration::from_secs(10), "{name} took {:?}", started.elapsed());
+    assert_eq!(describe(&canary), before, "{name} reached the canary");
+    let around = fs::read_dir(scratch.path()).unwrap().count();
+    assert_eq!(around, 2, "{name} left something beside its root");
+    match (outcome, done) {
+        (Refused(wanted), Err(error)) => assert_eq!(kind(&error), *wanted, "{name}: {error}"),
+        (Refused(wanted), Ok(_)) => panic!("{name} must be refused as {wanted}: {:?}", show(&dest)),
+        (Inside(tree), Ok(_)) => {
+            let host = canary.to_str().unwrap();
+            let lines = show(&dest).into_iter().filter(|line| line.contains("->") || !line.ends_with('/'));
+            let files: Vec<String> = lines.map(|l| l.replace(host, "C").replace(&host[1..], "IN")).collect();
+            assert_eq!(files, *tree, "{name}");
+        }
+        (Inside(_), Err(error)) => panic!("{name} must unpack: {error}"),
+    }
+}
+
+type Make = fn(&str) -> Vec<u8>;
+
+const ESCAPES: &[(&str, Make, Outcome)] = &[
+    ("dotdot", |c| Forge::new().file(&format!("{UP}{c}/pwn"), "x").end(), Refused("name")),
+    ("dotdot in the middle", |c| Forge::new().dir("a").file(&format!("a/{UP}{c}/pwn"), "x").end(), Refused("name")),
+    ("dotdot at the end", |_| Forge::new().dir("a/..").end(), Refused("name")),
+    ("absolute name", |c| Forge::new().file(&format!("{c}/pwn"), "x").end(), Inside(&["IN/pwn=x"])),
+    (
+        "link to the host's root",
+        |c| Forge::new().link("esc", "/").file(&format!("esc{c}/pwn"), "x").end(),
+        Inside(&["esc->/", "IN/pwn=x"]),
+    ),
+    (
+        "absolute link",
+        |c| Forge::new().link("esc", c).file("esc/pwn", "x").file("esc/secret", "new").end(),
+        Inside(&["esc->C", "IN/pwn=x", "IN/secret=new"]),
+    ),
+    (
+        "relative link",
+        |c| Forge::new().dir("a").link("a/b", &format!("{UP}{c}")).file("a/b/pwn", "x").end(),
+        Inside(&["a/b->../../../../../../../../../../../../../..C", "IN/pwn=x"]),
+    ),
+    (
+        "chain of links",
+        |c| {
+            Forge::new()
+                .link("s1", "s2")
+                .link("s2", "s3/canary")
+                .link("s3", &format!("{c}/.."))
+                .file("s1/pwn", "x")
+                .end()
+        },
+        Inside(&["s1->s2", "s2->s3/canary", "s3->C/..", "IN/pwn=x"]),
+    ),
+    ("loop of links", |_| Forge::new().link("a", "b").link("b", "a").file("a/x", "x").end(), Refused("io")),
+    (
+        "file over its link",
+        |c| Forge::new().link("f", &format!("{c}/secret")).file("f", "new").end(),
+        Inside(&["f=new"]),
+    ),
+    (
+        "directory over its link",
+        |c| Forge::new().link("d", c).head(b'5', b"d", |h| h.octal(100, 8, 0o777)).file("d/x", "x").end(),
+        Inside(&["d/x=x"]),
+    ),
+    ("root as a link", |c| Forge::new().link(".", c).file("pwn", "x").end(), Refused("name")),
+    ("root as a link, with a slash", |c| Forge::new().link("./", c).file("./pwn", "x").end(), Refused("name")),
+    ("root as a file", |_| Forge::new().file("/", "").end(), Inside(&[])),
+    (
+        "hard link to a host file",
+        |c| Forge::new().hardlink("h", &format!("{c}/secret")).file("h", "new").end(),
+        Refused("hardlink"),
+    ),
+    ("hard link upwards", |c| Forge::new().hardlink("h", &format!("{UP}{c}/secret")).end(), Refused("name")),
+    (
+        "hard link through a link",
+        |c| Forge::new().link("s", c).hardlink("h", "s/secret").file("h", "new").end(),
+        Refused("hardlink"),
+    ),
+    (
+        "hard link with a mode through a link",
+        |c| {
+            Forge::new()
+                .link("s", &format!("{c}/secret"))
+                .head(b'1', b"h", |h| {
+                    h.put(157, b"s");
+                    h.octal(100, 8, 0o6777);
+                })
+                .end()
+        },
+        Inside(&["h->C/secret", "s->C/secret"]),
+    ),
+    (
+        "hard link to a link, then written",
+        |c| Forge::new().link("s", &format!("{c}/secret")).hardlink("h", "s").file("h", "new").end(),
+        Inside(&["h=new", "s->C/secret"]),
+    ),
+    ("hard link to a directory", |_| Forge::new().dir("d").hardlink("h", "d").end(), Refused("name")),
+    ("hard link to nothing", |_| Forge::new().hardlink("h", "later").file("later", "x").end(), Refused("hardlink")),
+    ("hard link to itself", |_| Forge::new().file("x", "x").hardlink("x", "x").end(), Inside(&["x=x"])),
+    ("file in a file", |_| Forge::new().file("x", "x").file("x/y", "y").end(), Refused("name")),
+    (
+        "the same name as everything",
+        |c| Forge::new().file("x", "1").link("x", c).file("x/pwn", "p").dir("x").file("x/y", "y").file("x", "2").end(),
+        Inside(&["IN/pwn=p", "x=2"]),
+    ),
+];
+
+const WHITEOUTS: &[(&str, Make, Outcome)] = &[
+    ("upwards", |c| Forge::new().file(&format!("{UP}{c}/.wh.secret"), "").end(), Refused("name")),
+    ("of `.`", |_| Forge::new().file(".wh..", "").end(), Refused("name")),
+    ("of `..`", |_| Forge::new().file(".wh...", "").end(), Refused("name")),
+    ("of `..` below", |_| Forge::new().dir("a").file("a/.wh...", "").end(), Refused("name")),
+    ("of nothing", |_| Forge::new().file(".wh.", "").end(), Refused("name")),
+    ("as a directory", |c| Forge::new().file(&format!(".wh.{c}/secret"), "").end(), Refused("name")),
+    ("through a link", |c| Forge::new().link("d", c).file("d/.wh.secret", "").end(), Inside(&["d->C", "IN/secret?"])),
+    ("data of other drivers", |_| Forge::new().file(".wh..wh.plnk/1", "").end(), Refused("name")),
+    ("marks of other drivers", |_| Forge::new().file(".wh..wh.aufs", "").end(), Inside(&[])),
+];
+
+const TORTURE: &[(&str, Make, Outcome)] = &[
+    (
+        "sizes that disagree",
+        |_| {
+            let inner = Forge::new().file("smuggled", "x").cut();
+            let size = inner.len().to_string();
+            Forge::new().pax(&[("size", size.as_bytes())]).head(b'0', b"outer", |_| ()).body(&inner).end()
+        },
+        Inside(&[]),
+    ),
+    (
+        "a link with content",
+        |_| {
+            let inner = Forge::new().file("smuggled", "x").cut();
+            Forge::new()
+                .head(b'2', b"l", |h| {
+                    h.put(157, b"t");
+                    h.octal(124, 12, 1024);
+                })
+                .raw(&inner)
+                .end()
+        },
+        Refused("malformed"),
+    ),
+    (
+        "a directory with content",
+        |_| Forge::new().head(b'5', b"d", |h| h.octal(124, 12, 512)).body(b"x").end(),
+        Refused("malformed"),
+    ),
+    (
+        "negative size",
+        |_| Forge::new().head(b'0', b"f", |h| h.put(124, &[0xff; 12])).body(b"x").end(),
+        Refused("malformed"),
+    ),
+    ("huge size", |_| Forge::new().head(b'0', b"f", |h| h.octal(124, 12, 1 << 32)).body(b"x").end(), Refused("limit")),
+    ("size in letters", |_| Forge::new().head(b'0', b"f", |h| h.put(124, b"12z")).end(), Refused("malformed")),
+    (
+        "wrong checksum",
+        |_| {
+            let mut bytes = Forge::new().file("f", "x").end();
+            bytes[0] = b'g';
+            bytes
+        },
+        Refused("malformed"),
+    ),
+    (
+        "cut in the content",
+        |_| {
+            let mut bytes = Forge::new().file("f", &"x".repeat(2000)).cut();
+            bytes.truncate(700);
+            bytes
+        },
+        Refused("truncated"),
+    ),
+    ("cut in a header", |_| Forge::new().file("f", "x").raw(&[1; 100]).cut(), Refused("truncated")),
+    ("content behind the end", |_| Forge::new().raw(&[0; 512]).file("f", "x").end(), Refused("malformed")),
+    (
+        "a record that does not add up",
+        |_| Forge::new().extended(b'x', b"99 path=x\n").file("f", "x").end(),
+        Refused("malformed"),
+    ),
+    ("a zero byte in a name", |_| Forge::new().pax(&[("path", b"a\0b")]).file("f", "x").end(), Refused("malformed")),
+    (
+        "two extended headers",
+        |_| Forge::new().pax(&[("path", b"a")]).pax(&[("path", b"b")]).file("f", "x").end(),
+        Refused("malformed"),
+    ),
+    (
+        "two long names",
+        |_| Forge::new().extended(b'L', b"a\0").pax(&[("path", b"b")]).file("f", "x").end(),
+        Refused("malformed"),
+    ),
+    ("an extended header for nothing", |_| Forge::new().pax(&[("path", b"a")]).end(), Refused("malformed")),
+    (
+        "an endless extended header",
+        |_| Forge::new().extended(b'x', &[b' '; 70_000]).file("f", "x").end(),
+        Refused("limit"),
+    ),
+    (
+        "a global header that resizes",
+        |_| Forge::new().extended(b'g', b"11 size=99\n").file("f", "x").end(),
+        Refused("malformed"),
+    ),
+    ("a global comment", |_| Forge::new().extended(b'g', b"13 comment=x\n").file("f", "x").end(), Inside(&["f=x"])),
+    (
+        "an owner out of range",
+        |_| Forge::new().pax(&[("uid", b"4294967296")]).file("f", "x").end(),
+        Refused("malformed"),
+    ),
+    ("an unknown type", |_| Forge::new().head(b'V', b"volume", |_| ()).end(), Refused("type")),
+    ("a link to nothing", |_| Forge::new().head(b'2', b"l", |_| ()).end(), Refused("malformed")),
+    (
+        "too deep",
+        |_| Forge::new().pax(&[("path", ("d/".repeat(100) + "f").as_bytes())]).file("f", "x").end(),
+        Refused("limit"),
+    ),
+    ("too long", |_| Forge::new().pax(&[("path", &[b'n'; 5000])]).file("f", "x").end(), Refused("limit")),
+    (
+        "a name the filesystem cannot hold",
+        |_| Forge::new().pax(&[("path", &[b'n'; 256])]).file("f", "x").end(),
+        Refused("io"),
+    ),
+    ("too many", |_| (0..1001).fold(Forge::new(), |f, n| f.file(&format!("m/{n}"), "")).end(), Refused("limit")),
+    (
+        "too much in pieces",
+        |_| (0..9).fold(Forge::new(), |f, n| f.file(&n.to_string(), &"x".repeat(130_000))).end(),
+        Refused("limit"),
+    ),
+    (
+        "a huge sparse file",
+        |_| {
+            Forge::new()
+                .head(b'S', b"f", |h| {
+                    h.octal(386, 12, 0);
+                    h.octal(398, 12, 5);
+                    h.put(483, &[0x80, 0, 0, 0, 0x40, 0, 0, 0, 0, 0, 0, 0]);
+                    h.octal(124, 12, 5);
+                })
+                .body(b"hello")
+                .end()
+        },
+        Refused("limit"),
+    ),
+    (
+        "overlapping pieces",
+        |_| {
+            Forge::new()
+                .head(b'S', b"f", |h| {
+                    for (at, value) in [(386, 0), (398, 3), (410, 2), (422, 2)] {
+                        h.octal(at, 12, value);
+                    }
+                    h.octal(483, 12, 100);
+                    h.octal(124, 12, 5);
+                })
+                .body(b"hello")
+                .end()
+        },
+        Refused("malformed"),
+    ),
+    (
+        "a sparse map that lies",
+        |_| Forge::new().pax(&[("GNU.sparse.map", b"0,5000"), ("GNU.sparse.size", b"100")]).file("f", "x").end(),
+        Refused("malformed"),
+    ),
+    (
+        "a sparse map without end",
+        |_| {
+            let records: [(&str, &[u8]); 3] =
+                [("GNU.sparse.major", b"1"), ("GNU.sparse.minor", b"0"), ("GNU.sparse.realsize", b"100")];
+            Forge::new().pax(&records).file("f", "9999999\n1\n").end()
+        },
+        Refused("malformed"),
+    ),
+    (
+        "the overlay's own attribute",
+        |_| Forge::new().pax(&[("SCHILY.xattr.trusted.overlay.redirect", b"/x")]).dir("d").end(),
+        Refused("overlay"),
+    ),
+    (
+        "the same for users",
+        |_| Forge::new().pax(&[("SCHILY.xattr.user.overlay.opaque", b"y")]).dir("d").end(),
+        Refused("overlay"),
+    ),
+    ("the overlay's own node", |_| Forge::new().device(b'3', "gone", 0, 0).end(), Refused("overlay")),
+    (
+        "names for a terminal",
+        |_| Forge::new().file("a\nb", "").file("\x1b[2J", "").file("-rf", "").end(),
+        Inside(&["\x1b[2J=", "-rf=", "a\nb="]),
+    ),
+];
+
+#[test]
+fn no_path_leads_out() {
+    for (name, make, outcome) in ESCAPES {
+        check(name, make, outcome, Target::Layer);
+    }
+}
+
+#[test]
+fn no_archive_leads_out_of_where_it_is_unpacked() {
+    for (name, make, outcome) in ESCAPES {
+        check(name, make, outcome, Target::Archive);
+        check(name, make, outcome, Target::Merged);
+    }
+}
+
+#[test]
+fn deletions_take_away_only_names() {
+    require_root!();
+    for (name, make, outcome) in WHITEOUTS {
+        check(name, make, outcome, Target::Layer);
+    }
+    let archive = Forge::new().file("a/.wh.x", "").end();
+    let scratch = Scratch::new();
+    let error = extract(&archive[..], &root(&scratch.dir("d", &[])), &limits(), None).unwrap_err();
+    assert_eq!(kind(&error), "reserved");
+}
+
+#[test]
+fn what_readers_disagree_on_is_refused() {
+    for (name, make, outcome) in TORTURE {
+        // The file that holds another archive is looked at below.
+        if *name != "sizes that disagree" {
+            check(name, make, outcome, Target::Layer);
+        }
+    }
+}
+
+#[test]
+fn a_smuggled_entry_stays_content() {
+    let scratch = Scratch::new();
+    let dest = scratch.dir("dest", &[]);
+    let (_, make, _) = TORTURE.iter().find(|(name, ..)| *name == "sizes that disagree").unwrap();
+    apply_with(&make("")[..], &root(&dest), &ApplyOptions::default()).unwrap();
+    let names: Vec<_> = fs::read_dir(&dest).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(names, ["outer"]);
+}
+
+/// A gzip stream of one file of zeros.
+fn bomb(mebibytes: u64, members: u64) -> Vec<u8> {
+    let head = Forge::new().head(b'0', b"zeros", |h| h.octal(124, 12, mebibytes << 20)).cut();
+    let mut bytes = Vec::new();
+    for member in 0..members {
+        let mut gzip = flate2::write::GzEncoder::new(&mut bytes, flate2::Compression::best());
+        let start = if member == 0 { &head[..] } else { &[] };
+        std::io::copy(&mut start.chain(std::io::repeat(0).take((mebibytes << 20) / members)), &mut gzip).unwrap();
+        gzip.finish().unwrap();
+    }
+    bytes
+}
+
+#[test]
+fn bombs_are_refused_in_time() {
+    for members in [1, 8] {
+        let archive = bomb(64, members);
+        let scratch = Scratch::new();
+        let dest = scratch.dir("dest", &[]);
+        let limits = Limits { expansion_floor: 8 << 20, expansion_ratio: 100, ..Limits::default() };
+        let error = extract(&archive[..], &root(&dest), &limits, None).unwrap_err();
+        assert_eq!(kind(&error), "expansion", "{error}");
+        let written = fs::metadata(dest.join("zeros")).map_or(0, |metadata| metadata.len());
+        assert!(written <= 9 << 20, "{written}");
+        // The same size is honest under the usual limits.
+        extract(&archive[..], &root(&dest), &Limits::default(), None).unwrap();
+    }
+}
+
+#[test]
+fn half_an_archive_is_no_archive() {
+    let whole = bomb(1, 1);
+    let scratch = Scratch::new();
+    let error =
+        extract(&whole[..whole.len() - 9], &root(&scratch.dir("d", &[])), &Limits::default(), None).unwrap_err();
+    assert_eq!(kind(&error), "truncated", "{error}");
+    let error = extract(&b"\x1f\x8bnot gzip at all"[..], &root(&scratch.dir("e", &[])), &Limits::default(), None);
+    assert!(error.is_err());
+}
+
+#[test]
+fn links_inside_the_root_keep_working() {
+    let archive =
+        Forge::new().file("lib/x", "x").file("bin/y", "y").hardlink("lib/z", "lib/x").file("gone/w", "w").end();
+    let scratch = Scratch::new();
+    let dest = scratch.dir(
+        "dest",
+        &["usr/lib/", "usr/bin/", "lib->/usr/lib", "bin->usr/bin", "etc/mtab->/proc/mounts", "gone->/nowhere"],
+    );
+    extract(&archive[..], &root(&dest), &Limits::default(), None).unwrap();
+    let expected = [
+        "bin->usr/bin",
+        "etc/",
+        "etc/mtab->/proc/mounts",
+        "gone->/nowhere",
+        "lib->/usr/lib",
+        "nowhere/",
+        "nowhere/w=w",
+        "usr/",
+        "usr/bin/",
+        "usr/bin/y=y",
+        "usr/lib/",
+        "usr/lib/x=x",
+        "usr/lib/z=x",
+    ];
+    assert_eq!(show(&dest), expected);
+    assert_eq!(std::os::unix::fs::MetadataExt::nlink(&fs::metadata(dest.join("usr/lib/z")).unwrap()), 2);
+}
+
+#[test]
+fn honest_formats_are_read() {
+    let long = format!("{}/{}", "d".repeat(120), "n".repeat(120));
+    let oldgnu = |h: &mut forge::Head| {
+        for (piece, offset) in [0u64, 1000, 2000, 3000].into_iter().enumerate() {
+            h.octal(386 + piece * 24, 12, offset);
+            h.octal(398 + piece * 24, 12, 1);
+        }
+        h.put(482, &[1]);
+        h.octal(483, 12, 5000);
+        h.octal(124, 12, 5);
+    };
+    let mut more = [0; 512];
+    more[..24].copy_from_slice(b"00000007640\x0000000000001\0");
+    let archive = Forge::new()
+        .extended(b'L', format!("{long}\0").as_bytes())
+        .file("short", "gnu")
+        .pax(&[("path", format!("{long}x").as_bytes()), ("mtime", b"5.25")])
+        .file("short", "pax")
+        .extended(b'K', format!("{}\0", "t".repeat(200)).as_bytes())
+        .link("l", "short")
+        .head(b'S', b"s.gnu", oldgnu)
+        .raw(&more)
+        .body(b"abcde")
+        .pax(&[("GNU.sparse.map", b"0,1,4000,1"), ("GNU.sparse.size", b"5000"), ("GNU.sparse.name", b"s.0.1")])
+        .file("GNUSparseFile.1/s", "ae")
+        .pax(&[
+            ("GNU.sparse.major", b"1"),
+            ("GNU.sparse.minor", b"0"),
+            ("GNU.sparse.name", b"s.1.0"),
+            ("GNU.sparse.realsize", b"5000"),
+        ])
+        .file("GNUSparseFile.2/s", &format!("2\n0\n1\n4000\n1\n{}ae", "\0".repeat(512 - 13)))
+        .head(0, b"old/", |_| ())
+        .head(b'0', b"binary", |h| h.put(124, &[0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]))
+        .body(b"b")
+        .end();
+    let scratch = Scratch::new();
+    let dest = scratch.dir("dest", &[]);
+    apply_with(&archive[..], &root(&dest), &ApplyOptions::default()).unwrap();
+    assert_eq!(fs::read(dest.join(&long)).unwrap(), b"gnu");
+    let metadata = fs::metadata(dest.join(format!("{long}x"))).unwrap();
+    assert_eq!(metadata.modified().unwrap(), std::time::UNIX_EPOCH + Duration::from_millis(5250));
+    assert_eq!(fs::read_link(dest.join("l")).unwrap().as_os_str().len(), 200);
+    for (name, places) in [
+        ("s.gnu", &[(0, b'a'), (1000, b'b'), (2000, b'c'), (3000, b'd'), (4000, b'e')][..]),
+        ("s.0.1", &[(0, b'a'), (4000, b'e')]),
+        ("s.1.0", &[(0, b'a'), (4000, b'e')]),
+    ] {
+        let mut expected = vec![0; 5000];
+        places.iter().for_each(|&(at, byte)| expected[at] = byte);
+        assert!(fs::read(dest.join(name)).unwrap() == expected, "{name}");
+    }
+    assert!(dest.join("old").is_dir());
+    assert_eq!(fs::read(dest.join("binary")).unwrap(), b"b");
+}
+
+#[test]
+fn random_bytes_never_panic() {
+    let mut seed = 9u64;
+    let mut next = move || {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        seed
+    };
+    let scratch = Scratch::new();
+    let good = Forge::new()
+        .dir("d")
+        .file("d/f", "content")
+        .pax(&[("path", b"d/long"), ("mtime", b"1.5")])
+        .file("x", "y")
+        .hardlink("d/h", "d/f")
+        .link("l", "d")
+        .head(b'S', b"s", |h| {
+            h.octal(398, 12, 1);
+            h.octal(483, 12, 10);
+            h.octal(124, 12, 1);
+        })
+        .body(b"z")
+        .end();
+    for round in 0..400 {
+        let mut bytes = good.clone();
+        for _ in 0..1 + round % 6 {
+            let at = (next() % bytes.len() as u64) as usize;
+            bytes[at] = next() as u8;
+            let block = at / 512 * 512;
+            // Half the time the sum is made right again, so that what it guards is reached.
+            if next() % 2 == 0 {
+                bytes[block + 148..block + 156].fill(b' ');
+                let sum: u32 = bytes[block..block + 512].iter().map(|byte| u32::from(*byte)).sum();
+                bytes[block + 148..block + 156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+            }
+        }
+        let dest = scratch.dir(&format!("r{round}"), &[]);
+        let _ = apply_with(&bytes[..], &root(&dest), &ApplyOptions { limits: limits(), ..ApplyOptions::default() });
+    }
+    let beside: Vec<_> = fs::read_dir(scratch.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert!(beside.iter().all(|name| name.to_string_lossy().starts_with('r')), "{beside:?}");
+}
+
+#[test]
+fn a_context_of_pipes_and_sockets_does_not_hang() {
+    let scratch = Scratch::new();
+    let src = scratch.dir("src", &["pipe|", "socket~", "d/pipe|"]);
+    let dst = scratch.dir("dst", &[]);
+    let tree = SourceTree::snapshot(root(&src));
+    let started = Instant::now();
+    for path in [".", "pipe", "*"] {
+        let spec = kiln_fs::CopySpec::docker(path, "/to/");
+        kiln_fs::copy(&tree, &root(&dst), &spec).unwrap();
+        kiln_fs::digest_copy(&tree, &spec, &kiln_fs::NoCache).unwrap();
+    }
+    assert!(started.elapsed() < Duration::from_secs(5));
+    assert!(Path::new(&dst).join("to/d/pipe").exists());
+}
