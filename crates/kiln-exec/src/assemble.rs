@@ -184,6 +184,7 @@ fn limits(spec: &ContainerSpec) -> Vec<Clamped> {
     std::iter::once(Limit::Core.clamp(Some(0), None)).chain(asked).collect()
 }
 
+/// Starts the process and waits for its end. A control group of its own would be joined here (#6).
 fn supervise(launch: Launch, control: &Control) -> Result<Outcome, Error> {
     let fail = |source| Error::Prepare { what: "a container's process", source };
     let child = launch.start().map_err(fail)?;
