@@ -230,3 +230,13 @@ fn the_link_reader_skips_code() {
     let text = "[a](x.md) and [b](y.md#z)\n```\n[c](no.md)\n```\n`[d](no.md)` ![e](z.png \"title\")";
     assert_eq!(links(text), ["x.md", "y.md#z", "z.png \"title\""]);
 }
+
+#[test]
+fn every_dependency_has_its_reason() {
+    let reasons = std::fs::read_to_string(root().join("docs/dependencies.md")).unwrap();
+    let manifest = std::fs::read_to_string(root().join("Cargo.toml")).unwrap();
+    let table = manifest.split("[workspace.dependencies]").nth(1).unwrap().split("\n[").next().unwrap();
+    let names = table.lines().filter_map(|line| line.split_once('=')).map(|(name, _)| name.trim());
+    let wanted = names.filter(|name| !name.starts_with("kiln") && !reasons.contains(&format!("`{name}`")));
+    report(wanted.map(|name| format!("`{name}` has no line in docs/dependencies.md")).collect());
+}
