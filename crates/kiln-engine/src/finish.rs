@@ -2,14 +2,15 @@
 //! as soon as their steps are done. There is no exporting phase.
 
 use std::collections::HashMap;
-use std::io::Write;
-use std::sync::{Mutex, PoisonError};
+use std::io::{Read, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use kiln_fs::compress::{Compression, Compressor};
+use kiln_fs::compress::{self, Compression, Compressor};
 use kiln_fs::layer;
 use kiln_oci::{Descriptor, Digest, Hasher, MediaType};
 use kiln_report::{Failure, FailureKind};
-use kiln_store::{LayerId, Lease, Snapshot, Store};
+use kiln_store::{LayerId, LayerInfo, Lease, Snapshot, Store};
 use tokio::task::JoinHandle;
 
 use crate::failure::{Context as _, environment};
@@ -34,18 +35,30 @@ pub(crate) struct Packing {
     pub(crate) force: bool,
 }
 
-/// Works on layers in the background, each once.
+/// Works on layers in the background, each once. Dropped, it stops.
 pub(crate) struct Finisher {
+    work: Finishing,
+    running: Mutex<HashMap<LayerId, JoinHandle<Result<Finished>>>>,
+}
+
+#[derive(Clone)]
+struct Finishing {
     store: Store,
     lease: Lease,
     packing: Option<Packing>,
-    running: Mutex<HashMap<LayerId, JoinHandle<Result<Finished>>>>,
+    is_over: Arc<AtomicBool>,
+}
+
+impl Drop for Finisher {
+    fn drop(&mut self) {
+        self.work.is_over.store(true, Ordering::Relaxed);
+    }
 }
 
 impl Finisher {
     /// A finisher; without `packing` layers are only digested.
     pub(crate) fn new(store: Store, lease: Lease, packing: Option<Packing>) -> Self {
-        Self { store, lease, packing, running: Mutex::default() }
+        Self { work: Finishing { store, lease, packing, is_over: Arc::default() }, running: Mutex::default() }
     }
 
     /// Begins with the topmost layer of a snapshot, which a step just made.
@@ -58,8 +71,8 @@ impl Finisher {
     fn start(&self, layer: &LayerId) {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         running.entry(layer.clone()).or_insert_with(|| {
-            let (store, lease, packing, layer) = (self.store.clone(), self.lease.clone(), self.packing, layer.clone());
-            tokio::task::spawn_blocking(move || finish(&store, &lease, packing, &layer))
+            let (work, layer) = (self.work.clone(), layer.clone());
+            tokio::task::spawn_blocking(move || finish(&work, &layer))
         });
     }
 
@@ -67,7 +80,7 @@ impl Finisher {
     pub(crate) async fn finish(&self, snapshot: &Snapshot) -> Result<Vec<Finished>> {
         let mut finished = Vec::with_capacity(snapshot.layers().len());
         for layer in snapshot.layers() {
-            if let Some(known) = known(&self.store, self.packing, layer)? {
+            if let Some(known) = known(&self.work.store, self.work.packing, layer)? {
                 finished.push(Some(known));
                 continue;
             }
@@ -80,7 +93,8 @@ impl Finisher {
                 *slot = Some(match handle {
                     Some(handle) => handle.await.unwrap_or_else(|error| Err(stopped(&error)))?,
                     // The same layer twice in one image: the first time finished it.
-                    None => known(&self.store, self.packing, layer)?.ok_or_else(|| stopped(&"it is not finished"))?,
+                    None => known(&self.work.store, self.work.packing, layer)?
+                        .ok_or_else(|| stopped(&"it is not finished"))?,
                 });
             }
         }
@@ -97,40 +111,96 @@ fn known(store: &Store, packing: Option<Packing>, layer: &LayerId) -> Result<Opt
     let info = store.layer(layer).map_err(environment)?;
     let Some(diff_id) = info.diff_id else { return Ok(None) };
     let Some(packing) = packing else { return Ok(Some(Finished { diff_id, blob: None })) };
-    for blob in info.blobs {
-        let fits = compression_of(&blob.media_type).is_some_and(|kind| kind == kind_of(packing.compression));
-        if (fits || !packing.force) && store.content().has(&blob.digest).map_err(environment)? {
+    let fits = |blob: &Descriptor| compression_of(&blob.media_type) == Some(kind_of(packing.compression));
+    let (fitting, others): (Vec<_>, Vec<_>) = info.blobs.into_iter().partition(fits);
+    for blob in fitting.into_iter().chain(others.into_iter().filter(|_| !packing.force)) {
+        if store.content().has(&blob.digest).map_err(environment)? {
             return Ok(Some(Finished { diff_id, blob: Some(blob) }));
         }
     }
     Ok(None)
 }
 
-/// Packs a layer: one pass over its files gives the tar's digest and the packed blob.
-fn finish(store: &Store, lease: &Lease, packing: Option<Packing>, layer: &LayerId) -> Result<Finished> {
-    if let Some(known) = known(store, packing, layer)? {
+/// Packs a layer: one pass gives the tar's digest and the packed blob. A layer that came packed keeps its own tar,
+/// whose digest stands in configs; ours of the same files may well be another.
+fn finish(work: &Finishing, layer: &LayerId) -> Result<Finished> {
+    let Finishing { store, lease, packing, .. } = work;
+    if let Some(known) = known(store, *packing, layer)? {
         return Ok(known);
     }
     let doing = || format!("cannot pack layer `{layer}`");
-    let root = open_root(&store.layer_dir(layer))?;
+    let info = store.layer(layer).or_environment(doing)?;
+    let tar = packed(store, &info)?;
+    let write = |out: &mut dyn Write| -> Result<u64> {
+        let mut out = Stoppable { inner: out, is_over: &work.is_over };
+        match tar {
+            Some(mut tar) => {
+                std::io::copy(&mut tar, &mut out).or_environment(doing)?;
+                Ok(info.size.unwrap_or_default())
+            }
+            None => Ok(layer::pack(&open_root(&store.layer_dir(layer))?, &mut out).or_environment(doing)?.bytes),
+        }
+    };
     let mut hasher = Hasher::new();
-    let (stats, blob) = match packing {
-        None => (layer::pack(&root, &mut hasher).or_environment(doing)?, None),
+    let (size, blob) = match *packing {
+        None => (write(&mut hasher)?, None),
         Some(packing) => {
             let ingest = store.content().ingest(lease).or_environment(doing)?;
             let threads = Compressor::<std::io::Sink>::all_threads();
             let packed = Compressor::new(ingest, packing.compression, threads).or_environment(doing)?;
             let mut both = Both(&mut hasher, packed);
-            let stats = layer::pack(&root, &mut both).or_environment(doing)?;
+            let size = write(&mut both)?;
             let ingest = both.1.finish().or_environment(doing)?;
-            let blob = ingest.commit(None, media_type(packing.compression)).or_environment(doing)?;
-            store.add_blob(layer, &blob).or_environment(doing)?;
-            (stats, Some(blob))
+            (size, Some(ingest.commit(None, media_type(packing.compression)).or_environment(doing)?))
         }
     };
     let diff_id = hasher.finish();
-    store.set_diff_id(layer, &diff_id, stats.bytes).or_environment(doing)?;
+    if info.diff_id.as_ref().is_some_and(|known| *known != diff_id) {
+        return Err(changed(layer));
+    }
+    if let Some(blob) = &blob {
+        store.add_blob(layer, blob).or_environment(doing)?;
+    }
+    store.set_diff_id(layer, &diff_id, size).or_environment(doing)?;
     Ok(Finished { diff_id, blob })
+}
+
+/// The tar a layer came as, if it came as one.
+fn packed(store: &Store, info: &LayerInfo) -> Result<Option<Box<dyn Read>>> {
+    for blob in &info.blobs {
+        if store.content().has(&blob.digest).map_err(environment)? {
+            let file = store.content().open(&blob.digest).map_err(environment)?;
+            let file = std::io::BufReader::with_capacity(256 << 10, file);
+            let tar = compress::decompressor(file, &kiln_fs::Limits::default());
+            return Ok(Some(Box::new(tar.or_environment(|| format!("cannot read layer {}", blob.digest))?)));
+        }
+    }
+    Ok(None)
+}
+
+fn changed(layer: &LayerId) -> Failure {
+    let message = format!("the files of layer `{layer}` are no longer what its digest says");
+    Failure::new(FailureKind::Environment, message)
+        .hint("remove the image with `kiln rmi`, run `kiln prune --all`, and build or pull it again")
+}
+
+/// Refuses to go on when nobody waits any more.
+struct Stoppable<'a, W: ?Sized> {
+    inner: &'a mut W,
+    is_over: &'a AtomicBool,
+}
+
+impl<W: Write + ?Sized> Write for Stoppable<'_, W> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        if self.is_over.load(Ordering::Relaxed) {
+            return Err(std::io::Error::other("nobody waits for it any more"));
+        }
+        self.inner.write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.inner.flush()
+    }
 }
 
 struct Both<A, B>(A, B);

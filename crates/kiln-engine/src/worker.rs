@@ -35,6 +35,7 @@ pub(crate) async fn build(
     let request = &with_default_output(request);
     let platform = platform(request)?;
     let packing = crate::export::packing(&request.outputs)?;
+    crate::export::check(request)?;
     let store = engine.store()?;
     let lease = store.lease().map_err(environment)?;
     let unpacked = receive_context(request, &store, &lease, session.as_ref()).await?;

@@ -31,10 +31,7 @@ pub(crate) async fn oci(
     let written = match (is_tar, dest) {
         (true, dest) => archive(job, made, names, (Format::Oci, is_oci), dest).await,
         (false, Dest::Path(path)) => layout(job, made, names, path, is_oci).await,
-        (false, Dest::Stdout) => {
-            Err(Failure::new(FailureKind::Usage, "a layout directory cannot go to standard output")
-                .hint("give it a `dest`"))
-        }
+        (false, Dest::Stdout) => Err(Failure::new(FailureKind::Bug, "a layout directory was let through to a stream")),
     };
     tell(&work, made, &written);
     work.end(written)

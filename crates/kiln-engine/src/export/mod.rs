@@ -20,7 +20,7 @@ pub(crate) use tree::OutFile;
 use crate::answer::BuildResult;
 use crate::finish::{Finished, Packing, spelled};
 use crate::job::{Job, Result};
-use crate::request::{BuildRequest, CompressionKind, LayerOptions, Output};
+use crate::request::{BuildRequest, CompressionKind, Dest, LayerOptions, Output};
 
 /// Does everything the request wants with one build's result.
 pub(crate) async fn export(
@@ -63,6 +63,36 @@ pub(crate) async fn export(
         }
     }
     Ok(result)
+}
+
+/// Finds what cannot be done with any result, before the work for one begins.
+pub(crate) fn check(request: &BuildRequest) -> Result<()> {
+    let usage = |message: String, hint: &str| Err(Failure::new(FailureKind::Usage, message).hint(hint));
+    let mut is_stdout_taken = false;
+    for output in &request.outputs {
+        let dest = match output {
+            Output::Image { names, push: true, .. } if request.tags.is_empty() && names.is_empty() => {
+                return usage("there is no name to push to".into(), "name the image with `-t REGISTRY/NAME:TAG`");
+            }
+            Output::Oci { dest: Dest::Stdout, tar: false, .. } => {
+                return usage("a layout directory cannot go to standard output".into(), "give it a `dest`");
+            }
+            Output::Oci { tar: true, dest, .. } | Output::Docker { dest, .. } | Output::Tar { dest } => dest,
+            _ => continue,
+        };
+        match dest {
+            Dest::Path(path) if path.is_dir() => {
+                let message = format!("cannot write `{}`: it is a directory", path.display());
+                return usage(message, "name a file as `dest`");
+            }
+            Dest::Stdout if is_stdout_taken => {
+                return usage("standard output is taken by two outputs".into(), "give one of them a `dest`");
+            }
+            Dest::Stdout => is_stdout_taken = true,
+            Dest::Path(_) => {}
+        }
+    }
+    Ok(())
 }
 
 fn all_names(request: &BuildRequest, more: &[Reference]) -> Vec<Reference> {
@@ -124,4 +154,50 @@ pub(crate) fn manifest(made: &Made, is_oci: bool) -> Result<Raw<Manifest>> {
         subject: None,
         annotations: Default::default(),
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn image(push: bool) -> Output {
+        Output::Image { names: Vec::new(), push, store: true, layers: LayerOptions::default() }
+    }
+
+    fn oci(compression: Option<CompressionKind>, tar: bool, dest: Dest) -> Output {
+        Output::Oci { names: Vec::new(), dest, tar, layers: LayerOptions { compression, ..Default::default() } }
+    }
+
+    #[test]
+    fn what_no_result_can_help_is_said_before_the_build() {
+        let tar = |path: &str| Output::Tar { dest: Dest::Path(path.into()) };
+        let stdout = || Output::Tar { dest: Dest::Stdout };
+        for (outputs, said) in [
+            (vec![image(false), tar("/no/such/file"), stdout()], None),
+            (vec![tar("/dev/null")], None),
+            (vec![image(true)], Some("there is no name to push to")),
+            (vec![oci(None, false, Dest::Stdout)], Some("a layout directory cannot go to standard output")),
+            (vec![oci(None, false, Dest::Path("/".into()))], None),
+            (vec![tar("/")], Some("cannot write `/`: it is a directory")),
+            (vec![stdout(), oci(None, true, Dest::Stdout)], Some("standard output is taken by two outputs")),
+        ] {
+            let request = BuildRequest { outputs, ..BuildRequest::default() };
+            let failure = check(&request).err();
+            assert_eq!(failure.as_ref().map(|failure| failure.message.as_str()), said);
+            assert!(failure.is_none_or(|failure| failure.kind == FailureKind::Usage && !failure.hints.is_empty()));
+        }
+    }
+
+    #[test]
+    fn layers_are_packed_only_for_others_and_in_one_way() {
+        let to = || Dest::Path("x".into());
+        assert_eq!(packing(&[image(false), Output::CacheOnly]).unwrap(), None);
+        let zstd = Packing { compression: Compression::Zstd { level: Compression::ZSTD_LEVEL }, force: false };
+        assert_eq!(packing(&[image(false), oci(Some(CompressionKind::Zstd), true, to())]).unwrap(), Some(zstd));
+        let both = [oci(Some(CompressionKind::Zstd), true, to()), oci(None, true, to())];
+        assert_eq!(packing(&both).unwrap_err().kind, FailureKind::Usage);
+        let level = LayerOptions { level: Some(10), ..LayerOptions::default() };
+        let failure = compression(&level).unwrap_err();
+        assert_eq!(failure.message, "`compression-level` goes from 0 to 9");
+    }
 }

@@ -31,10 +31,7 @@ pub(crate) async fn all(
         let done = push(&blobs, &job.registry, made, (name, is_oci), &work).await;
         pushed = Some(work.end(done)?);
     }
-    pushed.ok_or_else(|| {
-        Failure::new(FailureKind::Usage, "there is no name to push to")
-            .hint("name the image with `-t REGISTRY/NAME:TAG`")
-    })
+    pushed.ok_or_else(|| Failure::new(FailureKind::Bug, "a push without a name was let through"))
 }
 
 /// Pushes under one name.
