@@ -20,6 +20,7 @@ use crate::blocking::blocking;
 use crate::failure::{Context as _, environment};
 use crate::frontend::open_root;
 use crate::job::Result;
+use crate::scratch::Scratch;
 
 /// How many layers are fetched and unpacked at once.
 const PARALLEL_LAYERS: usize = 4;
@@ -173,8 +174,8 @@ fn adopt_implied(store: &Store, layers: &[Unpacked]) -> Result<Snapshot> {
 fn unpack_layer(store: &Store, lease: &Lease, blob: &Descriptor, diff_id: &Digest) -> Result<Unpacked> {
     let doing = || format!("cannot unpack layer {}", blob.digest);
     let file = store.content().open(&blob.digest).or_environment(doing)?;
-    let active = store.begin_layer(lease).or_environment(doing)?;
-    let tree = open_root(&active.tree())?;
+    let unpacked = Scratch::layer(store, lease)?;
+    let tree = open_root(&unpacked.tree())?;
     let reader =
         compress::decompressor(std::io::BufReader::with_capacity(256 << 10, file), &kiln_fs::Limits::default())
             .or_build(doing)?;
@@ -183,7 +184,7 @@ fn unpack_layer(store: &Store, lease: &Lease, blob: &Descriptor, diff_id: &Diges
     // What follows the end of the archive is part of the digest too.
     std::io::copy(&mut reader, &mut std::io::sink()).or_build(doing)?;
     reader.verifier.finish("unpack the layer", diff_id).or_build(doing)?;
-    let id = store.commit_layer(active, diff_id).or_environment(doing)?;
+    let id = store.commit_layer(unpacked.take(), diff_id).or_environment(doing)?;
     store.set_diff_id(&id, diff_id, stats.bytes).or_environment(doing)?;
     store.add_blob(&id, blob).or_environment(doing)?;
     Ok(Unpacked { snapshot: Snapshot::new([id]), implied: stats.implied })

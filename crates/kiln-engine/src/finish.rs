@@ -3,8 +3,7 @@
 
 use std::collections::HashMap;
 use std::io::{Read, Write};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use kiln_fs::compress::{self, Compression, Compressor};
 use kiln_fs::layer;
@@ -16,6 +15,7 @@ use tokio::task::JoinHandle;
 use crate::failure::{Context as _, environment};
 use crate::frontend::open_root;
 use crate::job::Result;
+use crate::waiter::Watch;
 
 /// A layer as others may have it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,7 +35,7 @@ pub(crate) struct Packing {
     pub(crate) force: bool,
 }
 
-/// Works on layers in the background, each once. Dropped, it stops.
+/// Works on layers in the background, each once, as long as somebody waits.
 pub(crate) struct Finisher {
     work: Finishing,
     running: Mutex<HashMap<LayerId, JoinHandle<Result<Finished>>>>,
@@ -46,19 +46,13 @@ struct Finishing {
     store: Store,
     lease: Lease,
     packing: Option<Packing>,
-    is_over: Arc<AtomicBool>,
-}
-
-impl Drop for Finisher {
-    fn drop(&mut self) {
-        self.work.is_over.store(true, Ordering::Relaxed);
-    }
+    watch: Watch,
 }
 
 impl Finisher {
     /// A finisher; without `packing` layers are only digested.
-    pub(crate) fn new(store: Store, lease: Lease, packing: Option<Packing>) -> Self {
-        Self { work: Finishing { store, lease, packing, is_over: Arc::default() }, running: Mutex::default() }
+    pub(crate) fn new(store: Store, lease: Lease, packing: Option<Packing>, watch: Watch) -> Self {
+        Self { work: Finishing { store, lease, packing, watch }, running: Mutex::default() }
     }
 
     /// Begins with the topmost layer of a snapshot, which a step just made.
@@ -132,7 +126,7 @@ fn finish(work: &Finishing, layer: &LayerId) -> Result<Finished> {
     let info = store.layer(layer).or_environment(doing)?;
     let tar = packed(store, &info)?;
     let write = |out: &mut dyn Write| -> Result<u64> {
-        let mut out = Stoppable { inner: out, is_over: &work.is_over };
+        let mut out = Stoppable { inner: out, watch: &work.watch };
         match tar {
             Some(mut tar) => {
                 std::io::copy(&mut tar, &mut out).or_environment(doing)?;
@@ -187,12 +181,12 @@ fn changed(layer: &LayerId) -> Failure {
 /// Refuses to go on when nobody waits any more.
 struct Stoppable<'a, W: ?Sized> {
     inner: &'a mut W,
-    is_over: &'a AtomicBool,
+    watch: &'a Watch,
 }
 
 impl<W: Write + ?Sized> Write for Stoppable<'_, W> {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        if self.is_over.load(Ordering::Relaxed) {
+        if self.watch.is_left() {
             return Err(std::io::Error::other("nobody waits for it any more"));
         }
         self.inner.write(bytes)

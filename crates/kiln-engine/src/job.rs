@@ -5,14 +5,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use kiln_exec::Executor;
 use kiln_report::{Failure, FailureKind, Reporter};
-use kiln_store::{Lease, Snapshot, Store};
+use kiln_store::{ActiveLayer, Lease, Store};
 
 use crate::base::BaseImage;
 use crate::finish::Finisher;
 use crate::frontend::Trees;
 use crate::registry::Registry;
 use crate::request::BuildRequest;
+use crate::scratch::Scratch;
 use crate::session::Session;
+use crate::waiter::Watch;
 
 /// What the steps of one build share. Everything made under its lease survives until the job is dropped.
 pub(crate) struct Job {
@@ -29,6 +31,8 @@ pub(crate) struct Job {
     pub(crate) finisher: Finisher,
     pub(crate) limits: Limits,
     pub(crate) materialized: Materialized,
+    /// Whether somebody still waits for the build.
+    pub(crate) watch: Watch,
 }
 
 /// What RUN steps get beyond their op, in no cache key.
@@ -54,8 +58,8 @@ impl Limits {
     }
 }
 
-/// Contexts as snapshots, for steps that mount them; by name.
-pub(crate) type Materialized = Mutex<HashMap<String, Snapshot>>;
+/// Copies of contexts, for steps that mount them; by name.
+pub(crate) type Materialized = Mutex<HashMap<String, Arc<Scratch<ActiveLayer>>>>;
 
 /// The base images of a build, by the identifier of their source op.
 #[derive(Default)]

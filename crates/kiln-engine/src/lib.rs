@@ -24,9 +24,11 @@ mod registry;
 mod remember;
 mod request;
 mod run;
+mod scratch;
 mod session;
 mod step;
 mod transfer;
+mod waiter;
 mod worker;
 
 pub use answer::{BuildResult, ImageDetails, ImageSummary, Loaded, PruneAnswer, PullResult, Removed};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use kiln_exec::{ContainerMount, ContainerSpec, MountSource, Network, ProcessIo, Security};
 use kiln_oci::ImageConfig;
 use kiln_report::{Failure, FailureKind, Reporter};
-use kiln_store::{ActiveSnapshot, Lease, Snapshotter as _, Store};
+use kiln_store::{ActiveSnapshot, Store};
 use kiln_sys::mount::{Bind, DATA, Depth, bind_path_detached};
 use kiln_sys::root::Root;
 
@@ -15,24 +15,10 @@ use crate::engine::Engine;
 use crate::failure::{Context as _, build, environment};
 use crate::job::Result;
 use crate::request::{NetworkMode, RunRequest, Volume};
+use crate::scratch::Scratch;
 
 /// The search path of images that name none.
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-
-/// A container's writable tree, thrown away however the container ends.
-struct Scratch {
-    store: Store,
-    active: Option<ActiveSnapshot>,
-    _lease: Lease,
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        if let Some(active) = self.active.take() {
-            let _ = self.store.discard(active);
-        }
-    }
-}
 
 /// Runs; gives the code a shell would.
 pub(crate) async fn run(engine: &Engine, request: &RunRequest, _reporter: &Arc<dyn Reporter>) -> Result<i32> {
@@ -68,7 +54,7 @@ fn own(stream: impl AsFd) -> Result<OwnedFd> {
     stream.as_fd().try_clone_to_owned().or_environment(|| "cannot pass on a standard stream".into())
 }
 
-fn prepare(store: &Store, request: &RunRequest) -> Result<(ContainerSpec, Scratch)> {
+fn prepare(store: &Store, request: &RunRequest) -> Result<(ContainerSpec, Scratch<ActiveSnapshot>)> {
     let lease = store.lease().map_err(environment)?;
     let image = crate::images::get(store, &request.image)?;
     let config = crate::images::read_config(store, &image.record.id)?;
@@ -78,11 +64,11 @@ fn prepare(store: &Store, request: &RunRequest) -> Result<(ContainerSpec, Scratc
         return Err(failure.hint("build it again, or pull it again"));
     }
     let mounts = request.volumes.iter().map(volume).collect::<Result<Vec<_>>>()?;
-    let active = store.prepare(Some(&snapshot), &lease).map_err(environment)?;
-    let mut overlay = store.mounts(&active).map_err(environment)?;
-    let scratch = Scratch { store: store.clone(), active: Some(active), _lease: lease };
-    overlay.lowers.push(crate::step::stubs(store, &mounts)?);
-    let root = Root::new(overlay.mount_detached().or_environment(|| "cannot mount the image".into())?);
+    // It holds the lease, and so the image, as long as it lives.
+    let scratch = Scratch::upon(store, Some(&snapshot), &lease)?;
+    let mut overlay = scratch.overlay()?;
+    overlay.lowers.push(crate::step::stubs(store, &lease, &mounts)?);
+    let root = Root::new(crate::scratch::mount(&overlay)?);
     Ok((spec(request, config, root, mounts)?, scratch))
 }
 

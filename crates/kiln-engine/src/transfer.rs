@@ -21,6 +21,7 @@ use crate::finish::{Finisher, Packing};
 use crate::frontend::{fetch_config, image_manifest};
 use crate::job::Result;
 use crate::progress::Work;
+use crate::waiter::Waiter;
 
 /// An archive larger than this is refused; the disk is the other limit.
 const ARCHIVE_LIMIT: u64 = 1 << 40;
@@ -113,7 +114,8 @@ async fn made(store: &Store, lease: &Lease, name: &str) -> Result<Made> {
         return Err(Failure::new(FailureKind::Environment, format!("layers of image `{name}` are gone")));
     }
     let packing = Packing { compression: compress::Compression::default(), force: false };
-    let finisher = Finisher::new(store.clone(), lease.clone(), Some(packing));
+    let waiter = Waiter::default();
+    let finisher = Finisher::new(store.clone(), lease.clone(), Some(packing), waiter.watch());
     let layers = finisher.finish(&snapshot).await?;
     let bytes = store.content().read(&image.record.id, kiln_image::limits::CONFIG).map_err(environment)?;
     Ok(Made { config: Raw::parse(bytes).map_err(environment)?, snapshot, layers })

@@ -1,6 +1,6 @@
 //! One build: opens a job and a lease, asks the frontend for the graph, solves it, exports the result.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use kiln_graph::llb::OpKind;
@@ -20,7 +20,9 @@ use crate::finish::Finisher;
 use crate::frontend::{self, Loaded, Resolver};
 use crate::job::{Images, Job, Limits, Result};
 use crate::request::{BuildRequest, Context, Output};
+use crate::scratch::Scratch;
 use crate::session::Session;
+use crate::waiter::Waiter;
 
 /// How often what dead processes left is looked for.
 const SWEEP_EVERY: Duration = Duration::from_secs(3600);
@@ -36,17 +38,19 @@ pub(crate) async fn build(
     let platform = platform(request)?;
     let packing = crate::export::packing(&request.outputs)?;
     crate::export::check(request)?;
+    let limits = Limits::new(request)?;
     let store = engine.store()?;
     let lease = store.lease().map_err(environment)?;
     let unpacked = receive_context(request, &store, &lease, session.as_ref()).await?;
     let directory = match (&request.context, &unpacked) {
         (Context::Dir(path), _) => Some(path.clone()),
-        (Context::Stdin, Some(layer)) => Some(layer.tree()),
+        (Context::Stdin, Some(tree)) => Some(tree.tree()),
         _ => None,
     };
     let Loaded { source, trees } = frontend::load(request, directory.as_deref(), &reporter)?;
     let file = frontend::parse(&source, reporter.as_ref())?;
     let images = Arc::new(Images::default());
+    let waiter = Waiter::default();
     let resolver = Resolver {
         store: store.clone(),
         lease: lease.clone(),
@@ -62,7 +66,7 @@ pub(crate) async fn build(
     frontend::judge(&source, &file, lowered.warnings.clone(), reporter.as_ref())?;
     let job = Arc::new(Job {
         project: project(&request.context, source.name()),
-        finisher: Finisher::new(store.clone(), lease.clone(), packing),
+        finisher: Finisher::new(store.clone(), lease.clone(), packing, waiter.watch()),
         executor: engine.executor(),
         store,
         lease,
@@ -71,24 +75,29 @@ pub(crate) async fn build(
         reporter,
         trees,
         images,
-        limits: Limits::new(request)?,
+        limits,
         materialized: Default::default(),
+        watch: waiter.watch(),
     });
     let snapshot = solve(engine, &job, &lowered.definition, lowered.root.as_ref(), wants_layers(request)).await?;
     let epoch = request.source_date_epoch.or(lowered.epoch);
     let mut result = crate::export::export(&job, request, lowered.config, &snapshot, epoch).await?;
     result.reference = reference(&job.project);
-    if let Some(layer) = unpacked {
-        let store = job.store.clone();
-        blocking(move || store.discard_layer(layer).map_err(environment)).await?;
-    }
-    let store = job.store.clone();
-    blocking(move || {
-        store.flush().map_err(environment)?;
-        store.sweep_if_due(SWEEP_EVERY).map_err(environment)
-    })
-    .await?;
+    tidy(job, unpacked).await?;
     Ok(result)
+}
+
+/// Removes what the build no longer needs, and now and then what dead processes left. The result stands: trouble with
+/// this is met by the next who writes.
+async fn tidy(job: Arc<Job>, unpacked: Option<Scratch<ActiveLayer>>) -> Result<()> {
+    blocking(move || {
+        drop(unpacked);
+        job.materialized.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        let _ = job.store.flush();
+        let _ = job.store.sweep_if_due(SWEEP_EVERY);
+        Ok(())
+    })
+    .await
 }
 
 /// A name for the project in the records of this machine: its directory and its Dockerfile.
@@ -139,18 +148,18 @@ async fn receive_context(
     store: &Store,
     lease: &Lease,
     session: &dyn Session,
-) -> Result<Option<ActiveLayer>> {
+) -> Result<Option<Scratch<ActiveLayer>>> {
     if !matches!(request.context, Context::Stdin) {
         return Ok(None);
     }
     let input = session.stdin();
     let input = input.ok_or_else(|| Failure::new(FailureKind::Usage, "standard input is taken twice"))?;
-    let layer = store.begin_layer(lease).map_err(environment)?;
+    let tree = Scratch::layer(store, lease)?;
     blocking(move || {
-        let root = frontend::open_root(&layer.tree())?;
+        let root = frontend::open_root(&tree.tree())?;
         kiln_fs::archive::extract(input, &root, &kiln_fs::Limits::default(), None)
             .or_build(|| "cannot unpack the build context from standard input".into())?;
-        Ok(Some(layer))
+        Ok(Some(tree))
     })
     .await
 }

@@ -7,11 +7,12 @@ use kiln_dockerfile::{IgnorePattern, parse_ignore};
 use kiln_fs::SourceTree;
 use kiln_fs::pattern::PatternSet;
 use kiln_report::{Failure, FailureKind};
-use kiln_store::{Snapshot, Snapshotter as _};
+use kiln_store::ActiveLayer;
 use kiln_sys::root::Root;
 
 use crate::failure::Context as _;
 use crate::job::Job;
+use crate::scratch::Scratch;
 
 /// A text of the context larger than this is no Dockerfile and no ignore file.
 const TEXT_LIMIT: u64 = 8 << 20;
@@ -61,18 +62,17 @@ impl LocalTree {
         &self.tree
     }
 
-    /// Its files as a snapshot, for steps that mount it: written once a build, thrown away with it.
-    pub(crate) fn snapshot(&self, job: &Job) -> Result<Snapshot, Failure> {
+    /// Its files in a directory of their own, for steps that mount them: copied once a build, gone with it.
+    pub(crate) fn copied(&self, job: &Job) -> Result<Arc<Scratch<ActiveLayer>>, Failure> {
         let mut all = job.materialized.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(snapshot) = all.get(&self.name) {
-            return Ok(snapshot.clone());
+        if let Some(copy) = all.get(&self.name) {
+            return Ok(Arc::clone(copy));
         }
-        let doing = || format!("cannot mount context `{}`", self.name);
-        let active = job.store.prepare(None, &job.lease).or_environment(doing)?;
-        kiln_fs::materialize(&self.tree, &open_root(&active.upper_dir())?).or_environment(doing)?;
-        let snapshot = job.store.commit(active).or_environment(doing)?;
-        all.insert(self.name.clone(), snapshot.clone());
-        Ok(snapshot)
+        let copy = Arc::new(Scratch::layer(&job.store, &job.lease)?);
+        kiln_fs::materialize(&self.tree, &open_root(&copy.tree())?)
+            .or_environment(|| format!("cannot mount context `{}`", self.name))?;
+        all.insert(self.name.clone(), Arc::clone(&copy));
+        Ok(copy)
     }
 
     /// Where the ignore rule of this index stands: `.dockerignore:3`.

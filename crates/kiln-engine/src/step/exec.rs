@@ -116,16 +116,11 @@ impl ExecStep {
         let pipes = output.pipes()?;
         let running = self.place.job.executor.run(spec, pipes.container);
         let (status, ()) = tokio::join!(running, output.forward(pipes.ours));
+        let is_success = matches!(&status, Ok(status) if self.is_success(*status));
+        // Trees are kept or removed on a thread that may take its time.
+        let snapshots = blocking(move || is_success.then(|| held.commit()).transpose()).await?;
         let status = status.map_err(|error| self.not_started(&error))?;
-        if !self.is_success(status) {
-            blocking(move || {
-                drop(held);
-                Ok(())
-            })
-            .await?;
-            return Err(self.failed(status, &output));
-        }
-        let snapshots = blocking(move || held.commit()).await?;
+        let Some(snapshots) = snapshots else { return Err(self.failed(status, &output)) };
         if self.place.is_finished {
             snapshots.iter().for_each(|snapshot| self.place.job.finisher.begin(snapshot));
         }

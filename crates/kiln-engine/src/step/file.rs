@@ -9,14 +9,15 @@ use kiln_graph::llb::{ChownOpt, FileAction, FileActionCopy, FileActionKind, File
 use kiln_oci::{Digest, Hasher};
 use kiln_report::{Failure, FailureKind};
 use kiln_solver::{CacheMap, InputKey, KeyParts, Step};
-use kiln_store::{ActiveSnapshot, Snapshot, Snapshotter as _};
+use kiln_store::{ActiveSnapshot, Snapshot};
 use kiln_sys::root::Root;
 use prost::Message as _;
 
 use crate::artifact::Artifact;
 use crate::blocking::blocking;
-use crate::failure::{Context as _, environment};
+use crate::failure::Context as _;
 use crate::job::Result;
+use crate::scratch::Scratch;
 use crate::step::{Opened, Place};
 use edits::Stamp;
 
@@ -119,23 +120,17 @@ struct Work<'a> {
 
 /// A tree being written.
 struct Tree {
-    active: ActiveSnapshot,
+    // Before what it has mounted.
     root: Root,
+    scratch: Scratch<ActiveSnapshot>,
 }
 
 impl Work<'_> {
     fn run(&mut self) -> Result<Vec<Snapshot>> {
         for action in &self.step.op.actions {
             let tree = self.begin(action)?;
-            let done = self.act(action, &tree);
-            match done {
-                Ok(()) => self.slots.push(Some(tree)),
-                Err(failure) => {
-                    self.slots.push(Some(tree));
-                    self.discard();
-                    return Err(failure);
-                }
-            }
+            self.act(action, &tree)?;
+            self.slots.push(Some(tree));
         }
         let mut outputs: Vec<(i64, usize)> = self
             .step
@@ -148,8 +143,7 @@ impl Work<'_> {
             .collect();
         outputs.sort_unstable();
         let trees: Vec<Tree> = outputs.iter().filter_map(|(_, slot)| self.slots[*slot].take()).collect();
-        self.discard();
-        trees.into_iter().map(|tree| self.commit(tree)).collect()
+        trees.into_iter().map(commit).collect()
     }
 
     /// Where an action writes: a new tree on an input, or the tree an earlier action made.
@@ -165,10 +159,8 @@ impl Work<'_> {
             Err(_) => None,
         };
         let job = &self.step.place.job;
-        let active = job.store.prepare(parent, &job.lease).map_err(environment)?;
-        let overlay = job.store.mounts(&active).map_err(environment)?;
-        let mount = overlay.mount_detached().or_environment(|| "cannot mount a step's files".into())?;
-        Ok(Tree { active, root: Root::new(mount) })
+        let scratch = Scratch::upon(&job.store, parent, &job.lease)?;
+        Ok(Tree { root: Root::new(scratch.mount()?), scratch })
     }
 
     fn act(&self, action: &FileAction, tree: &Tree) -> Result<()> {
@@ -225,21 +217,13 @@ impl Work<'_> {
             kiln_exec::resolve_owner(&tree.root, &text).or_build(|| format!("cannot give files to `{text}`"))?;
         Ok(Some(found))
     }
+}
 
-    fn commit(&self, tree: Tree) -> Result<Snapshot> {
-        let Tree { active, root } = tree;
-        drop(root);
-        self.step.place.job.store.commit(active).map_err(environment)
-    }
-
-    fn discard(&mut self) {
-        for tree in self.slots.drain(..).flatten() {
-            let Tree { active, root } = tree;
-            drop(root);
-            // What cannot be removed now is removed by the next sweep.
-            let _ = self.step.place.job.store.discard(active);
-        }
-    }
+fn commit(tree: Tree) -> Result<Snapshot> {
+    let Tree { root, scratch } = tree;
+    // What is mounted cannot be kept.
+    drop(root);
+    scratch.commit()
 }
 
 fn stamp(time: i64) -> Option<i64> {

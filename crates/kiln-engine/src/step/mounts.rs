@@ -1,37 +1,40 @@
 //! What a RUN step sees: its root, its mounts, its secrets; and what becomes of them afterwards.
 
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kiln_exec::{ContainerMount, MountSource, Secret};
 use kiln_fs::CopySpec;
-use kiln_graph::llb::{CacheSharing, ExecOp, Mount, MountType};
+use kiln_graph::llb::{CacheOpt, CacheSharing, ExecOp, Mount, MountType};
 use kiln_oci::Hasher;
 use kiln_report::{Failure, FailureKind};
-use kiln_store::{ActiveSnapshot, CacheMount, CacheMountSpec, Sharing, Snapshot, Snapshotter as _, Store};
+use kiln_store::{ActiveSnapshot, CacheMount, CacheMountSpec, Lease, Sharing, Snapshot, Store};
 use kiln_sys::mount::{Bind, DATA, Depth, bind_path_detached};
 use kiln_sys::root::Root;
 
 use crate::artifact::Artifact;
 use crate::failure::{Context as _, build, environment};
 use crate::job::Result;
+use crate::scratch::Scratch;
 use crate::step::{Opened, Place};
 
 /// A secret larger than this is refused, as BuildKit does.
 const SECRET_LIMIT: usize = 500 << 10;
 /// How long a step waits for a locked cache mount.
 const PATIENCE: Duration = Duration::from_secs(3600);
+/// How often it looks meanwhile whether anybody still waits for it.
+const LOOK: Duration = Duration::from_millis(200);
 
-/// What a running step keeps open, and what it writes to.
+/// What a running step keeps open, and what it writes to: thrown away however the step ends, unless it is committed.
+#[derive(Default)]
 pub(crate) struct Held {
-    store: Store,
     /// Trees whose changes are results, by output.
-    outputs: Vec<(i64, ActiveSnapshot)>,
+    outputs: Vec<(i64, Scratch<ActiveSnapshot>)>,
     /// Trees whose changes are thrown away.
-    scratch: Vec<ActiveSnapshot>,
-    _cache: Vec<CacheMount>,
+    scratch: Vec<Scratch<ActiveSnapshot>>,
+    /// Cache mounts by id.
+    caches: Vec<(String, CacheMount)>,
 }
 
 /// A step's mounts, ready.
@@ -44,11 +47,10 @@ pub(crate) struct Prepared {
 
 /// Makes everything ready that a step's op asks for.
 pub(crate) fn prepare(place: &Place, op: &ExecOp, inputs: &[Artifact]) -> Result<Prepared> {
-    let held = Held { store: place.job.store.clone(), outputs: Vec::new(), scratch: Vec::new(), _cache: Vec::new() };
-    let mut work = Work { place, inputs, held, mounts: Vec::new() };
+    let mut work = Work { place, inputs, held: Held::default(), mounts: Vec::new() };
     // Locked cache mounts are taken in one order by all, lest two steps wait for each other.
     let mut ordered: Vec<&Mount> = op.mounts.iter().filter(|mount| mount.dest != "/").collect();
-    ordered.sort_by_key(|mount| mount.cache_opt.as_ref().map(|cache| cache.id.clone()));
+    ordered.sort_by_key(|mount| cache_id(mount));
     let mut indexed = Vec::new();
     for mount in ordered {
         if let Some(made) = work.mount(mount)? {
@@ -80,15 +82,12 @@ impl Work<'_> {
     fn root(&mut self, mount: &Mount) -> Result<OwnedFd> {
         let job = &self.place.job;
         let parent = self.input(mount).map(Artifact::snapshot).transpose()?;
-        let active = job.store.prepare(parent, &job.lease).map_err(environment)?;
-        let overlay = job.store.mounts(&active).map_err(environment);
-        match mount.output {
-            0.. => self.held.outputs.push((mount.output, active)),
-            _ => self.held.scratch.push(active),
-        }
-        let mut overlay = overlay?;
-        overlay.lowers.push(stubs(&job.store, &self.mounts)?);
-        overlay.mount_detached().or_environment(|| "cannot mount a step's root".into())
+        let tree = Scratch::upon(&job.store, parent, &job.lease)?;
+        let mut overlay = tree.overlay()?;
+        overlay.lowers.push(stubs(&job.store, &job.lease, &self.mounts)?);
+        let root = crate::scratch::mount(&overlay)?;
+        self.held.keep(mount, tree);
+        Ok(root)
     }
 
     fn mount(&mut self, mount: &Mount) -> Result<Option<ContainerMount>> {
@@ -107,53 +106,70 @@ impl Work<'_> {
     }
 
     fn bind(&mut self, mount: &Mount) -> Result<MountSource> {
-        let input = self.input(mount).cloned().unwrap_or(Artifact::Snapshot(Snapshot::scratch()));
+        let job = &self.place.job;
         let subpath = mount.selector.clone();
-        let snapshot = match &input {
-            Artifact::Snapshot(snapshot) => snapshot.clone(),
-            Artifact::Tree(tree) => tree.snapshot(&self.place.job)?,
+        let scratch = Artifact::Snapshot(Snapshot::scratch());
+        let input = self.input(mount).unwrap_or(&scratch);
+        let (parent, context) = match input {
+            Artifact::Tree(tree) if mount.output < 0 => (None, Some(tree.copied(job)?.tree())),
+            input => (Some(input.snapshot()?), None),
         };
         if mount.readonly {
-            return Ok(MountSource::Tree { dir: self.place.view(&snapshot)?, subpath });
+            let dir = match (&context, parent) {
+                (Some(copy), _) => bind_dir(copy)?,
+                (None, parent) => self.place.view(parent.unwrap_or(&Snapshot::scratch()))?,
+            };
+            return Ok(MountSource::Tree { dir, subpath });
         }
-        let job = &self.place.job;
-        let active = job.store.prepare(Some(&snapshot), &job.lease).map_err(environment)?;
-        let overlay = job.store.mounts(&active).map_err(environment)?;
-        match mount.output {
-            0.. => self.held.outputs.push((mount.output, active)),
-            _ => self.held.scratch.push(active),
-        }
-        let dir = overlay.mount_detached().or_environment(|| "cannot mount a step's files".into())?;
+        let tree = Scratch::upon(&job.store, parent, &job.lease)?;
+        let mut overlay = tree.overlay()?;
+        overlay.lowers.extend(context);
+        let dir = crate::scratch::mount(&overlay)?;
+        self.held.keep(mount, tree);
         Ok(MountSource::Tree { dir, subpath })
     }
 
+    /// A step that mounts one cache at several places has one directory in all of them.
     fn cache(&mut self, mount: &Mount) -> Result<MountSource> {
-        let opt = mount.cache_opt.clone().unwrap_or_default();
-        let id = if opt.id.is_empty() { mount.dest.clone() } else { opt.id.clone() };
-        let sharing = match opt.sharing() {
+        let id = cache_id(mount).unwrap_or_default();
+        let index = match self.held.caches.iter().position(|(held, _)| *held == id) {
+            Some(index) => index,
+            None => {
+                let taken = self.take_cache(mount, &id)?;
+                self.held.caches.push((id, taken));
+                self.held.caches.len() - 1
+            }
+        };
+        Ok(MountSource::Tree { dir: bind_dir(self.held.caches[index].1.dir())?, subpath: String::new() })
+    }
+
+    fn take_cache(&self, mount: &Mount, id: &str) -> Result<CacheMount> {
+        let sharing = match mount.cache_opt.as_ref().map(CacheOpt::sharing).unwrap_or_default() {
             CacheSharing::Shared => Sharing::Shared,
             CacheSharing::Private => Sharing::Private,
             CacheSharing::Locked => Sharing::Locked,
         };
         let origin = self.input(mount).map(|artifact| self.place.open(artifact)).transpose()?;
         let (mode, uid, gid) = cache_owner(mount, origin.as_ref())?;
-        let spec = CacheMountSpec { id: id.clone(), sharing, uid, gid, mode };
+        let spec = CacheMountSpec { id: id.to_owned(), sharing, uid, gid, mode };
         let fill = |dir: &Path| match &origin {
             Some(opened) => fill_cache(opened, &mount.selector, dir),
             None => Ok(()),
         };
-        let job = &self.place.job;
-        let taken = job.store.cache_mounts().acquire(&spec, &job.lease, PATIENCE, &fill).map_err(environment)?;
-        let taken = taken.ok_or_else(|| {
-            Failure::new(
-                FailureKind::Environment,
-                format!("cache mount `{id}` is still locked by another step after an hour"),
-            )
-        })?;
-        let bind = Bind { depth: Depth::One, attributes: DATA };
-        let dir = bind_path_detached(taken.dir(), bind).or_environment(|| format!("cannot mount cache `{id}`"))?;
-        self.held._cache.push(taken);
-        Ok(MountSource::Tree { dir, subpath: String::new() })
+        let (job, since) = (&self.place.job, Instant::now());
+        while since.elapsed() < PATIENCE {
+            if let Some(taken) =
+                job.store.cache_mounts().acquire(&spec, &job.lease, LOOK, &fill).map_err(environment)?
+            {
+                return Ok(taken);
+            }
+            if job.watch.is_left() {
+                return Err(Failure::new(FailureKind::Interrupted, "canceled"));
+            }
+        }
+        let message = format!("cache mount `{id}` is still locked by another step after an hour");
+        Err(Failure::new(FailureKind::Environment, message)
+            .hint("stop the build that holds it, or give this step an `id` of its own"))
     }
 
     fn secret(&self, mount: &Mount) -> Result<Option<MountSource>> {
@@ -198,6 +214,17 @@ impl Work<'_> {
     }
 }
 
+/// A cache mount without an id is called by its place.
+fn cache_id(mount: &Mount) -> Option<String> {
+    let opt = mount.cache_opt.as_ref().filter(|_| mount.mount_type() == MountType::Cache)?;
+    Some(if opt.id.is_empty() { mount.dest.clone() } else { opt.id.clone() })
+}
+
+fn bind_dir(dir: &Path) -> Result<OwnedFd> {
+    let bind = Bind { depth: Depth::One, attributes: DATA };
+    bind_path_detached(dir, bind).or_environment(|| format!("cannot mount `{}`", dir.display()))
+}
+
 /// A cache mount begins as what it is mounted from, owner and mode included.
 fn cache_owner(mount: &Mount, origin: Option<&Opened>) -> Result<(u32, u32, u32)> {
     let Some(opened) = origin else { return Ok((0o755, 0, 0)) };
@@ -219,7 +246,7 @@ fn fill_cache(opened: &Opened, selector: &str, dir: &Path) -> std::io::Result<()
 }
 
 /// The layer of mount points for these mounts: made once, shared by all steps that mount at the same places.
-pub(crate) fn stubs(store: &Store, mounts: &[ContainerMount]) -> Result<PathBuf> {
+pub(crate) fn stubs(store: &Store, lease: &Lease, mounts: &[ContainerMount]) -> Result<PathBuf> {
     let stubs = kiln_exec::stubs(mounts).map_err(build)?;
     let mut hasher = Hasher::new();
     for stub in &stubs {
@@ -232,32 +259,29 @@ pub(crate) fn stubs(store: &Store, mounts: &[ContainerMount]) -> Result<PathBuf>
         return Ok(dir);
     }
     let doing = || format!("cannot write mount points into `{}`", dir.display());
-    let fresh = all.join(format!("new-{}-{:?}", std::process::id(), std::thread::current().id()));
-    std::fs::create_dir_all(&fresh).or_environment(doing)?;
-    std::fs::set_permissions(&fresh, std::fs::Permissions::from_mode(0o755)).or_environment(doing)?;
+    std::fs::create_dir_all(&all).or_environment(doing)?;
+    let scratch = Scratch::layer(store, lease)?;
+    let fresh = scratch.tree();
     kiln_exec::write_stubs(&fresh, &stubs).map_err(environment)?;
     match std::fs::rename(&fresh, &dir) {
         // Somebody else was first: theirs is the same.
-        Err(_) if dir.is_dir() => drop(std::fs::remove_dir_all(&fresh)),
+        Err(_) if dir.is_dir() => {}
         renamed => renamed.or_environment(doing)?,
     }
     Ok(dir)
 }
 
 impl Held {
+    fn keep(&mut self, mount: &Mount, tree: Scratch<ActiveSnapshot>) {
+        match mount.output {
+            0.. => self.outputs.push((mount.output, tree)),
+            _ => self.scratch.push(tree),
+        }
+    }
+
     /// Keeps what was written, in the order of the outputs.
     pub(crate) fn commit(mut self) -> Result<Vec<Snapshot>> {
-        let mut outputs = std::mem::take(&mut self.outputs);
-        outputs.sort_by_key(|(output, _)| *output);
-        outputs.into_iter().map(|(_, active)| self.store.commit(active).map_err(environment)).collect()
-    }
-}
-
-impl Drop for Held {
-    /// What was not committed is thrown away, however the step ended. What cannot be removed goes with the next sweep.
-    fn drop(&mut self) {
-        for active in self.scratch.drain(..).chain(self.outputs.drain(..).map(|(_, active)| active)) {
-            let _ = self.store.discard(active);
-        }
+        self.outputs.sort_by_key(|(output, _)| *output);
+        self.outputs.into_iter().map(|(_, tree)| tree.commit()).collect()
     }
 }

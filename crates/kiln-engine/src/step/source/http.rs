@@ -9,7 +9,6 @@ use kiln_image::{DownloadRequest, Fetched};
 use kiln_oci::Digest;
 use kiln_report::{Failure, FailureKind};
 use kiln_solver::{CacheMap, KeyParts, Step};
-use kiln_store::Snapshotter as _;
 use serde::{Deserialize, Serialize};
 use tokio::sync::OnceCell;
 
@@ -18,6 +17,7 @@ use crate::base::registry;
 use crate::blocking::blocking;
 use crate::failure::{Context as _, environment};
 use crate::job::Result;
+use crate::scratch::Scratch;
 use crate::step::Place;
 
 /// Facts about URLs are kept under this kind.
@@ -145,8 +145,8 @@ impl Step<Artifact, Failure> for HttpStep {
         let remote = Arc::clone(self.remote().await?);
         let (job, name, mode) = (Arc::clone(&self.place.job), self.file_name.clone(), self.mode);
         blocking(move || {
-            let active = job.store.prepare(None, &job.lease).map_err(environment)?;
-            let root = crate::frontend::open_root(&active.upper_dir())?;
+            let tree = Scratch::upon(&job.store, None, &job.lease)?;
+            let root = crate::frontend::open_root(&tree.upper_dir())?;
             let doing = || format!("cannot keep `{name}`");
             let mut from = job.store.content().open(&remote.digest).or_environment(doing)?;
             let mut to = root.create_file(&name, mode).or_environment(doing)?;
@@ -156,7 +156,7 @@ impl Step<Artifact, Failure> for HttpStep {
                 let time = kiln_sys::metadata::Timestamp { secs, nanos: 0 };
                 kiln_sys::root::set_times(&to, time).or_environment(doing)?;
             }
-            Ok(vec![Artifact::Snapshot(job.store.commit(active).map_err(environment)?)])
+            Ok(vec![Artifact::Snapshot(tree.commit()?)])
         })
         .await
     }

@@ -1,0 +1,124 @@
+//! Trees being written: thrown away unless they are kept, however the work on them ends.
+
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+use kiln_store::{ActiveLayer, ActiveSnapshot, Lease, Snapshot, Snapshotter as _, Store};
+use kiln_sys::mount::Overlay;
+
+use crate::failure::{Context as _, environment};
+use crate::job::Result;
+
+/// A tree being written. Dropping it removes it; let go of what has it mounted first.
+pub(crate) struct Scratch<A: Discard> {
+    store: Store,
+    active: Option<A>,
+}
+
+/// What a store can throw away.
+pub(crate) trait Discard {
+    /// Throws it away.
+    fn discard(self, store: &Store) -> kiln_store::Result<()>;
+}
+
+impl Discard for ActiveSnapshot {
+    fn discard(self, store: &Store) -> kiln_store::Result<()> {
+        store.discard(self)
+    }
+}
+
+impl Discard for ActiveLayer {
+    fn discard(self, store: &Store) -> kiln_store::Result<()> {
+        store.discard_layer(self)
+    }
+}
+
+impl<A: Discard> Drop for Scratch<A> {
+    fn drop(&mut self) {
+        if let Some(active) = self.active.take() {
+            // What cannot be removed now goes with the next sweep.
+            let _ = active.discard(&self.store);
+        }
+    }
+}
+
+impl<A: Discard> Scratch<A> {
+    fn new(store: &Store, active: A) -> Self {
+        Self { store: store.clone(), active: Some(active) }
+    }
+
+    fn active(&self) -> &A {
+        self.active.as_ref().expect("it is taken only by what consumes it")
+    }
+
+    /// The tree itself, for whoever keeps it.
+    pub(crate) fn take(mut self) -> A {
+        self.active.take().expect("it is taken only by what consumes it")
+    }
+}
+
+impl Scratch<ActiveSnapshot> {
+    /// A tree on top of another.
+    pub(crate) fn upon(store: &Store, parent: Option<&Snapshot>, lease: &Lease) -> Result<Self> {
+        Ok(Self::new(store, store.prepare(parent, lease).map_err(environment)?))
+    }
+
+    /// How to mount it for writing.
+    pub(crate) fn overlay(&self) -> Result<Overlay> {
+        self.store.mounts(self.active()).map_err(environment)
+    }
+
+    /// Mounts it for writing, nowhere: it is unmounted with its descriptor.
+    pub(crate) fn mount(&self) -> Result<OwnedFd> {
+        mount(&self.overlay()?)
+    }
+
+    /// The directory that receives what changes.
+    pub(crate) fn upper_dir(&self) -> PathBuf {
+        self.active().upper_dir()
+    }
+
+    /// Keeps what was written. Nothing may have it mounted any more.
+    pub(crate) fn commit(self) -> Result<Snapshot> {
+        let store = self.store.clone();
+        store.commit(self.take()).map_err(environment)
+    }
+}
+
+impl Scratch<ActiveLayer> {
+    /// A tree with nothing below it.
+    pub(crate) fn layer(store: &Store, lease: &Lease) -> Result<Self> {
+        Ok(Self::new(store, store.begin_layer(lease).map_err(environment)?))
+    }
+
+    /// The directory.
+    pub(crate) fn tree(&self) -> PathBuf {
+        self.active().tree()
+    }
+}
+
+/// Mounts an overlay nowhere: it is gone with its descriptor.
+pub(crate) fn mount(overlay: &Overlay) -> Result<OwnedFd> {
+    overlay.mount_detached().or_environment(|| "cannot mount a step's files".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_kept_leaves_nothing_behind() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("state")).unwrap();
+        let lease = store.lease().unwrap();
+        let left = || std::fs::read_dir(store.root().join("work")).unwrap().count();
+        let (layer, snapshot) = (Scratch::layer(&store, &lease).unwrap(), Scratch::upon(&store, None, &lease).unwrap());
+        std::fs::write(layer.tree().join("f"), "f").unwrap();
+        std::fs::write(snapshot.upper_dir().join("f"), "f").unwrap();
+        assert_eq!(left(), 2);
+        drop(layer);
+        assert_eq!(left(), 1);
+        let kept = snapshot.commit().unwrap();
+        assert_eq!((left(), kept.layers().len()), (0, 1));
+    }
+}
