@@ -8,6 +8,7 @@ mod context;
 mod files;
 mod image;
 mod layers;
+mod leftovers;
 mod outputs;
 mod project;
 mod registry;
