@@ -45,7 +45,11 @@ unpacked_by_umoci() {
   [[ $(stat -c %a "$WORK/bundle/rootfs/tmp") == 1777 ]]
 }
 
-in_tar() { tar tf "$WORK/files.tar" | grep -qE '^(\./)?usr/local/bin/hello$'; }
+in_tar() {
+  # Not by a pipe: grep would hang up on tar at the first match.
+  tar tf "$WORK/files.tar" >"$WORK/names"
+  grep -qE '^(\./)?usr/local/bin/hello$' "$WORK/names"
+}
 
 as_files() { grep -qF 'hello, others' "$WORK/files/usr/local/bin/hello"; }
 
