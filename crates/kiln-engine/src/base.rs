@@ -207,7 +207,7 @@ impl<R: Read> Read for Checked<R> {
 pub(crate) fn registry(error: kiln_image::Error) -> Failure {
     use kiln_image::ErrorKind;
     let kind = match error.kind() {
-        ErrorKind::Network | ErrorKind::RateLimited => FailureKind::Environment,
+        ErrorKind::Network | ErrorKind::RateLimited | ErrorKind::Environment => FailureKind::Environment,
         _ => FailureKind::Build,
     };
     let hint = match error.kind() {

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use kiln_exec::Executor;
+use kiln_oci::{Digest, Reference};
 use kiln_report::{Failure, FailureKind, Reporter};
 use kiln_store::{ActiveLayer, Lease, Store};
 
@@ -69,6 +70,16 @@ impl Images {
     /// Adds one.
     pub(crate) fn insert(&self, identifier: String, image: Arc<BaseImage>) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(identifier, image);
+    }
+
+    /// Where the registries of base images have their layers.
+    pub(crate) fn origins(&self) -> Vec<(Digest, Reference)> {
+        let images = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let named = images.iter().filter_map(|(identifier, image)| {
+            let reference: Reference = identifier.strip_prefix("docker-image://")?.parse().ok()?;
+            Some(image.blobs.iter().map(move |blob| (blob.digest.clone(), reference.clone())))
+        });
+        named.flatten().collect()
     }
 
     /// Finds one.

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use kiln_fs::compress;
 use kiln_image::archive::{Archive, ArchiveImage, Format};
 use kiln_image::{BlobSource, Credential, Either, MemoryBlobs, login as logins};
-use kiln_oci::{Descriptor, Digest, Document, MediaType, Platform, Raw, Reference};
+use kiln_oci::{Descriptor, Digest, Document, Manifest, MediaType, Platform, Raw, Reference};
 use kiln_report::{Failure, FailureKind, Reporter};
-use kiln_store::{Lease, Store};
+use kiln_store::{ImageRecord, Lease, Store};
 
 use crate::answer::{Loaded, PullResult};
 use crate::base::{BaseImage, Meter, registry};
@@ -42,7 +42,8 @@ pub(crate) async fn pull(
         let source: Arc<dyn BlobSource> = Arc::new(engine.registry().client().source(reference));
         let wanted = platform.unwrap_or_else(Platform::host);
         let kept = StoreBlobs { store, lease };
-        let origin = Origin { name: reference.familiar(), digest: digest.clone(), names: vec![reference.clone()] };
+        let origin =
+            Origin { name: reference.familiar(), digest: Some(digest.clone()), names: vec![reference.clone()] };
         let (id, up_to_date) = take(&kept, resolved.document, &source, (&wanted, &origin), &work).await?;
         Ok(PullResult { digest, id, up_to_date })
     };
@@ -53,7 +54,8 @@ pub(crate) async fn pull(
 /// Where an image comes from and what it shall be called.
 struct Origin {
     name: String,
-    digest: Digest,
+    /// What a registry calls it.
+    digest: Option<Digest>,
     names: Vec<Reference>,
 }
 
@@ -84,26 +86,62 @@ async fn take(
     let bytes = bytes.bytes("keep the manifest", kiln_image::limits::DOCUMENT).await.map_err(registry)?;
     store.content().put(lease, descriptor.media_type.clone(), &bytes).map_err(environment)?;
     let made = Made { config, snapshot, layers: Vec::new() };
-    let digests = origin.names.iter().map(|name| format!("{}@{}", name.name(), origin.digest)).collect();
+    let known_by = |digest: &Digest| origin.names.iter().map(|name| format!("{}@{digest}", name.name())).collect();
+    let digests = origin.digest.as_ref().map_or_else(Vec::new, known_by);
     keep(store, lease, &made, &origin.names, Some((descriptor, digests))).await?;
     Ok((id, up_to_date))
 }
 
-/// Sends an image to the registry its name says.
+/// Sends an image to the registry its name says. One that came from a registry goes as it came, byte for byte.
 pub(crate) async fn push(engine: &Engine, reference: &Reference, reporter: &Arc<dyn Reporter>) -> Result<Descriptor> {
     let store = engine.store()?;
     let lease = store.lease().map_err(environment)?;
-    let made = made(&store, &lease, &reference.to_string()).await?;
-    let kept = StoreBlobs { store: store.clone(), lease: lease.clone() };
+    let record = crate::images::get(&store, &reference.to_string())?.record;
+    let kept = StoreBlobs { store, lease };
     let work = Work::start(reporter, format!("pushing {reference}"));
-    let pushed = crate::export::push(&kept, &engine.registry(), &made, (reference, true), &work).await;
-    if let Ok(descriptor) = &pushed {
-        let bytes = crate::export::manifest(&made, true)?;
-        store.content().put(&lease, descriptor.media_type.clone(), bytes.bytes()).map_err(environment)?;
-        let digest = format!("{}@{}", reference.name(), descriptor.digest);
-        keep(&store, &lease, &made, &[], Some((descriptor.clone(), vec![digest]))).await?;
-    }
+    let pushed = async {
+        let (documents, root, layers) = match own_manifest(&kept, &record)? {
+            Some((root, layers)) => (MemoryBlobs::new(), root, layers),
+            None => {
+                let made = made(&kept.store, &kept.lease, &reference.to_string()).await?;
+                let (documents, root) = crate::export::documents(&made, true)?;
+                (documents, root, made.layers.into_iter().filter_map(|layer| Some(layer.blob?.digest)).collect())
+            }
+        };
+        let places = record.repo_digests.iter().filter_map(|place| place.parse::<Reference>().ok());
+        let origins: Vec<_> =
+            places.flat_map(|place| layers.iter().map(move |layer| (layer.clone(), place.clone()))).collect();
+        let from = Either(&documents, &kept);
+        crate::export::push(&from, &engine.registry(), &root, (reference, &origins), &work).await?;
+        crate::export::note_pushed(&kept, &record.id, (&documents, &root), std::slice::from_ref(reference)).await?;
+        Ok(root)
+    };
+    let pushed = pushed.await;
     work.end(pushed)
+}
+
+/// The manifest an image came with and its layers, when all it names is here.
+fn own_manifest(
+    StoreBlobs { store, lease }: &StoreBlobs,
+    record: &ImageRecord,
+) -> Result<Option<(Descriptor, Vec<Digest>)>> {
+    let Some(root) = &record.manifest else { return Ok(None) };
+    let is_here = |blob: &Descriptor| -> Result<bool> {
+        let is_held = lease.hold_blob(&blob.digest).map_err(environment)?;
+        Ok(is_held && store.content().len(&blob.digest).map_err(environment)? == Some(blob.size))
+    };
+    if !is_here(root)? {
+        return Ok(None);
+    }
+    let bytes = store.content().read(&root.digest, kiln_image::limits::DOCUMENT).map_err(environment)?;
+    let Ok(manifest) = Raw::<Manifest>::parse(bytes) else { return Ok(None) };
+    let manifest = manifest.value();
+    for blob in manifest.layers.iter().chain([&manifest.config]) {
+        if !is_here(blob)? {
+            return Ok(None);
+        }
+    }
+    Ok(Some((root.clone(), manifest.layers.iter().map(|layer| layer.digest.clone()).collect())))
 }
 
 /// An image of the store with all its layers packed.
@@ -111,7 +149,8 @@ async fn made(store: &Store, lease: &Lease, name: &str) -> Result<Made> {
     let image = crate::images::get(store, name)?;
     let snapshot = image.record.snapshot.clone().unwrap_or_default();
     if !lease.hold_snapshot(&snapshot).map_err(environment)? {
-        return Err(Failure::new(FailureKind::Environment, format!("layers of image `{name}` are gone")));
+        let failure = Failure::new(FailureKind::Environment, format!("layers of image `{name}` are gone"));
+        return Err(failure.hint("build it again, or pull it again"));
     }
     let packing = Packing { compression: compress::Compression::default(), force: false };
     let waiter = Waiter::default();
@@ -170,7 +209,7 @@ pub(crate) async fn load(engine: &Engine, input: Box<dyn Read + Send>) -> Result
         let names: Vec<Reference> = image.names.iter().filter_map(|name| name.parse().ok()).collect();
         let label = names.first().map_or_else(|| image.descriptor.digest.to_string(), Reference::familiar);
         let document = kiln_image::fetch_document(source.as_ref(), &image.descriptor).await.map_err(registry)?;
-        let origin = Origin { name: label, digest: image.descriptor.digest.clone(), names: names.clone() };
+        let origin = Origin { name: label, digest: None, names: names.clone() };
         let (id, _) = take(&kept, document, &source, (&Platform::host(), &origin), &work).await?;
         match names.is_empty() {
             true => loaded.push(Loaded { name: None, id }),

@@ -3,10 +3,13 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use kiln_oci::{Descriptor, ImageConfig, MediaType, Raw, Reference};
+use kiln_image::{BlobSource as _, MemoryBlobs};
+use kiln_oci::{Descriptor, Digest, ImageConfig, MediaType, Raw, Reference};
 use kiln_store::{ImageRecord, Lease, Snapshot, Store};
 
 use crate::answer::BuildResult;
+use crate::base::registry;
+use crate::blobs::StoreBlobs;
 use crate::blocking::blocking;
 use crate::config::{LayerFacts, assemble};
 use crate::failure::{Context as _, environment};
@@ -72,6 +75,11 @@ pub(crate) async fn store(
 ) -> Result<()> {
     let config = made.config.value();
     let (manifest, repo_digests) = origin.map_or((None, Vec::new()), |(manifest, digests)| (Some(manifest), digests));
+    let before = store.images().get(&made.config.digest()).map_err(environment)?;
+    // An image that is built again stays the one that was pulled or pushed.
+    let known = before.and_then(|image| image.record.manifest);
+    let is_held = known.as_ref().map_or(Ok(false), |known| lease.hold_blob(&known.digest)).map_err(environment)?;
+    let manifest = manifest.or(known.filter(|_| is_held));
     let record = ImageRecord {
         id: made.config.digest(),
         blobs: std::iter::once(made.config.digest()).chain(manifest.iter().map(|m| m.digest.clone())).collect(),
@@ -92,4 +100,24 @@ pub(crate) async fn store(
         store.images().put(&record, &names).map_err(environment)
     })
     .await
+}
+
+/// Notes in the record of a stored image what it was pushed as, and where to.
+pub(crate) async fn note_pushed(
+    StoreBlobs { store, lease }: &StoreBlobs,
+    id: &Digest,
+    (documents, root): (&MemoryBlobs, &Descriptor),
+    names: &[Reference],
+) -> Result<()> {
+    let Some(mut record) = store.images().get(id).map_err(environment)?.map(|image| image.record) else {
+        return Ok(());
+    };
+    if let Ok(manifest) = documents.fetch(root).await {
+        let manifest = manifest.bytes("keep the manifest", root.size).await.map_err(registry)?;
+        store.content().put(lease, root.media_type.clone(), &manifest).map_err(environment)?;
+    }
+    record.manifest = Some(root.clone());
+    record.blobs = vec![id.clone(), root.digest.clone()];
+    record.repo_digests = names.iter().map(|name| format!("{}@{}", name.name(), root.digest)).collect();
+    store.images().put(&record, &[]).map_err(environment)
 }

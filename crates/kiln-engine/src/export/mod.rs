@@ -12,8 +12,8 @@ use kiln_oci::{Descriptor, ImageConfig, Manifest, MediaType, Raw, Reference};
 use kiln_report::{Failure, FailureKind};
 use kiln_store::Snapshot;
 
-pub(crate) use archive::write_archive;
-pub(crate) use image::{Made, make, store};
+pub(crate) use archive::{documents, write_archive};
+pub(crate) use image::{Made, make, note_pushed, store};
 pub(crate) use push::push;
 pub(crate) use tree::OutFile;
 
@@ -45,7 +45,7 @@ pub(crate) async fn export(
                 let names = all_names(request, names);
                 image::keep(job, made, &names, *store, &mut result).await?;
                 if *push {
-                    result.descriptor = Some(push::all(job, made, &names, layers).await?);
+                    result.descriptor = Some(push::all(job, made, &names, (layers, *store)).await?);
                 }
             }
             (Output::Oci { names, dest, tar, layers }, Some(made)) => {

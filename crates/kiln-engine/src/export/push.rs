@@ -3,14 +3,15 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use kiln_image::{CopyOptions, Either, Transfer, TransferState, copy_graph};
-use kiln_oci::{Descriptor, Reference};
+use kiln_image::{BlobSource, CopyOptions, Either, Transfer, TransferState, copy_graph};
+use kiln_oci::{Descriptor, Digest, Reference};
 use kiln_report::{Event, Failure, FailureKind};
 
 use crate::base::registry;
 use crate::blobs::StoreBlobs;
 use crate::export::Made;
 use crate::export::archive::documents;
+use crate::export::image::note_pushed;
 use crate::job::{Job, Result};
 use crate::progress::Work;
 use crate::registry::Registry;
@@ -21,33 +22,42 @@ pub(crate) async fn all(
     job: &Arc<Job>,
     made: &Made,
     names: &[Reference],
-    options: &LayerOptions,
+    (options, is_stored): (&LayerOptions, bool),
 ) -> Result<Descriptor> {
     let blobs = StoreBlobs { store: job.store.clone(), lease: job.lease.clone() };
+    let (documents, root) = documents(made, options.oci_media_types.unwrap_or(true))?;
+    let from = Either(&documents, &blobs);
+    let origins = job.images.origins();
     let mut pushed = None;
     for name in names {
         let work = Work::start(&job.reporter, format!("pushing {name}"));
-        let is_oci = options.oci_media_types.unwrap_or(true);
-        let done = push(&blobs, &job.registry, made, (name, is_oci), &work).await;
-        pushed = Some(work.end(done)?);
+        let done = push(&from, &job.registry, &root, (name, &origins), &work).await;
+        pushed = Some(work.end(done.map(|()| root.clone()))?);
+    }
+    if is_stored {
+        note_pushed(&blobs, &made.config.digest(), (&documents, &root), names).await?;
     }
     pushed.ok_or_else(|| Failure::new(FailureKind::Bug, "a push without a name was let through"))
 }
 
-/// Pushes under one name.
+/// Where blobs are known to be: so that a registry takes them over from another of its repositories.
+pub(crate) type Origins = [(Digest, Reference)];
+
+/// Pushes a manifest, and all it names, under one name.
 pub(crate) async fn push(
-    blobs: &StoreBlobs,
+    from: &dyn BlobSource,
     registry_client: &Registry,
-    made: &Made,
-    (name, is_oci): (&Reference, bool),
+    root: &Descriptor,
+    (name, origins): (&Reference, &Origins),
     work: &Work,
-) -> Result<Descriptor> {
-    let (documents, root) = documents(made, is_oci)?;
+) -> Result<()> {
     let options = CopyOptions { progress: Some(meter(work)), ..CopyOptions::default() };
-    let sink = registry_client.client().sink(name);
-    copy_graph(&Either(&documents, blobs), &sink, &root, &options).await.map_err(registry)?;
+    let near = origins.iter().filter(|(_, at)| at.registry == name.registry && at.repository != name.repository);
+    let near = near.map(|(digest, at)| (digest.clone(), at.repository.clone()));
+    let sink = registry_client.client().sink(name).with_origins(near);
+    copy_graph(from, &sink, root, &options).await.map_err(registry)?;
     work.part(format!("pushing manifest for {}", name.with_digest(root.digest.clone())));
-    Ok(root)
+    Ok(())
 }
 
 /// Maps transfers to statuses of a piece of work.

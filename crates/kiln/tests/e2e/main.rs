@@ -14,3 +14,4 @@ mod project;
 mod registry;
 mod run_steps;
 mod stages;
+mod transfer;
