@@ -36,7 +36,7 @@ pub(crate) struct Job {
     pub(crate) watch: Watch,
 }
 
-/// What RUN steps get beyond their op, in no cache key.
+/// What RUN steps get beyond their op.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Limits {
     pub(crate) shm_size: Option<u64>,
@@ -44,6 +44,13 @@ pub(crate) struct Limits {
 }
 
 impl Limits {
+    /// Their share of a step's key. A step may look at its limits; without any, keys are what they always were.
+    pub(crate) fn key(&self) -> Option<String> {
+        let has_any = self.shm_size.is_some() || !self.ulimits.is_empty();
+        let limits = self.ulimits.iter().map(|u| format!(" {:?} {:?} {:?}", u.limit, u.soft, u.hard));
+        has_any.then(|| format!("limits {:?}{}", self.shm_size, limits.collect::<String>()))
+    }
+
     /// What the request says.
     pub(crate) fn new(request: &BuildRequest) -> Result<Self> {
         let ulimits = request.ulimits.iter().map(|ulimit| {
@@ -90,3 +97,28 @@ impl Images {
 
 /// What a step or verb of the engine ends with.
 pub(crate) type Result<T> = std::result::Result<T, Failure>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::request::Ulimit;
+
+    #[test]
+    fn limits_are_in_keys_only_when_there_are_any() {
+        let limits = |shm_size, ulimits: &[(&str, i64)]| {
+            let ulimits = ulimits.iter().map(|(name, n)| Ulimit { name: (*name).into(), soft: *n, hard: *n });
+            Limits::new(&BuildRequest { shm_size, ulimits: ulimits.collect(), ..BuildRequest::default() })
+        };
+        assert_eq!(limits(None, &[]).unwrap().key(), None);
+        let all = [
+            limits(Some(1), &[]),
+            limits(Some(2), &[]),
+            limits(None, &[("nofile", 1)]),
+            limits(None, &[("nofile", -1)]),
+        ];
+        let keys: std::collections::BTreeSet<_> =
+            all.into_iter().map(|limits| limits.unwrap().key().unwrap()).collect();
+        assert_eq!(keys.len(), 4);
+        assert_eq!(limits(None, &[("nosuch", 1)]).unwrap_err().kind, FailureKind::Usage);
+    }
+}

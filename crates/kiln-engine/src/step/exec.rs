@@ -36,7 +36,10 @@ pub(crate) struct ExecStep {
 impl Step<Artifact, Failure> for ExecStep {
     async fn cache_map(&self) -> Result<CacheMap> {
         let mut hasher = self.place.hasher("exec");
-        hasher.field(&without_proxies(&self.op).encode_to_vec());
+        hasher.field(&keyed(&self.op).encode_to_vec());
+        if let Some(limits) = self.place.job.limits.key() {
+            hasher.field(limits.as_bytes());
+        }
         let inputs = (0..self.place.inputs).map(|input| self.input_key(input)).collect();
         Ok(self.place.cache_map(hasher.finish(), inputs, self.parts()))
     }
@@ -51,11 +54,12 @@ impl Step<Artifact, Failure> for ExecStep {
     }
 }
 
-/// Proxies are in the environment of a step and in no key: they say how to reach a thing, not which.
-fn without_proxies(op: &ExecOp) -> ExecOp {
+/// What of an op is in its key. Proxies and the addresses of hosts are in none: they say how to reach a thing, not which.
+fn keyed(op: &ExecOp) -> ExecOp {
     let mut op = op.clone();
     if let Some(meta) = &mut op.meta {
         meta.proxy_env = None;
+        meta.extra_hosts.iter_mut().for_each(|host| host.ip.clear());
     }
     op
 }
@@ -222,4 +226,28 @@ fn proxies(proxy: &ProxyEnv) -> Vec<String> {
     ];
     let given = all.into_iter().filter(|(_, value)| !value.is_empty());
     given.flat_map(|(name, value)| [format!("{}={value}", name.to_uppercase()), format!("{name}={value}")]).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kiln_graph::llb::{HostIp, Meta};
+
+    fn op(proxy: &str, ip: &str, host: &str) -> ExecOp {
+        let proxy_env = Some(ProxyEnv { http_proxy: proxy.into(), ..ProxyEnv::default() });
+        let extra_hosts = vec![HostIp { host: host.into(), ip: ip.into() }];
+        ExecOp { meta: Some(Meta { proxy_env, extra_hosts, ..Meta::default() }), ..ExecOp::default() }
+    }
+
+    #[test]
+    fn how_a_thing_is_reached_is_in_no_key() {
+        assert_eq!(keyed(&op("http://a", "10.0.0.1", "db")), keyed(&op("http://b", "10.0.0.2", "db")));
+        assert_ne!(keyed(&op("", "", "db")), keyed(&op("", "", "queue")));
+    }
+
+    #[test]
+    fn proxies_are_given_in_both_spellings() {
+        let proxy = ProxyEnv { http_proxy: "h".into(), no_proxy: "n".into(), ..ProxyEnv::default() };
+        assert_eq!(proxies(&proxy), ["HTTP_PROXY=h", "http_proxy=h", "NO_PROXY=n", "no_proxy=n"]);
+    }
 }
