@@ -178,8 +178,7 @@ pub(crate) async fn save(engine: &Engine, names: &[String], out: Box<dyn Write +
         }
     }
     let blobs = StoreBlobs { store, lease };
-    let file = write_archive(Format::Docker, &images, &Either(&all, &blobs), OutFile::plain(out)).await?;
-    file.finish()
+    write_archive(Format::Docker, &images, &Either(&all, &blobs), OutFile::plain(out)).await
 }
 
 /// An image saved by name keeps that name; one saved by id has none.

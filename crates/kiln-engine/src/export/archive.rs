@@ -1,9 +1,6 @@
 //! Results as archives and layouts that other tools read.
 
-use std::io::Write;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
 use kiln_image::archive::{ArchiveImage, Format, write};
 use kiln_image::{BlobSource, CopyOptions, Either, Layout, MemoryBlobs, copy_graph};
@@ -12,6 +9,8 @@ use kiln_report::{Failure, FailureKind};
 
 use crate::base::registry;
 use crate::blobs::StoreBlobs;
+use crate::blocking::blocking;
+use crate::export::offload::Offloaded;
 use crate::export::tree::{OutFile, open};
 use crate::export::{Made, manifest};
 use crate::job::{Job, Result};
@@ -79,8 +78,7 @@ async fn archive(
     let (documents, root) = documents(made, is_oci)?;
     let blobs = StoreBlobs { store: job.store.clone(), lease: job.lease.clone() };
     let image = ArchiveImage { descriptor: root.clone(), names: names.iter().map(ToString::to_string).collect() };
-    let file = write_archive(format, &[image], &Either(&documents, &blobs), open(job, dest)?).await?;
-    file.finish()?;
+    write_archive(format, &[image], &Either(&documents, &blobs), open(job, dest)?).await?;
     Ok(root)
 }
 
@@ -90,27 +88,11 @@ pub(crate) async fn write_archive(
     images: &[ArchiveImage],
     from: &dyn BlobSource,
     file: OutFile,
-) -> Result<OutFile> {
-    let mut out = Blocking(file);
+) -> Result<()> {
+    let mut out = Offloaded::new(file);
     write(format, images, from, &mut out).await.map_err(registry)?;
-    Ok(out.0)
-}
-
-/// A local file or pipe as an asynchronous writer: archives are written by one task that has nothing else to do.
-struct Blocking(OutFile);
-
-impl tokio::io::AsyncWrite for Blocking {
-    fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
-        Poll::Ready(self.0.writer.write_all(bytes).map(|()| bytes.len()))
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Poll::Ready(self.0.writer.flush())
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        self.poll_flush(cx)
-    }
+    let file = out.finish().await?;
+    blocking(move || file.finish()).await
 }
 
 async fn layout(

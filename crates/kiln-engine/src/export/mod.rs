@@ -2,6 +2,7 @@
 
 mod archive;
 mod image;
+mod offload;
 mod push;
 mod tree;
 

@@ -1,0 +1,142 @@
+//! Lets waiting code write to a file, pipe or terminal, whose writes are done on a thread that may block.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::AsyncWriteExt as _;
+use tokio::task::{JoinHandle, spawn_blocking};
+
+use crate::export::tree::OutFile;
+use crate::failure::Context as _;
+use crate::job::Result;
+
+/// How much is written at once. As much again is taken while that is under way.
+const BATCH: usize = 1 << 20;
+
+/// A file that is written on other threads, batch by batch.
+pub(crate) struct Offloaded {
+    batch: Vec<u8>,
+    state: State,
+}
+
+enum State {
+    Idle(OutFile),
+    Busy(JoinHandle<(OutFile, io::Result<()>)>),
+    Broken,
+}
+
+impl Offloaded {
+    /// Writes to `file`.
+    pub(crate) fn new(file: OutFile) -> Self {
+        Self { batch: Vec::new(), state: State::Idle(file) }
+    }
+
+    /// The file, when all is written to it.
+    pub(crate) async fn finish(mut self) -> Result<OutFile> {
+        let flushed = self.flush().await;
+        let file = match self.state {
+            State::Idle(file) => flushed.map(|()| file),
+            _ => Err(flushed.err().unwrap_or_else(broken)),
+        };
+        file.or_environment(|| "cannot write the output".into())
+    }
+
+    fn start(&mut self) -> io::Result<()> {
+        let State::Idle(mut file) = std::mem::replace(&mut self.state, State::Broken) else { return Err(broken()) };
+        let batch = std::mem::take(&mut self.batch);
+        self.state = State::Busy(spawn_blocking(move || {
+            let written = file.writer.write_all(&batch);
+            (file, written)
+        }));
+        Ok(())
+    }
+
+    fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let State::Busy(task) = &mut self.state else { return Poll::Ready(Ok(())) };
+        let ended = ready!(Pin::new(task).poll(cx));
+        self.state = State::Broken;
+        let (file, written) = ended.map_err(io::Error::other)?;
+        written?;
+        self.state = State::Idle(file);
+        Poll::Ready(Ok(()))
+    }
+}
+
+fn broken() -> io::Error {
+    io::Error::other("an earlier write went wrong")
+}
+
+impl tokio::io::AsyncWrite for Offloaded {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if self.batch.len() >= BATCH {
+            ready!(self.poll_idle(cx))?;
+            self.start()?;
+        }
+        self.batch.extend_from_slice(bytes);
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            ready!(self.poll_idle(cx))?;
+            if self.batch.is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+            self.start()?;
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_flush(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Sink(Arc<Mutex<Vec<u8>>>, usize);
+
+    impl io::Write for Sink {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let mut all = self.0.lock().unwrap();
+            if self.1 > 0 && all.len() >= self.1 {
+                return Err(io::Error::other("full"));
+            }
+            all.extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_written_arrives_whole_and_in_order() {
+        let sink = Sink::default();
+        let mut out = Offloaded::new(OutFile::plain(Box::new(sink.clone())));
+        let expected: Vec<u8> = (0..3_000_000_u32).map(|n| (n / 7) as u8).collect();
+        for part in expected.chunks(70_001) {
+            out.write_all(part).await.unwrap();
+        }
+        out.finish().await.unwrap();
+        assert!(*sink.0.lock().unwrap() == expected);
+    }
+
+    #[tokio::test]
+    async fn a_write_that_goes_wrong_is_told() {
+        let mut out = Offloaded::new(OutFile::plain(Box::new(Sink(Arc::default(), 1))));
+        for _ in 0..40 {
+            if out.write_all(&[0; 100_000]).await.is_err() {
+                break;
+            }
+        }
+        let failure = out.finish().await.err().unwrap();
+        assert_eq!(failure.message, "cannot write the output");
+    }
+}
