@@ -177,6 +177,20 @@ impl<'a> CacheMounts<'a> {
         Ok(removed)
     }
 
+    /// Removes locks without a directory: of processes that died between taking the one and making the other.
+    pub(crate) fn remove_stray_locks(&self, lease: &Lease) -> Result<()> {
+        let dir = self.shared.layout.cache_mounts();
+        for entry in std::fs::read_dir(&dir).context("list", &dir)? {
+            let name = entry.context("list", &dir)?.file_name();
+            if let Some(key) = name.to_string_lossy().strip_suffix(".lock")
+                && !self.slot_dir(key).exists()
+            {
+                self.remove_key(key, lease)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Removes one directory unless it is used.
     pub(crate) fn remove_key(&self, key: &str, lease: &Lease) -> Result<bool> {
         let slot = self.slot_dir(key);

@@ -183,6 +183,9 @@ impl Store {
                 report.add(PrunedKind::CacheMount, mount.id, bytes);
             }
         }
-        Ok(())
+        if options.dry_run {
+            return Ok(());
+        }
+        mounts.remove_stray_locks(lease)
     }
 }

@@ -237,3 +237,11 @@ fn one_layer_for_one_diff_id_however_many_unpack_it() {
     assert_eq!(names(&f.root().join("work")), [""; 0]);
     assert_eq!(f.store.prune(&scope(PruneScope::Everything)).unwrap().items, []);
 }
+
+#[test]
+fn a_cache_mount_s_lock_goes_even_when_its_directory_was_never_made() {
+    let f = Fixture::new();
+    std::fs::write(f.root().join("cache-mounts/0123456789abcdef0123456789abcdef.0.lock"), "").unwrap();
+    f.store.prune(&scope(PruneScope::Cache)).unwrap();
+    assert_eq!(names(&f.root().join("cache-mounts")), [""; 0]);
+}
