@@ -15,12 +15,11 @@ use kiln_report::{Event, Failure, FailureKind, Reporter};
 use kiln_store::{Lease, Snapshot, Store};
 use kiln_sys::root::{set_mode, set_owner, set_times};
 
-use crate::blobs::StoreBlobs;
+use crate::blobs::{StoreBlobs, receive};
 use crate::blocking::blocking;
 use crate::failure::{Context as _, environment};
-use crate::frontend::open_root;
 use crate::job::Result;
-use crate::scratch::Scratch;
+use crate::scratch::{Scratch, open_dir};
 
 /// How many layers are fetched and unpacked at once.
 const PARALLEL_LAYERS: usize = 4;
@@ -110,17 +109,10 @@ pub(crate) async fn fetch(
     }
     let started = SystemTime::now();
     let mut reader = source.fetch(blob).await.map_err(registry)?;
-    let mut ingest = store.content().ingest(lease).map_err(environment)?;
-    let mut done = 0;
-    while let Some(chunk) = reader.chunk().await.map_err(registry)? {
-        done += chunk.len() as u64;
-        ingest = blocking(move || {
-            std::io::Write::write_all(&mut ingest, &chunk).or_environment(|| "cannot write a layer".into())?;
-            Ok(ingest)
-        })
-        .await?;
-        meter.progress(blob, done, started);
-    }
+    let ingest = store.content().ingest(lease).map_err(environment)?;
+    let doing = format!("keep layer `{}`", blob.digest);
+    let mut seen = |done| meter.progress(blob, done, started);
+    let ingest = receive(&mut reader, ingest, &doing, &mut seen).await.map_err(registry)?;
     let blob = blob.clone();
     blocking(move || ingest.commit_as(&blob).map(drop).map_err(environment)).await
 }
@@ -154,12 +146,12 @@ fn adopt_implied(store: &Store, layers: &[Unpacked]) -> Result<Snapshot> {
         for path in &layer.implied {
             let path = Path::new(OsStr::from_bytes(path));
             let below = stacked.layers().iter().rev().find_map(|id| {
-                let root = open_root(&store.layer_dir(id)).ok()?;
+                let root = open_dir(&store.layer_dir(id)).ok()?;
                 root.metadata(path).ok().filter(kiln_sys::metadata::Metadata::is_dir)
             });
             if let (Some(looks), Some(id)) = (below, layer.snapshot.layers().first()) {
                 let doing = || format!("cannot unpack `{}`", path.display());
-                let directory = open_root(&store.layer_dir(id))?.open_nofollow(path).or_environment(doing)?;
+                let directory = open_dir(&store.layer_dir(id))?.open_nofollow(path).or_environment(doing)?;
                 set_owner(&directory, looks.uid, looks.gid).or_environment(doing)?;
                 set_mode(&directory, looks.mode).or_environment(doing)?;
                 set_times(&directory, looks.mtime).or_environment(doing)?;
@@ -175,7 +167,7 @@ fn unpack_layer(store: &Store, lease: &Lease, blob: &Descriptor, diff_id: &Diges
     let doing = || format!("cannot unpack layer {}", blob.digest);
     let file = store.content().open(&blob.digest).or_environment(doing)?;
     let unpacked = Scratch::layer(store, lease)?;
-    let tree = open_root(&unpacked.tree())?;
+    let tree = open_dir(&unpacked.tree())?;
     let reader =
         compress::decompressor(std::io::BufReader::with_capacity(256 << 10, file), &kiln_fs::Limits::default())
             .or_build(doing)?;

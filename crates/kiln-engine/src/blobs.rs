@@ -1,11 +1,31 @@
 //! The content store as a place that images come from and go to.
 
+use std::io::Write as _;
+
 use async_trait::async_trait;
 use kiln_image::{BlobReader, BlobSink, BlobSource, Error, Pushed, Role};
 use kiln_oci::Descriptor;
-use kiln_store::{Lease, Store};
+use kiln_store::{Ingest, Lease, Store};
 
 type Result<T> = kiln_image::Result<T>;
+
+/// Writes what arrives into the content store, on threads that may block. `seen` hears of all bytes so far.
+pub(crate) async fn receive(
+    reader: &mut BlobReader,
+    mut ingest: Ingest,
+    doing: &str,
+    seen: &mut (dyn FnMut(u64) + Send),
+) -> Result<Ingest> {
+    let mut done = 0;
+    while let Some(chunk) = reader.chunk().await? {
+        done += chunk.len() as u64;
+        let written = tokio::task::spawn_blocking(move || ingest.write_all(&chunk).map(|()| ingest)).await;
+        let written = written.unwrap_or_else(|stopped| Err(std::io::Error::other(stopped)));
+        ingest = written.map_err(|error| Error::from_io(doing, error))?;
+        seen(done);
+    }
+    Ok(ingest)
+}
 
 /// What enters is held by the lease.
 #[derive(Clone)]
@@ -41,13 +61,8 @@ impl BlobSink for StoreBlobs {
         }
         let doing = format!("keep `{}` in the store", descriptor.digest);
         let mut reader = from.fetch(descriptor).await?;
-        let mut ingest = self.store.content().ingest(&self.lease).map_err(store_error(doing.clone()))?;
-        while let Some(chunk) = reader.chunk().await? {
-            let written =
-                tokio::task::spawn_blocking(move || std::io::Write::write_all(&mut ingest, &chunk).map(|()| ingest));
-            let written = written.await.map_err(|e| Error::from_io(doing.clone(), std::io::Error::other(e)))?;
-            ingest = written.map_err(|error| Error::from_io(doing.clone(), error))?;
-        }
+        let ingest = self.store.content().ingest(&self.lease).map_err(store_error(doing.clone()))?;
+        let ingest = receive(&mut reader, ingest, &doing, &mut |_| {}).await?;
         let wanted = descriptor.clone();
         let committed = tokio::task::spawn_blocking(move || ingest.commit_as(&wanted)).await;
         let committed = committed.map_err(|e| Error::from_io(doing.clone(), std::io::Error::other(e)))?;

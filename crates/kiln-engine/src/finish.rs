@@ -13,8 +13,8 @@ use kiln_store::{LayerId, LayerInfo, Lease, Snapshot, Store};
 use tokio::task::JoinHandle;
 
 use crate::failure::{Context as _, environment};
-use crate::frontend::open_root;
 use crate::job::Result;
+use crate::scratch::open_dir;
 use crate::waiter::Watch;
 
 /// A layer as others may have it.
@@ -132,7 +132,7 @@ fn finish(work: &Finishing, layer: &LayerId) -> Result<Finished> {
                 std::io::copy(&mut tar, &mut out).or_environment(doing)?;
                 Ok(info.size.unwrap_or_default())
             }
-            None => Ok(layer::pack(&open_root(&store.layer_dir(layer))?, &mut out).or_environment(doing)?.bytes),
+            None => Ok(layer::pack(&open_dir(&store.layer_dir(layer))?, &mut out).or_environment(doing)?.bytes),
         }
     };
     let mut hasher = Hasher::new();

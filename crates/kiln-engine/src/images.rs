@@ -11,16 +11,24 @@ use crate::job::Result;
 /// Configs are read whole; a larger one was refused when it came.
 const CONFIG_LIMIT: u64 = kiln_image::limits::CONFIG;
 
-/// The image a name, id or beginning of an id stands for.
+/// Fewer digits of an id than docker prints are taken for a name only: `FROM cafe` must not find `cafe1234…`.
+const SHORT_ID: usize = 12;
+
+/// The image a name, or an id as docker prints it, stands for.
 pub(crate) fn find(store: &Store, text: &str) -> Result<Option<ImageRecord>> {
-    match store.images().find(text) {
-        Ok(image) => Ok(Some(image.record)),
+    let images = store.images();
+    let found = match text.parse::<Reference>() {
+        Ok(name) if text.len() < SHORT_ID => images.by_name(&name),
+        _ => images.find(text).map(Some),
+    };
+    match found {
+        Ok(image) => Ok(image.map(|image| image.record)),
         Err(kiln_store::Error::UnknownImage { .. }) => Ok(None),
         Err(error) => Err(Failure::from_error(FailureKind::Build, &error)),
     }
 }
 
-/// The same; an unknown image is a failure with near names.
+/// The image a name, id or beginning of an id stands for; an unknown one is a failure with near names.
 pub(crate) fn get(store: &Store, text: &str) -> Result<Image> {
     store.images().find(text).map_err(|error| match error {
         kiln_store::Error::UnknownImage { .. } => unknown(store, text),

@@ -1,10 +1,11 @@
 //! Trees being written: thrown away unless they are kept, however the work on them ends.
 
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use kiln_store::{ActiveLayer, ActiveSnapshot, Lease, Snapshot, Snapshotter as _, Store};
 use kiln_sys::mount::Overlay;
+use kiln_sys::root::Root;
 
 use crate::failure::{Context as _, environment};
 use crate::job::Result;
@@ -95,6 +96,11 @@ impl Scratch<ActiveLayer> {
     pub(crate) fn tree(&self) -> PathBuf {
         self.active().tree()
     }
+}
+
+/// Opens a directory of the store as a root that no path in it leaves.
+pub(crate) fn open_dir(path: &Path) -> Result<Root> {
+    Root::open_ambient(path).or_environment(|| format!("cannot open `{}` of the state directory", path.display()))
 }
 
 /// Mounts an overlay nowhere: it is gone with its descriptor.

@@ -20,7 +20,7 @@ use crate::finish::Finisher;
 use crate::frontend::{self, Loaded, Resolver};
 use crate::job::{Images, Job, Limits, Result};
 use crate::request::{BuildRequest, Context, Output};
-use crate::scratch::Scratch;
+use crate::scratch::{Scratch, open_dir};
 use crate::session::Session;
 use crate::waiter::Waiter;
 
@@ -156,7 +156,7 @@ async fn receive_context(
     let input = input.ok_or_else(|| Failure::new(FailureKind::Usage, "standard input is taken twice"))?;
     let tree = Scratch::layer(store, lease)?;
     blocking(move || {
-        let root = frontend::open_root(&tree.tree())?;
+        let root = open_dir(&tree.tree())?;
         kiln_fs::archive::extract(input, &root, &kiln_fs::Limits::default(), None)
             .or_build(|| "cannot unpack the build context from standard input".into())?;
         Ok(Some(tree))

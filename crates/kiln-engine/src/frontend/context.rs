@@ -12,7 +12,7 @@ use kiln_sys::root::Root;
 
 use crate::failure::Context as _;
 use crate::job::Job;
-use crate::scratch::Scratch;
+use crate::scratch::{Scratch, open_dir};
 
 /// A text of the context larger than this is no Dockerfile and no ignore file.
 const TEXT_LIMIT: u64 = 8 << 20;
@@ -69,7 +69,7 @@ impl LocalTree {
             return Ok(Arc::clone(copy));
         }
         let copy = Arc::new(Scratch::layer(&job.store, &job.lease)?);
-        kiln_fs::materialize(&self.tree, &open_root(&copy.tree())?)
+        kiln_fs::materialize(&self.tree, &open_dir(&copy.tree())?)
             .or_environment(|| format!("cannot mount context `{}`", self.name))?;
         all.insert(self.name.clone(), Arc::clone(&copy));
         Ok(copy)

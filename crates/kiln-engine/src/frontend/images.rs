@@ -70,7 +70,7 @@ impl Resolver {
     ) -> Result<Option<(ResolvedImage, Arc<BaseImage>)>> {
         let Some(record) = crate::images::find(&self.store, written)? else { return Ok(None) };
         let config = crate::images::read_config(&self.store, &record.id)?;
-        let Some(snapshot) = record.snapshot.filter(|_| config.platform.satisfies(platform)) else { return Ok(None) };
+        let Some(snapshot) = record.snapshot.filter(|_| fits(&config, platform)) else { return Ok(None) };
         if !self.lease.hold_snapshot(&snapshot).map_err(environment)? {
             return Ok(None);
         }
@@ -149,12 +149,17 @@ impl Resolver {
         platform: &Platform,
     ) -> Result<ImageConfig> {
         let config = fetch_config(name, manifest, source).await?.1.into_parts().1;
-        if config.platform.satisfies(platform) || config.platform.architecture.is_empty() {
+        if fits(&config, platform) {
             return Ok(config);
         }
         let message = format!("image `{name}` is for {}, not for {platform}", config.platform);
         Err(Failure::new(FailureKind::Build, message).hint(format!("build with `--platform {}`", config.platform)))
     }
+}
+
+/// Whether an image serves a platform. One that does not say what it is for serves all.
+fn fits(config: &ImageConfig, platform: &Platform) -> bool {
+    config.platform.satisfies(platform) || config.platform.architecture.is_empty()
 }
 
 /// An image that is nearly called like a stage was most likely meant to be that stage.
@@ -213,5 +218,31 @@ fn split_layout(text: &str) -> Result<(PathBuf, Selector)> {
     match text.rsplit_once(':') {
         Some((path, tag)) if !tag.contains('/') => Ok((path.into(), Selector::Name(tag.to_owned()))),
         _ => Ok((text.into(), Selector::Only)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kiln_oci::Digest;
+
+    use super::*;
+
+    #[test]
+    fn layouts_are_named_with_a_tag_a_digest_or_neither() {
+        let digest = Digest::sha256("x");
+        for (text, path, selector) in [
+            ("/a/b".to_owned(), "/a/b", Selector::Only),
+            ("/a/b:1.0".into(), "/a/b", Selector::Name("1.0".into())),
+            ("/a:b/c".into(), "/a:b/c", Selector::Only),
+            (format!("/a/b@{digest}"), "/a/b", Selector::Digest(digest.clone())),
+        ] {
+            let found = split_layout(&text).unwrap();
+            assert_eq!(
+                (found.0.to_str().unwrap(), format!("{:?}", found.1)),
+                (path, format!("{selector:?}")),
+                "{text}"
+            );
+        }
+        assert_eq!(split_layout("/a@nonsense").unwrap_err().kind, FailureKind::Build);
     }
 }

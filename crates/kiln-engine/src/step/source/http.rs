@@ -14,10 +14,11 @@ use tokio::sync::OnceCell;
 
 use crate::artifact::Artifact;
 use crate::base::registry;
+use crate::blobs::receive;
 use crate::blocking::blocking;
 use crate::failure::{Context as _, environment};
 use crate::job::Result;
-use crate::scratch::Scratch;
+use crate::scratch::{Scratch, open_dir};
 use crate::step::Place;
 
 /// Facts about URLs are kept under this kind.
@@ -91,14 +92,9 @@ impl HttpStep {
 
     async fn keep(&self, mut download: kiln_image::Download) -> Result<Arc<Remote>> {
         let job = Arc::clone(&self.place.job);
-        let mut ingest = job.store.content().ingest(&job.lease).map_err(environment)?;
-        while let Some(chunk) = download.body.chunk().await.map_err(registry)? {
-            ingest = blocking(move || {
-                std::io::Write::write_all(&mut ingest, &chunk).or_environment(|| "cannot write a download".into())?;
-                Ok(ingest)
-            })
-            .await?;
-        }
+        let ingest = job.store.content().ingest(&job.lease).map_err(environment)?;
+        let doing = format!("keep `{}`", self.url);
+        let ingest = receive(&mut download.body, ingest, &doing, &mut |_| {}).await.map_err(registry)?;
         let since_1970 = |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).ok();
         let modified = download.modified.and_then(since_1970).map(|d| d.as_secs() as i64);
         let (etag, last_modified, url) = (download.etag, download.last_modified, self.url.clone());
@@ -146,16 +142,15 @@ impl Step<Artifact, Failure> for HttpStep {
         let (job, name, mode) = (Arc::clone(&self.place.job), self.file_name.clone(), self.mode);
         blocking(move || {
             let tree = Scratch::upon(&job.store, None, &job.lease)?;
-            let root = crate::frontend::open_root(&tree.upper_dir())?;
+            let root = open_dir(&tree.upper_dir())?;
             let doing = || format!("cannot keep `{name}`");
             let mut from = job.store.content().open(&remote.digest).or_environment(doing)?;
             let mut to = root.create_file(&name, mode).or_environment(doing)?;
             std::io::copy(&mut from, &mut to).or_environment(doing)?;
             kiln_sys::root::set_mode(&to, mode).or_environment(doing)?;
-            if let Some(secs) = remote.modified {
-                let time = kiln_sys::metadata::Timestamp { secs, nanos: 0 };
-                kiln_sys::root::set_times(&to, time).or_environment(doing)?;
-            }
+            // Equal files must make equal layers, so what the server does not date is of 1970, as with BuildKit.
+            let time = kiln_sys::metadata::Timestamp { secs: remote.modified.unwrap_or_default(), nanos: 0 };
+            kiln_sys::root::set_times(&to, time).or_environment(doing)?;
             Ok(vec![Artifact::Snapshot(tree.commit()?)])
         })
         .await
