@@ -1,9 +1,6 @@
 //! Base images: what is known before anything is pulled, and how their layers come into the store.
 
-use std::ffi::OsStr;
 use std::io::Read;
-use std::os::unix::ffi::OsStrExt as _;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -13,7 +10,6 @@ use kiln_image::{BlobSource, Verifier};
 use kiln_oci::{Descriptor, Digest, ImageConfig};
 use kiln_report::{Event, Failure, FailureKind, Reporter};
 use kiln_store::{Lease, Snapshot, Store};
-use kiln_sys::root::{set_mode, set_owner, set_times};
 
 use crate::blobs::{StoreBlobs, receive};
 use crate::blocking::blocking;
@@ -143,19 +139,12 @@ struct Unpacked {
 fn adopt_implied(store: &Store, layers: &[Unpacked]) -> Result<Snapshot> {
     let mut stacked = Snapshot::scratch();
     for layer in layers {
-        for path in &layer.implied {
-            let path = Path::new(OsStr::from_bytes(path));
-            let below = stacked.layers().iter().rev().find_map(|id| {
-                let root = open_dir(&store.layer_dir(id)).ok()?;
-                root.metadata(path).ok().filter(kiln_sys::metadata::Metadata::is_dir)
-            });
-            if let (Some(looks), Some(id)) = (below, layer.snapshot.layers().first()) {
-                let doing = || format!("cannot unpack `{}`", path.display());
-                let directory = open_dir(&store.layer_dir(id))?.open_nofollow(path).or_environment(doing)?;
-                set_owner(&directory, looks.uid, looks.gid).or_environment(doing)?;
-                set_mode(&directory, looks.mode).or_environment(doing)?;
-                set_times(&directory, looks.mtime).or_environment(doing)?;
-            }
+        if let (Some(id), false) = (layer.snapshot.layers().first(), layer.implied.is_empty()) {
+            let below = stacked.layers().iter().rev().map(|id| open_dir(&store.layer_dir(id)));
+            let (tree, below) = (open_dir(&store.layer_dir(id))?, below.collect::<Result<Vec<_>>>()?);
+            // What is a link below stays a directory here, as in containerd.
+            layer::inherit_implied(&tree, &layer.implied, &below)
+                .or_environment(|| format!("cannot unpack layer `{id}`"))?;
         }
         stacked = stacked.stacked(&layer.snapshot);
     }

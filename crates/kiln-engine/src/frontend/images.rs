@@ -108,11 +108,14 @@ impl Resolver {
         let pinned = reference.digest.is_some().then(|| reference.to_string());
         let records = self.store.records();
         let fact = pinned.as_ref().and_then(|name| records.get_fact(PINNED, name).ok().flatten());
-        if let Some(descriptor) = fact.and_then(|fact| serde_json::from_slice(&fact).ok()) {
+        // What a registry says of a digest is its word only: another one is not what was asked for.
+        let is_meant = |found: &Descriptor| reference.digest.as_ref().is_none_or(|wanted| *wanted == found.digest);
+        let fact = fact.and_then(|fact| serde_json::from_slice(&fact).ok());
+        if let Some(descriptor) = fact.filter(is_meant) {
             return Ok(descriptor);
         }
         let client = self.registry.client();
-        let root = match client.peek(reference).await.map_err(registry)? {
+        let root = match client.peek(reference).await.map_err(registry)?.filter(is_meant) {
             Some(descriptor) => descriptor,
             None => client.resolve(reference).await.map_err(registry)?.descriptor,
         };
