@@ -1,5 +1,8 @@
 //! Images on their way: what comes from elsewhere goes on as it came.
 
+use std::io::{Read, Write};
+use std::net::TcpListener;
+
 use kiln_testkit::Registry;
 use serde_json::Value;
 
@@ -60,4 +63,34 @@ fn layers_of_a_base_keep_their_digests_when_they_are_packed_anew() {
     let loaded = third.inspect("app");
     assert_eq!(layers(&loaded)[..base.len()], base);
     assert_eq!(loaded["RepoDigests"], serde_json::json!([]), "no registry has it");
+}
+
+/// A registry whose every manifest is this one, whatever was asked for, and that says so.
+fn lying_registry(manifest: &'static str, says: String) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let host = listener.local_addr().unwrap().to_string();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut request = [0; 4096];
+            let count = stream.read(&mut request).unwrap();
+            let body = if request[..count].starts_with(b"HEAD") { "" } else { manifest };
+            let head = format!(
+                "HTTP/1.1 200 OK\r\nContent-Type: application/vnd.oci.image.manifest.v1+json\r\n\
+                 Docker-Content-Digest: {says}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+                manifest.len()
+            );
+            stream.write_all(format!("{head}{body}").as_bytes()).unwrap();
+        }
+    });
+    host
+}
+
+#[test]
+fn a_registry_cannot_answer_for_a_digest_with_another() {
+    let project = Project::bare();
+    let other = format!("sha256:{}", "b".repeat(64));
+    let host = lying_registry("{\"schemaVersion\":2}", other);
+    project.dockerfile(&format!("FROM {host}/app@sha256:{}\n", "a".repeat(64)));
+    project.build(&[]).fails(1).says(&"a".repeat(64)).never_says(&"b".repeat(64));
 }
