@@ -1,13 +1,14 @@
 //! Base images: what is known before anything is pulled, and how their layers come into the store.
 
 use std::io::Read;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use futures::{StreamExt as _, TryStreamExt as _};
 use kiln_fs::{compress, layer};
 use kiln_image::{BlobSource, Verifier};
-use kiln_oci::{Descriptor, Digest, ImageConfig};
+use kiln_oci::{Descriptor, Digest, Hasher, ImageConfig};
 use kiln_report::{Event, Failure, FailureKind, Reporter};
 use kiln_store::{Lease, Snapshot, Store};
 
@@ -59,8 +60,11 @@ impl BaseImage {
 
     async fn layer(&self, index: usize, diff_id: Digest, kept: StoreBlobs, meter: Arc<Meter>) -> Result<Unpacked> {
         let StoreBlobs { store, lease } = kept;
-        if let Some(snapshot) = held_layer(&store, &lease, &diff_id)? {
-            return Ok(Unpacked { snapshot, implied: Vec::new() });
+        let stack = stack_of(&self.config.rootfs.diff_ids[..index]);
+        if is_shared_with(&store, &diff_id, &stack)
+            && let Some(snapshot) = held_layer(&store, &lease, &diff_id)?
+        {
+            return Ok(Unpacked { snapshot, implied: Vec::new(), settles: None });
         }
         let (Some(source), Some(blob)) = (&self.source, self.blobs.get(index)) else {
             let message = format!("layer {} of image `{}` is no longer in the store", diff_id.short(), self.name);
@@ -70,7 +74,7 @@ impl BaseImage {
         fetch(&store, &lease, source, blob, &meter).await?;
         let (image, blob) = (self.name.clone(), blob.clone());
         blocking(move || {
-            unpack_layer(&store, &lease, &blob, &diff_id)
+            unpack_layer(&store, &lease, &blob, (&diff_id, stack))
                 .map_err(|failure| Failure { message: format!("cannot unpack image `{image}`"), ..nest(failure) })
         })
         .await
@@ -133,6 +137,24 @@ struct Unpacked {
     snapshot: Snapshot,
     /// Directories it only passes through, parents first. They must look as the layers below have them.
     implied: Vec<Vec<u8>>,
+    /// The fact to write when they do: the layer's digest, and the stack it fits.
+    settles: Option<(Digest, String)>,
+}
+
+/// Facts about layers that pass through directories they do not describe: the stack below, whose looks they took.
+const IMPLIED: &str = "implied directories";
+
+/// A name for the layers below a layer.
+fn stack_of(below: &[Digest]) -> String {
+    let mut hasher = Hasher::new();
+    below.iter().for_each(|diff_id| hasher.field(diff_id.as_str().as_bytes()));
+    hasher.finish().hex().to_owned()
+}
+
+/// Whether the layer of this digest may stand on this stack. Most may stand on any.
+fn is_shared_with(store: &Store, diff_id: &Digest, stack: &str) -> bool {
+    let fact = store.records().get_fact(IMPLIED, diff_id.hex()).ok().flatten();
+    fact.is_none_or(|settled| settled == stack.as_bytes())
 }
 
 /// Stacks layers, and gives directories that a layer only passes through the looks of those below.
@@ -145,6 +167,9 @@ fn adopt_implied(store: &Store, layers: &[Unpacked]) -> Result<Snapshot> {
             // What is a link below stays a directory here, as in containerd.
             layer::inherit_implied(&tree, &layer.implied, &below)
                 .or_environment(|| format!("cannot unpack layer `{id}`"))?;
+            if let Some((diff_id, stack)) = &layer.settles {
+                store.records().put_fact(IMPLIED, diff_id.hex(), stack.as_bytes());
+            }
         }
         stacked = stacked.stacked(&layer.snapshot);
     }
@@ -152,23 +177,46 @@ fn adopt_implied(store: &Store, layers: &[Unpacked]) -> Result<Snapshot> {
 }
 
 /// Unpacks a blob of the content store into a layer of its own, checking that it is the layer the config names.
-fn unpack_layer(store: &Store, lease: &Lease, blob: &Descriptor, diff_id: &Digest) -> Result<Unpacked> {
+fn unpack_layer(
+    store: &Store,
+    lease: &Lease,
+    blob: &Descriptor,
+    (diff_id, stack): (&Digest, String),
+) -> Result<Unpacked> {
+    let doing = || format!("cannot unpack layer {}", blob.digest);
+    let is_shared =
+        is_shared_with(store, diff_id, &stack) || store.find_layer_by_diff_id(diff_id).or_environment(doing)?.is_none();
+    let (id, stats) = if is_shared {
+        let tree = Scratch::layer(store, lease)?;
+        let stats = unpack(store, blob, diff_id, &tree.tree())?;
+        if !stats.implied.is_empty() {
+            // Until it took the looks of what is below it, it fits no stack.
+            store.records().put_fact(IMPLIED, diff_id.hex(), b"unsettled");
+        }
+        (store.commit_layer(tree.take(), diff_id).or_environment(doing)?, stats)
+    } else {
+        let tree = Scratch::upon(store, None, lease)?;
+        let stats = unpack(store, blob, diff_id, &tree.upper_dir())?;
+        let layers = tree.commit()?;
+        (layers.layers().last().cloned().expect("it was just made"), stats)
+    };
+    store.set_diff_id(&id, diff_id, stats.bytes).or_environment(doing)?;
+    store.add_blob(&id, blob).or_environment(doing)?;
+    let settles = (is_shared && !stats.implied.is_empty()).then(|| (diff_id.clone(), stack));
+    Ok(Unpacked { snapshot: Snapshot::new([id]), implied: stats.implied, settles })
+}
+
+fn unpack(store: &Store, blob: &Descriptor, diff_id: &Digest, into: &Path) -> Result<layer::ApplyStats> {
     let doing = || format!("cannot unpack layer {}", blob.digest);
     let file = store.content().open(&blob.digest).or_environment(doing)?;
-    let unpacked = Scratch::layer(store, lease)?;
-    let tree = open_dir(&unpacked.tree())?;
-    let reader =
-        compress::decompressor(std::io::BufReader::with_capacity(256 << 10, file), &kiln_fs::Limits::default())
-            .or_build(doing)?;
+    let file = std::io::BufReader::with_capacity(256 << 10, file);
+    let reader = compress::decompressor(file, &kiln_fs::Limits::default()).or_build(doing)?;
     let mut reader = Checked { inner: reader, verifier: Verifier::new(diff_id) };
-    let stats = layer::apply(&mut reader, &tree, &kiln_fs::Limits::default()).or_build(doing)?;
+    let stats = layer::apply(&mut reader, &open_dir(into)?, &kiln_fs::Limits::default()).or_build(doing)?;
     // What follows the end of the archive is part of the digest too.
     std::io::copy(&mut reader, &mut std::io::sink()).or_build(doing)?;
     reader.verifier.finish("unpack the layer", diff_id).or_build(doing)?;
-    let id = store.commit_layer(unpacked.take(), diff_id).or_environment(doing)?;
-    store.set_diff_id(&id, diff_id, stats.bytes).or_environment(doing)?;
-    store.add_blob(&id, blob).or_environment(doing)?;
-    Ok(Unpacked { snapshot: Snapshot::new([id]), implied: stats.implied })
+    Ok(stats)
 }
 
 struct Checked<R> {
@@ -200,4 +248,62 @@ pub(crate) fn registry(error: kiln_image::Error) -> Failure {
     };
     let failure = Failure::from_error(kind, &error);
     hint.map_or(failure.clone(), |hint| failure.hint(hint))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt as _;
+
+    use kiln_image::MemoryBlobs;
+    use kiln_oci::MediaType;
+
+    use super::*;
+
+    /// One entry of a tar: a directory, or an empty file.
+    fn entry(name: &str, mode: u32) -> Vec<u8> {
+        let mut header = vec![0_u8; 512];
+        let mut put = |at: usize, text: &str| header[at..at + text.len()].copy_from_slice(text.as_bytes());
+        let (uid, gid) = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
+        put(0, name);
+        put(100, &format!("{mode:07o}"));
+        put(108, &format!("{uid:07o}"));
+        put(116, &format!("{gid:07o}"));
+        put(124, "00000000000");
+        put(136, "00000000000");
+        put(148, "        ");
+        put(156, if name.ends_with('/') { "5" } else { "0" });
+        put(257, "ustar\x0000");
+        let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
+        header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+        header
+    }
+
+    fn image(layers: &[Vec<u8>]) -> Arc<BaseImage> {
+        let (blobs, mut config) = (MemoryBlobs::new(), ImageConfig::default());
+        let tars = layers.iter().map(|layer| [layer.as_slice(), &[0; 1024]].concat());
+        let added = tars.map(|tar| {
+            config.rootfs.diff_ids.push(Digest::sha256(&tar));
+            blobs.insert(MediaType::OCI_LAYER, tar)
+        });
+        let added = added.collect();
+        Arc::new(BaseImage { name: "x".into(), config, blobs: added, source: Some(Arc::new(blobs)), snapshot: None })
+    }
+
+    #[tokio::test]
+    async fn a_layer_takes_the_looks_of_each_stack_it_stands_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("state")).unwrap();
+        let lease = store.lease().unwrap();
+        let meter = Arc::new(Meter { reporter: Arc::new(kiln_report::Silent), vertex: Digest::sha256("x") });
+        let top = || entry("tmp/file", 0o644);
+        let (open, closed) = (image(&[entry("tmp/", 0o1777), top()]), image(&[entry("tmp/", 0o700), top()]));
+        let mut seen = Vec::new();
+        for image in [&open, &closed, &open] {
+            let snapshot = image.unpack(&store, &lease, &meter).await.unwrap();
+            seen.push(snapshot.layers()[1].clone());
+        }
+        let mode = |layer| std::fs::metadata(store.layer_dir(layer).join("tmp")).unwrap().mode() & 0o7777;
+        assert_eq!([mode(&seen[0]), mode(&seen[1]), mode(&seen[2])], [0o1777, 0o700, 0o1777]);
+        assert_eq!(seen[0], seen[2], "what fits is shared");
+    }
 }

@@ -30,6 +30,7 @@ pub(crate) struct Job {
     pub(crate) trees: Trees,
     pub(crate) images: Arc<Images>,
     pub(crate) finisher: Finisher,
+    pub(crate) seen: Seen,
     pub(crate) limits: Limits,
     pub(crate) materialized: Materialized,
     /// Whether somebody still waits for the build.
@@ -68,6 +69,24 @@ impl Limits {
 
 /// Copies of contexts, for steps that mount them; by name.
 pub(crate) type Materialized = Mutex<HashMap<String, Arc<Scratch<ActiveLayer>>>>;
+
+/// What contexts were like when keys were made of them: digests by context and selector.
+#[derive(Default)]
+pub(crate) struct Seen(Mutex<HashMap<(String, String), Digest>>);
+
+impl Seen {
+    /// Remembers one.
+    pub(crate) fn put(&self, tree: &str, selector: &str, digest: &Digest) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.insert((tree.to_owned(), selector.to_owned()), digest.clone());
+    }
+
+    /// Recalls one.
+    pub(crate) fn get(&self, tree: &str, selector: &str) -> Option<Digest> {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.get(&(tree.to_owned(), selector.to_owned())).cloned()
+    }
+}
 
 /// The base images of a build, by the identifier of their source op.
 #[derive(Default)]

@@ -75,6 +75,7 @@ pub(crate) async fn build(
         reporter,
         trees,
         images,
+        seen: Default::default(),
         limits,
         materialized: Default::default(),
         watch: waiter.watch(),

@@ -46,7 +46,8 @@ impl Step<Artifact, Failure> for FileStep {
         let step = self.clone();
         let outputs = blocking(move || {
             let mut work = Work { step: &step, inputs: &inputs, slots: Vec::new() };
-            work.run().map_err(|failure| step.place.blame(failure))
+            let outputs = work.run().and_then(|outputs| step.unchanged(&inputs).map(|()| outputs));
+            outputs.map_err(|failure| step.place.blame(failure))
         })
         .await?;
         if self.place.is_finished {
@@ -63,11 +64,15 @@ impl FileStep {
         if copies.is_empty() || self.op.actions.iter().any(|action| action.input == input as i64) {
             return InputKey::Definition;
         }
+        InputKey::Content { selector: self.selector(input) }
+    }
+
+    fn selector(&self, input: usize) -> String {
         let mut hasher = Hasher::new();
-        for copy in copies {
+        for copy in self.copies(input) {
             hasher.field(&selection(copy).encode_to_vec());
         }
-        InputKey::Content { selector: format!("copy {}", hasher.finish()) }
+        format!("copy {}", hasher.finish())
     }
 
     fn copies(&self, input: usize) -> impl Iterator<Item = &FileActionCopy> {
@@ -79,7 +84,30 @@ impl FileStep {
         })
     }
 
+    /// Digests, and remembers what a context was like.
     fn digest(&self, input: usize, artifact: &Artifact) -> Result<Digest> {
+        let digest = self.read(input, artifact)?;
+        if let Artifact::Tree(tree) = artifact {
+            self.place.job.seen.put(tree.name(), &self.selector(input), &digest);
+        }
+        Ok(digest)
+    }
+
+    /// Insists that contexts are still what they were when the key was made: what was copied is kept under that key.
+    fn unchanged(&self, inputs: &[Artifact]) -> Result<()> {
+        for (input, artifact) in inputs.iter().enumerate() {
+            let Artifact::Tree(tree) = artifact else { continue };
+            let Some(before) = self.place.job.seen.get(tree.name(), &self.selector(input)) else { continue };
+            if self.read(input, artifact)? != before {
+                let what = self.copies(input).map(|copy| copy.src.as_str()).collect::<Vec<_>>().join("`, `");
+                let failure = Failure::new(FailureKind::Build, format!("`{what}` changed while it was copied"));
+                return Err(failure.hint("build again when nothing writes to the build context any more"));
+            }
+        }
+        Ok(())
+    }
+
+    fn read(&self, input: usize, artifact: &Artifact) -> Result<Digest> {
         let opened = self.place.open(artifact)?;
         let cache = self.place.job.store.stat_cache();
         let mut hasher = Hasher::new();
