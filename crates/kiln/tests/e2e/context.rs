@@ -75,3 +75,25 @@ fn nothing_outside_the_context_is_reached() {
         run.never_says("HOST-CANARY");
     }
 }
+
+#[test]
+fn a_file_that_changes_while_it_is_copied_is_never_kept_under_the_wrong_key() {
+    let project = Project::new();
+    project.file("f", "0").dockerfile("FROM busybox\nCOPY f /f\n");
+    let (path, is_over) = (project.context().join("f"), std::sync::atomic::AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for count in 1_u64.. {
+                std::fs::write(&path, count.to_string()).unwrap();
+                if is_over.load(std::sync::atomic::Ordering::Relaxed) {
+                    break;
+                }
+            }
+        });
+        let run = project.build(&[]);
+        is_over.store(true, std::sync::atomic::Ordering::Relaxed);
+        run.fails(1).says("changed while").says("Dockerfile:2");
+    });
+    project.file("f", "quiet").build(&[]).ok();
+    assert_eq!(project.sh("cat /f"), "quiet");
+}
