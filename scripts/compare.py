@@ -181,7 +181,8 @@ class Buildah:
                   for hard in [min(resource.getrlimit(kind)[1] % (1 << 63), 1024)]]
         self.write("containers.conf", f'[containers]\ndefault_ulimits = [{", ".join(limits)}]\n'
                                       '[engine]\nruntime = "runc"\ncgroup_manager = "cgroupfs"\n')
-        self.env = dict(os.environ, CONTAINERS_CONF=f"{work}/containers.conf", CONTAINERS_STORAGE_CONF=f"{work}/storage.conf")
+        # Its cache mounts would outlive it in the common temporary directory.
+        self.env = dict(os.environ, CONTAINERS_CONF=f"{work}/containers.conf", CONTAINERS_STORAGE_CONF=f"{work}/storage.conf", TMPDIR=work)
         for driver in ("overlay", "vfs"):
             self.write("storage.conf", f'[storage]\ndriver = "{driver}"\nrunroot = "{work}/run-{driver}"\ngraphroot = "{work}/graph-{driver}"\n')
             for self.isolation in ("oci", "chroot"):
