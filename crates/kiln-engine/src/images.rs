@@ -57,21 +57,24 @@ pub(crate) fn read_config(store: &Store, id: &Digest) -> Result<ImageConfig> {
 pub(crate) fn list(store: &Store) -> Result<Vec<ImageSummary>> {
     let mut images = store.images().list().map_err(environment)?;
     images.sort_by(|a, b| b.stored.cmp(&a.stored).then_with(|| a.names.cmp(&b.names)));
-    images.into_iter().map(|image| summary(store, image).map(|(summary, _)| summary)).collect()
+    // An image whose config cannot be read is listed all the same, or nobody could remove it.
+    let line = |image: Image| {
+        let config = read_config(store, &image.record.id).ok();
+        summary(image, config.as_ref())
+    };
+    Ok(images.into_iter().map(line).collect())
 }
 
-fn summary(store: &Store, image: Image) -> Result<(ImageSummary, ImageConfig)> {
-    let config = read_config(store, &image.record.id)?;
-    let summary = ImageSummary {
+fn summary(image: Image, config: Option<&ImageConfig>) -> ImageSummary {
+    ImageSummary {
         id: image.record.id,
         names: image.names.into_iter().map(familiar).collect(),
         digests: image.record.repo_digests.into_iter().map(familiar).collect(),
         created: image.record.created,
         size: image.record.size,
         platform: image.record.platform,
-        labels: config.config.labels.clone(),
-    };
-    Ok((summary, config))
+        labels: config.map(|config| config.config.labels.clone()).unwrap_or_default(),
+    }
 }
 
 fn familiar(name: String) -> String {
@@ -88,7 +91,8 @@ pub(crate) fn inspect(store: &Store, name: &str) -> Result<ImageDetails> {
         .iter()
         .map(|layer| Ok(store.layer(layer).map_err(environment)?.size.unwrap_or_default()))
         .collect();
-    let (summary, config) = summary(store, image)?;
+    let config = read_config(store, &image.record.id)?;
+    let summary = summary(image, Some(&config));
     Ok(ImageDetails { summary, config, manifest, layer_sizes: sizes? })
 }
 

@@ -20,6 +20,7 @@ mod job;
 mod output;
 mod progress;
 mod prune;
+mod redact;
 mod registry;
 mod remember;
 mod request;

@@ -14,6 +14,7 @@ use tokio::net::unix::pipe::Receiver;
 
 use crate::failure::{Context as _, environment};
 use crate::job::Result;
+use crate::redact::Redactor;
 
 /// How many of the last lines an error message shows.
 const LAST_LINES: usize = 20;
@@ -26,6 +27,7 @@ const CHUNK: usize = 64 << 10;
 pub(crate) struct Output {
     reporter: Arc<dyn Reporter>,
     vertex: Digest,
+    redactor: Redactor,
     last: Mutex<Last>,
 }
 
@@ -42,9 +44,9 @@ struct Last {
 }
 
 impl Output {
-    /// Forwards to `reporter` as output of `vertex`.
-    pub(crate) fn new(reporter: Arc<dyn Reporter>, vertex: Digest) -> Self {
-        Self { reporter, vertex, last: Mutex::default() }
+    /// Forwards to `reporter` as output of `vertex`, without the values that `redactor` knows.
+    pub(crate) fn new(reporter: Arc<dyn Reporter>, vertex: Digest, redactor: Redactor) -> Self {
+        Self { reporter, vertex, redactor, last: Mutex::default() }
     }
 
     /// Makes the pipes.
@@ -66,11 +68,19 @@ impl Output {
     async fn forward_one(&self, (stream, fd): (LogStream, OwnedFd)) {
         let Ok(mut pipe) = Receiver::from_owned_fd(fd) else { return };
         let mut buffer = vec![0; CHUNK];
+        let mut redactor = self.redactor.clone();
         while let Ok(count @ 1..) = pipe.read(&mut buffer).await {
-            let data = buffer[..count].to_vec();
-            self.last.lock().unwrap_or_else(PoisonError::into_inner).push(&data);
-            self.reporter.report(Event::Log { vertex: self.vertex.clone(), stream, data, at: SystemTime::now() });
+            self.show(stream, redactor.push(buffer[..count].to_vec()));
         }
+        self.show(stream, redactor.finish());
+    }
+
+    fn show(&self, stream: LogStream, data: Vec<u8>) {
+        if data.is_empty() {
+            return;
+        }
+        self.last.lock().unwrap_or_else(PoisonError::into_inner).push(&data);
+        self.reporter.report(Event::Log { vertex: self.vertex.clone(), stream, data, at: SystemTime::now() });
     }
 
     /// The last lines.

@@ -131,8 +131,13 @@ fn environment_of(defaults: &[String], image: &[String], request: &[String]) -> 
 fn volume(volume: &Volume) -> Result<ContainerMount> {
     let doing = || format!("cannot mount `{}`", volume.source.display());
     let bind = Bind { depth: Depth::Recursive, attributes: DATA };
-    let dir = bind_path_detached(&volume.source, bind).or_build(doing)?;
-    let source = MountSource::Tree { dir, subpath: String::new() };
+    let path = std::fs::canonicalize(&volume.source).or_build(doing)?;
+    // A file is mounted as a place in its directory.
+    let (dir, name) = match (path.is_dir(), path.parent(), path.file_name().and_then(|name| name.to_str())) {
+        (false, Some(parent), Some(name)) => (parent.to_owned(), name.to_owned()),
+        _ => (path, String::new()),
+    };
+    let source = MountSource::Tree { dir: bind_path_detached(&dir, bind).or_build(doing)?, subpath: name };
     Ok(ContainerMount { target: volume.target.clone(), readonly: volume.readonly, source })
 }
 

@@ -18,6 +18,9 @@ pub enum ExpandErrorKind {
     /// A quote that nothing ends.
     #[error("quote `{0}` is never closed")]
     Quote(char),
+    /// Values within values grow without end.
+    #[error("variables fill in more than {0} bytes")]
+    TooLong(usize),
     /// `${` without its end.
     #[error("`${{` is never closed by `{0}`")]
     Unclosed(char),

@@ -8,6 +8,9 @@ use super::{ExpandError, ExpandErrorKind, NoVariables, Variables};
 
 /// `${a:-${b:-…}}` nested deeper than this is refused: it must not exhaust the stack.
 const MAX_DEPTH: usize = 100;
+/// As many bytes may come from variables, whatever the word. `ENV B=$A$A`, `ENV C=$B$B`, … would else fill any memory
+/// in a few lines.
+const MAX_FILLED: usize = 4 << 20;
 
 /// How words are read.
 #[derive(Debug, Clone, Copy)]
@@ -64,6 +67,7 @@ impl Lexer {
             keeps_escapes: self.keeps_escapes,
             uses: Vec::new(),
             depth: 0,
+            filled: 0,
         };
         let part = run.until(None)?;
         Ok(Expansion { text: part.text, words: part.words, uses: run.uses })
@@ -117,6 +121,7 @@ struct Run<'a> {
     keeps_escapes: bool,
     uses: Vec<VariableUse>,
     depth: usize,
+    filled: usize,
 }
 
 impl Run<'_> {
@@ -248,6 +253,16 @@ impl Run<'_> {
 
     fn dollar(&mut self) -> Result<String, ExpandError> {
         let start = self.at();
+        let value = self.variable(start)?;
+        self.filled += value.len();
+        let limit = MAX_FILLED.max(self.word.len());
+        if self.filled > limit {
+            return self.fail(ExpandErrorKind::TooLong(limit), start);
+        }
+        Ok(value)
+    }
+
+    fn variable(&mut self, start: usize) -> Result<String, ExpandError> {
         self.next();
         if self.peek() == Some('{') {
             self.next();

@@ -109,3 +109,14 @@ fn unset_variables_can_stay() {
     let wanted = "$NONE \"${NONE}\" ${NONE:-x} ${NONE#a} ${NONE//a/b} /home/me";
     assert_eq!(lexer.expand(word, &env()).unwrap().text, wanted);
 }
+
+#[test]
+fn values_within_values_do_not_grow_without_end() {
+    let mut env = Env::default();
+    env.set("A", "x".repeat(1 << 20));
+    for word in ["$A$A$A$A$A", "\"$A$A$A$A$A\""] {
+        let error = Lexer::new('\\').expand(word, &env).unwrap_err();
+        assert!(matches!(error.kind, ExpandErrorKind::TooLong(_)), "{error:?}");
+    }
+    assert!(Lexer::new('\\').expand("$A$A", &env).is_ok());
+}

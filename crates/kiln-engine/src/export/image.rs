@@ -5,6 +5,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use kiln_image::{BlobSource as _, MemoryBlobs};
 use kiln_oci::{Descriptor, Digest, ImageConfig, MediaType, Raw, Reference};
+use kiln_report::{Failure, FailureKind};
 use kiln_store::{ImageRecord, Lease, Snapshot, Store};
 
 use crate::answer::BuildResult;
@@ -34,7 +35,15 @@ pub(crate) async fn make(job: &Arc<Job>, config: ImageConfig, snapshot: &Snapsho
     }
     let epoch = epoch.map(time).transpose()?;
     let config = assemble(config, &facts, epoch, &Timestamp::now().to_string());
-    Ok(Made { config: Raw::new(config), snapshot: snapshot.clone(), layers })
+    let config = Raw::new(config);
+    let (size, limit) = (config.bytes().len() as u64, kiln_image::limits::CONFIG);
+    if size > limit {
+        let message = format!("the image's config has {size} bytes, and nobody reads more than {limit}");
+        return Err(
+            Failure::new(FailureKind::Build, message).hint("put large values into files instead of `ENV` or `LABEL`")
+        );
+    }
+    Ok(Made { config, snapshot: snapshot.clone(), layers })
 }
 
 /// RFC 3339 of seconds since 1970.

@@ -81,6 +81,9 @@ fn file(path: &Path) -> Result<OutFile> {
     let mut part = path.clone().into_os_string();
     part.push(format!(".part-{}", std::process::id()));
     let file = std::fs::File::create(&part).or_environment(doing)?;
+    if let Ok(before) = std::fs::metadata(&path) {
+        file.set_permissions(before.permissions()).or_environment(doing)?;
+    }
     Ok(OutFile { writer: writer(file), rename: Some((part.into(), path)) })
 }
 

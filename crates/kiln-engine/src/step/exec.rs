@@ -6,7 +6,7 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use kiln_exec::{ContainerSpec, ExitStatus, Network, Security, User};
+use kiln_exec::{ContainerSpec, ExitStatus, MountSource, Network, Security, User};
 use kiln_graph::llb::{ExecOp, Mount, MountType, NetMode, ProxyEnv, SecurityMode};
 use kiln_oci::{Digest, Hasher};
 use kiln_report::{Failure, FailureKind};
@@ -19,7 +19,8 @@ use crate::blocking::blocking;
 use crate::failure::{Context as _, build};
 use crate::job::Result;
 use crate::output::Output;
-use crate::step::mounts::{self, Held};
+use crate::redact::Redactor;
+use crate::step::mounts::{self, Held, Prepared};
 use crate::step::{Opened, Place};
 
 /// The host name steps see unless they are given one; BuildKit's.
@@ -115,8 +116,8 @@ impl ExecStep {
 
     async fn execute(&self, inputs: Vec<Artifact>) -> Result<Vec<Artifact>> {
         let step = self.clone();
-        let (spec, held) = blocking(move || step.prepare(&inputs)).await?;
-        let output = Output::new(Arc::clone(&self.place.job.reporter), self.place.vertex.clone());
+        let (spec, held, redactor) = blocking(move || step.prepare(&inputs)).await?;
+        let output = Output::new(Arc::clone(&self.place.job.reporter), self.place.vertex.clone(), redactor);
         let pipes = output.pipes()?;
         let running = self.place.job.executor.run(spec, pipes.container);
         let (status, ()) = tokio::join!(running, output.forward(pipes.ours));
@@ -131,8 +132,9 @@ impl ExecStep {
         Ok(snapshots.into_iter().map(Artifact::Snapshot).collect())
     }
 
-    fn prepare(&self, inputs: &[Artifact]) -> Result<(ContainerSpec, Held)> {
+    fn prepare(&self, inputs: &[Artifact]) -> Result<(ContainerSpec, Held, Redactor)> {
         let prepared = mounts::prepare(&self.place, &self.op, inputs)?;
+        let redactor = redactor(&prepared);
         let meta = self.op.meta.clone().unwrap_or_default();
         let root = Root::new(prepared.root);
         let user =
@@ -164,7 +166,7 @@ impl ExecStep {
             shm_size: limits.shm_size,
             ulimits: limits.ulimits.clone(),
         };
-        Ok((spec, prepared.held))
+        Ok((spec, prepared.held, redactor))
     }
 
     fn is_success(&self, status: ExitStatus) -> bool {
@@ -199,6 +201,16 @@ impl ExecStep {
     fn command(&self) -> String {
         self.op.meta.as_ref().map(|meta| meta.args.join(" ")).unwrap_or_default()
     }
+}
+
+/// Knows the secrets a step was given.
+fn redactor(prepared: &Prepared) -> Redactor {
+    let files = prepared.mounts.iter().filter_map(|mount| match &mount.source {
+        MountSource::Bytes { data, .. } => Some(data.expose()),
+        _ => None,
+    });
+    let variables = prepared.env.iter().filter_map(|pair| pair.split_once('=')).map(|(_, value)| value.as_bytes());
+    Redactor::new(files.chain(variables))
 }
 
 fn network(mode: NetMode) -> Network {

@@ -140,7 +140,9 @@ impl Work<'_> {
                 self.held.caches.len() - 1
             }
         };
-        Ok(MountSource::Tree { dir: bind_dir(self.held.caches[index].1.dir())?, subpath: String::new() })
+        // What a cache begins with was chosen when it was filled; without that, `source` is a place in the cache.
+        let subpath = if mount.input < 0 { mount.selector.clone() } else { String::new() };
+        Ok(MountSource::Tree { dir: bind_dir(self.held.caches[index].1.dir())?, subpath })
     }
 
     fn take_cache(&self, mount: &Mount, id: &str) -> Result<CacheMount> {

@@ -41,7 +41,7 @@ impl Template {
     /// Reads a template. `\t` and `\n` written out are tabs and line breaks, as docker has it.
     pub(crate) fn parse(text: &str) -> Result<Self, TemplateError> {
         let text = text.replace("\\t", "\t").replace("\\n", "\n");
-        let mut parser = Parser { rest: &text };
+        let mut parser = Parser { rest: &text, depth: 0 };
         let (nodes, end) = parser.nodes()?;
         match end {
             End::Text => Ok(Self(nodes)),
@@ -192,7 +192,11 @@ fn display(value: &Value) -> String {
 
 struct Parser<'a> {
     rest: &'a str,
+    depth: usize,
 }
+
+/// Blocks within blocks; nobody writes more, and each takes a piece of the stack.
+const MAX_DEPTH: usize = 100;
 
 /// What ended a list of nodes.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -234,10 +238,17 @@ impl Parser<'_> {
     }
 
     fn branches(&mut self, of: &str) -> Result<(Vec<Node>, Vec<Node>), TemplateError> {
+        self.depth += 1;
+        if self.depth > MAX_DEPTH {
+            return wrong(format!("blocks are nested more than {MAX_DEPTH} deep"));
+        }
         let (then, end) = self.nodes()?;
         let (otherwise, end) = if end == End::Else { self.nodes()? } else { (Vec::new(), end) };
         match end {
-            End::Closed => Ok((then, otherwise)),
+            End::Closed => {
+                self.depth -= 1;
+                Ok((then, otherwise))
+            }
             End::Text | End::Else => wrong(format!("`{{{{{of}}}}}` has no `{{{{end}}}}`")),
         }
     }

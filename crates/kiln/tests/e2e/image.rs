@@ -111,3 +111,40 @@ fn walk(dir: &std::path::Path) -> u64 {
     let entries = std::fs::read_dir(dir).unwrap().map(Result::unwrap);
     entries.map(|e| if e.file_type().unwrap().is_dir() { walk(&e.path()) } else { e.metadata().unwrap().len() }).sum()
 }
+
+#[test]
+fn a_file_of_the_machine_can_be_mounted_into_a_container() {
+    let project = Project::new();
+    project.file("hosts", "from the machine\n").builds("FROM busybox\n");
+    let volume = format!("{}:/etc/motd:ro", project.context().join("hosts").display());
+    assert_eq!(
+        project.kiln(&["run", "--rm", "-v", &volume, "app", "cat", "/etc/motd"]).ok().stdout,
+        "from the machine\n"
+    );
+}
+
+#[test]
+fn a_config_nobody_would_read_is_refused_before_it_is_kept() {
+    let project = Project::new();
+    let more: String = (0..3).map(|n| format!("ENV V{n}=$A$A$A\n")).collect();
+    project.dockerfile(&format!("FROM busybox\nENV A={}\n{more}", "x".repeat(1 << 20))).build(&[]).fails(1).says("config");
+    project.kiln(&["images"]).ok();
+}
+
+#[test]
+fn an_epoch_makes_one_image_of_two_builds() {
+    let id = || {
+        let project = Project::new();
+        project.file("d/f", "f");
+        project.dockerfile("FROM scratch\nWORKDIR /w/x\nCOPY d /d\n");
+        let old = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000);
+        for path in ["d/f", "d"] {
+            std::fs::File::open(project.context().join(path)).unwrap().set_modified(old).unwrap();
+        }
+        project.build(&["--build-arg", "SOURCE_DATE_EPOCH=0"]).ok();
+        project.inspect("app")["Id"].to_string()
+    };
+    let first = id();
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    assert_eq!(id(), first);
+}

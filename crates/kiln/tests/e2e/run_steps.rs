@@ -181,3 +181,32 @@ fn killing_kiln_kills_the_step_and_leaves_no_mount() {
     assert!(!mounts.contains(project.path().to_str().unwrap()), "{mounts}");
     project.builds("FROM busybox\nRUN true\n");
 }
+
+#[test]
+fn a_secret_that_is_printed_is_masked_in_logs_and_errors() {
+    let project = Project::new();
+    let value = "SECRET-9c1e44aa77";
+    std::fs::write(project.path().join("s"), format!("{value}\n")).unwrap();
+    let source = format!("id=a,src={}", project.path().join("s").display());
+    project.dockerfile(
+        "FROM busybox\nRUN --mount=type=secret,id=a,env=TOKEN --mount=type=secret,id=a \\\n\
+         cat /run/secrets/a; echo \"<$TOKEN>\"; exit 1\n",
+    );
+    for progress in ["plain", "rawjson"] {
+        let run = project.build(&["--progress", progress, "--secret", &source]).fails(1).never_says(value);
+        assert!(!run.stdout.contains(value) && run.stderr.contains("exit code: 1"));
+    }
+    project.build(&["--secret", &source]).fails(1).says("<****").never_says(value);
+}
+
+#[test]
+fn a_place_in_a_cache_mount_is_mounted_and_no_link_leads_out_of_it() {
+    let project = Project::new();
+    let cache = "--mount=type=cache,id=c,target=/m";
+    project.builds(&format!(
+        "FROM busybox\nRUN {cache} mkdir /m/sub && touch /m/sub/inside && ln -s /etc /m/out\n\
+         RUN {cache},source=sub ls /m > /ls\n"
+    ));
+    assert_eq!(project.sh("cat /ls"), "inside\n");
+    project.dockerfile(&format!("FROM busybox\nRUN {cache},source=out ls /m\n")).build(&[]).fails(1);
+}

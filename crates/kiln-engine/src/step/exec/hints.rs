@@ -32,7 +32,9 @@ pub(super) fn for_failure(status: ExitStatus, lines: &[String]) -> Vec<String> {
 fn missing_directory(line: &str) -> Option<&str> {
     let creating =
         ["can't create ", "cannot create "].iter().find_map(|verb| line.split_once(verb).map(|(_, rest)| rest));
-    let bash = line.strip_suffix(": No such file or directory").and_then(|rest| rest.rsplit(": ").next());
+    let is_bash = line.contains("bash: ") || line.contains(": line ");
+    let bash = line.strip_suffix(": No such file or directory").filter(|_| is_bash);
+    let bash = bash.and_then(|rest| rest.rsplit(": ").next());
     if !NO_DIRECTORY.iter().any(|text| line.contains(text)) {
         return None;
     }
@@ -53,6 +55,7 @@ mod tests {
             ("/bin/sh: 1: cannot create /app/x/v: Directory nonexistent", Some("/app/x")),
             ("bash: line 1: /srv/a: No such file or directory", Some("/srv")),
             ("cat: can't open 'x': No such file or directory", None),
+            ("ls: /etc/q: No such file or directory", None),
             ("can't create relative: nonexistent directory", None),
             ("all fine", None),
         ] {

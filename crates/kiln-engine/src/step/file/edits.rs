@@ -43,11 +43,15 @@ pub(super) fn make_dir(root: &Root, path: &str, mode: u32, parents: bool, stamp:
         set_mode(&made, mode).or_build(doing)?;
         return stamp.put(&made).or_build(doing);
     }
-    let made = root.mkdir_all_with(path, mode, &mut |made| {
-        set_mode(made, mode)?;
-        stamp.put(made)
+    let mut made = Vec::new();
+    let whole = root.mkdir_all_with(path, mode, &mut |directory| {
+        set_mode(directory, mode)?;
+        made.extend(directory.try_clone_to_owned());
+        stamp.put(directory)
     });
-    made.map(drop).or_build(doing)
+    whole.or_build(doing)?;
+    // Making a directory changed the time of the one above it.
+    made.iter().rev().try_for_each(|directory| stamp.put(directory)).or_build(doing)
 }
 
 /// Writes a file, in place of any other.
