@@ -127,7 +127,11 @@ fn a_file_of_the_machine_can_be_mounted_into_a_container() {
 fn a_config_nobody_would_read_is_refused_before_it_is_kept() {
     let project = Project::new();
     let more: String = (0..3).map(|n| format!("ENV V{n}=$A$A$A\n")).collect();
-    project.dockerfile(&format!("FROM busybox\nENV A={}\n{more}", "x".repeat(1 << 20))).build(&[]).fails(1).says("config");
+    project
+        .dockerfile(&format!("FROM busybox\nENV A={}\n{more}", "x".repeat(1 << 20)))
+        .build(&[])
+        .fails(1)
+        .says("config");
     project.kiln(&["images"]).ok();
 }
 
