@@ -100,6 +100,9 @@ fn text(name: &str, bytes: Vec<u8>) -> Result<SourceFile> {
 fn missing(name: &str, error: Option<&std::io::Error>) -> Failure {
     let mut failure = Failure::new(FailureKind::Build, format!("cannot read the Dockerfile `{name}`"));
     failure.causes.push(error.map_or_else(|| "no such file in the build context".to_owned(), ToString::to_string));
+    if error.is_some() {
+        return failure.hint("check the path after `-f`: it is relative to the current directory");
+    }
     failure.hint("write a `Dockerfile` into the build context, or name another file with `-f`")
 }
 
