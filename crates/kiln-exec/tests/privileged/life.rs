@@ -187,11 +187,14 @@ fn the_death_of_kiln_is_the_death_of_its_containers() {
         "exec su app -c 'exec sleep 74742'",
         "trap '' TERM INT HUP; setsid sleep 74743 & sleep 74743",
     ];
+    // Who is killed cannot tidy up, so its files are in a place of ours.
+    let dir = tempfile::tempdir().unwrap();
     for (command, sleep) in commands.into_iter().zip(["sleep 74741", "sleep 74742", "sleep 74743"]) {
         #[allow(clippy::disallowed_methods, reason = "a process to kill")]
         let mut kiln = std::process::Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "life::victim", "--nocapture", "--test-threads=1"])
             .env(VICTIM, command)
+            .env("TMPDIR", dir.path())
             .process_group(0)
             .stdout(std::process::Stdio::null())
             .spawn()

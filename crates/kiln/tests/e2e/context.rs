@@ -78,20 +78,20 @@ fn nothing_outside_the_context_is_reached() {
 
 #[test]
 fn a_file_that_changes_while_it_is_copied_is_never_kept_under_the_wrong_key() {
+    use std::os::unix::fs::FileExt;
+    use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
     let project = Project::new();
-    project.file("f", "0").dockerfile("FROM busybox\nCOPY f /f\n");
-    let (path, is_over) = (project.context().join("f"), std::sync::atomic::AtomicBool::new(false));
+    // Large enough that a writer gets its turn while the file is read, however busy the machine is.
+    project.file("f", vec![0; 64 << 20]).dockerfile("FROM busybox\nCOPY f /f\n");
+    let file = std::fs::File::options().write(true).open(project.context().join("f")).unwrap();
+    let is_over = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            for count in 1_u64.. {
-                std::fs::write(&path, count.to_string()).unwrap();
-                if is_over.load(std::sync::atomic::Ordering::Relaxed) {
-                    break;
-                }
-            }
+            let turns = (1_u64..).take_while(|_| !is_over.load(Relaxed));
+            turns.for_each(|turn| file.write_all_at(&turn.to_le_bytes(), 0).unwrap());
         });
         let run = project.build(&[]);
-        is_over.store(true, std::sync::atomic::Ordering::Relaxed);
+        is_over.store(true, Relaxed);
         run.fails(1).says("changed while").says("Dockerfile:2");
     });
     project.file("f", "quiet").build(&[]).ok();
