@@ -104,7 +104,8 @@ fn build(dir: &Path, tree: &Tree) {
         let _ = fs::create_dir_all(path.parent().unwrap());
         let (mode, zero) = (Mode::from_raw_mode(0o600), makedev(0, 0));
         let is_made = match node {
-            Node::File(content) => !path.exists() && fs::write(&path, content).is_ok(),
+            // Not through a link that leads nowhere yet: that would make another node than this one.
+            Node::File(content) => fs::symlink_metadata(&path).is_err() && fs::write(&path, content).is_ok(),
             Node::Sparse(size) => {
                 let file = fs::File::options().write(true).create_new(true).open(&path);
                 file.and_then(|file| file.set_len(*size)).is_ok()
