@@ -9,6 +9,51 @@ pub enum Level {
     Error,
     /// It can, but it is probably not what was meant.
     Warning,
+    /// It is fine, and could be better.
+    Info,
+    /// It is fine, and others write it in another way.
+    Style,
+}
+
+impl Level {
+    /// As users write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warning => "warning",
+            Self::Info => "info",
+            Self::Style => "style",
+        }
+    }
+}
+
+/// A change that mends what was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fix {
+    /// What it does, one imperative sentence.
+    pub description: String,
+    /// Its parts; they do not overlap.
+    pub edits: Vec<Edit>,
+    /// Whether it may be made unasked.
+    pub safety: Safety,
+}
+
+/// Whether a fix may be made unasked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Safety {
+    /// The image stays what it was, or becomes what was surely meant.
+    Safe,
+    /// Somebody should look at it.
+    Unsafe,
+}
+
+/// A place and what to write there instead.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Edit {
+    /// What is replaced; may be empty.
+    pub span: Span,
+    /// What comes instead; may be empty.
+    pub text: String,
 }
 
 /// One finding about a source text.
@@ -24,23 +69,32 @@ pub struct Diagnostic {
     pub span: Span,
     /// Ways out, each one imperative sentence.
     pub hints: Vec<String>,
+    /// A change that mends it, if there is one.
+    pub fix: Option<Fix>,
 }
 
 impl Diagnostic {
     /// An error at a place.
     pub fn error(span: Span, message: impl Into<String>) -> Self {
-        Self { rule: None, level: Level::Error, message: message.into(), span, hints: Vec::new() }
+        Self { rule: None, level: Level::Error, message: message.into(), span, hints: Vec::new(), fix: None }
     }
 
     /// A warning by a named rule.
     pub fn warning(rule: &'static str, span: Span, message: impl Into<String>) -> Self {
-        Self { rule: Some(rule), level: Level::Warning, message: message.into(), span, hints: Vec::new() }
+        Self { rule: Some(rule), level: Level::Warning, message: message.into(), span, hints: Vec::new(), fix: None }
     }
 
     /// Adds a way out.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hints.push(hint.into());
+        self
+    }
+
+    /// Adds a change that mends it.
+    #[must_use]
+    pub fn fix(mut self, fix: Fix) -> Self {
+        self.fix = Some(fix);
         self
     }
 }

@@ -9,7 +9,7 @@ mod failure;
 pub mod render;
 mod source;
 
-pub use diagnostic::{Diagnostic, Level};
+pub use diagnostic::{Diagnostic, Edit, Fix, Level, Safety};
 pub use event::{Event, LogStream, Reporter, Silent, VertexState};
 pub use failure::{Failure, FailureKind};
 pub use source::{Excerpt, SourceFile, Span};

@@ -10,15 +10,16 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("kiln-report", &["oci"]),
     ("kiln-graph", &["oci", "report"]),
     ("kiln-dockerfile", &["oci", "report", "graph"]),
+    ("kiln-lint", &["report", "dockerfile"]),
     ("kiln-sys", &[]),
     ("kiln-fs", &["oci", "sys"]),
     ("kiln-store", &["oci", "sys", "fs"]),
     ("kiln-exec", &["sys", "fs"]),
     ("kiln-image", &["oci", "report"]),
     ("kiln-solver", &["oci", "report", "graph"]),
-    ("kiln-engine", &["oci", "report", "graph", "dockerfile", "sys", "fs", "store", "exec", "image", "solver"]),
+    ("kiln-engine", &["oci", "report", "graph", "dockerfile", "lint", "sys", "fs", "store", "exec", "image", "solver"]),
     ("kiln-api", &["engine", "graph", "report", "oci", "fs"]),
-    ("kiln", &["api", "engine", "dockerfile", "report", "oci"]),
+    ("kiln", &["api", "engine", "dockerfile", "lint", "report", "oci"]),
     ("kiln-testkit", &["oci"]),
 ];
 

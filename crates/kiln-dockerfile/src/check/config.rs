@@ -81,7 +81,7 @@ impl CheckConfig {
 
     /// Whether a rule's findings are wanted for an instruction with these comments right above it, which may say
     /// `# check=skip=…`.
-    pub(crate) fn allows(&self, rule: &str, comments: &[String]) -> bool {
+    pub fn allows(&self, rule: &str, comments: &[String]) -> bool {
         let settings = comments.iter().find_map(|comment| match name_and_value(comment) {
             Some((name, value)) if name.eq_ignore_ascii_case("check") => value.split(' ').next(),
             _ => None,

@@ -7,9 +7,6 @@ mod arguments;
 mod config;
 mod from;
 pub mod rules;
-mod servers;
-mod shell;
-mod steps;
 
 use std::collections::BTreeMap;
 
@@ -32,7 +29,6 @@ pub fn check(file: &Dockerfile, config: &CheckConfig) -> Vec<Diagnostic> {
         if in_stage {
             arguments::check(instruction, &mut findings);
         }
-        steps::check(instruction, &mut findings);
     }
     stages(file, &mut findings);
     findings.all.sort_by_key(|finding| finding.span);

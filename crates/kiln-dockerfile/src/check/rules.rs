@@ -58,8 +58,6 @@ rules! {
     EXPOSE_CASING "ExposeProtoCasing" BuildKit "a protocol in EXPOSE has upper-case letters"
     EXPOSE_FORMAT "ExposeInvalidFormat" BuildKit "EXPOSE names an address or a port of the host"
     INLINE_COMMENT "InlineCommentInInstruction" Kiln "`#` within a line is taken for a comment, which it is not"
-    SECRET_WRITTEN "SecretWrittenByStep" Kiln "a step writes a secret into the image"
-    LONG_RUNNING "LongRunningProcessInRun" Kiln "a step starts a server, which never ends"
     UNUSED_BUILD_ARG "UnusedBuildArg" Kiln "a build argument is given that nothing declares"
 }
 
@@ -182,17 +180,6 @@ pub(crate) fn expose_format(port: &str, span: Span) -> Diagnostic {
 pub(crate) fn inline_comment(effect: &str, span: Span) -> Diagnostic {
     Diagnostic::warning(INLINE_COMMENT, span, format!("`#` begins no comment within a line: {effect}"))
         .hint("put the comment on a line of its own, above the instruction")
-}
-
-pub(crate) fn secret_written(id: &str, dest: &str, span: Span) -> Diagnostic {
-    let message = format!("secret `{id}` is written to `{dest}`, which stays in the image's layer");
-    Diagnostic::warning(SECRET_WRITTEN, span, message)
-        .hint("use the secret where it is mounted, or write to a `--mount=type=tmpfs`")
-}
-
-pub(crate) fn long_running(command: &str, span: Span) -> Diagnostic {
-    let message = format!("`{command}` runs until it is stopped, so this step never ends");
-    Diagnostic::warning(LONG_RUNNING, span, message).hint("start it with CMD or ENTRYPOINT")
 }
 
 pub(crate) fn unused_build_arg<'a>(name: &str, declared: impl Iterator<Item = &'a str>, span: Span) -> Diagnostic {

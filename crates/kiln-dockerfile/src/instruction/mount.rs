@@ -129,6 +129,11 @@ pub(super) fn check_early(flag: &Word, diagnostics: &mut Vec<Diagnostic>) {
 pub(crate) type Expander<'a> = dyn FnMut(&Word) -> Result<String, Box<Diagnostic>> + 'a;
 
 impl Mount {
+    /// A mount as it is written, with its variables left as they are.
+    pub fn as_written(flag: &Word) -> Result<Self, Box<Diagnostic>> {
+        Self::read(flag, &mut |word| Ok(word.text.clone()))
+    }
+
     /// Reads a mount, filling each value in.
     pub(crate) fn read(flag: &Word, expand: &mut Expander<'_>) -> Result<Self, Box<Diagnostic>> {
         let fields = csv_fields(&flag.text).map_err(|error| {

@@ -8,7 +8,7 @@ use kiln_graph::llb::{
     ChownOpt, ExecOp, FileActionKind, FileOp, Mount, MountType, NetMode, OpKind, SecurityMode, UserKind, UserOpt,
 };
 use kiln_graph::{Vertex, VertexId};
-use kiln_report::{Diagnostic, Level, SourceFile, Span};
+use kiln_report::{Diagnostic, SourceFile, Span};
 
 pub(crate) fn place(source: &SourceFile, span: Span) -> String {
     let ((line, column), (end_line, end_column)) = (source.position(span.start), source.position(span.end));
@@ -18,10 +18,9 @@ pub(crate) fn place(source: &SourceFile, span: Span) -> String {
 pub(crate) fn diagnostics(all: &[Diagnostic], source: &SourceFile) -> String {
     let mut out = String::new();
     for diagnostic in all {
-        let level = match (diagnostic.level, diagnostic.rule) {
-            (Level::Error, _) => "error".to_owned(),
-            (Level::Warning, Some(rule)) => format!("warning[{rule}]"),
-            (Level::Warning, None) => "warning".to_owned(),
+        let level = match diagnostic.rule {
+            Some(rule) => format!("{}[{rule}]", diagnostic.level.name()),
+            None => diagnostic.level.name().to_owned(),
         };
         writeln!(out, "{} {level}: {}", place(source, diagnostic.span), diagnostic.message).unwrap();
         writeln!(out, "    | {:?}", &source.text()[diagnostic.span.range()]).unwrap();

@@ -135,7 +135,8 @@ pub(crate) fn judge(
 
 /// The checks that need nothing but the text.
 pub(crate) fn check(file: &kiln_dockerfile::Dockerfile) -> Vec<Diagnostic> {
-    kiln_dockerfile::check(file, &kiln_dockerfile::CheckConfig::of(file).unwrap_or_default())
+    let check = kiln_dockerfile::CheckConfig::of(file).unwrap_or_default();
+    kiln_lint::lint(file, &kiln_lint::Settings { check, scope: kiln_lint::Scope::Build })
 }
 
 /// Reports warnings.

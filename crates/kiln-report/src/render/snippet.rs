@@ -20,8 +20,8 @@ const BOLD: Style = Style::new().bold();
 /// A finding at its place: title, source, hints. Ends with a line break.
 pub fn diagnostic(diagnostic: &Diagnostic, excerpt: &Excerpt, color: Color) -> String {
     let title = match diagnostic.rule {
-        Some(rule) => format!("{}[{rule}]: ", level_name(diagnostic.level)),
-        None => format!("{}: ", level_name(diagnostic.level)),
+        Some(rule) => format!("{}[{rule}]: ", diagnostic.level.name()),
+        None => format!("{}: ", diagnostic.level.name()),
     };
     let mut text = String::new();
     push_title(&mut text, &title, level_style(diagnostic.level), &diagnostic.message, color);
@@ -85,6 +85,7 @@ fn source(excerpt: &Excerpt, level: Level, color: Color) -> String {
     let level = match level {
         Level::Error => annotate_snippets::Level::ERROR,
         Level::Warning => annotate_snippets::Level::WARNING,
+        Level::Info | Level::Style => annotate_snippets::Level::INFO,
     };
     let name = one_line(file.name());
     let snippet = Snippet::source(text.as_str()).path(name.as_str()).annotation(AnnotationKind::Primary.span(range));
@@ -126,17 +127,11 @@ fn visible(text: &str, range: Range<usize>) -> (String, Range<usize>) {
     (clean, start..end)
 }
 
-fn level_name(level: Level) -> &'static str {
-    match level {
-        Level::Error => "error",
-        Level::Warning => "warning",
-    }
-}
-
 fn level_style(level: Level) -> Style {
     match level {
         Level::Error => ERROR,
         Level::Warning => WARNING,
+        Level::Info | Level::Style => HINT,
     }
 }
 

@@ -1,5 +1,40 @@
-//! Programs that run until they are stopped.
+//! Programs that run until they are stopped, started while building.
 // tidy: table
+
+use kiln_dockerfile::instruction::Command;
+use kiln_report::Level;
+
+use crate::finding::Findings;
+use crate::rule::{Rule, Scope};
+use crate::script::scripts;
+use crate::shell::{After, commands};
+use crate::view::View;
+
+pub(super) const RULES: &[Rule] = &[Rule {
+    name: "LongRunningProcessInRun",
+    aliases: &[],
+    level: Level::Warning,
+    scope: Scope::Build,
+    summary: "a step starts a server, which never ends",
+    why: "A step ends when its command does. A server only ends when it is stopped, so the build waits for ever.",
+    bad: "FROM python:3.12\nRUN flask run\n",
+    good: "FROM python:3.12\nCMD [\"flask\", \"run\"]\n",
+    check,
+}];
+
+fn check(view: &View<'_>, findings: &mut Findings<'_>) {
+    for instruction in view.instructions() {
+        let Some(Command::Run(run)) = &instruction.command else { continue };
+        for script in scripts(instruction, run) {
+            for command in commands(&script.text).iter().filter(|command| command.after != After::Background) {
+                let Some(server) = never_ends(command.program()) else { continue };
+                let message = format!("`{}` runs until it is stopped, so this step never ends", server.join(" "));
+                let span = script.span(command.start, command.end);
+                findings.report(instruction, span, message, "start it with CMD or ENTRYPOINT");
+            }
+        }
+    }
+}
 
 /// The words such a command begins with.
 pub(super) const SERVERS: &[&[&str]] = &[

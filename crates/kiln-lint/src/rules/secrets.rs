@@ -1,73 +1,41 @@
-//! Checks of what a `RUN` step does: servers that never end, secrets that stay.
+//! Secrets that a step writes into the image.
 
-use kiln_report::Span;
+use kiln_dockerfile::Instruction;
+use kiln_dockerfile::instruction::{Command, Mount, MountKind, Run};
+use kiln_report::Level;
 
-use super::shell::{After, Simple, commands};
-use super::{Findings, rules, servers};
-use crate::instruction::{Command, Form, Mount, MountKind, Run};
-use crate::parse::{Instruction, Word};
-use crate::path;
+use crate::finding::Findings;
+use crate::rule::{Rule, Scope};
+use crate::script::{Script, scripts};
+use crate::shell::{After, Simple, commands};
+use crate::view::View;
 
-pub(super) fn check(instruction: &Instruction, findings: &mut Findings<'_>) {
-    let Some(Command::Run(run)) = &instruction.command else { return };
-    for script in scripts(instruction, run) {
-        let commands = commands(&script.text);
-        for command in &commands {
-            let is_alone = command.after != After::Background;
-            if let Some(server) = servers::never_ends(command.program()).filter(|_| is_alone) {
-                let span = script.span(command.start, command.end);
-                findings.push(instruction, rules::long_running(&server.join(" "), span));
-            }
-        }
-        written_secrets(instruction, run, (&script, &commands), findings);
-    }
-}
+pub(super) const RULES: &[Rule] = &[Rule {
+    name: "SecretWrittenByStep",
+    aliases: &[],
+    level: Level::Warning,
+    scope: Scope::Build,
+    summary: "a step writes a secret into the image",
+    why: "A secret mount is no part of the image, but what a step writes is: a copy of the secret, printed into a file, \
+          stays in the layer for everybody who has the image, whatever later steps remove.",
+    bad: "FROM alpine:3.20\nRUN --mount=type=secret,id=token cat /run/secrets/token > /app/token.txt\n",
+    good: "FROM alpine:3.20\nRUN --mount=type=secret,id=token TOKEN=$(cat /run/secrets/token) fetch-sources\n",
+    check,
+}];
 
-/// A script with the way back to the file.
-struct Script<'a> {
-    text: String,
-    instruction: &'a Instruction,
-    place: Place,
-}
-
-/// Where a script's text stands.
-enum Place {
-    /// In the instruction's joined line, from here on.
-    Line(usize),
-    /// In the file, from here on, byte by byte.
-    File(usize),
-    /// Put together from arguments.
-    Whole(Span),
-}
-
-impl Script<'_> {
-    fn span(&self, start: usize, end: usize) -> Span {
-        match self.place {
-            Place::Line(at) => self.instruction.line.span(at + start, at + end),
-            Place::File(at) => Span::new(at + start, at + end),
-            Place::Whole(span) => span,
+fn check(view: &View<'_>, findings: &mut Findings<'_>) {
+    for instruction in view.instructions() {
+        let Some(Command::Run(run)) = &instruction.command else { continue };
+        for script in scripts(instruction, run) {
+            let commands = commands(&script.text);
+            written_secrets(instruction, run, (&script, &commands), findings);
         }
     }
 }
 
-fn scripts<'a>(instruction: &'a Instruction, run: &Run) -> Vec<Script<'a>> {
-    let mut scripts = Vec::new();
-    match (run.command.form, run.command.words.as_slice()) {
-        (Form::Shell, [word]) => {
-            let at = instruction.line.text().trim_end().len().saturating_sub(word.text.len());
-            scripts.push(Script { text: word.text.clone(), instruction, place: Place::Line(at) });
-        }
-        (_, words) => {
-            let quoted = |word: &Word| format!("'{}'", word.text.replace('\'', "'\\''"));
-            let text = words.iter().map(quoted).collect::<Vec<_>>().join(" ");
-            scripts.push(Script { text, instruction, place: Place::Whole(instruction.span) });
-        }
-    }
-    for heredoc in &instruction.heredocs {
-        let place = Place::File(heredoc.content_span.start);
-        scripts.push(Script { text: heredoc.content.clone(), instruction, place });
-    }
-    scripts
+/// The last part of a path.
+fn base_name(path: &str) -> &str {
+    path.trim_end_matches('/').rsplit('/').next().unwrap_or(path)
 }
 
 /// A secret as a step sees it.
@@ -100,8 +68,7 @@ fn written_secrets(
     (script, commands): (&Script<'_>, &[Simple]),
     findings: &mut Findings<'_>,
 ) {
-    let mounts: Vec<Mount> =
-        run.mounts.iter().filter_map(|flag| Mount::read(flag, &mut |word| Ok(word.text.clone())).ok()).collect();
+    let mounts: Vec<Mount> = run.mounts.iter().filter_map(|flag| Mount::as_written(flag).ok()).collect();
     let secrets: Vec<Secret> = mounts.iter().filter(|mount| mount.kind == MountKind::Secret).map(secret).collect();
     if secrets.is_empty() {
         return;
@@ -123,17 +90,19 @@ fn written_secrets(
             continue;
         };
         for dest in destinations(pipeline).into_iter().filter(|dest| stays(dest) && !is_removed(commands, dest)) {
-            findings.push(instruction, rules::secret_written(&secret.id, dest, script.span(first.start, last.end)));
+            let message = format!("secret `{}` is written to `{dest}`, which stays in the image's layer", secret.id);
+            let hint = "use the secret where it is mounted, or write to a `--mount=type=tmpfs`";
+            findings.report(instruction, script.span(first.start, last.end), message, hint);
         }
     }
 }
 
 fn secret(mount: &Mount) -> Secret {
     let id = [&mount.id, &mount.source].into_iter().find(|id| !id.is_empty()).cloned();
-    let id = id.unwrap_or_else(|| path::base_name(&mount.target).to_owned());
+    let id = id.unwrap_or_else(|| base_name(&mount.target).to_owned());
     let path = match (mount.target.as_str(), &mount.env) {
         ("", Some(_)) => None,
-        ("", None) => Some(format!("/run/secrets/{}", path::base_name(&id))),
+        ("", None) => Some(format!("/run/secrets/{}", base_name(&id))),
         (target, _) => Some(target.to_owned()),
     };
     Secret { path, variable: mount.env.clone(), id }

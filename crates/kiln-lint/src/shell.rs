@@ -2,21 +2,21 @@
 
 /// A simple command.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Simple {
+pub(crate) struct Simple {
     /// Its words, quotes taken off; variables and substitutions as they are written.
-    pub(super) words: Vec<String>,
+    pub(crate) words: Vec<String>,
     /// Where it begins and ends.
-    pub(super) start: usize,
-    pub(super) end: usize,
+    pub(crate) start: usize,
+    pub(crate) end: usize,
     /// The files it writes to.
-    pub(super) redirects: Vec<String>,
+    pub(crate) redirects: Vec<String>,
     /// What comes after it.
-    pub(super) after: After,
+    pub(crate) after: After,
 }
 
 /// What separates a command from the next.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) enum After {
+pub(crate) enum After {
     /// `;`, `&&`, `||`, a line break or the end.
     #[default]
     End,
@@ -28,7 +28,7 @@ pub(super) enum After {
 
 impl Simple {
     /// The words without what only prepares the command: assignments, `exec`, `sudo`, `env`.
-    pub(super) fn program(&self) -> &[String] {
+    pub(crate) fn program(&self) -> &[String] {
         let is_assignment = |word: &String| {
             let name = word.split('=').next().unwrap_or_default();
             name.len() < word.len() && !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
@@ -40,7 +40,7 @@ impl Simple {
 }
 
 /// Splits a script into simple commands.
-pub(super) fn commands(script: &str) -> Vec<Simple> {
+pub(crate) fn commands(script: &str) -> Vec<Simple> {
     let mut splitter = Splitter { script, at: 0, all: Vec::new(), current: Simple::default(), redirect: false };
     splitter.run();
     splitter.all

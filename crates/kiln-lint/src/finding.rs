@@ -1,0 +1,49 @@
+//! The findings so far, and which of them are wanted.
+
+use kiln_dockerfile::Instruction;
+use kiln_report::{Diagnostic, Span};
+
+use crate::rule::Rule;
+use crate::settings::Settings;
+use crate::view::View;
+
+/// The findings so far.
+#[derive(Debug)]
+pub struct Findings<'a> {
+    settings: &'a Settings,
+    rule: Option<&'static Rule>,
+    all: Vec<Diagnostic>,
+}
+
+impl<'a> Findings<'a> {
+    pub(crate) fn new(settings: &'a Settings) -> Self {
+        Self { settings, rule: None, all: Vec::new() }
+    }
+
+    pub(crate) fn run(&mut self, rule: &'static Rule, view: &View<'_>) {
+        self.rule = Some(rule);
+        (rule.check)(view, self);
+    }
+
+    pub(crate) fn into_all(self) -> Vec<Diagnostic> {
+        self.all
+    }
+
+    /// Keeps a finding of the running rule, with its way out, unless it is switched off for the file or right above the
+    /// instruction.
+    pub fn report(
+        &mut self,
+        instruction: &Instruction,
+        span: Span,
+        message: impl Into<String>,
+        hint: impl Into<String>,
+    ) {
+        let Some(rule) = self.rule else { return };
+        let mut names = std::iter::once(&rule.name).chain(rule.aliases);
+        if names.all(|name| self.settings.check.allows(name, &instruction.comments)) {
+            let mut finding = Diagnostic::warning(rule.name, span, message).hint(hint);
+            finding.level = rule.level;
+            self.all.push(finding);
+        }
+    }
+}
