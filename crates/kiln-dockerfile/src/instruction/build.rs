@@ -3,7 +3,7 @@
 use kiln_report::{Diagnostic, Span};
 
 use super::flags::{self, Flags, Kind};
-use super::{ArgItem, Command, CommandLine, CopyKind, Form, From, Keyword, Run, copy, healthcheck, mount};
+use super::{ArgItem, Command, CommandLine, CopyKind, Device, Form, From, Keyword, Run, copy, healthcheck, mount};
 use crate::parse::{Arguments, Instruction, Pair, Word};
 
 pub(super) struct Reader<'a> {
@@ -98,7 +98,7 @@ impl<'a> Reader<'a> {
             mounts: flags.values("mount"),
             network: flags.value("network"),
             security: flags.value("security"),
-            devices: flags.values("device"),
+            devices: flags.values("device").iter().filter_map(|flag| self.device(flag)).collect(),
         };
         run.mounts.iter().for_each(|flag| mount::check_early(flag, self.diagnostics));
         self.one_of("network", run.network.as_ref(), &["default", "none", "host"]);
@@ -107,6 +107,10 @@ impl<'a> Reader<'a> {
             self.error(self.instruction.span, "RUN has nothing to run", "put a command into the array");
         }
         run
+    }
+
+    fn device(&mut self, flag: &Word) -> Option<Device> {
+        Device::read(flag).map_err(|diagnostic| self.diagnostics.push(diagnostic)).ok()
     }
 
     fn one_of(&mut self, flag: &str, value: Option<&Word>, choices: &[&str]) {

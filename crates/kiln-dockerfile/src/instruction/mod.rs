@@ -3,6 +3,7 @@
 mod build;
 mod copy;
 mod csv;
+mod device;
 mod duration;
 mod flags;
 mod healthcheck;
@@ -13,6 +14,7 @@ use kiln_report::Diagnostic;
 
 pub use copy::{Copy, CopyKind, Document};
 pub(crate) use csv::csv_fields;
+pub use device::Device;
 pub use healthcheck::HealthcheckCommand;
 pub use keyword::Keyword;
 pub(crate) use mount::parse_bool;
@@ -91,7 +93,7 @@ pub struct Run {
     /// `--security`.
     pub security: Option<Word>,
     /// `--device`.
-    pub devices: Vec<Word>,
+    pub devices: Vec<Device>,
 }
 
 /// A command with its form.

@@ -1,36 +1,44 @@
 //! `COPY` and `ADD`.
 
-use std::collections::BTreeMap;
-
 use kiln_graph::Edge;
 use kiln_graph::llb::{FileAction, FileActionCopy, FileActionKind, FileOp, MergeInput, MergeOp, OpKind, SourceOp};
-use kiln_oci::Digest;
 use kiln_report::Diagnostic;
 
+use super::git::is_git;
 use super::names;
 use super::owner::{self, Mode};
 use super::plan::Step;
 use super::stage::{Fail, Layer, Stage, Vertex};
-use super::urls::{file_name, is_git, is_http};
+use super::urls::is_http;
 use crate::expand::{Layered, Lexer};
 use crate::instruction::{Copy, CopyKind};
 use crate::parse::Word;
 use crate::path;
 
 /// A copying instruction with its variables filled in.
-struct Filled<'s> {
-    copy: &'s Copy,
+pub(super) struct Filled<'s> {
+    pub(super) copy: &'s Copy,
     sources: Vec<Word>,
     dest: Word,
     chown: Option<Word>,
     chmod: Option<Word>,
-    checksum: Option<Word>,
+    pub(super) checksum: Option<Word>,
+}
+
+/// What every source of an instruction is copied by.
+pub(super) struct Copying<'s> {
+    pub(super) step: &'s Step<'s>,
+    pub(super) filled: Filled<'s>,
+    /// What all actions share.
+    pub(super) template: FileActionCopy,
+    /// The step's name.
+    pub(super) name: String,
 }
 
 /// One action: what is copied, and from where.
-struct Action {
-    from: Option<Edge>,
-    copy: FileActionCopy,
+pub(super) struct Action {
+    pub(super) from: Option<Edge>,
+    pub(super) copy: FileActionCopy,
 }
 
 impl Stage<'_, '_, '_> {
@@ -46,11 +54,13 @@ impl Stage<'_, '_, '_> {
         let shown = self.copy_name(step, copy);
         let name = self.name_step(&shown);
         let template = self.template(&filled)?;
+        let copying = Copying { step, filled, template, name };
         let mut actions = Vec::new();
-        for source in &filled.sources {
+        for source in &copying.filled.sources {
             history.push_str(&format!(" {}", source.text));
-            actions.push(self.source_action(step, &filled, source, (&template, &name))?);
+            actions.push(self.source_action(&copying, source)?);
         }
+        let Copying { filled, template, name, .. } = copying;
         for document in &copy.documents {
             history.push_str(&format!(" <<{}", document.name));
             let text = if document.expand { self.fill_document(document)? } else { document.text.clone() };
@@ -173,19 +183,14 @@ impl Stage<'_, '_, '_> {
         })
     }
 
-    fn source_action(
-        &mut self,
-        step: &Step<'_>,
-        filled: &Filled<'_>,
-        source: &Word,
-        (template, name): (&FileActionCopy, &str),
-    ) -> Result<Action, Fail> {
+    fn source_action(&mut self, copying: &Copying<'_>, source: &Word) -> Result<Action, Fail> {
         if is_git(&source.text) {
-            return Err(git_error(source, filled.copy.kind));
+            return self.repository(copying, source);
         }
         if is_http(&source.text) {
-            return self.download(step, filled, source, (template, name));
+            return self.download(copying, source);
         }
+        let Copying { step, filled, template, .. } = copying;
         let from = match step.from {
             Some(node) => self.all.states[node].as_ref().and_then(|state| state.root.clone()),
             None => Some(self.build_context()),
@@ -206,41 +211,9 @@ impl Stage<'_, '_, '_> {
         Ok(Action { from, copy })
     }
 
-    fn download(
-        &mut self,
-        step: &Step<'_>,
-        filled: &Filled<'_>,
-        source: &Word,
-        (template, name): (&FileActionCopy, &str),
-    ) -> Result<Action, Fail> {
-        if filled.copy.kind == CopyKind::Copy {
-            let error = Diagnostic::error(source.span, format!("COPY cannot fetch `{}`", source.text));
-            return Err(Box::new(error.hint("use ADD for URLs")));
-        }
-        let filename = file_name(&source.text);
-        let mut attrs = BTreeMap::from([
-            ("http.filename".to_owned(), filename.clone()),
-            ("http.perm".to_owned(), "0600".to_owned()),
-        ]);
-        if let Some(checksum) = &filled.checksum {
-            let digest: Result<Digest, _> = checksum.text.parse();
-            let digest = digest.map_err(|error| Box::new(Diagnostic::error(checksum.span, error.to_string())))?;
-            attrs.insert("http.checksum".to_owned(), digest.to_string());
-        }
-        let op = OpKind::Source(SourceOp { identifier: source.text.clone(), attrs });
-        let vertex = Vertex { name: name.to_owned(), span: Some(step.span()), ..Vertex::default() };
-        let from = Some(self.add(op, Vec::new(), vertex));
-        let copy = FileActionCopy {
-            src: path::absolute("/", &filename),
-            attempt_unpack_docker_compatibility: filled.copy.unpack.unwrap_or(false),
-            ..template.clone()
-        };
-        Ok(Action { from, copy })
-    }
-
     /// The build context.
     pub(super) fn build_context(&mut self) -> Edge {
-        let op = OpKind::Source(SourceOp { identifier: "local://context".to_owned(), attrs: BTreeMap::new() });
+        let op = OpKind::Source(SourceOp { identifier: "local://context".to_owned(), attrs: Default::default() });
         let name = "[internal] load build context".to_owned();
         self.add(op, Vec::new(), Vertex { name, ..Vertex::default() })
     }
@@ -294,15 +267,6 @@ fn has_wildcards(path: &str) -> bool {
         }
     }
     false
-}
-
-fn git_error(source: &Word, kind: CopyKind) -> Fail {
-    let message = match kind {
-        CopyKind::Copy => format!("COPY cannot fetch the git repository `{}`", source.text),
-        CopyKind::Add => format!("git repositories such as `{}` cannot be added yet", source.text),
-    };
-    let hint = "clone it into the build context, or in a RUN step";
-    Box::new(Diagnostic::error(source.span, message).hint(hint))
 }
 
 #[cfg(test)]

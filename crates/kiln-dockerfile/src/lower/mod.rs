@@ -3,11 +3,13 @@
 mod base;
 mod copy;
 mod expose;
+mod git;
 mod globals;
 mod names;
 mod options;
 mod owner;
 mod plan;
+mod remote;
 mod run;
 mod run_mounts;
 mod settings;

@@ -2,8 +2,8 @@
 
 use kiln_graph::Edge;
 use kiln_graph::llb::{
-    ExecOp, FileAction, FileActionKind, FileActionMkFile, FileOp, HostIp, Meta, Mount, MountType, NetMode, OpKind,
-    SecurityMode, TmpfsOpt,
+    CdiDevice, ExecOp, FileAction, FileActionKind, FileActionMkFile, FileOp, HostIp, Meta, Mount, MountType, NetMode,
+    OpKind, SecurityMode, TmpfsOpt,
 };
 use kiln_report::{Diagnostic, Span};
 
@@ -12,7 +12,7 @@ use super::plan::Step;
 use super::run_mounts::Mounts;
 use super::stage::{Fail, Layer, Stage, Vertex};
 use crate::expand::{Env, Layered, Lexer, Variables};
-use crate::instruction::{Form, Run};
+use crate::instruction::{Device, Form, Run};
 use crate::parse::{Heredoc, Word, heredoc};
 
 /// What a step runs, and what people are told of it.
@@ -26,9 +26,6 @@ struct Script {
 
 impl Stage<'_, '_, '_> {
     pub(super) fn run(&mut self, step: &Step<'_>, run: &Run) -> Result<(), Fail> {
-        if let Some(device) = run.devices.first() {
-            return Err(unsupported(device.span, "devices cannot be given to steps yet"));
-        }
         let script = self.script(step, run);
         let mut mounts = Mounts::new(&self.state);
         if let Some((_, edge)) = &script.program {
@@ -50,7 +47,7 @@ impl Stage<'_, '_, '_> {
             network: network as i32,
             security: security as i32,
             secretenv: std::mem::take(&mut mounts.secret_env),
-            cdi_devices: Vec::new(),
+            cdi_devices: run.devices.iter().map(cdi_device).collect(),
             mounts: Vec::new(),
         };
         let (mounts, inputs) = mounts.finish();
@@ -171,8 +168,8 @@ pub(super) fn mount(kind: MountType) -> Mount {
     Mount { mount_type: kind as i32, ..Mount::default() }
 }
 
-pub(super) fn unsupported(span: Span, message: &str) -> Fail {
-    Box::new(Diagnostic::error(span, message))
+fn cdi_device(device: &Device) -> CdiDevice {
+    CdiDevice { name: device.name.text.clone(), optional: !device.required }
 }
 
 /// The documents put back behind the command, for the shell to read.

@@ -1,28 +1,11 @@
-//! Which sources are URLs, of what kind, and how their files are called.
+//! Which sources are downloads, and how their files are called.
 
+use super::git::is_git;
 use crate::path;
 
 /// A URL that is fetched as a file.
 pub(super) fn is_http(source: &str) -> bool {
     (source.starts_with("http://") || source.starts_with("https://")) && !is_git(source)
-}
-
-/// A URL whose path ends in `.git`, `git://`, `ssh://`, or `user@host:path`.
-pub(super) fn is_git(source: &str) -> bool {
-    if let Some((scheme, rest)) = source.split_once("://") {
-        let path = rest.split(['?', '#']).next().unwrap_or(rest);
-        return match scheme.to_ascii_lowercase().as_str() {
-            "git" | "ssh" => true,
-            "http" | "https" => path.contains('/') && path.ends_with(".git"),
-            _ => false,
-        };
-    }
-    let word = |text: &str, more: &str| {
-        !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || more.contains(c))
-    };
-    let Some((user, rest)) = source.split_once('@') else { return false };
-    let Some((host, _)) = rest.split_once(':') else { return false };
-    word(user, "-_") && word(host, "-.")
 }
 
 /// The last part of a URL's path, percent signs undone.
@@ -38,7 +21,8 @@ pub(super) fn file_name(url: &str) -> String {
     }
 }
 
-fn percent_decoded(text: &str) -> String {
+/// Percent signs undone.
+pub(super) fn percent_decoded(text: &str) -> String {
     let bytes = text.as_bytes();
     let mut out = Vec::with_capacity(bytes.len());
     let mut at = 0;
@@ -58,27 +42,28 @@ fn percent_decoded(text: &str) -> String {
     String::from_utf8(out).unwrap_or_else(|_| text.to_owned())
 }
 
+/// A word of a URL's query, in which a plus sign is a space.
+pub(super) fn query_decoded(text: &str) -> String {
+    percent_decoded(&text.replace('+', " "))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn urls_and_repositories_are_told_from_paths() {
-        for (source, git, http) in [
-            ("https://example.com/a.tar", false, true),
-            ("http://example.com", false, true),
-            ("https://example.com/a.git", true, false),
-            ("https://example.com/a.git#main:sub", true, false),
-            ("https://example.com/a?x=.git", false, true),
-            ("git://x/y", true, false),
-            ("ssh://x/y", true, false),
-            ("git@example.com:a/b", true, false),
-            ("a@b", false, false),
-            ("./a@b:c/d", false, false),
-            ("ftp://x/y.git", false, false),
-            ("src/app.git", false, false),
+    fn downloads_are_told_from_paths_and_repositories() {
+        for (source, http) in [
+            ("https://example.com/a.tar", true),
+            ("http://example.com", true),
+            ("https://example.com/a?x=.git", true),
+            ("https://example.com/a.git", false),
+            ("https://example.com/a.git/", true),
+            ("HTTPS://example.com/a", false),
+            ("ftp://x/y", false),
+            ("src/http://x", false),
         ] {
-            assert_eq!((is_git(source), is_http(source)), (git, http), "{source}");
+            assert_eq!(is_http(source), http, "{source}");
         }
     }
 

@@ -168,6 +168,7 @@ fn exec(out: &mut String, op: &ExecOp) {
     op.secretenv
         .iter()
         .for_each(|s| writeln!(out, "    secretenv {}={} optional={}", s.name, s.id, s.optional).unwrap());
+    op.cdi_devices.iter().for_each(|d| writeln!(out, "    device {} optional={}", d.name, d.optional).unwrap());
     op.mounts.iter().for_each(|mount| writeln!(out, "    mount {}", mount_text(mount)).unwrap());
 }
 

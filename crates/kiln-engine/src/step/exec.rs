@@ -133,6 +133,10 @@ impl ExecStep {
     }
 
     fn prepare(&self, inputs: &[Artifact]) -> Result<(ContainerSpec, Held, Redactor)> {
+        if let Some(device) = self.op.cdi_devices.iter().find(|device| !device.optional) {
+            let message = format!("device `{}` cannot be given to steps yet", device.name);
+            return Err(Failure::new(FailureKind::Build, message));
+        }
         let prepared = mounts::prepare(&self.place, &self.op, inputs)?;
         let redactor = redactor(&prepared);
         let meta = self.op.meta.clone().unwrap_or_default();
