@@ -49,8 +49,15 @@ impl Db {
         Ok(Self { path, main: Mutex::new(main), readers: Mutex::default() })
     }
 
-    /// Runs a reading closure; it never waits for this process's writers.
+    /// Runs a reading closure, all of which sees one state of the database, whatever other processes write meanwhile. It
+    /// never waits for this process's writers.
     pub(crate) fn read<T>(&self, read: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T> {
+        let read = |connection: &Connection| {
+            let state = connection.unchecked_transaction()?;
+            let answer = read(&state)?;
+            state.commit()?;
+            Ok(answer)
+        };
         match self.main.try_lock() {
             Ok(main) => return read(&main).map_err(|source| self.error(source)),
             Err(TryLockError::Poisoned(main)) => return read(&main.into_inner()).map_err(|source| self.error(source)),

@@ -112,6 +112,38 @@ fn building_while_others_prune_everything_never_fails() {
     assert_eq!(left, 0);
 }
 
+/// A result that another process replaces while it is read is the old one or the new one, not half of each.
+#[test]
+fn what_is_held_is_what_the_result_that_was_read_needs() {
+    let dir = tempfile::tempdir().unwrap();
+    let [reading, writing] = [(); 2].map(|()| Store::open(dir.path()).unwrap());
+    let made = writing.lease().unwrap();
+    let key = Digest::sha256("step");
+    let snapshots = [(); 2].map(|()| writing.commit(writing.prepare(None, &made).unwrap()).unwrap());
+    let put = |snapshot: &Snapshot| {
+        let value = serde_json::to_vec(snapshot).unwrap();
+        writing.records().put_result(&key, &value, &Holds::snapshots([snapshot])).unwrap();
+    };
+    put(&snapshots[0]);
+    let leases = || -> Vec<_> {
+        std::fs::read_dir(dir.path().join("leases")).unwrap().map(|entry| entry.unwrap().path()).collect()
+    };
+    let read = || {
+        let before = leases();
+        let lease = reading.lease().unwrap();
+        let value = reading.records().get_result(&key, &lease).unwrap().unwrap();
+        let ours = leases().into_iter().find(|path| !before.contains(path)).unwrap();
+        let needed: Vec<String> = serde_json::from_slice(&value).unwrap();
+        assert_eq!(std::fs::read_to_string(ours).unwrap().trim(), format!("layer {}", needed[0]));
+    };
+    std::thread::scope(|scope| {
+        let reader = scope.spawn(|| (0..3000).for_each(|_| read()));
+        while !reader.is_finished() {
+            snapshots.iter().for_each(put);
+        }
+    });
+}
+
 /// What a build holds is there until it ends, and what it finds is whole.
 fn build(store: &Store, number: u32, round: u32) {
     let lease = store.lease().unwrap();
