@@ -32,7 +32,12 @@ mod tests {
         assert!(all().all(|rule| rule.name.starts_with(|c: char| c.is_ascii_uppercase()) && !rule.name.contains('_')));
         let mut names: Vec<&str> =
             all().flat_map(|rule| std::iter::once(&rule.name).chain(rule.aliases)).copied().collect();
-        names.extend(kiln_dockerfile::check::rules::RULES.iter().map(|rule| rule.name));
+        names.extend(
+            kiln_dockerfile::check::RULES
+                .iter()
+                .flat_map(|rule| std::iter::once(&rule.name).chain(rule.aliases))
+                .copied(),
+        );
         let count = names.len();
         names.sort_unstable();
         names.dedup();

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use kiln_report::Diagnostic;
 
+use super::table::{self, Status};
 use crate::instruction::parse_bool;
 use crate::parse::{Dockerfile, name_and_value};
 
@@ -80,14 +81,20 @@ impl CheckConfig {
     }
 
     /// Whether a rule's findings are wanted for an instruction with these comments right above it, which may say
-    /// `# check=skip=…`.
+    /// `# check=skip=…`. Experimental rules are wanted by name, and not to be skipped.
     pub fn allows(&self, rule: &str, comments: &[String]) -> bool {
         let settings = comments.iter().find_map(|comment| match name_and_value(comment) {
             Some((name, value)) if name.eq_ignore_ascii_case("check") => value.split(' ').next(),
             _ => None,
         });
-        let is_skipped_here = || matches!(settings.map(Self::parse), Some(Ok(more)) if more.skip.has(rule));
-        !self.skip.has(rule) && !is_skipped_here()
+        let here = settings.and_then(|settings| Self::parse(settings).ok());
+        let says = |choice: fn(&Self) -> &Choice| {
+            choice(self).has(rule) || here.as_ref().is_some_and(|here| choice(here).has(rule))
+        };
+        match table::find(rule).map(|rule| rule.status) {
+            Some(Status::Experimental) => says(|config| &config.experimental),
+            _ => !says(|config| &config.skip),
+        }
     }
 }
 
@@ -102,6 +109,11 @@ mod tests {
         assert!(!CheckConfig::parse("skip=all").unwrap().allows("X", &[]));
         let comments = ["note".to_owned(), "check=skip=C because".to_owned()];
         assert!(!config.allows("A", &comments) && !config.allows("C", &comments) && config.allows("D", &comments));
+        let experimental = "InvalidDefinitionDescription";
+        assert!(
+            !config.allows(experimental, &[]) && config.allows(experimental, &["check=experimental=all".to_owned()])
+        );
+        assert!(CheckConfig::parse("skip=all;experimental=all").unwrap().allows(experimental, &[]));
         for bad in ["skip", "x=y", "error=perhaps"] {
             assert!(CheckConfig::parse(bad).is_err(), "{bad}");
         }

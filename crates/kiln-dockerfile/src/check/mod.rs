@@ -5,14 +5,17 @@
 
 mod arguments;
 mod config;
+mod descriptions;
 mod from;
-pub mod rules;
+pub(crate) mod rules;
+mod table;
 
 use std::collections::BTreeMap;
 
 use kiln_report::{Diagnostic, Span};
 
 pub use config::{CheckConfig, CheckConfigError, Choice};
+pub use table::{Origin, RULES, Rule, Status};
 
 use crate::instruction::{Command, Keyword};
 use crate::parse::{Dockerfile, Instruction};
@@ -26,6 +29,7 @@ pub fn check(file: &Dockerfile, config: &CheckConfig) -> Vec<Diagnostic> {
     for instruction in file.instructions() {
         in_stage |= matches!(instruction.command, Some(Command::From(_)));
         line(instruction, &mut findings);
+        descriptions::check(instruction, &mut findings);
         if in_stage {
             arguments::check(instruction, &mut findings);
         }

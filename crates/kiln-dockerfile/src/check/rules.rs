@@ -1,4 +1,4 @@
-//! The checks by name, and what their findings say.
+//! What the findings of the language's checks say.
 // tidy: table
 
 use kiln_oci::Platform;
@@ -6,60 +6,29 @@ use kiln_report::{Diagnostic, Span};
 
 use crate::suggest;
 
-/// A check.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Rule {
-    /// As in `# check=skip=NAME`.
-    pub name: &'static str,
-    /// What it finds, in one sentence.
-    pub summary: &'static str,
-    /// Whose name it is.
-    pub origin: Origin,
-}
-
-/// Whose name a check has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Origin {
-    /// BuildKit has it too.
-    BuildKit,
-    /// Only kiln has it.
-    Kiln,
-}
-
-macro_rules! rules {
-    ($($constant:ident $name:literal $origin:ident $summary:literal)*) => {
-        $(pub(crate) const $constant: &str = $name;)*
-
-        /// All checks.
-        pub const RULES: &[Rule] =
-            &[$(Rule { name: $name, summary: $summary, origin: Origin::$origin }),*];
-    };
-}
-
-rules! {
-    STAGE_NAME_CASING "StageNameCasing" BuildKit "a stage's name has upper-case letters"
-    FROM_AS_CASING "FromAsCasing" BuildKit "`as` and `from` are not in the same case"
-    NO_EMPTY_CONTINUATION "NoEmptyContinuation" BuildKit "a blank line stands within an instruction"
-    CONSISTENT_CASING "ConsistentInstructionCasing" BuildKit "a keyword is not in the case most others are in"
-    DUPLICATE_STAGE "DuplicateStageName" BuildKit "two stages have one name"
-    RESERVED_STAGE "ReservedStageName" BuildKit "a stage has a name that means something else"
-    JSON_ARGS "JSONArgsRecommended" BuildKit "CMD or ENTRYPOINT goes through a shell, which gets the signals"
-    MAINTAINER "MaintainerDeprecated" BuildKit "MAINTAINER is used, which a label has replaced"
-    UNDEFINED_ARG_IN_FROM "UndefinedArgInFrom" BuildKit "FROM uses an argument that is not declared"
-    RELATIVE_WORKDIR "WorkdirRelativePath" BuildKit "the first WORKDIR depends on the base image's"
-    UNDEFINED_VAR "UndefinedVar" BuildKit "a variable is used that is not set"
-    MULTIPLE_INSTRUCTIONS "MultipleInstructionsDisallowed" BuildKit "an instruction is overruled by a later one"
-    LEGACY_PAIRS "LegacyKeyValueFormat" BuildKit "a key and its value are separated by a space"
-    INVALID_BASE_PLATFORM "InvalidBaseImagePlatform" BuildKit "the base image is for another platform than the build"
-    REDUNDANT_PLATFORM "RedundantTargetPlatform" BuildKit "FROM asks for the platform it would use anyway"
-    SECRET_IN_ENV "SecretsUsedInArgOrEnv" BuildKit "a name sounds like a secret that would stay in the image"
-    INVALID_DEFAULT_ARG "InvalidDefaultArgInFrom" BuildKit "FROM has no valid image without build arguments"
-    CONST_PLATFORM "FromPlatformFlagConstDisallowed" BuildKit "FROM is bound to one platform"
-    EXPOSE_CASING "ExposeProtoCasing" BuildKit "a protocol in EXPOSE has upper-case letters"
-    EXPOSE_FORMAT "ExposeInvalidFormat" BuildKit "EXPOSE names an address or a port of the host"
-    INLINE_COMMENT "InlineCommentInInstruction" Kiln "`#` within a line is taken for a comment, which it is not"
-    UNUSED_BUILD_ARG "UnusedBuildArg" Kiln "a build argument is given that nothing declares"
-}
+pub(crate) const STAGE_NAME_CASING: &str = "StageNameCasing";
+pub(crate) const FROM_AS_CASING: &str = "FromAsCasing";
+pub(crate) const NO_EMPTY_CONTINUATION: &str = "NoEmptyContinuation";
+pub(crate) const CONSISTENT_CASING: &str = "ConsistentInstructionCasing";
+pub(crate) const DUPLICATE_STAGE: &str = "DuplicateStageName";
+pub(crate) const RESERVED_STAGE: &str = "ReservedStageName";
+pub(crate) const JSON_ARGS: &str = "JSONArgsRecommended";
+pub(crate) const MAINTAINER: &str = "MaintainerDeprecated";
+pub(crate) const UNDEFINED_ARG_IN_FROM: &str = "UndefinedArgInFrom";
+pub(crate) const RELATIVE_WORKDIR: &str = "WorkdirRelativePath";
+pub(crate) const UNDEFINED_VAR: &str = "UndefinedVar";
+pub(crate) const MULTIPLE_INSTRUCTIONS: &str = "MultipleInstructionsDisallowed";
+pub(crate) const LEGACY_PAIRS: &str = "LegacyKeyValueFormat";
+pub(crate) const INVALID_BASE_PLATFORM: &str = "InvalidBaseImagePlatform";
+pub(crate) const REDUNDANT_PLATFORM: &str = "RedundantTargetPlatform";
+pub(crate) const SECRET_IN_ENV: &str = "SecretsUsedInArgOrEnv";
+pub(crate) const INVALID_DEFAULT_ARG: &str = "InvalidDefaultArgInFrom";
+pub(crate) const CONST_PLATFORM: &str = "FromPlatformFlagConstDisallowed";
+pub(crate) const DEFINITION_DESCRIPTION: &str = "InvalidDefinitionDescription";
+pub(crate) const EXPOSE_CASING: &str = "ExposeProtoCasing";
+pub(crate) const EXPOSE_FORMAT: &str = "ExposeInvalidFormat";
+pub(crate) const INLINE_COMMENT: &str = "InlineCommentInInstruction";
+pub(crate) const UNUSED_BUILD_ARG: &str = "UnusedBuildArg";
 
 fn did_you_mean(finding: Diagnostic, nearest: Option<String>) -> Diagnostic {
     match nearest {
@@ -177,6 +146,12 @@ pub(crate) fn expose_format(port: &str, span: Span) -> Diagnostic {
     Diagnostic::warning(EXPOSE_FORMAT, span, message).hint("name only the port of the container")
 }
 
+pub(crate) fn definition_description(keyword: &str, name: &str, span: Span) -> Diagnostic {
+    let message = format!("the comment above this {keyword} does not describe it");
+    Diagnostic::warning(DEFINITION_DESCRIPTION, span, message)
+        .hint(format!("begin it with the name, as in `# {name} is …`, or put a `#` line below it"))
+}
+
 pub(crate) fn inline_comment(effect: &str, span: Span) -> Diagnostic {
     Diagnostic::warning(INLINE_COMMENT, span, format!("`#` begins no comment within a line: {effect}"))
         .hint("put the comment on a line of its own, above the instruction")
@@ -188,19 +163,5 @@ pub(crate) fn unused_build_arg<'a>(name: &str, declared: impl Iterator<Item = &'
     match suggest::nearest(name, declared) {
         Some(nearest) => did_you_mean(finding, Some(nearest.to_owned())),
         None => finding.hint(format!("declare it with `ARG {name}`, or leave `--build-arg {name}=…` out")),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_are_unique_and_in_pascal_case() {
-        let mut names: Vec<&str> = RULES.iter().map(|rule| rule.name).collect();
-        assert!(names.iter().all(|name| name.starts_with(|c: char| c.is_ascii_uppercase()) && !name.contains('_')));
-        names.sort_unstable();
-        names.dedup();
-        assert_eq!(names.len(), RULES.len());
     }
 }
