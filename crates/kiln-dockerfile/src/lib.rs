@@ -27,6 +27,7 @@ mod lower;
 mod parse;
 mod path;
 mod suggest;
+mod targets;
 
 pub use check::{CheckConfig, check};
 pub use ignore::{IgnorePattern, parse_ignore};
@@ -38,3 +39,4 @@ pub use parse::{
     Arguments, Directive, Dockerfile, Flag, Heredoc, Instruction, Item, ItemKind, Line, Pair, PairForm, Word,
     detect_syntax, parse,
 };
+pub use targets::{Target, targets};

@@ -15,6 +15,7 @@ use std::collections::BTreeMap;
 use kiln_report::{Diagnostic, Span};
 
 pub use config::{CheckConfig, CheckConfigError, Choice};
+pub(crate) use descriptions::description;
 pub use table::{Origin, RULES, Rule, Status};
 
 use crate::instruction::{Command, Keyword};
