@@ -26,6 +26,7 @@ pub mod instruction;
 mod lower;
 mod parse;
 mod path;
+mod quote;
 mod suggest;
 mod targets;
 
@@ -37,6 +38,6 @@ pub use lower::{
 };
 pub use parse::{
     Arguments, Directive, Dockerfile, Flag, Heredoc, Instruction, Item, ItemKind, Line, Pair, PairForm, Word,
-    detect_syntax, parse,
+    detect_syntax, parse, parse_shape, parse_source,
 };
 pub use targets::{Target, targets};

@@ -12,4 +12,4 @@ mod source;
 pub use diagnostic::{Diagnostic, Edit, Fix, Level, Safety};
 pub use event::{Event, LogStream, Reporter, Silent, VertexState};
 pub use failure::{Failure, FailureKind};
-pub use source::{Excerpt, SourceFile, Span};
+pub use source::{Excerpt, SourceFile, SourcePart, Span};

@@ -15,7 +15,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::commands::{
-    completion, history, images, inspect, load, login, prune, pull, push, rmi, run, save, tag, version,
+    completion, debug, history, images, inspect, load, login, prune, pull, push, rmi, run, save, tag, version,
 };
 
 pub(crate) use environment::Environment;
@@ -64,6 +64,8 @@ pub(crate) enum Command {
     Prune(prune::PruneArgs),
     Version(version::VersionArgs),
     Completion(completion::CompletionArgs),
+    #[command(hide = true)]
+    Debug(debug::DebugArgs),
     #[command(flatten)]
     Group(groups::Group),
 }

@@ -2,6 +2,7 @@
 
 pub(crate) mod build;
 pub(crate) mod completion;
+pub(crate) mod debug;
 pub(crate) mod history;
 pub(crate) mod images;
 pub(crate) mod inspect;
@@ -39,6 +40,7 @@ pub(crate) fn run(command: Command, setting: &Setting) -> Outcome {
         Command::Prune(args) => prune::run(&args, setting),
         Command::Version(args) => version::run(&args),
         Command::Completion(args) => completion::run(&args),
+        Command::Debug(args) => debug::run(&args),
         Command::Group(_) => unreachable!("groups were resolved"),
     }
 }

@@ -221,7 +221,7 @@ impl<'a> Reader<'a> {
             }
             _ => {}
         }
-        let line = self.instruction.line.text();
+        let line = self.instruction.line.text().trim_start();
         let mut expression = line[self.keyword.name().len()..].trim_start().to_owned();
         for heredoc in &self.instruction.heredocs {
             expression.push('\n');

@@ -1,37 +1,10 @@
 //! Texts as Go prints them, because they stand so in every image's history.
 
-use std::fmt::Write as _;
-
-/// `["a" "b"]`.
-pub(super) fn quoted_list(words: &[String]) -> String {
-    format!("[{}]", words.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" "))
-}
+pub(super) use crate::quote::quoted_list;
 
 /// `[a b]`.
 pub(super) fn list(words: &[String]) -> String {
     format!("[{}]", words.join(" "))
-}
-
-fn quoted(word: &str) -> String {
-    let mut out = String::with_capacity(word.len() + 2);
-    out.push('"');
-    for c in word.chars() {
-        match c {
-            '"' | '\\' => out.extend(['\\', c]),
-            '\u{7}' => out.push_str("\\a"),
-            '\u{8}' => out.push_str("\\b"),
-            '\u{c}' => out.push_str("\\f"),
-            '\n' => out.push_str("\\n"),
-            '\r' => out.push_str("\\r"),
-            '\t' => out.push_str("\\t"),
-            '\u{b}' => out.push_str("\\v"),
-            c if c < ' ' || c == '\u{7f}' => write!(out, "\\x{:02x}", c as u32).expect("writing to a string"),
-            c if c.is_control() => write!(out, "\\u{:04x}", c as u32).expect("writing to a string"),
-            c => out.push(c),
-        }
-    }
-    out.push('"');
-    out
 }
 
 /// A time in seconds since 1970 in RFC 3339, UTC.
@@ -68,9 +41,7 @@ mod tests {
     }
 
     #[test]
-    fn lists_are_quoted() {
-        let words = ["a \"b\"".to_owned(), "c\n\u{1}é".to_owned()];
-        assert_eq!(quoted_list(&words), r#"["a \"b\"" "c\n\x01é"]"#);
+    fn lists_are_bare() {
         assert_eq!(list(&["a".into(), "b c".into()]), "[a b c]");
     }
 }

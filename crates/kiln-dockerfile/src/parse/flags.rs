@@ -29,7 +29,7 @@ fn flags(rest: Slice<'_>, escape: char) -> (Vec<Flag>, usize) {
     let mut flags = Vec::new();
     let mut at = 0;
     loop {
-        at += rest.text[at..].len() - rest.text[at..].trim_start().len();
+        at += rest.text[at..].find(|c| !is_separator(c)).unwrap_or(rest.text.len() - at);
         if !rest.text[at..].starts_with("--") {
             return (flags, at);
         }

@@ -14,8 +14,8 @@ pub(crate) enum Array {
     NotJson,
 }
 
-/// Nesting beyond this is taken for no JSON at all.
-const MAX_DEPTH: usize = 1000;
+/// Nesting beyond this, the outermost array not counted, is taken for no JSON at all, as Go does.
+const MAX_DEPTH: usize = 9_999;
 
 /// Reads `slice` as a JSON array.
 pub(crate) fn array(slice: Slice<'_>) -> Array {
@@ -81,9 +81,10 @@ impl Reader<'_> {
     /// Passes over one value of any kind, without recursion: what is open is kept in a list.
     fn value(&mut self) -> Option<()> {
         let mut open: Vec<u8> = Vec::new();
-        while open.len() <= MAX_DEPTH {
+        loop {
             self.skip_space();
             match self.peek()? {
+                b'[' | b'{' if open.len() == MAX_DEPTH => return None,
                 b'[' | b'{' => {
                     let bracket = self.peek()?;
                     self.at += 1;
@@ -103,7 +104,6 @@ impl Reader<'_> {
                 return Some(());
             }
         }
-        None
     }
 
     /// After a value: closes what ends here. Says whether everything is closed.
@@ -146,7 +146,8 @@ impl Reader<'_> {
             }
         }
         let length = rest.find(|c: char| !(c.is_ascii_digit() || "+-.eE".contains(c))).unwrap_or(rest.len());
-        is_number(&rest[..length]).then(|| self.at += length)
+        let number = rest[..length].parse::<f64>().ok()?;
+        (is_number(&rest[..length]) && number.is_finite()).then(|| self.at += length)
     }
 
     fn string(&mut self) -> Option<String> {
@@ -254,9 +255,13 @@ mod tests {
         for text in [r#"["a",1]"#, "[null]", r#"[{"a":[1,{}]},"b"]"#, "[[]]", "[-0.5e+3,true]"] {
             assert_eq!(read(text), Err("mixed"), "{text}");
         }
-        for text in [r#"["a"#, "['a']", r#"["a",]"#, r#"["a"] x"#, r#"["c:\windows"]"#, "[ -f x ]", "[01]", "[1.]"] {
+        for text in
+            [r#"["a"#, "['a']", r#"["a",]"#, r#"["a"] x"#, r#"["c:\windows"]"#, "[ -f x ]", "[01]", "[1.]", "[1e999]"]
+        {
             assert_eq!(read(text), Err("not json"), "{text}");
         }
         assert_eq!(read(&"[".repeat(100_000)), Err("not json"));
+        let nested = |depth| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+        assert_eq!((read(&nested(10_000)), read(&nested(10_001))), (Err("mixed"), Err("not json")));
     }
 }

@@ -1,24 +1,31 @@
 //! From text to tree. Never fails: what is wrong is told, and the rest is still read.
 
 mod directive;
+mod dump;
 pub(crate) mod flags;
 pub(crate) mod heredoc;
 mod json;
 mod lines;
+mod order;
 mod tree;
 mod words;
 
-use kiln_report::{Diagnostic, Span};
+use kiln_report::{Diagnostic, SourceFile, Span};
 
 pub use directive::detect_syntax;
 pub(crate) use directive::name_and_value;
 pub use lines::Line;
 pub use tree::{Arguments, Directive, Dockerfile, Flag, Heredoc, Instruction, Item, ItemKind, Pair, PairForm, Word};
 
-use crate::instruction::{self, Command, Keyword};
+use crate::instruction::{self, Keyword};
 use crate::suggest;
 use directive::DirectiveReader;
 use lines::{Lines, Physical, Slice};
+
+const DEFAULT_ESCAPE: char = '\\';
+const BOM: char = '\u{feff}';
+/// `ONBUILD ONBUILD …` is read no deeper: more than one is an error anyway.
+const MAX_TRIGGERS: usize = 16;
 
 /// Reads a Dockerfile. Gives its tree, and what is wrong with it.
 ///
@@ -27,21 +34,43 @@ use lines::{Lines, Physical, Slice};
 /// assert_eq!((file.instructions().count(), diagnostics.len()), (2, 0));
 /// ```
 pub fn parse(text: &str) -> (Dockerfile, Vec<Diagnostic>) {
-    let mut parser = Parser { text, escape: '\\', items: Vec::new(), comments: Vec::new(), diagnostics: Vec::new() };
-    parser.run();
-    let file = Dockerfile { items: parser.items, escape: parser.escape, len: text.len() };
-    let mut diagnostics = parser.diagnostics;
-    check_order(&file, &mut diagnostics);
+    parse_parts(text, &[0])
+}
+
+/// Reads a source of one or more files, as if they were one. Directives are each file's own; what one file leaves open
+/// does not go on in the next.
+pub fn parse_source(source: &SourceFile) -> (Dockerfile, Vec<Diagnostic>) {
+    parse_parts(source.text(), &source.part_starts())
+}
+
+fn parse_parts(text: &str, starts: &[usize]) -> (Dockerfile, Vec<Diagnostic>) {
+    let mut parser = Parser::new(text);
+    parser.run(starts);
+    let (file, mut diagnostics) = (parser.file(), parser.syntax);
+    diagnostics.append(&mut parser.meaning);
+    diagnostics.extend(order::check(&file));
     diagnostics.sort_by_key(|diagnostic| diagnostic.span);
+    (file, diagnostics)
+}
+
+/// Reads a Dockerfile as far as its shape goes: unknown instructions and flags, and stages, are nobody's business here.
+/// The tree's instructions have no [`command`](Instruction::command) to rely on.
+pub fn parse_shape(text: &str) -> (Dockerfile, Vec<Diagnostic>) {
+    let mut parser = Parser::new(text);
+    parser.run(&[0]);
+    let (file, mut diagnostics) = (parser.file(), parser.syntax);
+    diagnostics.extend(order::check_any(&file));
     (file, diagnostics)
 }
 
 /// Reads a single instruction that stands in no file, such as a trigger kept in a base image.
 pub(crate) fn parse_trigger(text: &str) -> Result<Box<Instruction>, Vec<Diagnostic>> {
-    let mut parser = Parser { text, escape: '\\', items: Vec::new(), comments: Vec::new(), diagnostics: Vec::new() };
-    parser.run();
-    if !parser.diagnostics.is_empty() {
-        return Err(parser.diagnostics);
+    let mut parser = Parser::new(text);
+    parser.run(&[0]);
+    let mut diagnostics = std::mem::take(&mut parser.syntax);
+    diagnostics.append(&mut parser.meaning);
+    if !diagnostics.is_empty() {
+        return Err(diagnostics);
     }
     let mut instructions = parser.items.into_iter().filter_map(|item| match item.kind {
         ItemKind::Instruction(instruction) => Some(instruction),
@@ -59,16 +88,45 @@ struct Parser<'a> {
     items: Vec<Item>,
     /// Texts of the comments since the last instruction.
     comments: Vec<String>,
-    diagnostics: Vec<Diagnostic>,
+    /// What is wrong with the file's shape.
+    syntax: Vec<Diagnostic>,
+    /// What is wrong with what it says.
+    meaning: Vec<Diagnostic>,
 }
 
 impl<'a> Parser<'a> {
-    fn run(&mut self) {
-        let bom = if self.text.starts_with('\u{feff}') { '\u{feff}'.len_utf8() } else { 0 };
-        let mut lines = Lines::starting(self.text, bom);
+    fn new(text: &'a str) -> Self {
+        let (items, comments, syntax, meaning) = Default::default();
+        Self { text, escape: DEFAULT_ESCAPE, items, comments, syntax, meaning }
+    }
+
+    fn file(&mut self) -> Dockerfile {
+        Dockerfile { items: std::mem::take(&mut self.items), escape: self.escape, len: self.text.len() }
+    }
+
+    /// Reads the files that begin at `starts`, the first of which is 0.
+    fn run(&mut self, starts: &[usize]) {
+        for (at, start) in starts.iter().enumerate() {
+            let end = starts.get(at + 1).copied().unwrap_or(self.text.len());
+            let escape = std::mem::replace(&mut self.escape, DEFAULT_ESCAPE);
+            self.part(*start, end);
+            // Words are filled in by one rule, so the files have to agree.
+            if at > 0 && self.escape != escape {
+                let message = format!("the escape character is `{}` here and `{escape}` above", self.escape);
+                let hint = "begin all of the files with the same `# escape=` line";
+                self.syntax.push(Diagnostic::error(Span::new(*start, *start), message).hint(hint));
+            }
+        }
+    }
+
+    fn part(&mut self, start: usize, end: usize) {
+        let text = &self.text[..end];
+        let bom = if text[start..].starts_with(BOM) { BOM.len_utf8() } else { 0 };
+        let mut lines = Lines::starting(text, start + bom);
         let mut directives = DirectiveReader::default();
+        let before = self.items.len();
         while let Some(line) = lines.next() {
-            let directive = directives.read(line, &mut self.diagnostics);
+            let directive = directives.read(line, &mut self.syntax);
             let kind = match directive {
                 Some(directive) => {
                     self.apply(&directive);
@@ -79,11 +137,11 @@ impl<'a> Parser<'a> {
                 None => ItemKind::Instruction(Box::new(self.instruction(line, &mut lines))),
             };
             // The mark at the front of a file belongs to its first item, so that no byte is left over.
-            let start = if self.items.is_empty() { 0 } else { line.start };
+            let start = if self.items.len() == before { start } else { line.start };
             self.items.push(Item { span: Span::new(start, lines.at()), kind });
         }
-        if self.items.is_empty() && bom > 0 {
-            self.items.push(Item { span: Span::new(0, bom), kind: ItemKind::Blank });
+        if self.items.len() == before && bom > 0 {
+            self.items.push(Item { span: Span::new(start, end), kind: ItemKind::Blank });
         }
     }
 
@@ -97,7 +155,7 @@ impl<'a> Parser<'a> {
             other => {
                 let message = format!("`{other}` cannot be the escape character");
                 let hint = "use a backslash or a backtick";
-                self.diagnostics.push(Diagnostic::error(directive.value.span, message).hint(hint));
+                self.syntax.push(Diagnostic::error(directive.value.span, message).hint(hint));
             }
         }
     }
@@ -113,9 +171,9 @@ impl<'a> Parser<'a> {
     }
 
     fn instruction(&mut self, first: Physical<'a>, lines: &mut Lines<'a>) -> Instruction {
-        let before = self.diagnostics.len();
+        let before = self.syntax.len() + self.meaning.len();
         let joined = lines::join(first, lines, self.escape);
-        let mut instruction = self.one_line(joined.line.all(), Depth::Top);
+        let mut instruction = self.one_line(joined.line.all(), 0);
         let indent = first.text.len() - first.text.trim_start().len();
         instruction.span = Span::new(first.start + indent, joined.end);
         instruction.empty_continuations = joined.empty_continuations;
@@ -123,23 +181,23 @@ impl<'a> Parser<'a> {
         if takes_heredocs(&instruction) {
             match heredoc::read(&instruction.line, lines, self.text) {
                 Ok(heredocs) => instruction.heredocs = heredocs,
-                Err(diagnostic) => self.diagnostics.push(diagnostic),
+                Err(diagnostic) => self.syntax.push(diagnostic),
             }
         }
         if let Some(last) = instruction.heredocs.last() {
             instruction.span.end = last.end_span.end;
         }
-        let command = instruction::command(&instruction, &mut self.diagnostics);
-        instruction.command = command.filter(|_| self.diagnostics.len() == before);
+        let command = instruction::command(&instruction, &mut self.meaning);
+        instruction.command = command.filter(|_| self.syntax.len() + self.meaning.len() == before);
         instruction
     }
 
     /// Splits a joined line; for `ONBUILD`, the line within it too.
-    fn one_line(&mut self, line: Slice<'_>, depth: Depth) -> Instruction {
+    fn one_line(&mut self, line: Slice<'_>, depth: usize) -> Instruction {
         let parts = flags::split(line, self.escape);
         let keyword = parts.keyword.word();
-        if depth == Depth::Top && Keyword::of(&keyword.text).is_none() {
-            self.diagnostics.push(unknown_instruction(&keyword));
+        if depth == 0 && Keyword::of(&keyword.text).is_none() {
+            self.meaning.push(unknown_instruction(&keyword));
         }
         let arguments = match Keyword::of(&keyword.text) {
             Some(kind) => self.arguments(kind, parts.rest, depth),
@@ -158,7 +216,7 @@ impl<'a> Parser<'a> {
         }
     }
 
-    fn arguments(&mut self, keyword: Keyword, rest: Slice<'_>, depth: Depth) -> Arguments {
+    fn arguments(&mut self, keyword: Keyword, rest: Slice<'_>, depth: usize) -> Arguments {
         use Keyword as K;
         if rest.text.is_empty() {
             return Arguments::None;
@@ -172,7 +230,7 @@ impl<'a> Parser<'a> {
             K::Env | K::Label => match words::pairs(rest, keyword.name(), self.escape) {
                 Ok(pairs) => Arguments::Pairs(pairs),
                 Err(diagnostic) => {
-                    self.diagnostics.push(diagnostic);
+                    self.syntax.push(diagnostic);
                     text_or_none(rest)
                 }
             },
@@ -181,9 +239,8 @@ impl<'a> Parser<'a> {
                 let command = self.json_or(rest.from(end).trim(), text_or_none);
                 Arguments::Typed(rest.part(0, end).word(), Box::new(command))
             }
-            // `ONBUILD ONBUILD` is an error, so there is no need to go deeper.
-            K::Onbuild if depth == Depth::Trigger => text_or_none(rest),
-            K::Onbuild => Arguments::Trigger(Box::new(self.one_line(rest, Depth::Trigger))),
+            K::Onbuild if depth == MAX_TRIGGERS => text_or_none(rest),
+            K::Onbuild => Arguments::Trigger(Box::new(self.one_line(rest, depth + 1))),
         }
     }
 
@@ -197,18 +254,11 @@ impl<'a> Parser<'a> {
             json::Array::Mixed(start, end) => {
                 let message = "a JSON array of arguments may hold strings only";
                 let hint = "put each argument in double quotes";
-                self.diagnostics.push(Diagnostic::error(rest.span_of(start, end), message).hint(hint));
+                self.syntax.push(Diagnostic::error(rest.span_of(start, end), message).hint(hint));
                 otherwise(rest)
             }
         }
     }
-}
-
-/// Whether an instruction stands for itself or behind `ONBUILD`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Depth {
-    Top,
-    Trigger,
 }
 
 fn text_or_none(rest: Slice<'_>) -> Arguments {
@@ -234,25 +284,5 @@ fn unknown_instruction(keyword: &Word) -> Diagnostic {
     match suggest::nearest(&upper, Keyword::ALL.iter().map(|keyword| keyword.name())) {
         Some(name) => diagnostic.hint(format!("did you mean `{name}`?")),
         None => diagnostic,
-    }
-}
-
-/// The first stage begins with `FROM`; only `ARG` may stand before it.
-fn check_order(file: &Dockerfile, diagnostics: &mut Vec<Diagnostic>) {
-    if file.instructions().next().is_none() {
-        let hint = "begin with `FROM image` or `FROM scratch`";
-        diagnostics.push(Diagnostic::error(Span::default(), "the Dockerfile has no instructions").hint(hint));
-        return;
-    }
-    let is_from = |instruction: &&Instruction| Keyword::of(&instruction.keyword.text) == Some(Keyword::From);
-    let early = file.instructions().take_while(|instruction| !is_from(instruction));
-    for instruction in early.filter(|i| !matches!(i.command, Some(Command::Arg(_)) | None)) {
-        let message = format!("`{}` stands before the first FROM", instruction.keyword.text);
-        let hint = "only ARG may stand there; move this below a FROM";
-        diagnostics.push(Diagnostic::error(instruction.keyword.span, message).hint(hint));
-    }
-    if !file.instructions().any(|instruction| is_from(&instruction)) {
-        let hint = "begin with `FROM image` or `FROM scratch`";
-        diagnostics.push(Diagnostic::error(Span::default(), "the Dockerfile has no FROM").hint(hint));
     }
 }

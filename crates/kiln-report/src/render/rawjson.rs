@@ -189,6 +189,7 @@ impl Warning {
             Some(rule) => format!("{rule}: {}", diagnostic.message),
             None => diagnostic.message.clone(),
         };
+        let part = excerpt.file.part(excerpt.span.start);
         let position = |offset| {
             let (line, column) = excerpt.file.position(offset);
             Position { line, character: column - 1 }
@@ -197,10 +198,7 @@ impl Warning {
             level: 1,
             short: STANDARD.encode(short),
             detail: diagnostic.hints.iter().map(|hint| STANDARD.encode(hint)).collect(),
-            source_info: SourceInfo {
-                filename: excerpt.file.name().to_owned(),
-                data: STANDARD.encode(excerpt.file.text()),
-            },
+            source_info: SourceInfo { filename: part.name.to_owned(), data: STANDARD.encode(part.text) },
             range: [Range { start: position(excerpt.span.start), end: position(excerpt.span.end) }],
         }
     }

@@ -9,7 +9,10 @@ use anstyle::{AnsiColor, Style};
 
 use super::Color;
 use super::sanitize::{Escapes, one_line, sanitize};
-use crate::{Diagnostic, Excerpt, Failure, Level};
+use crate::{Diagnostic, Excerpt, Failure, Level, SourceFile, Span};
+
+/// Nobody reads more findings than these before the first are mended.
+const MAX_SHOWN: usize = 50;
 
 const ERROR: Style = AnsiColor::BrightRed.on_default().bold();
 const WARNING: Style = AnsiColor::Yellow.on_default().bold();
@@ -33,9 +36,12 @@ pub fn diagnostic(diagnostic: &Diagnostic, excerpt: &Excerpt, color: Color) -> S
 /// A failure, whole: what could not be done, why, where, the last output, the ways out. Ends with a line break.
 pub fn failure(failure: &Failure, color: Color) -> String {
     let mut text = String::new();
-    for (finding, excerpt) in &failure.diagnostics {
+    for (finding, excerpt) in failure.diagnostics.iter().take(MAX_SHOWN) {
         text.push_str(&diagnostic(finding, excerpt, color));
         text.push('\n');
+    }
+    if let Some(more @ 1..) = failure.diagnostics.len().checked_sub(MAX_SHOWN) {
+        push_line(&mut text, &format!("… and {more} more like these"), BOLD, "\n", color);
     }
     push_title(&mut text, "error: ", ERROR, &failure.message, color);
     if let Some(excerpt) = &failure.excerpt {
@@ -80,19 +86,34 @@ pub(super) fn write_warnings(found: &[(Diagnostic, Excerpt)], color: Color, out:
 
 /// The lines of the place, marked.
 fn source(excerpt: &Excerpt, level: Level, color: Color) -> String {
-    let file = &excerpt.file;
-    let (text, range) = visible(file.text(), excerpt.span.range());
+    let part = excerpt.file.part(excerpt.span.start);
+    let (lines, first) = lines_of(&excerpt.file, excerpt.span);
+    let place = excerpt.span.start.saturating_sub(lines.start)..excerpt.span.end.saturating_sub(lines.start);
+    let (text, range) = visible(&excerpt.file.text()[lines], place);
     let level = match level {
         Level::Error => annotate_snippets::Level::ERROR,
         Level::Warning => annotate_snippets::Level::WARNING,
         Level::Info | Level::Style => annotate_snippets::Level::INFO,
     };
-    let name = one_line(file.name());
-    let snippet = Snippet::source(text.as_str()).path(name.as_str()).annotation(AnnotationKind::Primary.span(range));
+    let name = one_line(part.name);
+    let mark = AnnotationKind::Primary.span(range);
+    let snippet = Snippet::source(text.as_str()).path(name.as_str()).line_start(first).annotation(mark);
     let renderer = if color == Color::On { Renderer::styled() } else { Renderer::plain() };
     let mut drawn = renderer.render(&[Group::with_level(level).element(snippet)]).trim_end().to_owned();
     drawn.push('\n');
     drawn
+}
+
+/// The whole lines that a place is in, and the number of the first: a file may be long, and its findings many.
+fn lines_of(file: &SourceFile, span: Span) -> (Range<usize>, usize) {
+    let text = file.text().as_bytes();
+    let part = file.part(span.start);
+    let limit = part.start + part.text.len();
+    let start = span.start.min(limit);
+    let end = span.end.clamp(start, limit);
+    let from = text[..start].iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+    let to = text[end..limit].iter().position(|byte| *byte == b'\n').map_or(limit, |at| end + at);
+    (from..to, file.position(from).0)
 }
 
 /// The text without what would disturb the terminal, byte for byte as long as before; and the range, inside it, on
@@ -117,8 +138,8 @@ fn visible(text: &str, range: Range<usize>) -> (String, Range<usize>) {
     };
     let mut clean = String::with_capacity(text.len());
     for c in text.chars() {
-        let is_safe =
-            matches!(c, '\n' | '\t') || !sanitize(c.encode_utf8(&mut [0; 4]).as_bytes(), Escapes::Strip).is_empty();
+        let is_safe = matches!(c, ' '..='~' | '\n' | '\t')
+            || !sanitize(c.encode_utf8(&mut [0; 4]).as_bytes(), Escapes::Strip).is_empty();
         match is_safe {
             true => clean.push(c),
             false => clean.extend(std::iter::repeat_n(' ', c.len_utf8())),

@@ -4,6 +4,7 @@
 
 mod build;
 mod commands;
+mod debug;
 mod help;
 mod images;
 mod refusals;
