@@ -1,4 +1,4 @@
-//! The findings so far, and which of them are wanted.
+//! The findings so far.
 
 use kiln_dockerfile::Instruction;
 use kiln_report::{Diagnostic, Span};
@@ -29,8 +29,12 @@ impl<'a> Findings<'a> {
         self.all
     }
 
-    /// Keeps a finding of the running rule, with its way out, unless it is switched off for the file or right above the
-    /// instruction.
+    /// What the file is checked against.
+    pub fn settings(&self) -> &'a Settings {
+        self.settings
+    }
+
+    /// Keeps a finding of the running rule, with its way out. Whether it is wanted is seen at the end, for all rules alike.
     pub fn report(
         &mut self,
         instruction: &Instruction,
@@ -39,11 +43,10 @@ impl<'a> Findings<'a> {
         hint: impl Into<String>,
     ) {
         let Some(rule) = self.rule else { return };
-        let mut names = std::iter::once(&rule.name).chain(rule.aliases);
-        if names.all(|name| self.settings.check.allows(name, &instruction.comments)) {
-            let mut finding = Diagnostic::warning(rule.name, span, message).hint(hint);
-            finding.level = rule.level;
-            self.all.push(finding);
-        }
+        // A finding belongs to its instruction, whose comments may switch it off.
+        let span = if instruction.span.range().contains(&span.start) { span } else { instruction.span };
+        let mut finding = Diagnostic::warning(rule.name, span, message).hint(hint);
+        finding.level = rule.level;
+        self.all.push(finding);
     }
 }

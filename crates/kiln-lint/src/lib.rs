@@ -12,6 +12,8 @@
 #![forbid(unsafe_code)]
 
 mod finding;
+mod hadolint;
+pub mod reference;
 mod rule;
 mod rules;
 mod script;
@@ -20,9 +22,10 @@ mod shell;
 mod view;
 
 pub use finding::Findings;
+pub use hadolint::{Hadolint, HadolintError, Threshold, Unknown};
 pub use rule::{Rule, Scope, find};
 pub use rules::RULES;
-pub use settings::Settings;
+pub use settings::{OtherLabels, Pragmas, Settings};
 pub use view::{Stage, View};
 
 use kiln_dockerfile::Dockerfile;
@@ -38,6 +41,7 @@ pub fn lint(file: &Dockerfile, settings: &Settings) -> Vec<Diagnostic> {
     }
     let mut all = kiln_dockerfile::check(file, &settings.check);
     all.extend(findings.into_all());
+    let mut all = settings.admit(file, all);
     all.sort_by_key(|finding| finding.span);
     all
 }
