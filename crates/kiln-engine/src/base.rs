@@ -14,6 +14,7 @@ use kiln_store::{Lease, Snapshot, Store};
 
 use crate::blobs::{StoreBlobs, receive};
 use crate::blocking::blocking;
+use crate::claim::claim;
 use crate::failure::{Context as _, environment};
 use crate::job::Result;
 use crate::scratch::{Scratch, open_dir};
@@ -102,9 +103,15 @@ pub(crate) async fn fetch(
     blob: &Descriptor,
     meter: &Arc<Meter>,
 ) -> Result<()> {
-    if store.content().len(&blob.digest).map_err(environment)? == Some(blob.size)
-        && lease.hold_blob(&blob.digest).map_err(environment)?
-    {
+    let is_there = || -> Result<bool> {
+        Ok(store.content().len(&blob.digest).map_err(environment)? == Some(blob.size)
+            && lease.hold_blob(&blob.digest).map_err(environment)?)
+    };
+    if is_there()? {
+        return Ok(());
+    }
+    let _claim = claim(store, &blob.digest).await;
+    if is_there()? {
         return Ok(());
     }
     let started = SystemTime::now();

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use kiln_oci::{Digest, Hasher};
-use kiln_solver::{CacheKey, ContentFact, KeyParts, KeyStore, ResultStore};
+use kiln_solver::{CacheKey, Claim, ContentFact, KeyParts, KeyStore, ResultStore};
 use kiln_store::{Holds, Lease, Snapshot, Store};
 
 use crate::artifact::Artifact;
+use crate::claim;
 
 /// Kinds of facts.
 const CONTENT: &str = "content";
@@ -94,5 +95,14 @@ impl ResultStore<Artifact> for Cache {
         let saved = tokio::task::spawn_blocking(move || store.records().put_result(&key, &bytes, &holds)).await;
         // A result that could not be saved is made again next time; the build has it all the same.
         drop(saved);
+    }
+
+    fn try_claim(&self, key: &CacheKey) -> Option<Claim> {
+        // Where nothing can be claimed, work may be done twice, and nothing worse.
+        self.store.try_claim(&key.0).map_or_else(|_| Some(Claim::free()), |claim| claim.map(Claim::held))
+    }
+
+    async fn unclaimed(&self, key: &CacheKey, told: &(dyn for<'a> Fn(&'a str) + Send + Sync)) {
+        claim::unclaimed(&self.store, &key.0, told).await;
     }
 }

@@ -9,6 +9,7 @@ mod base;
 mod blobs;
 mod blocking;
 mod cache;
+mod claim;
 mod config;
 mod engine;
 mod export;

@@ -7,6 +7,8 @@ use kiln_image::{BlobReader, BlobSource, limits};
 use kiln_oci::{Descriptor, MediaType};
 use kiln_store::{Lease, Store};
 
+use crate::claim::claim;
+
 /// A source whose documents are kept in the store. Layers pass through.
 pub(crate) struct Remembered {
     pub(crate) store: Store,
@@ -28,7 +30,12 @@ impl BlobSource for Remembered {
         }
         let doing = format!("read `{}`", descriptor.digest);
         // A store that cannot be read has no document; the source has it.
-        if let Ok(bytes) = self.store.content().read(&descriptor.digest, limits::CONFIG) {
+        let kept = || self.store.content().read(&descriptor.digest, limits::CONFIG);
+        if let Ok(bytes) = kept() {
+            return Ok(BlobReader::from_bytes(doing, descriptor, bytes.into()));
+        }
+        let _claim = claim(&self.store, &descriptor.digest).await;
+        if let Ok(bytes) = kept() {
             return Ok(BlobReader::from_bytes(doing, descriptor, bytes.into()));
         }
         let bytes = self.source.fetch(descriptor).await?.bytes(&doing, limits::CONFIG).await?;

@@ -58,4 +58,4 @@ pub use parts::{Base, InputPart, KeyParts};
 pub use plan::{Plan, PlanVertex, Step};
 pub use progress::CANCELED;
 pub use solver::Solver;
-pub use store::{ContentFact, KeyStore, ResultStore};
+pub use store::{Claim, ContentFact, KeyStore, ResultStore};

@@ -1,14 +1,15 @@
 //! Stores that live in memory: for tests, and for builds that are to leave nothing behind.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use kiln_oci::Digest;
+use tokio::sync::Notify;
 
 use crate::key::CacheKey;
 use crate::parts::KeyParts;
-use crate::store::{ContentFact, KeyStore, ResultStore};
+use crate::store::{Claim, ContentFact, KeyStore, ResultStore};
 
 /// A [`KeyStore`] in memory.
 #[derive(Debug, Default)]
@@ -22,7 +23,7 @@ struct Facts {
 }
 
 impl MemoryKeys {
-    fn facts(&self) -> std::sync::MutexGuard<'_, Facts> {
+    fn facts(&self) -> MutexGuard<'_, Facts> {
         // Every change is one insertion, so there is no half-made state to fear.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -56,11 +57,39 @@ impl KeyStore for MemoryKeys {
 
 /// A [`ResultStore`] in memory.
 #[derive(Debug)]
-pub struct MemoryResults<R>(Mutex<HashMap<CacheKey, Vec<R>>>);
+pub struct MemoryResults<R> {
+    results: Mutex<HashMap<CacheKey, Vec<R>>>,
+    claims: Arc<Claims>,
+}
+
+#[derive(Debug, Default)]
+struct Claims {
+    claimed: Mutex<HashSet<CacheKey>>,
+    let_go: Notify,
+}
+
+impl Claims {
+    fn claimed(&self) -> MutexGuard<'_, HashSet<CacheKey>> {
+        self.claimed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Lets go of a key.
+struct Claimed {
+    key: CacheKey,
+    claims: Arc<Claims>,
+}
+
+impl Drop for Claimed {
+    fn drop(&mut self) {
+        self.claims.claimed().remove(&self.key);
+        self.claims.let_go.notify_waiters();
+    }
+}
 
 impl<R> MemoryResults<R> {
-    fn results(&self) -> std::sync::MutexGuard<'_, HashMap<CacheKey, Vec<R>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn results(&self) -> MutexGuard<'_, HashMap<CacheKey, Vec<R>>> {
+        self.results.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The keys it has results for.
@@ -76,7 +105,7 @@ impl<R> MemoryResults<R> {
 
 impl<R> Default for MemoryResults<R> {
     fn default() -> Self {
-        Self(Mutex::default())
+        Self { results: Mutex::default(), claims: Arc::default() }
     }
 }
 
@@ -88,5 +117,21 @@ impl<R: Clone + Send + Sync> ResultStore<R> for MemoryResults<R> {
 
     async fn save(&self, key: &CacheKey, outputs: &[R]) {
         self.results().insert(key.clone(), outputs.to_vec());
+    }
+
+    fn try_claim(&self, key: &CacheKey) -> Option<Claim> {
+        let is_first = self.claims.claimed().insert(key.clone());
+        is_first.then(|| Claim::held(Claimed { key: key.clone(), claims: Arc::clone(&self.claims) }))
+    }
+
+    async fn unclaimed(&self, key: &CacheKey, told: &(dyn for<'a> Fn(&'a str) + Send + Sync)) {
+        told("waiting for another build that runs this step");
+        loop {
+            let let_go = self.claims.let_go.notified();
+            if !self.claims.claimed().contains(key) {
+                return;
+            }
+            let_go.await;
+        }
     }
 }

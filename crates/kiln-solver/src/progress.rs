@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use kiln_oci::Digest;
-use kiln_report::{Event, Reporter, VertexState};
+use kiln_report::{Event, LogStream, Reporter, VertexState};
 
 use crate::graph::Graph;
 
@@ -81,6 +81,15 @@ impl Progress {
         let at = SystemTime::now();
         told.states[node] = State::Started(at);
         self.tell(node, VertexState::Started { at });
+    }
+
+    /// Its step waits, and for what.
+    pub(crate) fn note(&self, node: usize, text: &str) {
+        if self.told().is_over {
+            return;
+        }
+        let (vertex, data) = (self.names[node].0.clone(), format!("{text}\n").into_bytes());
+        self.reporter.report(Event::Log { vertex, stream: LogStream::Stderr, data, at: SystemTime::now() });
     }
 
     /// Its step ran to its end.

@@ -42,6 +42,27 @@ pub trait KeyStore: Send + Sync {
     fn put_parts(&self, parts: &KeyParts);
 }
 
+/// The right to run the step of one key, among all who share a store. Dropping it lets the next one in.
+pub struct Claim(Option<Box<dyn Send + Sync>>);
+
+impl Claim {
+    /// A claim that `guard` lets go of when it is dropped.
+    pub fn held(guard: impl Send + Sync + 'static) -> Self {
+        Self(Some(Box::new(guard)))
+    }
+
+    /// A claim where nobody else shares the store.
+    pub fn free() -> Self {
+        Self(None)
+    }
+}
+
+impl std::fmt::Debug for Claim {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Claim({})", if self.0.is_some() { "held" } else { "free" })
+    }
+}
+
 /// Keeps results by key.
 ///
 /// Trouble with the cache is no trouble with the build: what cannot be loaded is not there, what cannot be saved is
@@ -53,4 +74,14 @@ pub trait ResultStore<R>: Send + Sync {
 
     /// Keeps all outputs under a key; new ones replace the old.
     async fn save(&self, key: &CacheKey, outputs: &[R]);
+
+    /// Claims the work for a key, unless another solve has it, in this process or another. Who gets it looks again
+    /// whether there is a result.
+    fn try_claim(&self, _key: &CacheKey) -> Option<Claim> {
+        Some(Claim::free())
+    }
+
+    /// Waits until nobody has claimed the work for a key: it is done, or could not be done, or who did it is dead.
+    /// `told` hears, once, who does it.
+    async fn unclaimed(&self, _key: &CacheKey, _told: &(dyn for<'a> Fn(&'a str) + Send + Sync)) {}
 }

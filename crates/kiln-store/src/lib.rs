@@ -11,7 +11,7 @@
 //!   work/<id>/{fs,work}   layers being written
 //!   cache-mounts/<key>/fs directories of `RUN --mount=type=cache`; <key>.lock beside them
 //!   leases/<id>           one locked file for each live lease, naming what it holds
-//!   locks/                the locks of the sweeper, the schema, the cache mounts
+//!   locks/                the locks of the sweeper, the schema, the cache mounts; claim-<hex>: work being done
 //!   tmp/<name>            on its way in or out
 //!   empty/                stays empty
 //!   reserve               space put aside for pruning a full disk
@@ -37,6 +37,7 @@
 #![forbid(unsafe_code)]
 
 mod cache_mount;
+mod claim;
 mod clean;
 mod content;
 mod db;
@@ -57,6 +58,7 @@ pub mod testing;
 mod usage;
 
 pub use cache_mount::{CacheMount, CacheMountInfo, CacheMountSpec, CacheMounts, Sharing};
+pub use claim::Claim;
 pub use content::{ContentStore, Ingest};
 pub use error::{Error, Result};
 pub use image::{Image, ImageRecord, Images, Removed};

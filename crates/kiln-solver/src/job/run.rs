@@ -3,11 +3,22 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
+use tokio::sync::SemaphorePermit;
+
 use super::{Job, Keyed, Outputs, Turn, answer};
 use crate::explain::{MissReason, explain, short_name};
 use crate::graph::Node;
-use crate::key::{InputKey, Outline, Part};
+use crate::key::{CacheKey, InputKey, Outline, Part};
 use crate::parts::{InputPart, KeyParts};
+use crate::store::Claim;
+
+/// What a step that wants to run comes to.
+enum Chance<'a, R> {
+    /// It may.
+    Run(SemaphorePermit<'a>, Claim),
+    /// Somebody else did meanwhile.
+    Done(Outputs<R>),
+}
 
 impl<R, E> Job<R, E>
 where
@@ -20,11 +31,10 @@ where
         let (outline, keyed) = (answers.outline.wait().await, answers.key.wait().await);
         let parts = self.parts_to_keep(vertex, outline, keyed, &turn).await;
         let reason = self.reason(vertex, outline, keyed, parts.as_ref());
-        // Several processes that want one key will meet here: take turns for the key, look again, then run.
-        let permit = self.shared.permits.acquire().await.expect("nobody closes the semaphore");
-        if self.is_over.load(Ordering::SeqCst) {
-            return std::future::pending().await;
-        }
+        let (permit, claim) = match self.claim(node, outline, turn.key).await {
+            Chance::Run(permit, claim) => (permit, claim),
+            Chance::Done(outputs) => return outputs,
+        };
         self.progress.start(node);
         let ran = answer(vertex.step.run(turn.inputs)).await;
         drop(permit);
@@ -37,11 +47,36 @@ where
             self.shared.results.save(turn.key, &outputs).await;
             self.shared.keys.put_shape(&outline.shape);
         }
+        drop(claim);
         if let Some(parts) = parts {
             self.shared.keys.put_parts(&parts);
         }
         self.progress.finish(node, reason);
         outputs
+    }
+
+    /// Waits for a turn to run, and for anybody who does the same work already, in this process or another: then there
+    /// is nothing left to do. Nobody who waits for a claim has a turn, and who has a claim has a turn, so no two solves
+    /// wait for each other.
+    async fn claim(&self, node: usize, outline: &Outline, key: &CacheKey) -> Chance<'_, R> {
+        let results = &self.shared.results;
+        loop {
+            let permit = self.shared.permits.acquire().await.expect("nobody closes the semaphore");
+            if self.is_over.load(Ordering::SeqCst) {
+                return std::future::pending().await;
+            }
+            if !outline.may_load() {
+                return Chance::Run(permit, Claim::free());
+            }
+            let Some(claim) = results.try_claim(key) else {
+                drop(permit);
+                results.unclaimed(key, &|who| self.progress.note(node, who)).await;
+                continue;
+            };
+            // It was not there a moment ago; but between then and the claim somebody may have finished.
+            let done = results.load(key).await.filter(|outputs| outputs.len() >= self.graph.nodes[node].wanted);
+            return done.map_or_else(|| Chance::Run(permit, claim), |outputs| Chance::Done(outputs.into()));
+        }
     }
 
     /// The ingredients of the key, whole. What does not last is not kept either: it would be written in every build.

@@ -68,7 +68,7 @@ async fn a_change_in_what_is_read_runs_what_follows() {
     build.change(vertex("context").unpinned().gives("src=2"));
     build.solve("top").await;
     assert_eq!(build.ran(), ["context", "copy", "top"]);
-    assert_eq!(build.log.whom("load "), ["base()", "nothing", "nothing"]);
+    assert_eq!(build.log.whom("load "), ["base()", "nothing", "nothing", "nothing", "nothing"]);
 }
 
 #[tokio::test]

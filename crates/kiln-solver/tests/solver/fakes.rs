@@ -11,7 +11,7 @@ use kiln_graph::{Edge, VertexId};
 use kiln_oci::Digest;
 use kiln_report::{Event, Reporter, VertexState};
 use kiln_solver::{
-    CacheKey, CacheMap, ContentFact, InputKey, KeyParts, KeyStore, MemoryKeys, MemoryResults, Plan, PlanVertex,
+    CacheKey, CacheMap, Claim, ContentFact, InputKey, KeyParts, KeyStore, MemoryKeys, MemoryResults, Plan, PlanVertex,
     ResultStore, SolveError, Solver, Step,
 };
 
@@ -262,6 +262,13 @@ impl ResultStore<String> for Counted<MemoryResults<String>> {
         self.log.note("save", &outputs[0]);
         self.inner.save(key, outputs).await;
     }
+    fn try_claim(&self, key: &CacheKey) -> Option<Claim> {
+        self.inner.try_claim(key)
+    }
+    async fn unclaimed(&self, key: &CacheKey, told: &(dyn for<'a> Fn(&'a str) + Send + Sync)) {
+        self.log.note("wait", "");
+        self.inner.unclaimed(key, told).await;
+    }
 }
 
 /// Remembers events as lines: `run: started`, `base: cached`, `run: done, first build`, `run: failed, exit code 1`.
@@ -281,7 +288,13 @@ impl Heard {
 
 impl Reporter for Heard {
     fn report(&self, event: Event) {
-        let Event::Vertex { name, state, .. } = event else { panic!("only vertices are told of") };
+        let (name, state) = match event {
+            Event::Vertex { name, state, .. } => (name, state),
+            Event::Log { data, .. } => {
+                return self.0.lock().unwrap().push(String::from_utf8(data).unwrap().trim_end().to_owned());
+            }
+            other => panic!("nobody tells of {other:?}"),
+        };
         let state = match state {
             VertexState::Pending => "pending".to_owned(),
             VertexState::Started { .. } => "started".to_owned(),

@@ -6,5 +6,7 @@ mod contents;
 mod fakes;
 mod graphs;
 mod running;
+
 mod saying;
+mod sharing;
 mod stopping;

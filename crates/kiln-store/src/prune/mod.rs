@@ -123,6 +123,9 @@ impl Store {
         };
         graves.empty(&mut report)?;
         self.prune_cache_mounts(options, &lease, &mut report)?;
+        if !options.dry_run {
+            self.remove_stray_claims()?;
+        }
         if !options.dry_run && (options.scope != PruneScope::Dangling || !report.items.is_empty()) {
             self.shared.layout.keep_reserve();
             self.shared.db.shrink()?;
@@ -155,6 +158,7 @@ impl Store {
             graves.bury_leftovers(&live, &mut report)?;
             graves
         };
+        self.remove_stray_claims()?;
         graves.empty(&mut report)
     }
 

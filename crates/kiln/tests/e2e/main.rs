@@ -14,4 +14,5 @@ mod project;
 mod registry;
 mod run_steps;
 mod stages;
+mod together;
 mod transfer;
