@@ -21,6 +21,7 @@
 
 pub mod check;
 pub mod expand;
+pub mod format;
 mod ignore;
 pub mod instruction;
 mod lower;
