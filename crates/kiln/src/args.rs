@@ -15,7 +15,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::commands::{
-    completion, debug, history, images, inspect, load, login, prune, pull, push, rmi, run, save, tag, version,
+    completion, debug, fmt, history, images, inspect, load, login, prune, pull, push, rmi, run, save, tag, version,
 };
 
 pub(crate) use environment::Environment;
@@ -49,6 +49,7 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Build(Box<build::BuildArgs>),
+    Fmt(fmt::FmtArgs),
     Run(run::RunArgs),
     Pull(pull::PullArgs),
     Push(push::PushArgs),

@@ -3,6 +3,7 @@
 pub(crate) mod build;
 pub(crate) mod completion;
 pub(crate) mod debug;
+pub(crate) mod fmt;
 pub(crate) mod history;
 pub(crate) mod images;
 pub(crate) mod inspect;
@@ -25,6 +26,7 @@ use crate::ui::exit::Outcome;
 pub(crate) fn run(command: Command, setting: &Setting) -> Outcome {
     match command.ungrouped() {
         Command::Build(args) => build::run(&args, setting),
+        Command::Fmt(args) => fmt::run(&args, setting),
         Command::Run(args) => run::run(&args, setting),
         Command::Pull(args) => pull::run(&args, setting),
         Command::Push(args) => push::run(&args, setting),

@@ -5,6 +5,7 @@
 mod args;
 mod commands;
 mod setting;
+mod text_file;
 mod ui;
 
 use std::io::Write;

@@ -1,5 +1,6 @@
 //! Renderers: events and failures made into text for a given `Write`. The time comes in, the terminal stays outside.
 
+mod diff;
 mod plain;
 mod quantity;
 mod rawjson;
@@ -13,6 +14,7 @@ use std::time::SystemTime;
 
 use crate::Event;
 
+pub use diff::diff;
 pub use plain::Plain;
 pub use quantity::{decimal_size, seconds};
 pub use rawjson::RawJson;

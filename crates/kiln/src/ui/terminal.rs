@@ -1,4 +1,4 @@
-//! What kiln asks of the terminal on standard error: whether it is one, its size, and whether it shows colours.
+//! What kiln asks of the terminal: whether there is one, its size, and whether it shows colours.
 
 use std::io::{self, IsTerminal};
 use std::time::SystemTime;
@@ -15,6 +15,15 @@ pub(crate) fn can_draw(environment: &Environment) -> bool {
 /// Whether text on standard error is coloured.
 pub(crate) fn color(environment: &Environment) -> Color {
     match environment.text("NO_COLOR").is_none() && can_draw(environment) {
+        true => Color::On,
+        false => Color::Off,
+    }
+}
+
+/// Whether text on standard output is coloured.
+pub(crate) fn stdout_color(environment: &Environment) -> Color {
+    let can_draw = io::stdout().is_terminal() && environment.text("TERM") != Some("dumb");
+    match environment.text("NO_COLOR").is_none() && can_draw {
         true => Color::On,
         false => Color::Off,
     }

@@ -13,6 +13,7 @@ fn the_front_page() {
 
     Commands:
       build       Build an image from a Dockerfile
+      fmt         Write Dockerfiles in one way, and change nothing about what they build
       run         Run a command in a container of an image, to try the image
       pull        Bring an image from its registry into the local store
       push        Send an image of the local store to the registry of its name

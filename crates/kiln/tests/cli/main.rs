@@ -5,6 +5,7 @@
 mod build;
 mod commands;
 mod debug;
+mod fmt;
 mod help;
 mod images;
 mod refusals;
