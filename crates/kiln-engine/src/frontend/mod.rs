@@ -136,7 +136,7 @@ pub(crate) fn judge(
 /// The checks that need nothing but the text.
 pub(crate) fn check(file: &kiln_dockerfile::Dockerfile) -> Vec<Diagnostic> {
     let check = kiln_dockerfile::CheckConfig::of(file).unwrap_or_default();
-    kiln_lint::lint(file, &kiln_lint::Settings { check, scope: kiln_lint::Scope::Build })
+    kiln_lint::lint(file, &kiln_lint::Settings { check, scope: kiln_lint::Scope::Build, ..Default::default() })
 }
 
 /// Reports warnings.

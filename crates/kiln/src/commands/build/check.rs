@@ -50,7 +50,10 @@ fn findings(source: &Arc<SourceFile>, plan: &BuildPlan) -> Vec<Diagnostic> {
     };
     // Settings that cannot be read are found while lowering, with their place.
     let check = CheckConfig::of(&file).unwrap_or_default();
-    found.extend(kiln_lint::lint(&file, &kiln_lint::Settings { check, scope: kiln_lint::Scope::Build }));
+    found.extend(kiln_lint::lint(
+        &file,
+        &kiln_lint::Settings { check, scope: kiln_lint::Scope::Build, ..Default::default() },
+    ));
     // Images are not asked for: what is only known with them is not checked.
     match kiln_dockerfile::lower(&file, &options, &ImageFacts::new()) {
         Err(errors) => found.extend(errors),
