@@ -19,7 +19,7 @@ pub(super) fn begin(stage: &mut Stage<'_, '_, '_>) {
     let node = stage.node;
     stage.state = match &node.base {
         Base::Scratch => State { platform: cx.options.platform.clone(), ..empty(&cx.options.platform) },
-        Base::Stage(base) => from_stage(stage.all.states[*base].as_ref().expect("stages come in order")),
+        Base::Stage(base) => from_stage(stage.all.inherit(*base)),
         Base::Context(name, NamedContext::Local { name: directory }) => {
             let mut state = empty(cx.platform(node));
             let identifier = format!("local://{directory}");
@@ -34,8 +34,11 @@ pub(super) fn begin(stage: &mut Stage<'_, '_, '_>) {
             None => empty(cx.platform(node)),
         },
     };
-    if !node.is_replaced {
-        take_over_config(&mut stage.state);
+    match &node.base {
+        // A context that stands for a whole stage has no steps that would need it.
+        _ if node.is_replaced => {}
+        Base::Stage(base) if !stage.all.plan.nodes[*base].is_replaced => unshadow(&mut stage.state),
+        _ => take_over_config(&mut stage.state),
     }
 }
 
@@ -50,8 +53,7 @@ fn empty(platform: &Platform) -> State {
     State { platform: platform.clone(), config: image, ..State::default() }
 }
 
-fn from_stage(base: &State) -> State {
-    let mut state = base.clone();
+fn from_stage(mut state: State) -> State {
     // Its triggers have become steps.
     state.config.config.on_build.clear();
     state
@@ -97,6 +99,16 @@ fn has_layers(config: &ImageConfig) -> bool {
     !config.rootfs.diff_ids.is_empty() || config.history.iter().any(|step| !step.empty_layer)
 }
 
+/// Gives variables of the image that arguments have hidden their values back: a stage sees those of its base as the
+/// image has them.
+fn unshadow(state: &mut State) {
+    for name in std::mem::take(&mut state.shadowed) {
+        let line = &state.config.config.env[state.env_index[&name]];
+        let value = line.get(name.len() + 1..).unwrap_or_default();
+        state.env.set(name.as_str(), value);
+    }
+}
+
 /// Makes the config's environment, directory and user those of the steps to come.
 fn take_over_config(state: &mut State) {
     state.env_index.clear();
@@ -120,8 +132,7 @@ fn take_over_config(state: &mut State) {
 }
 
 /// The config of the image to be.
-pub(super) fn finish_config(cx: &Context<'_>, state: &State) -> ImageConfig {
-    let mut config = state.config.clone();
+pub(super) fn finish_config(cx: &Context<'_>, mut config: ImageConfig) -> ImageConfig {
     config.config.labels.extend(cx.options.labels.clone());
     config.rootfs = RootFs::default();
     config.created = None;

@@ -192,7 +192,7 @@ impl Stage<'_, '_, '_> {
         }
         let Copying { step, filled, template, .. } = copying;
         let from = match step.from {
-            Some(node) => self.all.states[node].as_ref().and_then(|state| state.root.clone()),
+            Some(node) => self.all.root_of(node),
             None => Some(self.build_context()),
         };
         let (src, include_patterns, required_paths) =

@@ -173,6 +173,12 @@ fn requests(cx: &Context<'_>, plan: &Plan<'_>, nodes: &BTreeSet<usize>) -> Vec<I
     requests
 }
 
+/// What is left of a node when all of it is lowered: what others may take from.
+struct End {
+    root: Option<Edge>,
+    platform: Platform,
+}
+
 /// Everything that grows while stages are lowered.
 struct Lowerer<'c, 'a> {
     cx: &'c Context<'a>,
@@ -180,7 +186,12 @@ struct Lowerer<'c, 'a> {
     graph: Builder,
     /// The Dockerfile's number among the graph's texts.
     source: usize,
+    /// What became of the nodes so far.
+    ends: Vec<Option<End>>,
+    /// The states of nodes that others still begin with.
     states: Vec<Option<State>>,
+    /// How many nodes have yet to begin with each.
+    heirs: Vec<usize>,
     errors: Vec<Diagnostic>,
     warnings: Vec<Diagnostic>,
     secrets: Vec<CredentialUse>,
@@ -191,17 +202,26 @@ impl<'c, 'a> Lowerer<'c, 'a> {
     fn new(cx: &'c Context<'a>, plan: &'c Plan<'a>) -> Self {
         let mut graph = Builder::new();
         let source = graph.source(Arc::clone(&cx.options.source));
+        let ends = plan.nodes.iter().map(|_| None).collect();
         let states = plan.nodes.iter().map(|_| None).collect();
+        let heirs = vec![0; plan.nodes.len()];
         let (errors, warnings, secrets, ssh) = Default::default();
-        Self { cx, plan, graph, source, states, errors, warnings, secrets, ssh }
+        Self { cx, plan, graph, source, ends, states, heirs, errors, warnings, secrets, ssh }
     }
 
     fn run(mut self, target: usize, reachable: &BTreeSet<usize>) -> Result<Box<Lowered>, Vec<Diagnostic>> {
+        self.heirs[target] += 1;
+        for node in reachable {
+            if let Base::Stage(base) = self.plan.nodes[*node].base {
+                self.heirs[base] += 1;
+            }
+        }
         // What files are taken from has no steps of its own, so it can come first.
         let (stages, sources): (Vec<usize>, Vec<usize>) = reachable.iter().partition(|n| **n < self.plan.stage_count);
         for node in sources.into_iter().chain(stages.iter().copied()) {
             let state = stage::lower(&mut self, node);
-            self.states[node] = Some(state);
+            self.ends[node] = Some(End { root: state.root.clone(), platform: state.platform.clone() });
+            self.states[node] = Some(state).filter(|_| self.heirs[node] > 0);
         }
         if !self.errors.is_empty() {
             return Err(self.errors);
@@ -210,25 +230,36 @@ impl<'c, 'a> Lowerer<'c, 'a> {
         Ok(Box::new(self.finish(target, &stages)))
     }
 
+    /// The state a node has come to, for one that begins with it. The last one takes it instead of a copy, so that
+    /// a chain of stages costs no more than its steps.
+    fn inherit(&mut self, node: usize) -> State {
+        self.heirs[node] -= 1;
+        let state = if self.heirs[node] == 0 { self.states[node].take() } else { self.states[node].clone() };
+        state.expect("stages come in order, and heirs are counted")
+    }
+
+    /// The files a node ends with.
+    fn root_of(&self, node: usize) -> Option<Edge> {
+        self.ends[node].as_ref()?.root.clone()
+    }
+
     fn finish(mut self, target: usize, stages: &[usize]) -> Lowered {
-        let stage_of = |node: usize, state: &State| LoweredStage {
-            name: self.plan.nodes[node].name.clone().unwrap_or_else(|| format!("stage-{node}")),
-            root: state.root.clone(),
-            platform: state.platform.clone(),
-            span: self.plan.nodes[node].span,
+        let name = |node: usize| self.plan.nodes[node].name.clone().unwrap_or_else(|| format!("stage-{node}"));
+        let stage_of = |node: &usize| {
+            let End { root, platform } = self.ends[*node].as_ref()?;
+            let (name, span) = (name(*node), self.plan.nodes[*node].span);
+            Some(LoweredStage { name, root: root.clone(), platform: platform.clone(), span })
         };
-        let lowered_stages: Vec<LoweredStage> =
-            stages.iter().filter_map(|node| Some(stage_of(*node, self.states[*node].as_ref()?))).collect();
-        let target_name = self.plan.nodes[target].name.clone().unwrap_or_else(|| format!("stage-{target}"));
-        let state = self.states[target].take().expect("the target is reachable from itself");
-        let root: Option<Edge> = state.root.clone();
+        let lowered_stages: Vec<LoweredStage> = stages.iter().filter_map(stage_of).collect();
+        let target_name = name(target);
+        let state = self.inherit(target);
         self.warnings.sort_by_key(|warning| warning.span);
         self.warnings.dedup();
         Lowered {
-            config: base::finish_config(self.cx, &state),
+            config: base::finish_config(self.cx, state.config),
             base_config: state.base_config,
             definition: self.graph.finish(),
-            root,
+            root: state.root,
             target_name,
             stages: lowered_stages,
             warnings: self.warnings,

@@ -112,7 +112,7 @@ impl Stage<'_, '_, '_> {
         let dest = self.mount_target(wanted)?;
         let is_cache = wanted.kind == MountKind::Cache;
         let mut edge = match (&wanted.from, from) {
-            (Some(_), Some(node)) => self.all.states[node].as_ref().and_then(|state| state.root.clone()),
+            (Some(_), Some(node)) => self.all.root_of(node),
             _ if is_cache => None,
             _ => Some(self.build_context()),
         };

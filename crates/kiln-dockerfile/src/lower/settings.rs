@@ -53,6 +53,9 @@ impl Stage<'_, '_, '_> {
             };
             if let Some(value) = value.as_ref().filter(|_| !NOT_IN_ENV.contains(&name.as_str())) {
                 self.state.env.set(name.clone(), value.clone());
+                if self.state.env_index.contains_key(&name) {
+                    self.state.shadowed.insert(name.clone());
+                }
             }
             shown.push(value.as_ref().map_or_else(|| name.clone(), |value| format!("{name}={value}")));
             self.state.declare(name, value);

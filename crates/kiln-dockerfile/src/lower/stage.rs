@@ -1,6 +1,6 @@
 //! One stage: its state, and its instructions one by one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use kiln_graph::llb::OpKind;
 use kiln_graph::{Edge, VertexMeta};
@@ -34,6 +34,8 @@ pub(super) struct State {
     pub(super) arg_index: BTreeMap<String, usize>,
     /// Where each variable stands in the config.
     pub(super) env_index: BTreeMap<String, usize>,
+    /// Variables of the image that an `ARG` has set since.
+    pub(super) shadowed: BTreeSet<String>,
     /// Whether a `WORKDIR` of this file has been seen.
     pub(super) has_workdir: bool,
 }
@@ -89,6 +91,7 @@ impl State {
 
     /// Sets a variable of the image.
     pub(super) fn set_image_env(&mut self, name: &str, value: &str) {
+        self.shadowed.remove(name);
         let lines = &mut self.config.config.env;
         let line = format!("{name}={value}");
         match self.env_index.get(name) {
