@@ -35,6 +35,7 @@ mod worker;
 
 pub use answer::{BuildResult, ImageDetails, ImageSummary, Loaded, PruneAnswer, PullResult, Removed};
 pub use engine::Engine;
+pub use frontend::read_dockerfile;
 pub use request::{
     BuildRequest, CompressionKind, Context, Dest, DockerfileSource, EngineConfig, LayerOptions, NamedContext,
     NetworkMode, Output, PruneRequest, RunRequest, Ulimit, Volume,

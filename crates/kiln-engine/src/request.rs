@@ -72,20 +72,19 @@ pub enum Context {
 }
 
 /// Where the Dockerfile's text comes from.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub enum DockerfileSource {
+    /// The context's own, by the name it has there.
+    #[default]
+    Default,
     /// A file of the machine, named by the user.
     Path(PathBuf),
     /// A file of the context, by its path in it.
     InContext(String),
     /// The text itself, from standard input.
     Text(String),
-}
-
-impl Default for DockerfileSource {
-    fn default() -> Self {
-        Self::InContext("Dockerfile".into())
-    }
+    /// Several of these, one after the other.
+    Several(Vec<Self>),
 }
 
 /// A context by name, for `FROM name` and `COPY --from=name`.

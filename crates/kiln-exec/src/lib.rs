@@ -13,6 +13,7 @@ mod error;
 mod executor;
 mod files;
 mod kit;
+mod preprocess;
 mod program;
 mod skeleton;
 mod sources;
@@ -24,6 +25,7 @@ mod user;
 pub use error::Error;
 pub use executor::Executor;
 pub use kiln_sys::secret::Secret;
+pub use preprocess::{PreprocessError, preprocess};
 pub use spec::{
     ContainerMount, ContainerSpec, ExitStatus, Limit, MountSource, Network, ProcessIo, Security, Ulimit, User,
 };

@@ -3,6 +3,7 @@
 mod directive;
 mod dump;
 pub(crate) mod flags;
+mod frontend;
 pub(crate) mod heredoc;
 mod json;
 mod lines;
@@ -12,8 +13,8 @@ mod words;
 
 use kiln_report::{Diagnostic, SourceFile, Span};
 
-pub use directive::detect_syntax;
 pub(crate) use directive::name_and_value;
+pub use frontend::{Frontend, detect_syntax, frontend};
 pub use lines::Line;
 pub use tree::{Arguments, Directive, Dockerfile, Flag, Heredoc, Instruction, Item, ItemKind, Pair, PairForm, Word};
 
@@ -112,7 +113,8 @@ impl<'a> Parser<'a> {
             self.part(*start, end);
             // Words are filled in by one rule, so the files have to agree.
             if at > 0 && self.escape != escape {
-                let message = format!("the escape character is `{}` here and `{escape}` above", self.escape);
+                let name = |escape| if escape == DEFAULT_ESCAPE { "a backslash" } else { "a backtick" };
+                let message = format!("the escape character is {} here, {} above", name(self.escape), name(escape));
                 let hint = "begin all of the files with the same `# escape=` line";
                 self.syntax.push(Diagnostic::error(Span::new(*start, *start), message).hint(hint));
             }
@@ -126,8 +128,11 @@ impl<'a> Parser<'a> {
         let mut directives = DirectiveReader::default();
         let before = self.items.len();
         while let Some(line) = lines.next() {
-            let directive = directives.read(line, &mut self.syntax);
+            // `#!/usr/bin/env -S kiln build -f` stands above the directives, and is none.
+            let is_shebang = line.start == start + bom && line.text.starts_with("#!");
+            let directive = if is_shebang { None } else { directives.read(line, &mut self.syntax) };
             let kind = match directive {
+                None if is_shebang => ItemKind::Comment,
                 Some(directive) => {
                     self.apply(&directive);
                     ItemKind::Directive(directive)

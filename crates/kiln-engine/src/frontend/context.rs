@@ -15,7 +15,7 @@ use crate::job::Job;
 use crate::scratch::{Scratch, open_dir};
 
 /// A text of the context larger than this is no Dockerfile and no ignore file.
-const TEXT_LIMIT: u64 = 8 << 20;
+const TEXT_LIMIT: u64 = 16 << 20;
 
 /// A directory of the machine as a source of files.
 #[derive(Debug)]

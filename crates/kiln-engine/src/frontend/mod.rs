@@ -1,6 +1,7 @@
 //! The Dockerfile frontend: finds the text, reads it, and turns it into a graph, asking for images as it must.
 
 mod context;
+mod dockerfile;
 mod images;
 
 use std::collections::BTreeMap;
@@ -14,12 +15,14 @@ use kiln_report::{Diagnostic, Event, Excerpt, Failure, FailureKind, Level, Repor
 use kiln_sys::root::Root;
 
 pub(crate) use context::{LocalTree, Trees, open_root};
+use dockerfile::Place;
+pub use dockerfile::read_dockerfile;
 pub(crate) use images::{Resolver, fetch_config, image_manifest};
 
 use crate::job::Result;
 use crate::progress::Work;
 use crate::request::{BuildRequest, DockerfileSource, NamedContext, NetworkMode};
-use context::{IgnoreFile, find_ignore, ignore_beside, read_text};
+use context::{IgnoreFile, find_ignore, ignore_beside};
 
 /// The name of the main context in the graph: `local://context`.
 pub(crate) const CONTEXT: &str = "context";
@@ -33,12 +36,20 @@ pub(crate) struct Loaded {
 /// Reads the Dockerfile and opens the contexts. `directory` is the main one, if there is any.
 pub(crate) fn load(request: &BuildRequest, directory: Option<&Path>, reporter: &Arc<dyn Reporter>) -> Result<Loaded> {
     let root = directory.map(open_root).transpose()?;
-    let work = Work::start(reporter, format!("[internal] load build definition from {}", label(&request.dockerfile)));
-    let source = work.end(read_dockerfile(&request.dockerfile, root.as_ref()))?;
+    let place = Place::of(request, root.as_ref());
+    let settled = place.settled(&request.dockerfile);
+    let label = dockerfile::label(settled.as_ref().unwrap_or(&request.dockerfile));
+    let work = Work::start(reporter, format!("[internal] load build definition from {label}"));
+    let read = settled.and_then(|dockerfile| {
+        let source = Arc::new(place.read(&dockerfile)?);
+        language(&source, request, &work)?;
+        Ok((dockerfile, source))
+    });
+    let (dockerfile, source) = work.end(read)?;
     let mut trees = Trees::new();
     if let (Some(path), Some(root)) = (directory, &root) {
         let work = Work::start(reporter, "[internal] load .dockerignore");
-        let ignore = work.end(ignore_rules(&request.dockerfile, root))?;
+        let ignore = work.end(ignore_rules(&dockerfile, root))?;
         trees.insert(CONTEXT.into(), Arc::new(LocalTree::open(CONTEXT, path, ignore)?));
     }
     for (name, context) in &request.contexts {
@@ -47,15 +58,18 @@ pub(crate) fn load(request: &BuildRequest, directory: Option<&Path>, reporter: &
             trees.insert(name.clone(), Arc::new(LocalTree::open(name, path, ignore)?));
         }
     }
-    Ok(Loaded { source: Arc::new(source), trees })
+    Ok(Loaded { source, trees })
 }
 
-fn label(source: &DockerfileSource) -> String {
-    match source {
-        DockerfileSource::Path(path) => path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned(),
-        DockerfileSource::InContext(name) => name.clone(),
-        DockerfileSource::Text(_) => "Dockerfile".into(),
+/// Sees to it that the file is in the language that is built in.
+fn language(source: &Arc<SourceFile>, request: &BuildRequest, work: &Work) -> Result<()> {
+    let wanted = request.build_args.get("BUILDKIT_SYNTAX").map(String::as_str);
+    let frontend = kiln_dockerfile::frontend(source.text(), wanted).map_err(|error| mistakes(source, vec![*error]))?;
+    if let Some(frontend) = frontend {
+        work.part(format!("syntax {} is built in", frontend.name));
+        warn(source, frontend.warning.into_iter().collect(), work.reporter().as_ref());
     }
+    Ok(())
 }
 
 fn ignore_rules(source: &DockerfileSource, root: &Root) -> Result<Option<IgnoreFile>> {
@@ -65,50 +79,17 @@ fn ignore_rules(source: &DockerfileSource, root: &Root) -> Result<Option<IgnoreF
             None => find_ignore(root, None),
         },
         DockerfileSource::InContext(name) => find_ignore(root, Some(name)),
-        DockerfileSource::Text(_) => find_ignore(root, None),
-    }
-}
-
-fn read_dockerfile(source: &DockerfileSource, root: Option<&Root>) -> Result<SourceFile> {
-    let name = label(source);
-    match source {
-        DockerfileSource::Text(text) => Ok(SourceFile::new(name, text.clone())),
-        DockerfileSource::Path(path) => match std::fs::read(path) {
-            Ok(bytes) => text(&path.display().to_string(), bytes),
-            Err(error) => Err(missing(&path.display().to_string(), Some(&error))),
+        DockerfileSource::Several(sources) => match sources.first() {
+            Some(first) => ignore_rules(first, root),
+            None => find_ignore(root, None),
         },
-        DockerfileSource::InContext(wanted) => {
-            let root = root.ok_or_else(|| missing(wanted, None))?;
-            let candidates = [wanted.as_str(), "Containerfile", "dockerfile"];
-            let limit = if wanted == "Dockerfile" { candidates.len() } else { 1 };
-            for candidate in &candidates[..limit] {
-                if let Some(text) = read_text(root, candidate)? {
-                    return Ok(SourceFile::new(*candidate, text));
-                }
-            }
-            Err(missing(wanted, None))
-        }
+        DockerfileSource::Default | DockerfileSource::Text(_) => find_ignore(root, None),
     }
-}
-
-fn text(name: &str, bytes: Vec<u8>) -> Result<SourceFile> {
-    let text = String::from_utf8(bytes)
-        .map_err(|_| Failure::new(FailureKind::Build, format!("`{name}` is not UTF-8 text")))?;
-    Ok(SourceFile::new(name, text))
-}
-
-fn missing(name: &str, error: Option<&std::io::Error>) -> Failure {
-    let mut failure = Failure::new(FailureKind::Build, format!("cannot read the Dockerfile `{name}`"));
-    failure.causes.push(error.map_or_else(|| "no such file in the build context".to_owned(), ToString::to_string));
-    if error.is_some() {
-        return failure.hint("check the path after `-f`: it is relative to the current directory");
-    }
-    failure.hint("write a `Dockerfile` into the build context, or name another file with `-f`")
 }
 
 /// Parses and checks the text. Errors end the build, all of them at once; warnings are reported.
 pub(crate) fn parse(source: &Arc<SourceFile>, reporter: &dyn Reporter) -> Result<kiln_dockerfile::Dockerfile> {
-    let (file, findings) = kiln_dockerfile::parse(source.text());
+    let (file, findings) = kiln_dockerfile::parse_source(source);
     let errors: Vec<Diagnostic> = findings.iter().filter(|f| f.level == Level::Error).cloned().collect();
     if !errors.is_empty() {
         return Err(mistakes(source, errors));

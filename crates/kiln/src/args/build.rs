@@ -25,9 +25,10 @@ pub(crate) struct BuildArgs {
     #[arg(short, long, value_name = "NAME")]
     pub(crate) tag: Vec<Reference>,
 
-    /// Dockerfile [default: CONTEXT/Dockerfile]; `-` reads it from standard input
+    /// Dockerfile [default: Containerfile or Dockerfile of CONTEXT]; `-` reads it from standard input; several are read
+    /// as one; one that ends in `.in` goes through cpp
     #[arg(short, long, value_name = "PATH")]
-    pub(crate) file: Option<PathBuf>,
+    pub(crate) file: Vec<PathBuf>,
 
     /// Stage to build [default: the last]
     #[arg(long, value_name = "STAGE")]
@@ -179,7 +180,10 @@ impl BuildArgs {
     pub(crate) fn plan(&self, environment: &Environment) -> Result<BuildPlan, Failure> {
         self.refuse_what_is_not_there()?;
         let context = context(&self.context)?;
-        let is_dockerfile_on_stdin = self.file.as_deref() == Some(Path::new("-"));
+        let is_dockerfile_on_stdin = self.file.iter().any(|path| path == Path::new("-"));
+        if is_dockerfile_on_stdin && self.file.len() > 1 {
+            return Err(usage("of several Dockerfiles none can be standard input"));
+        }
         if is_dockerfile_on_stdin && matches!(context, Context::Stdin) {
             return Err(usage("standard input cannot be both the context and the Dockerfile"));
         }
@@ -236,13 +240,17 @@ impl BuildArgs {
     }
 
     fn dockerfile(&self, context: &Context) -> Result<DockerfileSource, Failure> {
-        let Some(path) = &self.file else { return Ok(DockerfileSource::default()) };
-        match context {
+        let source = |path: &PathBuf| match context {
             Context::Stdin => match path.to_str() {
                 Some(path) => Ok(DockerfileSource::InContext(path.to_owned())),
                 None => Err(usage(format!("`{}` is not UTF-8, so no tar of the context has it", path.display()))),
             },
             Context::Dir(_) | Context::Empty => Ok(DockerfileSource::Path(path.clone())),
+        };
+        match self.file.as_slice() {
+            [] => Ok(DockerfileSource::Default),
+            [path] => source(path),
+            paths => paths.iter().map(source).collect::<Result<_, _>>().map(DockerfileSource::Several),
         }
     }
 

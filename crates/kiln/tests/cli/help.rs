@@ -63,8 +63,9 @@ fn build() {
 
     Options:
       -t, --tag <NAME>                  Name of the image, as `name:tag`; may be repeated
-      -f, --file <PATH>                 Dockerfile [default: CONTEXT/Dockerfile]; `-` reads it from
-                                        standard input
+      -f, --file <PATH>                 Dockerfile [default: Containerfile or Dockerfile of CONTEXT];
+                                        `-` reads it from standard input; several are read as one; one
+                                        that ends in `.in` goes through cpp
           --target <STAGE>              Stage to build [default: the last]
           --build-arg <KEY[=VALUE]>     Set a build argument; without a value it is taken from the
                                         environment

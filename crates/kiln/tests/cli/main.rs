@@ -8,6 +8,7 @@ mod debug;
 mod fmt;
 mod help;
 mod images;
+mod language;
 mod refusals;
 mod stop;
 

@@ -26,7 +26,7 @@ fn a_plain_build_asks_for_little() {
     let plan = plan("-t app .");
     assert_eq!(plan.request.tags[0].to_string(), "docker.io/library/app:latest");
     assert!(matches!(plan.request.context, Context::Dir(dir) if dir == Path::new(".")));
-    assert!(matches!(plan.request.dockerfile, DockerfileSource::InContext(name) if name == "Dockerfile"));
+    assert!(matches!(plan.request.dockerfile, DockerfileSource::Default));
     assert!(plan.request.outputs.is_empty() && plan.request.build_args.is_empty());
     assert_eq!(plan.progress, Choice::Auto);
 }
@@ -36,6 +36,8 @@ fn the_dockerfile_is_where_docker_looks_for_it() {
     assert!(matches!(plan("-f a/D .").request.dockerfile, DockerfileSource::Path(path) if path == Path::new("a/D")));
     assert!(matches!(plan("-f a/D -").request.dockerfile, DockerfileSource::InContext(path) if path == "a/D"));
     assert!(plan("-f - .").is_dockerfile_on_stdin);
+    assert!(matches!(plan("-f a -f b .").request.dockerfile, DockerfileSource::Several(all) if all.len() == 2));
+    assert_eq!(refusal("-f a -f - ."), "of several Dockerfiles none can be standard input");
     assert_eq!(refusal("-f - -"), "standard input cannot be both the context and the Dockerfile");
 }
 

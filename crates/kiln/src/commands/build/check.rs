@@ -1,11 +1,9 @@
 //! `kiln build --check`: what the language has to say about a Dockerfile, and nothing built.
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use kiln_dockerfile::{CheckConfig, ImageFacts, LowerOptions, Lowering};
-use kiln_engine::{Context, DockerfileSource};
 use kiln_report::render;
 use kiln_report::{Diagnostic, Excerpt, Failure, FailureKind, Level, SourceFile};
 
@@ -16,7 +14,7 @@ use crate::ui::{stdout, terminal};
 
 /// Checks the plan's Dockerfile. Warnings make the exit code 1, as errors do.
 pub(crate) fn run(plan: &BuildPlan, setting: &Setting) -> Outcome {
-    let source = Arc::new(source(plan)?);
+    let source = Arc::new(kiln_engine::read_dockerfile(&plan.request)?);
     let found = findings(&source, plan);
     let excerpt = |diagnostic: &Diagnostic| Excerpt { file: source.clone(), span: diagnostic.span };
     let found: Vec<_> = found.into_iter().map(|diagnostic| (excerpt(&diagnostic), diagnostic)).collect();
@@ -39,10 +37,16 @@ pub(crate) fn run(plan: &BuildPlan, setting: &Setting) -> Outcome {
 }
 
 fn findings(source: &Arc<SourceFile>, plan: &BuildPlan) -> Vec<Diagnostic> {
-    let (file, mut found) = kiln_dockerfile::parse(source.text());
+    let wanted = plan.request.build_args.get("BUILDKIT_SYNTAX").map(String::as_str);
+    let frontend = match kiln_dockerfile::frontend(source.text(), wanted) {
+        Ok(frontend) => frontend,
+        Err(error) => return vec![*error],
+    };
+    let (file, mut found) = kiln_dockerfile::parse_source(source);
     if found.iter().any(|diagnostic| diagnostic.level == Level::Error) {
         return found;
     }
+    found.extend(frontend.and_then(|frontend| frontend.warning));
     let options = LowerOptions {
         target: plan.request.target.clone(),
         build_args: plan.request.build_args.clone(),
@@ -62,26 +66,4 @@ fn findings(source: &Arc<SourceFile>, plan: &BuildPlan) -> Vec<Diagnostic> {
     }
     found.sort_by_key(|diagnostic| diagnostic.span);
     found
-}
-
-fn source(plan: &BuildPlan) -> Result<SourceFile, Failure> {
-    let path: PathBuf = match (&plan.request.dockerfile, &plan.request.context) {
-        (DockerfileSource::Text(text), _) => return Ok(SourceFile::new("Dockerfile", text.as_str())),
-        (DockerfileSource::Path(path), _) => path.clone(),
-        (DockerfileSource::InContext(name), Context::Dir(dir)) => dir.join(name),
-        (DockerfileSource::InContext(_), _) => {
-            return Err(Failure::new(FailureKind::Usage, "a Dockerfile inside of a tar cannot be checked yet")
-                .hint("unpack the tar, and check the directory"));
-        }
-    };
-    read(&path)
-}
-
-fn read(path: &Path) -> Result<SourceFile, Failure> {
-    let text = std::fs::read_to_string(path).map_err(|error| {
-        let mut failure = Failure::new(FailureKind::Usage, format!("cannot read the Dockerfile `{}`", path.display()));
-        failure.causes.push(error.to_string());
-        failure
-    })?;
-    Ok(SourceFile::new(path.to_string_lossy(), text))
 }

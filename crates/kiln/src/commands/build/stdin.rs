@@ -39,10 +39,12 @@ fn settle_from(plan: &mut BuildPlan, mut input: Box<dyn Read + Send>) -> Result<
     if is_archive {
         return Ok(Some(Box::new(whole)));
     }
-    if let DockerfileSource::InContext(name) = &plan.request.dockerfile
-        && name != "Dockerfile"
-    {
-        return Err(usage(format!("standard input is no tar, so there is no `{name}` in it")));
+    match &plan.request.dockerfile {
+        DockerfileSource::InContext(name) => {
+            return Err(usage(format!("standard input is no tar, so there is no `{name}` in it")));
+        }
+        DockerfileSource::Several(_) => return Err(usage("standard input is no tar, so there are no files in it")),
+        DockerfileSource::Default | DockerfileSource::Path(_) | DockerfileSource::Text(_) => {}
     }
     plan.request.context = Context::Empty;
     plan.request.dockerfile = DockerfileSource::Text(read_text(whole)?);
