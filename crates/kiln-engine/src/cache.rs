@@ -3,17 +3,21 @@
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
+use kiln_fs::layer::same_but_times;
 use kiln_oci::{Digest, Hasher};
 use kiln_solver::{CacheKey, Claim, ContentFact, KeyParts, KeyStore, ResultStore};
 use kiln_store::{Holds, Lease, Snapshot, Store};
 
 use crate::artifact::Artifact;
+use crate::blocking::blocking;
 use crate::claim;
+use crate::scratch::open_dir;
 
 /// Kinds of facts.
 const CONTENT: &str = "content";
 const SHAPE: &str = "shape";
 const PARTS: &str = "parts";
+const SAME: &str = "same";
 
 /// One build's view of what is kept. What it loads is held by the build's lease.
 #[derive(Clone)]
@@ -59,6 +63,14 @@ impl KeyStore for Cache {
         self.store.records().put_fact(SHAPE, shape.hex(), b"");
     }
 
+    fn same_as(&self, key: &CacheKey) -> Option<CacheKey> {
+        String::from_utf8(self.fact(SAME, key.0.hex())?).ok()?.parse().ok().map(CacheKey)
+    }
+
+    fn put_same_as(&self, key: &CacheKey, older: &CacheKey) {
+        self.store.records().put_fact(SAME, key.0.hex(), older.0.as_str().as_bytes());
+    }
+
     fn parts(&self, identity: &str) -> Option<KeyParts> {
         serde_json::from_slice(&self.fact(PARTS, identity)?).ok()
     }
@@ -97,6 +109,17 @@ impl ResultStore<Artifact> for Cache {
         drop(saved);
     }
 
+    async fn same(&self, older: &CacheKey, outputs: &[Artifact]) -> Option<Vec<Artifact>> {
+        let kept = self.load(older).await?;
+        let pairs: Option<Vec<(Snapshot, Snapshot)>> = (kept.len() == outputs.len())
+            .then(|| kept.iter().zip(outputs))?
+            .map(|(old, new)| Some((old.snapshot().ok()?.clone(), new.snapshot().ok()?.clone())))
+            .collect();
+        let (store, pairs) = (self.store.clone(), pairs?);
+        let is_same = blocking(move || Ok(pairs.iter().all(|(old, new)| same_files(&store, old, new)))).await;
+        is_same.is_ok_and(|is_same| is_same).then_some(kept)
+    }
+
     fn try_claim(&self, key: &CacheKey) -> Option<Claim> {
         // Where nothing can be claimed, work may be done twice, and nothing worse.
         self.store.try_claim(&key.0).map_or_else(|_| Some(Claim::free()), |claim| claim.map(Claim::held))
@@ -105,4 +128,17 @@ impl ResultStore<Artifact> for Cache {
     async fn unclaimed(&self, key: &CacheKey, told: &(dyn for<'a> Fn(&'a str) + Send + Sync)) {
         claim::unclaimed(&self.store, &key.0, told).await;
     }
+}
+
+/// Whether two snapshots differ at most in the times of their last layer. One that cannot be read is another.
+fn same_files(store: &Store, old: &Snapshot, new: &Snapshot) -> bool {
+    let (Some((old_top, old_below)), Some((new_top, new_below))) =
+        (old.layers().split_last(), new.layers().split_last())
+    else {
+        return old == new;
+    };
+    let open = |layer| open_dir(&store.layer_dir(layer));
+    old_below == new_below
+        && (old_top == new_top
+            || matches!((open(old_top), open(new_top)), (Ok(old), Ok(new)) if same_but_times(&old, &new).unwrap_or(false)))
 }

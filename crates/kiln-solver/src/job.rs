@@ -73,10 +73,12 @@ struct Sourced {
 }
 
 /// A vertex's result, and the key it truly has. That key differs from the vertex's own when a recalled content turned
-/// out to be another, here or below.
+/// out to be another, here or below, or when what ran gave what an older key has.
 struct Settled<R> {
     key: CacheKey,
     outputs: Outputs<R>,
+    /// Whether the vertex's own key names what it was made of too.
+    is_own: bool,
 }
 
 /// What a step needs to run.
@@ -89,7 +91,13 @@ struct Turn<'a, R> {
 /// What is known of a key, whichever vertices have it.
 struct Entry<R> {
     loaded: OnceCell<Option<Outputs<R>>>,
-    ran: OnceCell<Outputs<R>>,
+    ran: OnceCell<Ran<R>>,
+}
+
+/// What came of running, and the oldest key it is known to be the same as.
+struct Ran<R> {
+    key: CacheKey,
+    outputs: Outputs<R>,
 }
 
 impl<R> Default for Entry<R> {
@@ -209,9 +217,12 @@ where
             let result = &settled.outputs[input.output];
             let digest = self.ask(node, vertex.step.content_digest(index, result)).await;
             if self.answers[input.node].outline.wait().await.is_lasting {
-                let (input, selector) = (settled.key.clone(), selector.to_owned());
-                let fact = ContentFact { input, output: vertex.inputs[index].output, selector };
-                self.shared.keys.put_content(&fact, &digest);
+                let own = self.answers[input.node].key.wait().await;
+                let other_name = (settled.is_own && own.key != settled.key).then_some(&own.key);
+                for name in std::iter::once(&settled.key).chain(other_name) {
+                    let fact = ContentFact { input: name.clone(), output: input.output, selector: selector.to_owned() };
+                    self.shared.keys.put_content(&fact, &digest);
+                }
             }
             digest
         };
@@ -257,22 +268,28 @@ where
         }
         let keyed = answers.key.wait().await;
         if let Some(outputs) = self.kept(node, outline, &keyed.key).await {
-            return set(&answers.result, Settled { key: keyed.key.clone(), outputs });
+            return set(&answers.result, Settled { key: keyed.key.clone(), outputs, is_own: true });
         }
         let inputs = self.results_of(&vertex.inputs).await;
-        let parts = self.seen_parts(node, keyed).await;
+        let (parts, is_own) = self.seen_parts(node, keyed).await;
         let key = CacheKey::new(&keyed.map.digest, &parts);
-        if key != keyed.key
-            && let Some(outputs) = self.kept(node, outline, &key).await
-        {
-            return set(&answers.result, Settled { key, outputs });
+        let found = if key == keyed.key { None } else { self.kept(node, outline, &key).await };
+        let settled = match found {
+            Some(outputs) => Settled { key: key.clone(), outputs, is_own },
+            None => {
+                let entry = shared_cell(&self.entries, &key);
+                let ran = entry.ran.get_or_init(|| self.run(node, Turn { key: &key, parts, inputs })).await;
+                self.check_outputs(node, &ran.outputs).await;
+                // Says nothing if it was this vertex that ran; its twin got the result for nothing.
+                self.progress.hit(node);
+                Settled { key: ran.key.clone(), outputs: Arc::clone(&ran.outputs), is_own }
+            }
+        };
+        if is_own && key != keyed.key && outline.may_load() {
+            // Below it, something ran and gave what it gave before. The next build finds this at once.
+            self.shared.results.save(&keyed.key, &settled.outputs).await;
         }
-        let entry = shared_cell(&self.entries, &key);
-        let outputs = entry.ran.get_or_init(|| self.run(node, Turn { key: &key, parts, inputs })).await;
-        self.check_outputs(node, outputs).await;
-        // Says nothing if it was this vertex that ran; its twin got the result for nothing.
-        self.progress.hit(node);
-        set(&answers.result, Settled { key, outputs: Arc::clone(outputs) });
+        set(&answers.result, settled);
     }
 
     /// A result that is kept under this key and may be used. Who has it is told as cached.
@@ -291,22 +308,28 @@ where
     }
 
     /// The parts of a key as they are now that all inputs are there. A recalled content may have been another run's:
-    /// a result must not be kept under a key that names what it was not made of.
-    async fn seen_parts(self: &Arc<Self>, node: usize, keyed: &Keyed) -> Vec<Part> {
+    /// a result must not be kept under a key that names what it was not made of. Also says whether the key as it was
+    /// made before names what is there.
+    async fn seen_parts(self: &Arc<Self>, node: usize, keyed: &Keyed) -> (Vec<Part>, bool) {
         let mut parts = Vec::with_capacity(keyed.parts.len());
+        let mut is_own = true;
         for (index, Sourced { part, is_recalled }) in keyed.parts.iter().enumerate() {
             let input = self.graph.nodes[node].inputs[index];
             parts.push(match (part, &keyed.map.inputs[index]) {
                 (Part::Definition { output, .. }, _) => {
-                    Part::Definition { key: self.settled(input.node).await.key.clone(), output: *output }
+                    let settled = self.settled(input.node).await;
+                    is_own &= settled.is_own;
+                    Part::Definition { key: settled.key.clone(), output: *output }
                 }
-                (Part::Content(_), InputKey::Content { selector }) if *is_recalled => {
-                    Part::Content(self.content_of(node, index, selector).await)
+                (Part::Content(recalled), InputKey::Content { selector }) if *is_recalled => {
+                    let seen = self.content_of(node, index, selector).await;
+                    is_own &= seen == *recalled;
+                    Part::Content(seen)
                 }
                 (Part::Content(_), _) => part.clone(),
             });
         }
-        parts
+        (parts, is_own)
     }
 
     /// Whether no kept result can serve, as far as can be told before the contents of inputs are known.

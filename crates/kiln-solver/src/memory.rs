@@ -19,6 +19,7 @@ pub struct MemoryKeys(Mutex<Facts>);
 struct Facts {
     contents: HashMap<ContentFact, Digest>,
     shapes: HashSet<Digest>,
+    same: HashMap<CacheKey, CacheKey>,
     parts: HashMap<String, KeyParts>,
 }
 
@@ -44,6 +45,14 @@ impl KeyStore for MemoryKeys {
 
     fn put_shape(&self, shape: &Digest) {
         self.facts().shapes.insert(shape.clone());
+    }
+
+    fn same_as(&self, key: &CacheKey) -> Option<CacheKey> {
+        self.facts().same.get(key).cloned()
+    }
+
+    fn put_same_as(&self, key: &CacheKey, older: &CacheKey) {
+        self.facts().same.insert(key.clone(), older.clone());
     }
 
     fn parts(&self, identity: &str) -> Option<KeyParts> {

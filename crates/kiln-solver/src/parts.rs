@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use kiln_oci::Digest;
 use serde::{Deserialize, Serialize};
 
-use crate::key::Part;
+use crate::key::{CacheKey, Part};
 
 /// What went into a step's key, by name. The key decides; this explains.
 ///
@@ -42,6 +42,13 @@ pub struct KeyParts {
     /// What each input brought; the solver fills it in.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub inputs: Vec<InputPart>,
+}
+
+impl KeyParts {
+    /// The key they were made into; nothing when they are not whole.
+    pub(crate) fn key(&self) -> Option<CacheKey> {
+        Some(CacheKey::new(self.digest.as_ref()?, self.inputs.iter().map(|input| &input.part)))
+    }
 }
 
 /// An image as it is named and what the name led to.

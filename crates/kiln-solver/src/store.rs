@@ -35,6 +35,12 @@ pub trait KeyStore: Send + Sync {
     /// Remembers the shape of a key whose result was saved. Whoever saves results by another way tells it too.
     fn put_shape(&self, shape: &Digest);
 
+    /// The older key whose result serves for this one too.
+    fn same_as(&self, key: &CacheKey) -> Option<CacheKey>;
+
+    /// Remembers that running under `key` gave what `older` has. Called before the result is saved.
+    fn put_same_as(&self, key: &CacheKey, older: &CacheKey);
+
     /// What went into the key when the step of this identity last ran.
     fn parts(&self, identity: &str) -> Option<KeyParts>;
 
@@ -74,6 +80,12 @@ pub trait ResultStore<R>: Send + Sync {
 
     /// Keeps all outputs under a key; new ones replace the old.
     async fn save(&self, key: &CacheKey, outputs: &[R]);
+
+    /// Whether what a step gave now is, for all that can follow, what is kept under an older key of the same step: then
+    /// those outputs, which serve instead.
+    async fn same(&self, _older: &CacheKey, _outputs: &[R]) -> Option<Vec<R>> {
+        None
+    }
 
     /// Claims the work for a key, unless another solve has it, in this process or another. Who gets it looks again
     /// whether there is a result.

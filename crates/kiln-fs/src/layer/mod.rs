@@ -12,6 +12,7 @@ mod pack;
 mod pax;
 mod place;
 mod reader;
+mod same;
 mod sparse;
 mod whiteout;
 
@@ -22,6 +23,7 @@ pub use entry::{EntryKind, TarEntry};
 pub use implied::inherit_implied;
 pub use pack::{PackOptions, PackStats, pack, pack_tree, pack_with};
 pub use reader::TarReader;
+pub use same::same_but_times;
 
 use crate::compress::ExpansionError;
 use crate::error::printable;

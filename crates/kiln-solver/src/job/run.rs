@@ -5,12 +5,15 @@ use std::sync::atomic::Ordering;
 
 use tokio::sync::SemaphorePermit;
 
-use super::{Job, Keyed, Outputs, Turn, answer};
+use super::{Job, Keyed, Outputs, Ran, Turn, answer};
 use crate::explain::{MissReason, explain, short_name};
 use crate::graph::Node;
 use crate::key::{CacheKey, InputKey, Outline, Part};
 use crate::parts::{InputPart, KeyParts};
 use crate::store::Claim;
+
+/// Said of a step that ran and gave what it gave before.
+const SAME: &str = "; same result as before";
 
 /// What a step that wants to run comes to.
 enum Chance<'a, R> {
@@ -26,14 +29,16 @@ where
     E: std::error::Error + Send + Sync + 'static,
 {
     /// Runs a step whose inputs are there, when it is its turn.
-    pub(super) async fn run(&self, node: usize, turn: Turn<'_, R>) -> Outputs<R> {
+    pub(super) async fn run(&self, node: usize, turn: Turn<'_, R>) -> Ran<R> {
         let (vertex, answers) = (&self.graph.nodes[node], &self.answers[node]);
         let (outline, keyed) = (answers.outline.wait().await, answers.key.wait().await);
         let parts = self.parts_to_keep(vertex, outline, keyed, &turn).await;
         let reason = self.reason(vertex, outline, keyed, parts.as_ref());
         let (permit, claim) = match self.claim(node, outline, turn.key).await {
             Chance::Run(permit, claim) => (permit, claim),
-            Chance::Done(outputs) => return outputs,
+            Chance::Done(outputs) => {
+                return Ran { key: self.shared.keys.same_as(turn.key).unwrap_or_else(|| turn.key.clone()), outputs };
+            }
         };
         self.progress.start(node);
         let ran = answer(vertex.step.run(turn.inputs)).await;
@@ -43,16 +48,33 @@ where
             Err(cause) => return self.fail(node, cause, reason).await,
         };
         self.check_outputs(node, &outputs).await;
+        let mut ran = Ran { key: turn.key.clone(), outputs };
         if outline.is_lasting {
-            self.shared.results.save(turn.key, &outputs).await;
+            let same = self.same_as_before(outline, parts.as_ref(), &ran.outputs).await;
+            if let Some(before) = same {
+                self.shared.keys.put_same_as(turn.key, &before.key);
+                ran = before;
+            }
+            self.shared.results.save(turn.key, &ran.outputs).await;
             self.shared.keys.put_shape(&outline.shape);
         }
         drop(claim);
         if let Some(parts) = parts {
             self.shared.keys.put_parts(&parts);
         }
-        self.progress.finish(node, reason);
-        outputs
+        let is_same = ran.key != *turn.key;
+        self.progress.finish(node, reason.map(|reason| if is_same { reason + SAME } else { reason }));
+        ran
+    }
+
+    /// The result of this step's last run, when this one gave the same: then what follows that one follows this one.
+    async fn same_as_before(&self, outline: &Outline, parts: Option<&KeyParts>, outputs: &[R]) -> Option<Ran<R>> {
+        if !outline.may_load() {
+            return None;
+        }
+        let key = self.shared.keys.parts(&parts?.identity)?.key()?;
+        let outputs = self.shared.results.same(&key, outputs).await?;
+        Some(Ran { key, outputs: outputs.into() })
     }
 
     /// Waits for a turn to run, and for anybody who does the same work already, in this process or another: then there

@@ -66,6 +66,7 @@ async fn a_change_in_what_is_read_runs_what_follows() {
     let mut build = project("src=1");
     build.solve("top").await;
     build.change(vertex("context").unpinned().gives("src=2"));
+    build.change(vertex("copy").names(["base"]).sees("context", "src").gives("new tree"));
     build.solve("top").await;
     assert_eq!(build.ran(), ["context", "copy", "top"]);
     assert_eq!(build.log.whom("load "), ["base()", "nothing", "nothing", "nothing", "nothing"]);

@@ -241,6 +241,12 @@ impl KeyStore for Counted<MemoryKeys> {
         self.log.note("put shape", "");
         self.inner.put_shape(shape);
     }
+    fn same_as(&self, key: &CacheKey) -> Option<CacheKey> {
+        self.inner.same_as(key)
+    }
+    fn put_same_as(&self, key: &CacheKey, older: &CacheKey) {
+        self.inner.put_same_as(key, older);
+    }
     fn parts(&self, identity: &str) -> Option<KeyParts> {
         self.log.note("ask parts", identity);
         self.inner.parts(identity)
@@ -261,6 +267,16 @@ impl ResultStore<String> for Counted<MemoryResults<String>> {
     async fn save(&self, key: &CacheKey, outputs: &[String]) {
         self.log.note("save", &outputs[0]);
         self.inner.save(key, outputs).await;
+    }
+    /// Values are the same that differ only in the digits behind `@`: when they were made.
+    async fn same(&self, older: &CacheKey, outputs: &[String]) -> Option<Vec<String>> {
+        let content = |output: &String| {
+            let (first, rest) = output.split_once('@').unwrap_or((output, ""));
+            let timeless = rest.split('@').map(|part| part.trim_start_matches(|c: char| c.is_ascii_digit()));
+            format!("{first}@{}", timeless.collect::<Vec<_>>().join("@"))
+        };
+        let kept = self.inner.load(older).await?;
+        kept.iter().map(content).eq(outputs.iter().map(content)).then_some(kept)
     }
     fn try_claim(&self, key: &CacheKey) -> Option<Claim> {
         self.inner.try_claim(key)

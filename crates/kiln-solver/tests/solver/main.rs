@@ -3,6 +3,7 @@
 
 mod caching;
 mod contents;
+mod cutoff;
 mod fakes;
 mod graphs;
 mod running;

@@ -60,7 +60,9 @@ fn a_changed_arg_reruns_the_runs_after_it() {
 #[test]
 fn a_changed_env_reruns_the_runs_after_it() {
     let project = built();
-    let run = project.builds(&APP.replace("LEVEL=1", "LEVEL=2"));
+    let app = APP.replace("echo $VERSION", "echo $VERSION $LEVEL");
+    project.builds(&app);
+    let run = project.builds(&app.replace("LEVEL=1", "LEVEL=2"));
     assert_eq!(run.cached(), 2, "{}", run.stderr);
 }
 
@@ -112,4 +114,21 @@ fn equal_steps_of_two_dockerfiles_share_their_results() {
     let other = project.context().join("other");
     let run = project.kiln(&["build", "--progress=plain", other.to_str().unwrap()]).ok();
     assert_eq!(run.cached(), 5, "{}", run.stderr);
+}
+
+#[test]
+fn a_step_that_makes_the_same_files_again_lets_what_follows_hit() {
+    let project = Project::new();
+    project.file("version", "# one\n1\n").builds(
+        "FROM busybox\nRUN --mount=type=bind,target=/ctx grep -v '#' /ctx/version >/version\nRUN head -c 8 /dev/urandom >/random\n",
+    );
+    let before = (project.inspect("app")["Id"].clone(), project.sh("cat /random"));
+    project.file("version", "# a new comment\n1\n");
+    let run = project.build(&[]).ok().says("same result as before");
+    assert_eq!(run.cached(), 2, "the base, and the last step\n{}", run.stderr);
+    assert_eq!((project.inspect("app")["Id"].clone(), project.sh("cat /random")), before);
+    assert_eq!(project.build(&[]).ok().cached(), 3);
+    project.file("version", "# a new comment\n2\n");
+    project.build(&[]).ok().never_says("same result as before");
+    assert_ne!(project.sh("cat /random"), before.1);
 }

@@ -1,0 +1,226 @@
+//! Whether two layers are the same but for times.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+
+use kiln_sys::metadata::Metadata;
+use kiln_sys::root::{Root, read_dir_fd};
+use kiln_sys::xattr;
+use rustix::fs::{AtFlags, OFlags};
+
+use super::{LayerError, OPAQUE_XATTR, Result};
+use crate::copy::file::open_itself;
+use crate::meta::{Xattr, counts};
+use crate::tree::{join, open_beneath};
+
+const CHUNK: usize = 128 << 10;
+
+/// Whether two upper directories hold the same: names, kinds, modes, owners, attributes, deletions and contents. Times do
+/// not count. Contents are only read when all the rest is the same.
+pub fn same_but_times(one: &Root, other: &Root) -> Result<bool> {
+    let sides = [one, other];
+    let mut files = Vec::new();
+    let mut open = vec![Vec::new()];
+    while let Some(path) = open.pop() {
+        let Some(below) = same_directory(sides, &path)? else { return Ok(false) };
+        open.extend(below.directories);
+        files.extend(below.files);
+    }
+    for path in files {
+        if !same_content(sides, &path)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// What is left to compare of a directory.
+#[derive(Default)]
+struct Below {
+    directories: Vec<Vec<u8>>,
+    files: Vec<Vec<u8>>,
+}
+
+/// Compares what stands in a directory without reading files. `None` when it differs.
+fn same_directory(sides: [&Root; 2], path: &[u8]) -> Result<Option<Below>> {
+    let [one, other] = sides.map(|side| open(side, path, OFlags::DIRECTORY));
+    let handles = [one?, other?];
+    let [names, others] = [sorted_names(&handles[0], path)?, sorted_names(&handles[1], path)?];
+    if names != others || !same_attributes(&handles, path)? {
+        return Ok(None);
+    }
+    let mut below = Below::default();
+    for name in names {
+        let path = join(path, name.as_bytes());
+        let [one, other] = [metadata(&handles[0], &name, &path)?, metadata(&handles[1], &name, &path)?];
+        if !same_look(&one, &other) {
+            return Ok(None);
+        }
+        if one.is_dir() {
+            below.directories.push(path);
+            continue;
+        }
+        if !same_itself(&handles, &name, (&one, &path))? {
+            return Ok(None);
+        }
+        if one.is_file() && one.size > 0 {
+            below.files.push(path);
+        }
+    }
+    Ok(Some(below))
+}
+
+fn same_look(one: &Metadata, other: &Metadata) -> bool {
+    let look = |of: &Metadata| (of.kind, of.mode, of.uid, of.gid, of.rdev.major, of.rdev.minor);
+    // The size of a directory says how it came to be, not what is in it.
+    look(one) == look(other) && (one.is_dir() || (one.size, one.nlink) == (other.size, other.nlink))
+}
+
+/// Compares attributes and, of links, where they lead.
+fn same_itself(handles: &[OwnedFd; 2], name: &OsStr, (metadata, path): (&Metadata, &[u8])) -> Result<bool> {
+    let open = |directory: &OwnedFd| open_itself(directory.as_fd(), name).map_err(LayerError::io("open", path));
+    let [one, other] = [open(&handles[0])?, open(&handles[1])?];
+    if metadata.is_symlink() {
+        let target = |link: &OwnedFd| {
+            rustix::fs::readlinkat(link, "", Vec::new()).map_err(LayerError::io("read the link", path))
+        };
+        if target(&one)? != target(&other)? {
+            return Ok(false);
+        }
+    }
+    same_attributes(&[one, other], path)
+}
+
+fn same_attributes(handles: &[OwnedFd; 2], path: &[u8]) -> Result<bool> {
+    Ok(attributes(&handles[0], path)? == attributes(&handles[1], path)?)
+}
+
+/// The attributes that count, and overlay's mark that hides what is below a directory.
+fn attributes(handle: &OwnedFd, path: &[u8]) -> Result<Vec<Xattr>> {
+    let read = || {
+        let mut found = Vec::new();
+        for name in xattr::list(handle)? {
+            if (counts(&name) || name == OPAQUE_XATTR)
+                && let Some(value) = xattr::get(handle, &name)?
+            {
+                found.push((name, value));
+            }
+        }
+        found.sort();
+        Ok::<_, std::io::Error>(found)
+    };
+    read().map_err(LayerError::io("read the attributes of", path))
+}
+
+fn same_content(sides: [&Root; 2], path: &[u8]) -> Result<bool> {
+    let [one, other] = sides.map(|side| open(side, path, OFlags::empty()).map(File::from));
+    let (mut one, mut other) = (one?, other?);
+    let mut buffers = [vec![0; CHUNK], vec![0; CHUNK]];
+    loop {
+        let [first, second] = &mut buffers;
+        let length = fill(&mut one, first).map_err(LayerError::io("read", path))?;
+        let length_of_other = fill(&mut other, second).map_err(LayerError::io("read", path))?;
+        if length != length_of_other || first[..length] != second[..length] {
+            return Ok(false);
+        }
+        if length < CHUNK {
+            return Ok(true);
+        }
+    }
+}
+
+/// Reads until the buffer is full or the file ends.
+fn fill(file: &mut File, buffer: &mut [u8]) -> std::io::Result<usize> {
+    let mut length = 0;
+    while length < buffer.len() {
+        match file.read(&mut buffer[length..]) {
+            Ok(0) => break,
+            Ok(read) => length += read,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(length)
+}
+
+fn open(side: &Root, path: &[u8], flags: OFlags) -> Result<OwnedFd> {
+    let flags = flags | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    open_beneath(side, path, flags).map_err(LayerError::io("open", path))
+}
+
+fn sorted_names(directory: &OwnedFd, path: &[u8]) -> Result<Vec<OsString>> {
+    let entries = read_dir_fd(directory).map_err(LayerError::io("list", path))?;
+    let mut names: Vec<OsString> = entries.into_iter().map(|entry| entry.name).collect();
+    names.sort_unstable();
+    Ok(names)
+}
+
+fn metadata(directory: &OwnedFd, name: &OsStr, path: &[u8]) -> Result<Metadata> {
+    let stat = rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW);
+    Ok(Metadata::from(&stat.map_err(LayerError::io("look at", path))?))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::path::Path;
+    use std::time::{Duration, SystemTime};
+
+    use super::*;
+
+    fn tree(change: impl FnOnce(&Path)) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |path: &str| dir.path().join(path);
+        std::fs::create_dir_all(at("a/b")).unwrap();
+        std::fs::write(at("a/file"), "content").unwrap();
+        std::fs::write(at("a/b/large"), vec![7; CHUNK + 1]).unwrap();
+        symlink("file", at("a/link")).unwrap();
+        change(dir.path());
+        dir
+    }
+
+    fn same(change: impl FnOnce(&Path)) -> bool {
+        let [one, other] = [tree(|_| ()), tree(change)];
+        let root = |dir: &tempfile::TempDir| Root::open_ambient(dir.path()).unwrap();
+        same_but_times(&root(&one), &root(&other)).unwrap()
+    }
+
+    #[test]
+    fn times_do_not_count() {
+        let later = SystemTime::now() + Duration::from_secs(1000);
+        assert!(same(|dir| std::fs::File::open(dir.join("a/file")).unwrap().set_modified(later).unwrap()));
+        assert!(same(|dir| {
+            // A directory that was once larger.
+            (0..500).for_each(|n| std::fs::write(dir.join(format!("a/b/{n}")), "").unwrap());
+            (0..500).for_each(|n| std::fs::remove_file(dir.join(format!("a/b/{n}"))).unwrap());
+        }));
+    }
+
+    #[test]
+    fn everything_else_does() {
+        let mode = |path: &Path, mode| std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+        assert!(!same(|dir| std::fs::write(dir.join("a/file"), "CONTENT").unwrap()), "content");
+        assert!(!same(|dir| std::fs::write(dir.join("a/file"), "longer content").unwrap()), "size");
+        assert!(!same(|dir| {
+            let mut content = vec![7; CHUNK + 1];
+            content[CHUNK] = 8;
+            std::fs::write(dir.join("a/b/large"), content).unwrap();
+        }));
+        assert!(!same(|dir| mode(&dir.join("a/file"), 0o600)), "mode");
+        assert!(!same(|dir| mode(&dir.join("a/b"), 0o700)), "mode of a directory");
+        assert!(!same(|dir| std::fs::write(dir.join("a/b/more"), "").unwrap()), "one more");
+        assert!(!same(|dir| std::fs::remove_file(dir.join("a/b/large")).unwrap()), "one less");
+        assert!(!same(|dir| {
+            std::fs::remove_file(dir.join("a/link")).unwrap();
+            symlink("b/la", dir.join("a/link")).unwrap();
+        }));
+        assert!(!same(|dir| {
+            std::fs::remove_file(dir.join("a/link")).unwrap();
+            std::fs::create_dir(dir.join("a/link")).unwrap();
+        }));
+        assert!(!same(|dir| std::fs::hard_link(dir.join("a/file"), dir.join("a/b/name")).unwrap()), "names");
+    }
+}
