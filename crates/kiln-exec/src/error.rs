@@ -134,6 +134,22 @@ pub enum Error {
         /// The name.
         name: &'static str,
     },
+    /// A program of the host cannot be run.
+    #[error("cannot run `{program}`")]
+    HostProgram {
+        /// Which.
+        program: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// A program of the host took too long.
+    #[error("`{program}` did not end within {} seconds", .patience.as_secs())]
+    HostPatience {
+        /// Which.
+        program: String,
+        /// How long it had.
+        patience: std::time::Duration,
+    },
     /// The thread of a container ended without a word.
     #[error("the container was given up")]
     Lost,
@@ -167,6 +183,8 @@ impl Error {
             | Error::Start { .. }
             | Error::Prepare { .. }
             | Error::NotTheDevice { .. }
+            | Error::HostProgram { .. }
+            | Error::HostPatience { .. }
             | Error::Lost
             | Error::Resources { .. } => false,
         }

@@ -3,7 +3,7 @@
 //! [`Executor::run`] takes a [`ContainerSpec`] whose root is a detached mount, and gives an [`ExitStatus`]. Dropping the
 //! future kills the container; so does the death of this process, however it dies. Nothing is ever attached to the
 //! host's mount table. [`stubs`] says which mount points an image should have below it, [`resolve_user`] what `USER`
-//! means in an image.
+//! means in an image. [`HostCommand`] runs what is not contained: programs of the host, such as git.
 #![forbid(unsafe_code)]
 
 mod assemble;
@@ -12,6 +12,7 @@ mod diagnose;
 mod error;
 mod executor;
 mod files;
+mod host;
 mod kit;
 mod preprocess;
 mod program;
@@ -24,10 +25,12 @@ mod user;
 
 pub use error::Error;
 pub use executor::Executor;
+pub use host::{HostCommand, HostOutput};
 pub use kiln_sys::secret::Secret;
 pub use preprocess::{PreprocessError, preprocess};
 pub use spec::{
-    ContainerMount, ContainerSpec, ExitStatus, Limit, MountSource, Network, ProcessIo, Security, Ulimit, User,
+    ContainerMount, ContainerSpec, DeviceNode, ExitStatus, Limit, MountSource, Network, ProcessIo, Security, Ulimit,
+    User,
 };
 pub use stubs::{Stub, StubKind, stubs, stubs_for, write_stubs};
 pub use user::{home_of, resolve_owner, resolve_user};

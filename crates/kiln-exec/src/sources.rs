@@ -8,8 +8,11 @@ use kiln_sys::mount::{Bind, DATA, Depth, INERT, MountAttrFlags, Swap, Tmpfs, att
 use kiln_sys::root::Root;
 
 use crate::Error;
-use crate::spec::{ContainerMount, MountSource, Security};
+use crate::spec::{ContainerMount, DeviceNode, MountSource, Security};
 use crate::stubs::StubKind;
+
+/// What a device is called where only we see it.
+const NODE: &str = "node";
 
 /// A mount that is ready, or nearly.
 #[derive(Debug)]
@@ -51,6 +54,7 @@ impl Source {
                 let mount = tmpfs.mount_detached().map_err(|source| Error::Mount { what: target.clone(), source })?;
                 Source { kind: StubKind::Dir, state: State::Ready(mount) }
             }
+            MountSource::Device(node) => Source::device(node, &target)?,
             MountSource::Bytes { data, mode, uid, gid } => {
                 let fail = |source| Error::Mount { what: target.clone(), source };
                 let tmpfs = Tmpfs { size: None, mode: 0o700, swap: Swap::Avoided, attributes: INERT };
@@ -65,6 +69,19 @@ impl Source {
             }
         };
         Ok((target, source))
+    }
+
+    /// Makes a node that only this container sees, so that it may do with its mode what it likes.
+    fn device(node: DeviceNode, target: &str) -> Result<Source, Error> {
+        let fail = |source| Error::Mount { what: target.to_string(), source };
+        let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+        let tmpfs = Tmpfs { size: Some(64 << 10), mode: 0o700, swap: Swap::Allowed, attributes };
+        let root = Root::new(tmpfs.mount_detached().map_err(fail)?);
+        root.mknod(NODE, node.kind, node.mode, node.device).map_err(fail)?;
+        let handle = root.open_nofollow(NODE).map_err(fail)?;
+        kiln_sys::root::set_owner(&handle, node.uid, node.gid).map_err(fail)?;
+        kiln_sys::root::set_mode(&handle, node.mode).map_err(fail)?;
+        Source::clone_or_stage(root.into_fd(), handle, Bind { depth: Depth::One, attributes }, target)
     }
 
     /// Clones what `handle` stands for in `tree`, at once if the kernel can.

@@ -2,6 +2,7 @@
 
 use std::os::fd::OwnedFd;
 
+use kiln_sys::metadata::{Device, FileKind};
 use kiln_sys::secret::Secret;
 
 /// A container to be.
@@ -74,6 +75,8 @@ pub enum MountSource {
         /// Permission bits of its top.
         mode: u32,
     },
+    /// A device node of its own.
+    Device(DeviceNode),
     /// A file with these bytes, in memory that is not swapped where the kernel can; for secrets.
     Bytes {
         /// The content; our copy is wiped when the container stands.
@@ -85,6 +88,21 @@ pub enum MountSource {
         /// Group.
         gid: u32,
     },
+}
+
+/// A device node that a container is given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DeviceNode {
+    /// A character or a block device.
+    pub kind: FileKind,
+    /// Which.
+    pub device: Device,
+    /// Permission bits.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
 }
 
 /// What a container can reach.

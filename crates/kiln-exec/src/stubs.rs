@@ -116,7 +116,7 @@ impl MountSource {
     pub(crate) fn kind(&self) -> Result<StubKind, Error> {
         let (dir, subpath) = match self {
             MountSource::Tmpfs { .. } => return Ok(StubKind::Dir),
-            MountSource::Bytes { .. } => return Ok(StubKind::File),
+            MountSource::Bytes { .. } | MountSource::Device(_) => return Ok(StubKind::File),
             MountSource::Tree { dir, subpath } => (dir, subpath),
         };
         let fail = |source| Error::MountSource { subpath: subpath.clone(), source };

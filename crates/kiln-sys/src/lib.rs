@@ -6,6 +6,7 @@
 #![deny(unsafe_op_in_unsafe_fn)]
 
 pub mod caps;
+pub mod command;
 pub mod container;
 pub mod copy;
 mod error;
