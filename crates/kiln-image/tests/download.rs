@@ -49,6 +49,17 @@ async fn a_file_comes_with_its_name_and_times() {
 }
 
 #[tokio::test]
+async fn what_is_sent_again_under_the_tag_we_have_is_not_read() {
+    let server = |etag: &'static str| HttpServer::start(move |_| Reply::bytes("same").with("ETag", etag));
+    for (sent, have, is_known) in [("\"1\"", "\"1\"", true), ("\"2\"", "\"1\"", false), ("W/\"1\"", "W/\"1\"", false)] {
+        let server = server(sent);
+        let request = DownloadRequest { etag: Some(have.into()), ..of(server.url("/f")) };
+        let fetched = client().download(&request).await.unwrap();
+        assert_eq!(matches!(fetched, Fetched::NotModified), is_known, "{sent}");
+    }
+}
+
+#[tokio::test]
 async fn checksums_and_limits_hold() {
     let files = FileServer::start();
     let url = files.put("/f", "content");
