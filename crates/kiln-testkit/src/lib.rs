@@ -7,12 +7,14 @@
 #![forbid(unsafe_code)]
 
 mod files;
+mod git;
 mod http;
 mod proxy;
 mod registry;
 mod tool;
 
 pub use files::FileServer;
+pub use git::{GitServer, Repository};
 pub use http::{Body, HttpServer, Reply, Request};
 pub use proxy::FlakyProxy;
 pub use registry::Registry;
