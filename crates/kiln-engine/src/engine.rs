@@ -1,6 +1,8 @@
 //! The engine: one state directory, one registry client, one executor, and the verbs on them.
 
+use std::ffi::OsString;
 use std::io::{Read, Write};
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 use kiln_exec::Executor;
@@ -55,6 +57,15 @@ impl Engine {
 
     pub(crate) fn proxies(&self) -> impl Iterator<Item = (String, String)> + '_ {
         self.config.proxies.iter().map(|(name, value)| (name.clone(), value.clone()))
+    }
+
+    pub(crate) fn device_specs(&self) -> Vec<PathBuf> {
+        self.config.device_specs.clone()
+    }
+
+    pub(crate) fn host_env(&self) -> Vec<(String, OsString)> {
+        let path = self.config.search_path.clone().map(|path| ("PATH".to_owned(), path));
+        path.into_iter().chain(self.proxies().map(|(name, value)| (name, value.into()))).collect()
     }
 
     /// Builds an image. Dropping the future stops it: processes are killed, nothing half-made is kept.

@@ -1,6 +1,7 @@
 //! One build while it runs: what its steps share.
 
 use std::collections::HashMap;
+use std::ffi::OsString;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use kiln_exec::Executor;
@@ -9,6 +10,7 @@ use kiln_report::{Failure, FailureKind, Reporter};
 use kiln_store::{ActiveLayer, Lease, Store};
 
 use crate::base::BaseImage;
+use crate::devices::Devices;
 use crate::finish::Finisher;
 use crate::frontend::Trees;
 use crate::registry::Registry;
@@ -32,6 +34,9 @@ pub(crate) struct Job {
     pub(crate) finisher: Finisher,
     pub(crate) seen: Seen,
     pub(crate) limits: Limits,
+    pub(crate) devices: Devices,
+    /// All of the environment that programs of the host get: where others are found, and proxies.
+    pub(crate) host_env: Vec<(String, OsString)>,
     pub(crate) materialized: Materialized,
     /// Whether somebody still waits for the build.
     pub(crate) watch: Watch,

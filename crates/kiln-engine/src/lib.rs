@@ -11,6 +11,7 @@ mod blocking;
 mod cache;
 mod claim;
 mod config;
+mod devices;
 mod engine;
 mod export;
 mod failure;
@@ -28,6 +29,7 @@ mod request;
 mod run;
 mod scratch;
 mod session;
+mod ssh;
 mod step;
 mod transfer;
 mod waiter;
@@ -37,7 +39,8 @@ pub use answer::{BuildResult, ImageDetails, ImageSummary, Loaded, PruneAnswer, P
 pub use engine::Engine;
 pub use frontend::read_dockerfile;
 pub use request::{
-    BuildRequest, CompressionKind, Context, Dest, DockerfileSource, EngineConfig, LayerOptions, NamedContext,
-    NetworkMode, Output, PruneRequest, RunRequest, Ulimit, Volume,
+    BuildRequest, CompressionKind, Context, Dest, DockerfileSource, EngineConfig, Entitlement, LayerOptions,
+    NamedContext, NetworkMode, Output, PruneRequest, RunRequest, Ulimit, Volume,
 };
 pub use session::{NoSession, Session};
+pub use ssh::{SshAgent, SshKey};

@@ -1,6 +1,7 @@
 //! What is asked of the engine, in plain data: one type per verb.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use kiln_oci::{Platform, Reference};
@@ -14,6 +15,10 @@ pub struct EngineConfig {
     pub docker_config: Option<PathBuf>,
     /// How many steps may run at once; by default one per core, at least 4, because steps wait as much as they work.
     pub jobs: Option<usize>,
+    /// Where programs of the machine are found: `PATH`.
+    pub search_path: Option<OsString>,
+    /// Where devices of the machine are described, in the Container Device Interface; later directories go before.
+    pub device_specs: Vec<PathBuf>,
     /// Proxy variables (`HTTP_PROXY`, …) given to RUN steps; in no cache key.
     pub proxies: BTreeMap<String, String>,
 }
@@ -47,6 +52,8 @@ pub struct BuildRequest {
     pub contexts: BTreeMap<String, NamedContext>,
     /// The network of RUN steps.
     pub network: NetworkMode,
+    /// What steps may do beyond the usual.
+    pub allowed: Vec<Entitlement>,
     /// Lines for `/etc/hosts`: name and address.
     pub extra_hosts: Vec<(String, String)>,
     /// Size of `/dev/shm` in bytes.
@@ -113,6 +120,24 @@ pub enum NetworkMode {
     None,
     /// The machine's.
     Host,
+}
+
+/// What steps may do only when the user allows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Entitlement {
+    /// Use the machine's network, by `RUN --network=host`.
+    NetworkHost,
+    /// Run with all privileges, by `RUN --security=insecure`.
+    SecurityInsecure,
+    /// Use any device of the machine, by `RUN --device`.
+    AllDevices,
+    /// Use these devices.
+    Device {
+        /// A CDI name, a class, or a name with `*`.
+        name: String,
+        /// The name that the Dockerfile has for it.
+        alias: Option<String>,
+    },
 }
 
 /// A resource limit of steps, as `--ulimit nofile=1024:2048`.

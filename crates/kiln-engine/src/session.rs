@@ -1,13 +1,18 @@
-//! What a client lends to a build: secrets and its standard streams.
+//! What a client lends to a build: secrets, agents for ssh, and its standard streams.
 
 use std::io::{Read, Write};
 
-use kiln_report::Failure;
+use kiln_report::{Failure, FailureKind};
+
+use crate::ssh::SshAgent;
 
 /// A client, as the engine sees it. Nothing it lends is kept longer than the step that asked.
 pub trait Session: Send + Sync {
     /// The value of a secret, or `None` when the client has none by this id.
     fn secret(&self, id: &str) -> Result<Option<Vec<u8>>, Failure>;
+
+    /// The agent for ssh by this id, or `None` when the client lends none.
+    fn ssh(&self, id: &str) -> Result<Option<SshAgent>, Failure>;
 
     /// Standard input, once.
     fn stdin(&self) -> Option<Box<dyn Read + Send>>;
@@ -25,11 +30,28 @@ impl Session for NoSession {
         Ok(None)
     }
 
+    fn ssh(&self, _id: &str) -> Result<Option<SshAgent>, Failure> {
+        Ok(None)
+    }
+
     fn stdin(&self) -> Option<Box<dyn Read + Send>> {
         None
     }
 
     fn stdout(&self) -> Option<Box<dyn Write + Send>> {
         None
+    }
+}
+
+/// A secret that is a word for a header: without the line's end that files have.
+pub(crate) fn text_secret(session: &dyn Session, id: &str) -> Result<Option<String>, Failure> {
+    let Some(value) = session.secret(id)? else { return Ok(None) };
+    let text = String::from_utf8(value).ok().map(|text| text.trim_end_matches(['\r', '\n']).to_owned());
+    match text.filter(|text| !text.is_empty() && !text.chars().any(char::is_control)) {
+        Some(text) => Ok(Some(text)),
+        None => {
+            let message = format!("secret `{id}` cannot be sent: it is empty, or not one line of text");
+            Err(Failure::new(FailureKind::Usage, message))
+        }
     }
 }

@@ -14,6 +14,7 @@ use crate::answer::BuildResult;
 use crate::artifact::Artifact;
 use crate::blocking::blocking;
 use crate::cache::Cache;
+use crate::devices::Devices;
 use crate::engine::Engine;
 use crate::failure::{Context as _, environment};
 use crate::finish::Finisher;
@@ -77,6 +78,8 @@ pub(crate) async fn build(
         images,
         seen: Default::default(),
         limits,
+        devices: Devices::new(engine.device_specs(), request.allowed.clone()),
+        host_env: engine.host_env(),
         materialized: Default::default(),
         watch: waiter.watch(),
     });

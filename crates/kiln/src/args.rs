@@ -1,11 +1,13 @@
 //! What was typed: the command line, its values, and the environment. Nothing else reads either.
 
+mod allow;
 pub(crate) mod build;
 pub(crate) mod environment;
 mod groups;
 pub(crate) mod later;
 mod output;
 mod secret;
+mod ssh;
 pub(crate) mod value;
 
 use std::ffi::OsString;

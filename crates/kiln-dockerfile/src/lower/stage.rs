@@ -9,7 +9,7 @@ use kiln_report::{Diagnostic, Span};
 
 use super::plan::{Node, Step};
 use super::{Lowerer, base, expand_failure, text};
-use crate::check::{fixes, rules};
+use crate::check::rules;
 use crate::expand::{Env, Expansion, Lexer, Variables};
 use crate::instruction::Command;
 use crate::parse::Word;
@@ -146,9 +146,7 @@ impl Stage<'_, '_, '_> {
             // Looking through all names for each of thousands of findings would take ages and help nobody.
             let is_early = self.all.warnings.len() < 100;
             let nearest = is_early.then(|| suggest::nearest(&used.name, self.state.env.names())).flatten();
-            let fix = nearest.and_then(|nearest| fixes::rename_variable(word, used.start, &used.name, nearest));
             let finding = rules::undefined_variable(&used.name, nearest, word.part(used.start, used.end));
-            let finding = fixes::mend(finding, fix);
             let is_global = self.all.cx.globals.declared.contains(&used.name);
             self.all.warnings.push(match is_global {
                 true => finding.hint(format!("declare it in this stage with `ARG {}`", used.name)),

@@ -21,7 +21,7 @@ pub(crate) use images::{Resolver, fetch_config, image_manifest};
 
 use crate::job::Result;
 use crate::progress::Work;
-use crate::request::{BuildRequest, DockerfileSource, NamedContext, NetworkMode};
+use crate::request::{BuildRequest, DockerfileSource, Entitlement, NamedContext, NetworkMode};
 use context::{IgnoreFile, find_ignore, ignore_beside};
 
 /// The name of the main context in the graph: `local://context`.
@@ -183,11 +183,19 @@ pub(crate) fn options(request: &BuildRequest, source: Arc<SourceFile>, platform:
         NetworkMode::None => llb::NetMode::None,
         NetworkMode::Host => llb::NetMode::Host,
     };
-    // Steps share the machine's network until they get one of their own, so nothing more is granted by naming it.
-    options.entitlements.insert("network.host".into());
+    options.entitlements = request.allowed.iter().filter_map(entitlement).map(str::to_owned).collect();
     options.hostname.clone_from(&request.hostname);
     options.extra_hosts.clone_from(&request.extra_hosts);
     options
+}
+
+/// The name of what the language checks; devices are checked where they are known.
+fn entitlement(allowed: &Entitlement) -> Option<&'static str> {
+    match allowed {
+        Entitlement::NetworkHost => Some("network.host"),
+        Entitlement::SecurityInsecure => Some("security.insecure"),
+        Entitlement::AllDevices | Entitlement::Device { .. } => None,
+    }
 }
 
 fn named(name: &str, context: &NamedContext) -> kiln_dockerfile::NamedContext {

@@ -6,7 +6,7 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use kiln_exec::{ContainerSpec, ExitStatus, MountSource, Network, Security, User};
+use kiln_exec::{ContainerMount, ContainerSpec, ExitStatus, MountSource, Network, Security, User};
 use kiln_graph::llb::{ExecOp, Mount, MountType, NetMode, ProxyEnv, SecurityMode};
 use kiln_oci::{Digest, Hasher};
 use kiln_report::{Failure, FailureKind};
@@ -16,6 +16,7 @@ use prost::Message as _;
 
 use crate::artifact::Artifact;
 use crate::blocking::blocking;
+use crate::devices::{DeviceEdits, insecure_devices};
 use crate::failure::{Context as _, build};
 use crate::job::Result;
 use crate::output::Output;
@@ -31,6 +32,7 @@ const HOST_NAME: &str = "buildkitsandbox";
 pub(crate) struct ExecStep {
     pub(crate) place: Place,
     pub(crate) op: ExecOp,
+    devices: DeviceEdits,
 }
 
 #[async_trait]
@@ -66,6 +68,12 @@ fn keyed(op: &ExecOp) -> ExecOp {
 }
 
 impl ExecStep {
+    /// Finds the devices that the step wants, before anything is run.
+    pub(crate) fn new(place: Place, op: ExecOp) -> Result<Self> {
+        let devices = place.job.devices.for_step(&op.cdi_devices).map_err(|failure| place.blame(failure))?;
+        Ok(Self { place, op, devices })
+    }
+
     fn mounts_of(&self, input: usize) -> impl Iterator<Item = &Mount> {
         self.op.mounts.iter().filter(move |mount| mount.input == input as i64)
     }
@@ -137,17 +145,20 @@ impl ExecStep {
             let message = format!("device `{}` cannot be given to steps yet", device.name);
             return Err(Failure::new(FailureKind::Build, message));
         }
-        let prepared = mounts::prepare(&self.place, &self.op, inputs)?;
+        let prepared = mounts::prepare(&self.place, &self.op, inputs, self.device_mounts()?)?;
         let redactor = redactor(&prepared);
         let meta = self.op.meta.clone().unwrap_or_default();
         let root = Root::new(prepared.root);
         let user =
             kiln_exec::resolve_user(&root, &meta.user).or_build(|| format!("cannot run as user `{}`", meta.user))?;
+        let groups = self.devices.groups.iter().copied();
+        let user = User { groups: user.groups.into_iter().chain(groups).collect(), ..user };
         let cwd = if meta.cwd.is_empty() { "/".to_owned() } else { meta.cwd.clone() };
         make_cwd(&root, &cwd, &user)?;
         let mut env = meta.env.clone();
         env.extend(meta.proxy_env.iter().flat_map(proxies));
         env.extend(prepared.env);
+        override_env(&mut env, &self.devices.env);
         if !env.iter().any(|pair| pair.starts_with("HOME=")) {
             env.push(format!("HOME={}", kiln_exec::home_of(&root, user.uid).map_err(build)?));
         }
@@ -171,6 +182,16 @@ impl ExecStep {
             ulimits: limits.ulimits.clone(),
         };
         Ok((spec, prepared.held, redactor))
+    }
+
+    fn device_mounts(&self) -> Result<Vec<ContainerMount>> {
+        let mut mounts = self.devices.mounts()?;
+        if self.op.security() == SecurityMode::Insecure {
+            let is_taken = |target: &str| mounts.iter().any(|mount| mount.target == target);
+            let more: Vec<_> = insecure_devices().into_iter().filter(|mount| !is_taken(&mount.target)).collect();
+            mounts.extend(more);
+        }
+        Ok(mounts)
     }
 
     fn is_success(&self, status: ExitStatus) -> bool {
@@ -204,6 +225,15 @@ impl ExecStep {
 
     fn command(&self) -> String {
         self.op.meta.as_ref().map(|meta| meta.args.join(" ")).unwrap_or_default()
+    }
+}
+
+/// Sets variables, which have one value each.
+fn override_env(env: &mut Vec<String>, pairs: &[String]) {
+    for pair in pairs {
+        let name = pair.split('=').next().unwrap_or(pair);
+        env.retain(|had| had.split('=').next() != Some(name));
+        env.push(pair.clone());
     }
 }
 

@@ -8,6 +8,7 @@ mod source;
 
 pub(crate) use exec::make_cwd;
 pub(crate) use mounts::stubs;
+pub(crate) use source::prune_repositories;
 
 use std::sync::Arc;
 
@@ -76,7 +77,7 @@ fn step(
     let unsupported =
         |what: &str| Failure::new(FailureKind::Build, format!("`{what}` operations are not supported yet"));
     Ok(match vertex.op.op.clone() {
-        Some(OpKind::Exec(op)) => Arc::new(exec::ExecStep { place, op }),
+        Some(OpKind::Exec(op)) => Arc::new(exec::ExecStep::new(place, op)?),
         Some(OpKind::File(op)) => Arc::new(file::FileStep { place, op }),
         Some(OpKind::Merge(op)) => Arc::new(merge::MergeStep { place, op }),
         Some(OpKind::Source(op)) => source::step(place, op)?,

@@ -17,6 +17,7 @@ use crate::artifact::Artifact;
 use crate::failure::{Context as _, build, environment};
 use crate::job::Result;
 use crate::scratch::Scratch;
+use crate::ssh::{self, Access, Socket};
 use crate::step::{Opened, Place};
 
 /// A secret larger than this is refused, as BuildKit does.
@@ -33,6 +34,8 @@ pub(crate) struct Held {
     outputs: Vec<(i64, Scratch<ActiveSnapshot>)>,
     /// Trees whose changes are thrown away.
     scratch: Vec<Scratch<ActiveSnapshot>>,
+    /// Agents for ssh.
+    sockets: Vec<Socket>,
     /// Cache mounts by id.
     caches: Vec<(String, CacheMount)>,
 }
@@ -46,7 +49,12 @@ pub(crate) struct Prepared {
 }
 
 /// Makes everything ready that a step's op asks for.
-pub(crate) fn prepare(place: &Place, op: &ExecOp, inputs: &[Artifact]) -> Result<Prepared> {
+pub(crate) fn prepare(
+    place: &Place,
+    op: &ExecOp,
+    inputs: &[Artifact],
+    devices: Vec<ContainerMount>,
+) -> Result<Prepared> {
     let mut work = Work { place, inputs, held: Held::default(), mounts: Vec::new() };
     // Locked cache mounts are taken in one order by all, lest two steps wait for each other.
     let mut ordered: Vec<&Mount> = op.mounts.iter().filter(|mount| mount.dest != "/").collect();
@@ -58,7 +66,7 @@ pub(crate) fn prepare(place: &Place, op: &ExecOp, inputs: &[Artifact]) -> Result
         }
     }
     indexed.sort_by_key(|(index, _)| *index);
-    work.mounts = indexed.into_iter().map(|(_, mount)| mount).collect();
+    work.mounts = indexed.into_iter().map(|(_, mount)| mount).chain(devices).collect();
     let env = work.secret_env(op)?;
     let root = op.mounts.iter().find(|mount| mount.dest == "/");
     let root = root.ok_or_else(|| Failure::new(FailureKind::Build, "a step has no root"))?;
@@ -206,13 +214,18 @@ impl Work<'_> {
         Ok(env)
     }
 
-    fn ssh(&self, mount: &Mount) -> Result<Option<MountSource>> {
+    fn ssh(&mut self, mount: &Mount) -> Result<Option<MountSource>> {
         let opt = mount.ssh_opt.clone().unwrap_or_default();
-        if opt.optional {
-            return Ok(None);
-        }
-        let message = format!("SSH agent `{}` was not given: forwarding agents is not supported yet", opt.id);
-        Err(Failure::new(FailureKind::Build, message).hint("leave out `required`, or give a key as a secret"))
+        let access = Access { mode: opt.mode & 0o7777, uid: opt.uid, gid: opt.gid };
+        let Some(socket) = Socket::lend(&self.place.job, &opt.id, access)? else {
+            let id = if opt.id.is_empty() { ssh::DEFAULT } else { &opt.id };
+            let message = format!("ssh agent `{id}` was not given");
+            let failure = Failure::new(FailureKind::Build, message).hint(ssh::how_to_lend(id));
+            return if opt.optional { Ok(None) } else { Err(failure) };
+        };
+        let source = MountSource::Tree { dir: socket.directory()?, subpath: ssh::SOCKET.to_owned() };
+        self.held.sockets.push(socket);
+        Ok(Some(source))
     }
 }
 

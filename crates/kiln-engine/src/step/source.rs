@@ -1,4 +1,4 @@
-//! Source steps: base images, contexts, files from the web.
+//! Source steps: base images, contexts, files from the web, git repositories.
 
 use std::sync::Arc;
 
@@ -14,7 +14,10 @@ use crate::frontend::LocalTree;
 use crate::job::Result;
 use crate::step::Place;
 
+mod git;
 mod http;
+
+pub(crate) use git::prune as prune_repositories;
 
 /// Picks what brings a source in, by its scheme.
 pub(crate) fn step(place: Place, op: SourceOp) -> Result<Arc<dyn Step<Artifact, Failure>>> {
@@ -28,6 +31,7 @@ pub(crate) fn step(place: Place, op: SourceOp) -> Result<Arc<dyn Step<Artifact, 
             Some(tree) => Ok(Arc::new(TreeStep { tree: Some(Arc::clone(tree)), place })),
             None => Ok(Arc::new(TreeStep { tree: None, place })),
         },
+        Some(("git", _)) => Ok(Arc::new(git::GitStep::new(place, op)?)),
         Some(("http" | "https", _)) => Ok(Arc::new(http::HttpStep::new(place, op))),
         _ => Err(Failure::new(FailureKind::Build, format!("source `{}` is of a kind kiln cannot read", op.identifier))),
     }

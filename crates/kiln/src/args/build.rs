@@ -4,14 +4,15 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use kiln_engine::{BuildRequest, Context, DockerfileSource, NamedContext, NetworkMode, Output, Ulimit};
+use kiln_engine::{BuildRequest, Context, DockerfileSource, Entitlement, NamedContext, NetworkMode, Output, Ulimit};
 use kiln_oci::{Platform, Reference};
 use kiln_report::{Failure, FailureKind};
 
 use super::later::{Flag, Later, Table, Takes, not_yet};
 use super::secret::{SecretArg, SecretSource};
+use super::ssh::SshArg;
 use super::value::{self, Wrong};
-use super::{Environment, output};
+use super::{Environment, allow, output};
 use crate::ui::progress::Choice;
 
 /// Build an image from a Dockerfile
@@ -41,6 +42,14 @@ pub(crate) struct BuildArgs {
     /// Lend a secret to the steps that mount it: id=ID[,src=PATH|env=NAME]
     #[arg(long, value_name = "SECRET", value_parser = SecretArg::parse)]
     pub(crate) secret: Vec<SecretArg>,
+
+    /// Lend an ssh agent or keys to the steps that mount it: default, or ID[=SOCKET|KEY[,KEY]]
+    #[arg(long, value_name = "SSH", value_parser = SshArg::parse)]
+    pub(crate) ssh: Vec<SshArg>,
+
+    /// Let steps do more than usual: network.host, security.insecure or device[=NAME]
+    #[arg(long, value_name = "WHAT", value_parser = allow::entitlement)]
+    pub(crate) allow: Vec<Entitlement>,
 
     /// Use another context or image where the Dockerfile says NAME: a path, docker-image://… or oci-layout://…
     #[arg(long, value_name = "NAME=WHERE", value_parser = named_context)]
@@ -133,7 +142,6 @@ pub(crate) struct BuildTable;
 impl Table for BuildTable {
     // tidy: table
     const REFUSED: &'static [Flag] = &[
-        ("allow", None, Takes::Value),
         ("annotation", None, Takes::Value),
         ("attest", None, Takes::Value),
         ("cache-from", None, Takes::Value),
@@ -152,7 +160,6 @@ impl Table for BuildTable {
         ("resource", None, Takes::Value),
         ("security-opt", None, Takes::Value),
         ("squash", None, Takes::Nothing),
-        ("ssh", None, Takes::Value),
     ];
     const HARMLESS: &'static [Flag] = &[
         ("builder", None, Takes::Value),
@@ -171,6 +178,8 @@ pub(crate) struct BuildPlan {
     pub(crate) is_dockerfile_on_stdin: bool,
     /// The secrets it may lend.
     pub(crate) secrets: BTreeMap<String, SecretSource>,
+    /// The paths of the agents for ssh it may lend.
+    pub(crate) agents: BTreeMap<String, Vec<PathBuf>>,
     /// How progress is shown.
     pub(crate) progress: Choice,
 }
@@ -201,6 +210,7 @@ impl BuildArgs {
             outputs: self.outputs()?,
             contexts: self.build_context.iter().cloned().collect(),
             network: self.network,
+            allowed: self.allowed(),
             extra_hosts: self.add_host.clone(),
             shm_size: self.shm_size,
             ulimits: self.ulimit.clone(),
@@ -210,7 +220,9 @@ impl BuildArgs {
         };
         let secrets = self.secret.iter().map(|secret| secret.clone().resolve(environment)).collect::<Result<_, _>>();
         let secrets = secrets.map_err(|Wrong(why)| usage(format!("cannot lend a secret: {why}")))?;
-        Ok(BuildPlan { request, is_dockerfile_on_stdin, secrets, progress: self.view(environment)? })
+        let agents = self.ssh.iter().map(|agent| agent.clone().resolve(environment)).collect::<Result<_, _>>();
+        let agents = agents.map_err(|Wrong(why)| usage(format!("cannot lend an ssh agent: {why}")))?;
+        Ok(BuildPlan { request, is_dockerfile_on_stdin, secrets, agents, progress: self.view(environment)? })
     }
 
     fn refuse_what_is_not_there(&self) -> Result<(), Failure> {
@@ -230,6 +242,12 @@ impl BuildArgs {
     /// Whether the Dockerfile is only checked.
     pub(crate) fn is_check(&self) -> bool {
         self.check || self.call.as_deref() == Some("check")
+    }
+
+    /// Who asks for the machine's network on the command line allows it.
+    fn allowed(&self) -> Vec<Entitlement> {
+        let network = (self.network == NetworkMode::Host).then_some(Entitlement::NetworkHost);
+        self.allow.iter().cloned().chain(network).collect()
     }
 
     fn tags(&self) -> Result<Vec<Reference>, Failure> {

@@ -46,6 +46,14 @@ impl Environment {
         Some(dir.join("config.json"))
     }
 
+    /// Where devices are described: `KILN_CDI_DIRS`, else the usual directories.
+    pub(crate) fn device_specs(&self) -> Vec<PathBuf> {
+        match self.raw("KILN_CDI_DIRS") {
+            Some(dirs) => std::env::split_paths(dirs).filter(|dir| !dir.as_os_str().is_empty()).collect(),
+            None => ["/etc/cdi", "/var/run/cdi"].map(PathBuf::from).into(),
+        }
+    }
+
     /// The proxy variables that are set, in the spelling they have.
     pub(crate) fn proxies(&self) -> BTreeMap<String, String> {
         let spellings = PROXIES.iter().flat_map(|name| [(*name).to_owned(), name.to_ascii_lowercase()]);

@@ -1,5 +1,6 @@
 //! `kiln build`.
 
+mod agents;
 mod answer;
 mod check;
 mod lend;
@@ -32,7 +33,9 @@ pub(crate) fn run(args: &BuildArgs, setting: &Setting) -> Outcome {
     if args.is_check() {
         return check::run(&plan, setting);
     }
-    let lender = Arc::new(Lender::new(std::mem::take(&mut plan.secrets), input)?);
+    let agents = plan.agents.iter().map(|(id, paths)| Ok((id.clone(), agents::lend(id, paths)?)));
+    let agents = agents.collect::<Result<_, Failure>>()?;
+    let lender = Arc::new(Lender::new(std::mem::take(&mut plan.secrets), agents, input)?);
     if let Some(path) = &args.iidfile {
         answer::forget(path)?;
     }

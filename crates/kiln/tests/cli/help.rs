@@ -71,6 +71,10 @@ fn build() {
                                         environment
           --secret <SECRET>             Lend a secret to the steps that mount it:
                                         id=ID[,src=PATH|env=NAME]
+          --ssh <SSH>                   Lend an ssh agent or keys to the steps that mount it: default,
+                                        or ID[=SOCKET|KEY[,KEY]]
+          --allow <WHAT>                Let steps do more than usual: network.host, security.insecure or
+                                        device[=NAME]
           --build-context <NAME=WHERE>  Use another context or image where the Dockerfile says NAME: a
                                         path, docker-image://… or oci-layout://…
           --label <KEY=VALUE>           Set a label of the image

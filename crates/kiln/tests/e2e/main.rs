@@ -5,7 +5,10 @@
 mod bad_input;
 mod cache;
 mod context;
+mod downloads;
+mod entitlements;
 mod files;
+mod git;
 mod image;
 mod layers;
 mod leftovers;
@@ -13,6 +16,7 @@ mod outputs;
 mod project;
 mod registry;
 mod run_steps;
+mod ssh;
 mod stages;
 mod together;
 mod transfer;

@@ -16,9 +16,10 @@ use crate::artifact::Artifact;
 use crate::base::registry;
 use crate::blobs::receive;
 use crate::blocking::blocking;
-use crate::failure::{Context as _, environment};
+use crate::failure::{Context as _, build, environment};
 use crate::job::Result;
 use crate::scratch::{Scratch, open_dir};
+use crate::session::text_secret;
 use crate::step::Place;
 
 /// Facts about URLs are kept under this kind.
@@ -31,6 +32,8 @@ pub(super) struct HttpStep {
     checksum: Option<String>,
     file_name: String,
     mode: u32,
+    /// The secret with a whole header, if the op names one.
+    header_secret: Option<String>,
     fetched: OnceCell<Arc<Remote>>,
 }
 
@@ -55,6 +58,7 @@ impl HttpStep {
             checksum: attrs.remove("http.checksum"),
             file_name: attrs.remove("http.filename").unwrap_or(last),
             mode: mode.unwrap_or(0o600),
+            header_secret: attrs.remove("http.authheadersecret"),
             url: op.identifier,
             fetched: OnceCell::new(),
         }
@@ -78,15 +82,41 @@ impl HttpStep {
             checksum: checksum.clone(),
             etag: known.as_ref().and_then(|remote| remote.etag.clone()),
             last_modified: known.as_ref().and_then(|remote| remote.last_modified.clone()),
+            authorization: self.authorization()?,
             ..DownloadRequest::default()
         };
-        match (job.registry.http().download(&request).await.map_err(registry)?, known) {
+        match (job.registry.http().download(&request).await.map_err(|error| self.refused(error))?, known) {
             (Fetched::NotModified, Some(known)) => Ok(Arc::new(known)),
             (Fetched::NotModified, None) => Err(Failure::new(
                 FailureKind::Build,
                 format!("`{}` says it did not change, but it is new here", self.url),
             )),
             (Fetched::File(download), _) => self.keep(*download).await,
+        }
+    }
+
+    /// What the client lends for this host, a token or all of a header; a token goes before.
+    fn authorization(&self) -> Result<Option<String>> {
+        let session = self.place.job.session.as_ref();
+        if let Some(id) = &self.header_secret {
+            let missing = || Failure::new(FailureKind::Build, format!("secret `{id}` was not given"));
+            return text_secret(session, id)?.ok_or_else(missing).map(Some);
+        }
+        let host = host_of(&self.url);
+        if let Some(token) = text_secret(session, &format!("HTTP_AUTH_TOKEN_{host}"))? {
+            return Ok(Some(format!("Bearer {token}")));
+        }
+        text_secret(session, &format!("HTTP_AUTH_HEADER_{host}"))
+    }
+
+    fn refused(&self, error: kiln_image::Error) -> Failure {
+        match error.kind() {
+            kiln_image::ErrorKind::Unauthorized => {
+                let hint = format!("lend a token with `--secret id=HTTP_AUTH_TOKEN_{},env=NAME`", host_of(&self.url));
+                build(error).hint(hint)
+            }
+            kiln_image::ErrorKind::NotFound => build(error).hint("check the spelling of the URL"),
+            _ => registry(error),
         }
     }
 
@@ -154,5 +184,33 @@ impl Step<Artifact, Failure> for HttpStep {
             Ok(vec![Artifact::Snapshot(tree.commit()?)])
         })
         .await
+    }
+}
+
+/// The host of a URL, without user and port.
+fn host_of(url: &str) -> &str {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((address, _)) => address,
+        None => host.split(':').next().unwrap_or(host),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_are_for_a_host_whatever_its_port() {
+        for (url, host) in [
+            ("https://h.example/x", "h.example"),
+            ("http://u:p@h:8080?x", "h"),
+            ("https://[::1]:80/x", "::1"),
+            ("https://h", "h"),
+        ] {
+            assert_eq!(host_of(url), host);
+        }
     }
 }

@@ -101,7 +101,6 @@ fn platforms_come_from_the_flag_or_docker_s_default() {
 fn what_kiln_lacks_is_refused_by_name() {
     for (line, name) in [
         ("--cache-from type=registry,ref=x .", "--cache-from"),
-        ("--ssh default .", "--ssh"),
         ("-m 1g .", "--memory"),
         ("--squash .", "--squash"),
         ("--provenance=mode=max .", "--provenance"),

@@ -1,4 +1,4 @@
-//! What the command line lends to a build: secrets, and the standard streams.
+//! What the command line lends to a build: secrets, agents for ssh, and the standard streams.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Mutex;
 
-use kiln_engine::Session;
+use kiln_engine::{Session, SshAgent};
 use kiln_report::{Failure, FailureKind};
 
 use crate::args::SecretSource;
@@ -19,14 +19,16 @@ const MAX_SECRET: u64 = 500 * 1024;
 /// The client of a build.
 pub(crate) struct Lender {
     secrets: BTreeMap<String, SecretSource>,
+    agents: BTreeMap<String, SshAgent>,
     stdin: Mutex<Option<Box<dyn Read + Send>>>,
     stdout: Mutex<Option<std::io::Stdout>>,
 }
 
 impl Lender {
-    /// Lends these secrets and this standard input. Files of secrets must be there now, not first when a step asks.
+    /// Lends these. Files of secrets must be there now, not first when a step asks.
     pub(crate) fn new(
         secrets: BTreeMap<String, SecretSource>,
+        agents: BTreeMap<String, SshAgent>,
         stdin: Option<Box<dyn Read + Send>>,
     ) -> Result<Self, Failure> {
         for (id, source) in &secrets {
@@ -34,7 +36,7 @@ impl Lender {
                 read(id, path)?;
             }
         }
-        Ok(Self { secrets, stdin: Mutex::new(stdin), stdout: Mutex::new(Some(std::io::stdout())) })
+        Ok(Self { secrets, agents, stdin: Mutex::new(stdin), stdout: Mutex::new(Some(std::io::stdout())) })
     }
 }
 
@@ -45,6 +47,10 @@ impl Session for Lender {
             Some(SecretSource::Value(value)) => check_size(id, value).map(Some),
             Some(SecretSource::File(path)) => read(id, path).map(Some),
         }
+    }
+
+    fn ssh(&self, id: &str) -> Result<Option<SshAgent>, Failure> {
+        Ok(self.agents.get(id).cloned())
     }
 
     fn stdin(&self) -> Option<Box<dyn Read + Send>> {
@@ -112,7 +118,7 @@ mod tests {
     use super::*;
 
     fn lender(path: &Path) -> Result<Lender, Failure> {
-        Lender::new([("a".to_owned(), SecretSource::File(path.into()))].into(), None)
+        Lender::new([("a".to_owned(), SecretSource::File(path.into()))].into(), BTreeMap::new(), None)
     }
 
     #[test]
@@ -135,7 +141,7 @@ mod tests {
 
     #[test]
     fn streams_are_lent_once() {
-        let lender = Lender::new(BTreeMap::new(), Some(Box::new(&b"x"[..]))).unwrap();
+        let lender = Lender::new(BTreeMap::new(), BTreeMap::new(), Some(Box::new(&b"x"[..]))).unwrap();
         assert!(lender.stdin().is_some() && lender.stdin().is_none());
         assert!(lender.stdout().is_some() && lender.stdout().is_none());
     }
