@@ -1,176 +1,179 @@
-//! A shell command seen from afar: simple commands with their words, good enough for a suspicion.
+//! A shell script as rules look at it: simple commands with their words, wherever they stand.
+//!
+//! The model is flat: loops, functions, subshells and substitutions are scopes that commands know by number. Whatever is
+//! not finished or not understood is passed over, nothing is recursive, and a byte is looked at a bounded number of times.
+
+mod call;
+mod parser;
+mod words;
+
+pub(crate) use call::{Call, base_name};
+pub(crate) use words::{Kind, Part, Quoting, Variable, Word};
+
+/// A script.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Code {
+    /// Its simple commands. Those of a substitution come after the ones of the command that holds it.
+    pub(crate) commands: Vec<Simple>,
+    /// What commands stand in.
+    pub(crate) scopes: Vec<Scope>,
+    /// Variables it sets.
+    pub(crate) assigned: Vec<Assignment>,
+    /// Words of lists and patterns, which belong to no command.
+    pub(crate) loose: Vec<Word>,
+}
 
 /// A simple command.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Simple {
-    /// Its words, quotes taken off; variables and substitutions as they are written.
-    pub(crate) words: Vec<String>,
-    /// Where it begins and ends.
+    /// Its words, without assignments before them.
+    pub(crate) words: Vec<Word>,
+    /// `NAME=value` before its words.
+    pub(crate) assignments: Vec<Assignment>,
+    /// The files it reads and writes.
+    pub(crate) redirects: Vec<Redirect>,
+    /// Where it begins.
     pub(crate) start: usize,
+    /// Where it ends.
     pub(crate) end: usize,
-    /// The files it writes to.
-    pub(crate) redirects: Vec<String>,
     /// What comes after it.
     pub(crate) after: After,
+    /// The scope it stands in, by number.
+    pub(crate) scope: usize,
+}
+
+/// `NAME=value`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Assignment {
+    pub(crate) name: String,
+    /// The value, where it is written down.
+    pub(crate) value: Option<Word>,
+    pub(crate) start: usize,
+}
+
+/// `> file`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Redirect {
+    pub(crate) kind: RedirectKind,
+    pub(crate) target: Word,
+}
+
+/// Where a redirect leads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RedirectKind {
+    Read,
+    Write,
+    Heredoc,
 }
 
 /// What separates a command from the next.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum After {
-    /// `;`, `&&`, `||`, a line break or the end.
+    /// `;`, a line break or the end.
     #[default]
     End,
+    /// `&&`.
+    And,
+    /// `||`.
+    Or,
     /// `|`.
     Pipe,
     /// `&`.
     Background,
 }
 
-impl Simple {
-    /// The words without what only prepares the command: assignments, `exec`, `sudo`, `env`.
-    pub(crate) fn program(&self) -> &[String] {
-        let is_assignment = |word: &String| {
-            let name = word.split('=').next().unwrap_or_default();
-            name.len() < word.len() && !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+/// What commands stand in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Scope {
+    pub(crate) kind: ScopeKind,
+    pub(crate) parent: usize,
+}
+
+/// Kinds of scope.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ScopeKind {
+    Script,
+    Subshell,
+    Braces,
+    Function,
+    /// What `if`, `while` and `until` ask.
+    Condition,
+    /// What `then`, `else` and `do` hold.
+    Body,
+    /// `case … esac`, with all its branches.
+    Case,
+    Substitution,
+}
+
+impl Code {
+    /// Reads a script.
+    pub(crate) fn parse(text: &str) -> Self {
+        parser::parse(text)
+    }
+
+    /// One command whose words nobody splits; each with its place.
+    pub(crate) fn of_arguments(arguments: Vec<Word>) -> Self {
+        let (start, end) = (arguments.first().map_or(0, |w| w.start), arguments.last().map_or(0, |w| w.end));
+        let command = Simple { words: arguments, start, end, ..Simple::default() };
+        Self { commands: vec![command], scopes: vec![Scope { kind: ScopeKind::Script, parent: 0 }], ..Self::default() }
+    }
+
+    /// Whether a command stands in a scope of a kind, however deep.
+    pub(crate) fn is_within(&self, command: &Simple, kind: ScopeKind) -> bool {
+        let mut at = command.scope;
+        loop {
+            let Some(scope) = self.scopes.get(at) else { return false };
+            if scope.kind == kind {
+                return true;
+            }
+            if at == scope.parent {
+                return false;
+            }
+            at = scope.parent;
+        }
+    }
+
+    /// Whether a command stands in the script itself, in no loop, function or substitution.
+    pub(crate) fn is_top(&self, command: &Simple) -> bool {
+        command.scope == 0
+    }
+
+    /// Commands joined by `|`, in order.
+    pub(crate) fn pipelines(&self) -> impl Iterator<Item = &[Simple]> {
+        self.commands.chunk_by(|a, b| a.after == After::Pipe && a.scope == b.scope)
+    }
+
+    /// The programs that run, with their arguments.
+    pub(crate) fn calls(&self) -> impl Iterator<Item = Call<'_>> {
+        self.commands.iter().filter_map(Call::of)
+    }
+
+    /// Whether an option of the shell is set by a command before a place: `e`, or `pipefail`.
+    pub(crate) fn sets(&self, option: &str, before: usize) -> bool {
+        let sets = |command: &Simple| {
+            let [program, rest @ ..] = command.words.as_slice() else { return false };
+            let is_cluster = |word: &str| {
+                let flags = word.strip_prefix('-').filter(|flags| !flags.starts_with('-'));
+                option.len() == 1 && flags.is_some_and(|flags| flags.contains(option))
+            };
+            let is_named = |word: &str| word == option || option == "e" && word == "errexit";
+            program.text == "set" && rest.iter().any(|word| is_cluster(&word.text) || is_named(&word.text))
         };
-        let prepares = |word: &String| is_assignment(word) || ["exec", "sudo", "env", "nohup"].contains(&word.as_str());
-        let first = self.words.iter().position(|word| !prepares(word)).unwrap_or(self.words.len());
-        &self.words[first..]
+        self.commands.iter().any(|command| command.start < before && sets(command))
     }
 }
 
-/// Splits a script into simple commands.
-pub(crate) fn commands(script: &str) -> Vec<Simple> {
-    let mut splitter = Splitter { script, at: 0, all: Vec::new(), current: Simple::default(), redirect: false };
-    splitter.run();
-    splitter.all
-}
-
-struct Splitter<'a> {
-    script: &'a str,
-    at: usize,
-    all: Vec<Simple>,
-    current: Simple,
-    /// Whether the next word is a file to write to.
-    redirect: bool,
-}
-
-impl Splitter<'_> {
-    fn rest(&self) -> &str {
-        &self.script[self.at..]
+impl Simple {
+    /// The words without what only prepares the command: `exec`, `sudo`, `env`.
+    pub(crate) fn program(&self) -> &[Word] {
+        Call::of(self).map_or(&[], |call| call.words)
     }
 
-    fn run(&mut self) {
-        while let Some(c) = self.rest().chars().next() {
-            match c {
-                '\n' | ';' | '(' | ')' | '{' | '}' => self.end(1, After::End),
-                '&' if self.rest().starts_with("&&") => self.end(2, After::End),
-                '&' if self.rest().starts_with("&>") => self.write_to(2),
-                '&' => self.end(1, After::Background),
-                '|' if self.rest().starts_with("||") => self.end(2, After::End),
-                '|' => self.end(1, After::Pipe),
-                '#' => self.at += self.rest().find('\n').unwrap_or(self.rest().len()),
-                '>' => self.write_to(self.rest().len() - self.rest().trim_start_matches(['>', '|']).len()),
-                '<' => self.at += 1,
-                c if c.is_whitespace() => self.at += c.len_utf8(),
-                _ => self.word(),
-            }
-        }
-        self.end(0, After::End);
-    }
-
-    fn end(&mut self, length: usize, after: After) {
-        self.at += length;
-        self.redirect = false;
-        let mut done = std::mem::take(&mut self.current);
-        if !done.words.is_empty() || !done.redirects.is_empty() {
-            done.after = after;
-            self.all.push(done);
-        }
-    }
-
-    fn write_to(&mut self, length: usize) {
-        self.at += length;
-        if let Some(rest) = self.rest().strip_prefix('&') {
-            // `>&2` writes to no file.
-            self.at += 1 + rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_digit() || c == '-').len();
-            return;
-        }
-        self.redirect = true;
-    }
-
-    fn word(&mut self) {
-        let start = self.at;
-        let mut word = String::new();
-        let mut quote = None;
-        let mut depth = 0usize;
-        let mut length = self.rest().len();
-        let mut chars = self.script[start..].char_indices().peekable();
-        while let Some((at, c)) = chars.next() {
-            match (quote, c) {
-                (Some('\''), '\'') | (Some('"'), '"') if depth == 0 => quote = None,
-                (None, '\'' | '"') if depth == 0 => quote = Some(c),
-                (None | Some('"'), '\\') => word.extend(chars.next().map(|(_, c)| c)),
-                (None | Some('"'), '$') if chars.peek().is_some_and(|(_, c)| *c == '(') => {
-                    depth += 1;
-                    word.push(c);
-                }
-                (_, ')') if depth > 0 => {
-                    depth -= 1;
-                    word.push(c);
-                }
-                (None, c) if depth == 0 && (c.is_whitespace() || ";&|<>()\n".contains(c)) => {
-                    length = at;
-                    break;
-                }
-                (_, c) => word.push(c),
-            }
-        }
-        self.at = start + length;
-        // `2>file`: the digit belongs to the arrow.
-        let is_descriptor =
-            !word.is_empty() && word.bytes().all(|b| b.is_ascii_digit()) && self.rest().starts_with('>');
-        if is_descriptor {
-            return;
-        }
-        if std::mem::take(&mut self.redirect) {
-            self.current.redirects.push(word);
-        } else {
-            if self.current.words.is_empty() {
-                self.current.start = start;
-            }
-            self.current.words.push(word);
-        }
-        self.current.end = self.at;
+    /// The files it writes to.
+    pub(crate) fn writes(&self) -> impl Iterator<Item = &Word> {
+        self.redirects.iter().filter(|redirect| redirect.kind == RedirectKind::Write).map(|redirect| &redirect.target)
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn scripts_split_into_simple_commands() {
-        let script = "a b && FOO=1 c 'd e' >out 2>&1; f | g\"h\" # x\ni & echo \"$(j k; l)\" >>\"p q\" 2>/dev/null";
-        let found: Vec<_> = commands(script).into_iter().map(|c| (c.words.join("|"), c.redirects, c.after)).collect();
-        let none = Vec::<String>::new;
-        assert_eq!(
-            found,
-            [
-                ("a|b".to_owned(), none(), After::End),
-                ("FOO=1|c|d e".to_owned(), vec!["out".to_owned()], After::End),
-                ("f".to_owned(), none(), After::Pipe),
-                ("gh".to_owned(), none(), After::End),
-                ("i".to_owned(), none(), After::Background),
-                ("echo|$(j k; l)".to_owned(), vec!["p q".to_owned(), "/dev/null".to_owned()], After::End),
-            ]
-        );
-    }
-
-    #[test]
-    fn what_only_prepares_a_command_is_passed_over() {
-        let program = |script: &str| commands(script)[0].program().join(" ");
-        assert_eq!(program("A=b exec sudo nginx -g x"), "nginx -g x");
-        assert_eq!(program("./a=b"), "./a=b");
-    }
-}
+mod tests;

@@ -1,14 +1,13 @@
 //! Secrets that a step writes into the image.
 
-use kiln_dockerfile::Instruction;
-use kiln_dockerfile::instruction::{Command, Mount, MountKind, Run};
+use kiln_dockerfile::instruction::{Mount, MountKind};
 use kiln_report::Level;
 
 use crate::finding::Findings;
 use crate::rule::{Rule, Scope};
-use crate::script::{Script, scripts};
-use crate::shell::{After, Simple, commands};
-use crate::view::View;
+use crate::script::Script;
+use crate::shell::{Simple, base_name};
+use crate::view::{Step, View};
 
 pub(super) const RULES: &[Rule] = &[Rule {
     name: "SecretWrittenByStep",
@@ -24,18 +23,13 @@ pub(super) const RULES: &[Rule] = &[Rule {
 }];
 
 fn check(view: &View<'_>, findings: &mut Findings<'_>) {
-    for instruction in view.instructions() {
-        let Some(Command::Run(run)) = &instruction.command else { continue };
-        for script in scripts(instruction, run) {
-            let commands = commands(&script.text);
-            written_secrets(instruction, run, (&script, &commands), findings);
+    for step in &view.steps {
+        let secrets: Vec<Secret> =
+            step.mounts.iter().filter(|mount| mount.kind == MountKind::Secret).map(secret).collect();
+        for script in step.scripts.iter().filter(|_| !secrets.is_empty()) {
+            written_secrets(step, script, &secrets, findings);
         }
     }
-}
-
-/// The last part of a path.
-fn base_name(path: &str) -> &str {
-    path.trim_end_matches('/').rsplit('/').next().unwrap_or(path)
 }
 
 /// A secret as a step sees it.
@@ -62,39 +56,31 @@ const PASSING: [&str; 14] =
 /// Programs whose last argument is a copy of the others.
 const COPYING: [&str; 4] = ["cp", "mv", "install", "rsync"];
 
-fn written_secrets(
-    instruction: &Instruction,
-    run: &Run,
-    (script, commands): (&Script<'_>, &[Simple]),
-    findings: &mut Findings<'_>,
-) {
-    let mounts: Vec<Mount> = run.mounts.iter().filter_map(|flag| Mount::as_written(flag).ok()).collect();
-    let secrets: Vec<Secret> = mounts.iter().filter(|mount| mount.kind == MountKind::Secret).map(secret).collect();
-    if secrets.is_empty() {
-        return;
-    }
-    let covered: Vec<&str> = mounts
-        .iter()
-        .filter(|mount| matches!(mount.kind, MountKind::Tmpfs | MountKind::Cache))
-        .map(|mount| mount.target.trim_end_matches('/'))
-        .collect();
+fn written_secrets(step: &Step<'_>, script: &Script<'_>, secrets: &[Secret], findings: &mut Findings<'_>) {
     let stays = |dest: &str| {
-        let is_covered = |dir: &&str| dest == *dir || dest.starts_with(&format!("{dir}/"));
-        !dest.starts_with("/dev/") && !dest.starts_with("/proc/") && !covered.iter().any(is_covered)
+        let is_mount = |mount: &Mount| matches!(mount.kind, MountKind::Tmpfs | MountKind::Cache);
+        let covered = step.mounts.iter().any(|mount| is_mount(mount) && is_below(dest, &mount.target));
+        !dest.starts_with("/dev/") && !dest.starts_with("/proc/") && !covered
     };
-    for pipeline in commands.split_inclusive(|command| command.after != After::Pipe) {
+    for pipeline in script.code.pipelines() {
         let (Some(first), Some(last)) = (pipeline.first(), pipeline.last()) else { continue };
-        let Some(secret) =
-            secrets.iter().find(|secret| pipeline.iter().any(|c| c.words.iter().any(|w| secret.is_in(w))))
-        else {
-            continue;
+        let words = || {
+            pipeline.iter().flat_map(|command| command.words.iter().chain(command.redirects.iter().map(|r| &r.target)))
         };
-        for dest in destinations(pipeline).into_iter().filter(|dest| stays(dest) && !is_removed(commands, dest)) {
+        let Some(secret) = secrets.iter().find(|secret| words().any(|word| secret.is_in(&word.text))) else { continue };
+        for dest in destinations(pipeline) {
+            if !stays(dest) || is_removed(&script.code.commands, dest) {
+                continue;
+            }
             let message = format!("secret `{}` is written to `{dest}`, which stays in the image's layer", secret.id);
             let hint = "use the secret where it is mounted, or write to a `--mount=type=tmpfs`";
-            findings.report(instruction, script.span(first.start, last.end), message, hint);
+            findings.report(step.instruction, script.span(first.start, last.end), message, hint);
         }
     }
+}
+
+fn is_below(path: &str, dir: &str) -> bool {
+    path.strip_prefix(dir.trim_end_matches('/')).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 fn secret(mount: &Mount) -> Secret {
@@ -110,28 +96,29 @@ fn secret(mount: &Mount) -> Secret {
 
 /// The files a pipeline writes what it reads to.
 fn destinations(pipeline: &[Simple]) -> Vec<&str> {
-    let name = |command: &Simple| {
-        let word = command.program().first().map(String::as_str).unwrap_or_default();
-        word.rsplit('/').next().unwrap_or(word).to_owned()
-    };
+    let name = |command: &Simple| command.program().first().map(|word| base_name(&word.text).to_owned());
+    let is_one_of = |command: &Simple, names: &[&str]| name(command).is_some_and(|name| names.contains(&name.as_str()));
     if let [copy] = pipeline
-        && COPYING.contains(&name(copy).as_str())
+        && is_one_of(copy, &COPYING)
         && copy.program().len() > 2
     {
-        return copy.program().last().map(String::as_str).into_iter().collect();
+        return copy.program().last().map(|word| word.text.as_str()).into_iter().collect();
     }
-    if !pipeline.iter().all(|command| PASSING.contains(&name(command).as_str())) {
+    if !pipeline.iter().all(|command| is_one_of(command, &PASSING)) {
         return Vec::new();
     }
-    let redirects = pipeline.iter().flat_map(|command| command.redirects.iter().map(String::as_str));
-    let tees = pipeline.iter().filter(|command| name(command) == "tee").flat_map(|command| &command.program()[1..]);
-    redirects.chain(tees.map(String::as_str).filter(|word| !word.starts_with('-'))).collect()
+    let redirects = pipeline.iter().flat_map(Simple::writes);
+    let tees =
+        pipeline.iter().filter(|command| is_one_of(command, &["tee"])).flat_map(|command| &command.program()[1..]);
+    redirects.chain(tees.filter(|word| !word.text.starts_with('-'))).map(|word| word.text.as_str()).collect()
 }
 
 /// Whether the same step takes the file away again.
 fn is_removed(commands: &[Simple], dest: &str) -> bool {
     commands.iter().any(|command| match command.program() {
-        [program, rest @ ..] if program == "rm" || program == "shred" => rest.iter().any(|word| word == dest),
+        [program, rest @ ..] if ["rm", "shred"].contains(&program.text.as_str()) => {
+            rest.iter().any(|word| word.text == dest)
+        }
         _ => false,
     })
 }

@@ -1,13 +1,11 @@
 //! Programs that run until they are stopped, started while building.
 // tidy: table
 
-use kiln_dockerfile::instruction::Command;
 use kiln_report::Level;
 
 use crate::finding::Findings;
 use crate::rule::{Rule, Scope};
-use crate::script::scripts;
-use crate::shell::{After, commands};
+use crate::shell::{After, ScopeKind, Word};
 use crate::view::View;
 
 pub(super) const RULES: &[Rule] = &[Rule {
@@ -23,16 +21,16 @@ pub(super) const RULES: &[Rule] = &[Rule {
 }];
 
 fn check(view: &View<'_>, findings: &mut Findings<'_>) {
-    for instruction in view.instructions() {
-        let Some(Command::Run(run)) = &instruction.command else { continue };
-        for script in scripts(instruction, run) {
-            for command in commands(&script.text).iter().filter(|command| command.after != After::Background) {
-                let Some(server) = never_ends(command.program()) else { continue };
-                let message = format!("`{}` runs until it is stopped, so this step never ends", server.join(" "));
-                let span = script.span(command.start, command.end);
-                findings.report(instruction, span, message, "start it with CMD or ENTRYPOINT");
-            }
+    for (step, script, call) in view.calls() {
+        let command = call.command;
+        // A function only runs when it is called, which may be in the background.
+        if command.after == After::Background || script.code.is_within(command, ScopeKind::Function) {
+            continue;
         }
+        let Some(server) = never_ends(call.words) else { continue };
+        let message = format!("`{}` runs until it is stopped, so this step never ends", server.join(" "));
+        let span = script.span(command.start, command.end);
+        findings.report(step.instruction, span, message, "start it with CMD or ENTRYPOINT");
     }
 }
 
@@ -133,19 +131,20 @@ pub(super) const HARMLESS: &[&str] = &[
 ];
 
 /// Whether a command's words are those of a program that does not end.
-pub(super) fn never_ends(words: &[String]) -> Option<&'static [&'static str]> {
-    let name = |word: &String, wanted: &str| {
+pub(super) fn never_ends(words: &[Word]) -> Option<&'static [&'static str]> {
+    let words: Vec<&str> = words.iter().map(|word| word.text.as_str()).collect();
+    let name = |word: &str, wanted: &str| {
         let word = word.rsplit('/').next().unwrap_or(word);
         word == wanted || wanted == "python" && is_python(word)
     };
     let begins = |server: &&&[&str]| {
         server.len() <= words.len()
-            && name(&words[0], server[0])
+            && name(words[0], server[0])
             && server[1..].iter().zip(&words[1..]).all(|(wanted, word)| word == wanted)
     };
     let server = SERVERS.iter().find(begins)?;
     let rest = &words[server.len()..];
-    let ends = rest.iter().any(|word| HARMLESS.contains(&word.as_str()));
+    let ends = rest.iter().any(|word| HARMLESS.contains(word));
     // Without arguments a web server goes into the background.
     let is_daemon = server[0] == "nginx" && !rest.iter().any(|word| word.contains("daemon off"));
     (!ends && !is_daemon).then_some(*server)
@@ -162,13 +161,13 @@ mod tests {
     #[test]
     fn servers_are_told_from_their_harmless_uses() {
         let never = |line: &str| {
-            let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
+            let words: Vec<Word> = line.split(' ').map(|word| Word::literal(word, 0, 0)).collect();
             never_ends(&words).is_some()
         };
         for line in ["flask run", "python3.11 -m flask run --host=0", "/usr/bin/npm start", "tail -f /dev/null"] {
             assert!(never(line), "{line}");
         }
-        let nginx = ["nginx".to_owned(), "-g".to_owned(), "daemon off;".to_owned()];
+        let nginx = ["nginx", "-g", "daemon off;"].map(|word| Word::literal(word, 0, 0));
         assert!(never_ends(&nginx).is_some());
         for line in ["nginx -t", "nginx", "npm run build", "redis-server --version", "python setup.py", "mongod --fork"]
         {
