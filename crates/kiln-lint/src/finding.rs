@@ -1,7 +1,7 @@
 //! The findings so far.
 
 use kiln_dockerfile::Instruction;
-use kiln_report::{Diagnostic, Span};
+use kiln_report::{Diagnostic, Fix, Span};
 
 use crate::rule::Rule;
 use crate::settings::Settings;
@@ -48,5 +48,11 @@ impl<'a> Findings<'a> {
         let mut finding = Diagnostic::warning(rule.name, span, message).hint(hint);
         finding.level = rule.level;
         self.all.push(finding);
+    }
+    /// Adds a change that mends what was reported last.
+    pub fn mend(&mut self, fix: impl Into<Option<Fix>>) {
+        if let Some(last) = self.all.last_mut() {
+            last.fix = fix.into();
+        }
     }
 }

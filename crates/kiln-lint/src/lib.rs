@@ -36,7 +36,7 @@ use kiln_report::Diagnostic;
 pub fn lint(file: &Dockerfile, settings: &Settings) -> Vec<Diagnostic> {
     let view = View::of(file);
     let mut findings = Findings::new(settings);
-    for rule in RULES.iter().copied().flatten().filter(|rule| rule.scope <= settings.scope) {
+    for rule in RULES.iter().copied().flatten().filter(|rule| settings.runs(rule)) {
         findings.run(rule, &view);
     }
     let mut all = kiln_dockerfile::check(file, &settings.check);

@@ -111,6 +111,7 @@ impl Entry {
             (Status::Experimental, _) => "only when asked for, with `# check=experimental=NAME`",
             (Status::Stable, Scope::Build) => "in every build, in `kiln build --check` and in `kiln check`",
             (Status::Stable, Scope::Check) => "in `kiln check`",
+            (Status::Stable, Scope::Asked) => "in `kiln check`, when a configuration gives it a level",
         }
     }
 

@@ -37,6 +37,8 @@ pub enum Scope {
     /// `kiln check` only, as it is advice.
     #[default]
     Check,
+    /// Who gives it a level, as few want it.
+    Asked,
 }
 
 /// The rule of this crate with a name or an alias.

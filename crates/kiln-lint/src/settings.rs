@@ -7,7 +7,7 @@ use kiln_report::{Diagnostic, Level};
 
 use crate::hadolint::Hadolint;
 use crate::reference;
-use crate::rule::Scope;
+use crate::rule::{Rule, Scope};
 
 /// What is checked, and how strictly.
 #[derive(Debug, Clone, Default)]
@@ -103,6 +103,12 @@ impl Settings {
             admitted.push(finding);
         }
         admitted
+    }
+
+    /// Whether a rule runs: it is in scope, or a level is asked for.
+    pub(crate) fn runs(&self, rule: &Rule) -> bool {
+        let is_asked = || std::iter::once(&rule.name).chain(rule.aliases).any(|name| self.levels.contains_key(*name));
+        rule.scope <= self.scope || self.scope == Scope::Check && is_asked()
     }
 
     fn allows(&self, name: &str, comments: &[String]) -> bool {

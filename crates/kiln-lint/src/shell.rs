@@ -8,7 +8,7 @@ mod parser;
 mod words;
 
 pub(crate) use call::{Call, base_name};
-pub(crate) use words::{Kind, Part, Quoting, Variable, Word};
+pub(crate) use words::{Kind, Part, Quoting, Word};
 
 /// A script.
 #[derive(Debug, Clone, Default)]

@@ -1,6 +1,6 @@
 //! A Dockerfile as rules look at it: stages with their instructions, steps with their scripts.
 
-use kiln_dockerfile::instruction::{Command, From, Mount, Run};
+use kiln_dockerfile::instruction::{Command, From, Mount};
 use kiln_dockerfile::{Dockerfile, Instruction};
 
 use crate::script::{Script, Shell, scripts};
@@ -44,7 +44,6 @@ pub(crate) struct Step<'a> {
     /// Its number among the stage's instructions.
     pub(crate) index: usize,
     pub(crate) instruction: &'a Instruction,
-    pub(crate) run: &'a Run,
     pub(crate) mounts: Vec<Mount>,
     pub(crate) scripts: Vec<Script<'a>>,
 }
@@ -83,7 +82,6 @@ impl<'a> View<'a> {
                 stage: number,
                 index: stage.body.len(),
                 instruction,
-                run,
                 mounts: run.mounts.iter().filter_map(|flag| Mount::as_written(flag).ok()).collect(),
                 scripts: scripts(instruction, run, stage.shell),
             }),

@@ -33,7 +33,7 @@ const PREPARING: [(&str, &[&str]); 15] = [
 
 impl<'a> Call<'a> {
     /// What a command runs; nothing when it only sets variables.
-    pub(super) fn of(command: &'a Simple) -> Option<Self> {
+    pub(crate) fn of(command: &'a Simple) -> Option<Self> {
         let mut words = command.words.as_slice();
         while let Some((_, valued)) = words.first().and_then(|word| preparing(&word.text)) {
             let rest = without_options(&words[1..], valued);
