@@ -65,7 +65,7 @@ impl<'a> Reader<'a> {
     }
 
     fn from(&mut self) -> Option<From> {
-        let flags = self.flags(&[("platform", Kind::Value)]);
+        let flags = self.flags(&[("platform", Kind::Value), ("after", Kind::Values)]);
         let Arguments::Words(words) = &self.instruction.arguments else {
             return self.no_arguments("image");
         };
@@ -85,8 +85,8 @@ impl<'a> Reader<'a> {
             self.error(name.span, format!("`{}` cannot be the name of a stage", name.text), hint);
             return None;
         }
-        let platform = flags.value("platform");
-        Some(From { image: image.clone(), as_keyword: as_keyword.cloned(), name: name.cloned(), platform })
+        let (platform, after) = (flags.value("platform"), flags.values("after"));
+        Some(From { image: image.clone(), as_keyword: as_keyword.cloned(), name: name.cloned(), platform, after })
     }
 
     fn run(&mut self) -> Run {
@@ -133,7 +133,11 @@ impl<'a> Reader<'a> {
     fn text(&mut self) -> Option<Word> {
         match &self.instruction.arguments {
             Arguments::Text(word) => Some(word.clone()),
-            _ => self.no_arguments("value"),
+            _ => self.no_arguments(match self.keyword {
+                Keyword::Workdir => "/path",
+                Keyword::Stopsignal => "SIGTERM",
+                _ => "name",
+            }),
         }
     }
 

@@ -16,6 +16,15 @@ pub(crate) enum Kind {
     Values,
 }
 
+/// Flags that people look for elsewhere, and the instruction that has them.
+const OWNERS: [(&[&str], &str); 5] = [
+    (&["from", "parents"], "COPY"),
+    (&["checksum", "keep-git-dir", "unpack"], "ADD"),
+    (&["mount", "network", "security", "device"], "RUN"),
+    (&["platform", "after"], "FROM"),
+    (&["interval", "timeout", "start-period", "start-interval", "retries"], "HEALTHCHECK"),
+];
+
 /// The flags an instruction was given, checked.
 #[derive(Debug)]
 pub(crate) struct Flags<'a> {
@@ -42,8 +51,12 @@ fn check(flag: &Flag, known: &[(&'static str, Kind)], given: &[&Flag], keyword: 
     let name = &flag.name.text;
     let Some((_, kind)) = known.iter().find(|(known, _)| known == name) else {
         let diagnostic = Diagnostic::error(flag.name.span, format!("{keyword} has no flag `--{name}`"));
+        let owner = OWNERS.iter().find(|(flags, _)| flags.contains(&name.as_str()));
         return Err(match suggest::nearest(name, known.iter().map(|(known, _)| *known)) {
             Some(nearest) => diagnostic.hint(format!("did you mean `--{nearest}`?")),
+            None if owner.is_some_and(|(_, owner)| !owner.eq_ignore_ascii_case(keyword)) => {
+                diagnostic.hint(format!("it is a flag of {}", owner.map_or("", |(_, owner)| owner)))
+            }
             None if known.is_empty() => diagnostic.hint(format!("{keyword} takes no flags")),
             None => {
                 let names: Vec<String> = known.iter().map(|(known, _)| format!("`--{known}`")).collect();
@@ -55,6 +68,10 @@ fn check(flag: &Flag, known: &[(&'static str, Kind)], given: &[&Flag], keyword: 
         return Err(Diagnostic::error(flag.span, format!("flag `--{name}` is given twice")));
     }
     match (kind, &flag.value) {
+        (Kind::Switch, Some(value)) if value.text.is_empty() => {
+            Err(Diagnostic::error(flag.span, format!("flag `--{name}` has no value"))
+                .hint(format!("write `--{name}` or `--{name}=false`")))
+        }
         (Kind::Switch, Some(value)) if switch(&value.text).is_none() => {
             let message = format!("`--{name}` is on or off, not `{}`", value.text);
             Err(Diagnostic::error(value.span, message).hint(format!("write `--{name}` or `--{name}=false`")))

@@ -73,12 +73,16 @@ pub(super) fn read(instruction: &Instruction, diagnostics: &mut Vec<Diagnostic>)
 fn test(kind: &Word, command: &Arguments) -> Result<Vec<String>, Diagnostic> {
     match (kind.text.to_ascii_uppercase().as_str(), command) {
         ("NONE", Arguments::None) => Ok(vec!["NONE".into()]),
-        ("NONE", _) => Err(Diagnostic::error(kind.span, "`HEALTHCHECK NONE` takes no arguments")),
+        ("NONE", _) => {
+            Err(Diagnostic::error(kind.span, "`HEALTHCHECK NONE` takes no arguments").hint("leave out what follows"))
+        }
         ("CMD", Arguments::Json(words)) if !words.is_empty() => {
             Ok(std::iter::once("CMD".into()).chain(words.iter().map(|word| word.text.clone())).collect())
         }
         ("CMD", Arguments::Text(text)) => Ok(vec!["CMD-SHELL".into(), text.text.clone()]),
-        ("CMD", _) => Err(Diagnostic::error(kind.span, "`HEALTHCHECK CMD` has no command")),
+        ("CMD", _) => {
+            Err(Diagnostic::error(kind.span, "`HEALTHCHECK CMD` has no command").hint("write the command after `CMD`"))
+        }
         _ => {
             let message = format!("`{}` is no kind of health check", kind.text);
             Err(Diagnostic::error(kind.span, message).hint("write `HEALTHCHECK CMD command` or `HEALTHCHECK NONE`"))

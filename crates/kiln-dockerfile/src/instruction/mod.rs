@@ -61,7 +61,7 @@ pub enum Command {
     Maintainer(Word),
 }
 
-/// `FROM [--platform=…] image [AS name]`.
+/// `FROM [--platform=…] [--after=…] image [AS name]`.
 #[derive(Debug, Clone)]
 pub struct From {
     /// The image or stage.
@@ -72,6 +72,8 @@ pub struct From {
     pub name: Option<Word>,
     /// `--platform`.
     pub platform: Option<Word>,
+    /// `--after`, each: stages that come first although nothing is taken from them.
+    pub after: Vec<Word>,
 }
 
 impl From {

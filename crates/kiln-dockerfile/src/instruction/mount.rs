@@ -139,12 +139,15 @@ impl Mount {
         let fields = csv_fields(&flag.text).map_err(|error| {
             Box::new(Diagnostic::error(flag.span, format!("`--mount` is not well formed: {}", error.reason)))
         })?;
-        let mut reader = Reader { mount: Self::empty(flag.span), readonly: None };
+        let mut reader = Reader { mount: Self::empty(flag.span), readonly: None, places: Vec::new() };
         for Field { text: field, start, end } in &fields {
             let span = flag.part(*start, *end);
             match field.split_once('=') {
                 None => reader.bare(field, span)?,
                 Some((key, raw)) => {
+                    let key_name =
+                        if key.eq_ignore_ascii_case("src") { "source".into() } else { key.to_ascii_lowercase() };
+                    reader.places.push((key_name, span));
                     let value = Word { text: raw.to_owned(), span: flag.part(end - raw.len().min(end - start), *end) };
                     let text = expand(&value)?;
                     reader.set(key, Word { text, span: value.span }, span)?;
@@ -177,6 +180,8 @@ impl Mount {
 struct Reader {
     mount: Mount,
     readonly: Option<bool>,
+    /// Where each option stands.
+    places: Vec<(String, Span)>,
 }
 
 fn wrong(span: Span, message: String) -> Box<Diagnostic> {
@@ -231,39 +236,57 @@ impl Reader {
     }
 
     fn finish(mut self) -> Result<Mount, Box<Diagnostic>> {
-        let mount = &mut self.mount;
-        let writable = matches!(mount.kind, MountKind::Cache | MountKind::Tmpfs);
-        mount.readonly = self.readonly.unwrap_or(!writable);
-        let (span, name) = (mount.span, mount.kind.name());
+        let writable = matches!(self.mount.kind, MountKind::Cache | MountKind::Tmpfs);
+        self.mount.readonly = self.readonly.unwrap_or(!writable);
+        let mount = &self.mount;
+        let name = mount.kind.name();
+        let meaningless = |key: &'static str, wanted: &str| {
+            let error = wrong(self.place(key), format!("`{key}` means nothing to a mount of type `{name}`"));
+            Err(Box::new(error.hint(format!("it goes with {wanted}"))))
+        };
         if !mount.kind.is_credential() && mount.kind != MountKind::Cache {
             let given = [("mode", mount.mode), ("uid", mount.uid), ("gid", mount.gid)];
             if let Some((key, _)) = given.into_iter().find(|(_, value)| value.is_some()) {
-                return Err(wrong(span, format!("`{key}` means nothing to a mount of type `{name}`")));
+                return meaningless(key, "`type=cache`, `type=secret` and `type=ssh`");
             }
         }
-        if mount.kind == MountKind::Secret {
-            check_secret(mount)?;
+        match mount.kind {
+            MountKind::Secret => self.check_secret()?,
+            MountKind::Ssh if !mount.source.is_empty() => {
+                let error = wrong(self.place("source"), "an ssh mount has no `source`".to_owned());
+                return Err(Box::new(error.hint("name the agent with `id=`, and its socket with `target=`")));
+            }
+            _ => {}
         }
         if mount.sharing.is_some() && mount.kind != MountKind::Cache {
-            return Err(wrong(span, format!("`sharing` means nothing to a mount of type `{name}`")));
+            return meaningless("sharing", "`type=cache`");
         }
         Ok(self.mount)
     }
-}
 
-fn check_secret(mount: &Mount) -> Result<(), Box<Diagnostic>> {
-    let message = if mount.from.is_some() {
-        "a secret mount comes from the command line and has no `from`"
-    } else if mount.sharing.is_some() {
-        "a secret mount has no `sharing`"
-    } else if mount.source.is_empty() && mount.target.is_empty() && mount.id.is_empty() {
-        "a secret mount needs `id` or `target`"
-    } else if !mount.source.is_empty() && !mount.id.is_empty() {
-        "a secret mount has either `id` or `source`, not both"
-    } else {
-        return Ok(());
-    };
-    Err(wrong(mount.span, message.to_owned()))
+    /// Where an option stands; the whole flag when it does not.
+    fn place(&self, key: &str) -> Span {
+        self.places.iter().rev().find(|(known, _)| known == key).map_or(self.mount.span, |(_, span)| *span)
+    }
+
+    fn check_secret(&self) -> Result<(), Box<Diagnostic>> {
+        let mount = &self.mount;
+        let (span, message, hint) = if mount.from.is_some() {
+            let message = "a secret comes from the command line, and its mount has no `from`";
+            (self.place("from"), message, "leave `from` out, or mount a file of the stage with `type=bind`")
+        } else if mount.sharing.is_some() {
+            (self.place("sharing"), "a secret mount has no `sharing`", "it goes with `type=cache`")
+        } else if mount.source.is_empty() && mount.target.is_empty() && mount.id.is_empty() {
+            (mount.span, "a secret mount needs `id` or `target`", "name the secret with `id=`")
+        } else if !mount.source.is_empty() && !mount.id.is_empty() {
+            (self.place("id"), "a secret mount has either `id` or `source`, not both", "keep `id`")
+        } else if mount.env.as_ref().is_some_and(String::is_empty) {
+            (self.place("env"), "`env` of a secret mount names no variable", "write `env=NAME`")
+        } else {
+            return Ok(());
+        };
+        Err(Box::new(wrong(span, message.to_owned()).hint(hint)))
+    }
 }
 
 fn unknown_key(key: &str, span: Span) -> Box<Diagnostic> {
@@ -378,13 +401,12 @@ mod tests {
             ("size=1", "`size` means nothing to a mount of type `bind` @size=1"),
             ("required", "`required` means nothing to a mount of type `bind` @required"),
             ("type=secret", "a secret mount needs `id` or `target` @type=secret"),
-            (
-                "type=secret,id=a,from=b",
-                "a secret mount comes from the command line and has no `from` @type=secret,id=a,from=b",
-            ),
-            ("type=secret,id=a,src=b", "a secret mount has either `id` or `source`, not both @type=secret,id=a,src=b"),
-            ("uid=1", "`uid` means nothing to a mount of type `bind` @uid=1"),
-            ("type=ssh,sharing=locked", "`sharing` means nothing to a mount of type `ssh` @type=ssh,sharing=locked"),
+            ("type=secret,id=a,from=b", "a secret comes from the command line, and its mount has no `from` @from=b"),
+            ("type=secret,id=a,sharing=shared", "a secret mount has no `sharing` @sharing=shared"),
+            ("type=secret,id=a,src=b", "a secret mount has either `id` or `source`, not both @id=a"),
+            ("target=/a,uid=1", "`uid` means nothing to a mount of type `bind` @uid=1"),
+            ("mode=0700,type=tmpfs", "`mode` means nothing to a mount of type `tmpfs` @mode=0700"),
+            ("type=ssh,sharing=locked", "`sharing` means nothing to a mount of type `ssh` @sharing=locked"),
             ("type=cache,sharing=lock", "`lock` is no way to share a cache @lock"),
             ("type=cache,mode=9", "`mode` of a mount is an octal number, as in `0755`, not `9` @9"),
             ("type=cache,tagret=/x", "a mount has no option `tagret` @tagret=/x"),

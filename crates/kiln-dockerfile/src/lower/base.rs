@@ -1,6 +1,7 @@
 //! What a stage begins with, and what the config is in the end.
 
-use kiln_graph::llb::{OpKind, SourceOp};
+use kiln_graph::Edge;
+use kiln_graph::llb::{MergeInput, MergeOp, OpKind, SourceOp};
 use kiln_oci::{ContainerConfig, ImageConfig, Platform, RootFs};
 
 use super::plan::Base;
@@ -40,6 +41,23 @@ pub(super) fn begin(stage: &mut Stage<'_, '_, '_>) {
         Base::Stage(base) if !stage.all.plan.nodes[*base].is_replaced => unshadow(&mut stage.state),
         _ => take_over_config(&mut stage.state),
     }
+    wait(stage);
+}
+
+/// Puts the stages of `--after` before the first step: they are inputs of a vertex that hands on nothing but the base.
+fn wait(stage: &mut Stage<'_, '_, '_>) {
+    let node = stage.node;
+    let others: Vec<Edge> = node.after.iter().filter_map(|other| stage.all.root_of(*other)).collect();
+    if others.is_empty() {
+        return;
+    }
+    let base = stage.state.root.take();
+    let inputs = base.iter().map(|_| MergeInput { input: 0 }).collect();
+    let names: Vec<&str> = node.after.iter().map(|other| stage.all.plan.nodes[*other].label.as_str()).collect();
+    let name = format!("[internal] {} after {}", node.label, names.join(", "));
+    let vertex = Vertex { name, span: Some(node.span), ..Vertex::default() };
+    let op = OpKind::Merge(MergeOp { inputs });
+    stage.state.root = Some(stage.add(op, base.into_iter().chain(others).collect(), vertex));
 }
 
 /// An image with nothing in it.

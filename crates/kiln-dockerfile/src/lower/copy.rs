@@ -229,17 +229,17 @@ fn index_of(inputs: &mut Vec<Edge>, edge: &Edge) -> i64 {
 
 fn check_checksum(filled: &Filled<'_>) -> Result<(), Fail> {
     let Some(checksum) = &filled.checksum else { return Ok(()) };
-    let wrong = |message: &str| Err(Box::new(Diagnostic::error(checksum.span, message)));
-    match filled.sources.as_slice() {
+    let (message, hint) = match filled.sources.as_slice() {
         [source] if filled.copy.documents.is_empty() => {
             if is_http(&source.text) || is_git(&source.text) {
-                Ok(())
-            } else {
-                wrong("`--checksum` is for URLs only")
+                return Ok(());
             }
+            let message = format!("`--checksum` is for what is fetched, and `{}` is a local path", source.text);
+            (message, "leave it out, or name a URL")
         }
-        _ => wrong("`--checksum` is for a single source"),
-    }
+        _ => ("`--checksum` is for a single source".to_owned(), "write one ADD for each source that has a checksum"),
+    };
+    Err(Box::new(Diagnostic::error(checksum.span, message).hint(hint)))
 }
 
 fn check_owner(chown: &Word, is_link: bool) -> Result<(), Fail> {

@@ -1,7 +1,9 @@
 //! From tree to graph: stages, what they begin with, and each instruction as operations and config.
 
 mod base;
+mod builtin;
 mod copy;
+mod epoch;
 mod expose;
 mod git;
 mod globals;
@@ -32,9 +34,11 @@ pub use options::{
 };
 
 use crate::check::CheckConfig;
-use crate::expand::Lexer;
+use crate::expand::{Lexer, Variables as _};
 use crate::instruction::Command;
 use crate::parse::{Dockerfile, Word};
+use crate::suggest;
+use builtin::Builtin;
 use plan::{Base, Node, Plan, Settled};
 use stage::State;
 
@@ -74,6 +78,7 @@ struct Context<'a> {
     lexer: Lexer,
     check: CheckConfig,
     proxies: Option<ProxyEnv>,
+    builtin: Builtin<'a>,
     epoch: Option<i64>,
 }
 
@@ -94,9 +99,16 @@ impl<'a> Context<'a> {
             errors.push(*error);
             CheckConfig::default()
         });
-        let epoch = epoch(options, &globals, errors);
+        let epoch = epoch::read(file, options, &globals).unwrap_or_else(|error| {
+            errors.push(*error);
+            None
+        });
+        let builtin = Builtin::read(&options.build_args).unwrap_or_else(|error| {
+            errors.push(*error);
+            Builtin::default()
+        });
         let (lexer, proxies) = (Lexer::new(file.escape), globals::proxies(&options.build_args));
-        Self { file, options, facts, globals, lexer, check, proxies, epoch }
+        Self { file, options, facts, globals, lexer, check, proxies, builtin, epoch }
     }
 
     /// Fills global arguments in.
@@ -105,9 +117,29 @@ impl<'a> Context<'a> {
         expansion.map(|expansion| expansion.text).map_err(|error| expand_failure(word, &error))
     }
 
-    /// The context that stands for a name, by the name as given or as Docker shortens it.
-    fn named_context(&self, name: &str) -> Option<(String, NamedContext)> {
-        if name.eq_ignore_ascii_case("scratch") || name.eq_ignore_ascii_case("context") {
+    /// How to mend a word of global arguments that came to nothing.
+    fn global_way_out(&self, word: &Word) -> String {
+        let uses = self.lexer.expand(&word.text, &self.globals.env).map(|expansion| expansion.uses);
+        let uses = uses.unwrap_or_default();
+        let Some(used) = uses.iter().find(|used| !used.is_set) else {
+            return "give the argument a value with `--build-arg`".to_owned();
+        };
+        if self.globals.declared.contains(&used.name) {
+            return format!("give `ARG {}` a default, or a value with `--build-arg`", used.name);
+        }
+        match suggest::nearest(&used.name, self.globals.env.names()) {
+            Some(nearest) => format!("did you mean `${nearest}`?"),
+            None => {
+                format!("declare it before the first FROM with `ARG {}=…`: no other argument is seen here", used.name)
+            }
+        }
+    }
+
+    /// The context that stands for a name, by the name as given or as Docker shortens it. One that is for this very
+    /// platform, `name::platform`, comes before one that is for all.
+    fn named_context(&self, name: &str, platform: &Platform) -> Option<(String, NamedContext)> {
+        let contexts = &self.options.contexts;
+        if contexts.is_empty() || name.eq_ignore_ascii_case("scratch") || name.eq_ignore_ascii_case("context") {
             return None;
         }
         let short = |name: &str| {
@@ -115,10 +147,14 @@ impl<'a> Context<'a> {
             Some(familiar.strip_suffix(":latest").unwrap_or(&familiar).to_owned())
         };
         let wanted = short(name);
-        let is_meant =
-            |key: &&String| key.eq_ignore_ascii_case(name) || wanted.is_some() && short(key.as_str()) == wanted;
-        let key = self.options.contexts.keys().find(is_meant)?;
-        Some((key.clone(), self.options.contexts[key].clone()))
+        let is_meant = |key: &str| key.eq_ignore_ascii_case(name) || wanted.is_some() && short(key) == wanted;
+        let is_for_platform = |key: &&String| match key.split_once("::") {
+            Some((key, of)) => is_meant(key) && of.parse().is_ok_and(|of: Platform| of.normalized() == *platform),
+            None => false,
+        };
+        let is_for_all = |key: &&String| is_meant(key.as_str());
+        let key = contexts.keys().find(is_for_platform).or_else(|| contexts.keys().find(is_for_all))?;
+        Some((key.clone(), contexts[key].clone()))
     }
 
     /// The platform a node is for, unless its base has its own.
@@ -144,19 +180,6 @@ impl<'a> Context<'a> {
     fn needs_image(&self, node: &Node<'_>) -> bool {
         self.reference(node).is_some() && self.image(node).is_none()
     }
-}
-
-fn epoch(options: &LowerOptions, globals: &Globals, errors: &mut Vec<Diagnostic>) -> Option<i64> {
-    use crate::expand::Variables as _;
-    let name = "SOURCE_DATE_EPOCH";
-    let value = options.build_args.get(name).map(String::as_str).or(globals.env.value(name));
-    let value = value.filter(|value| !value.is_empty())?;
-    let seconds = value.parse();
-    if seconds.is_err() {
-        let error = Diagnostic::error(Span::default(), format!("`{name}={value}` is no time"));
-        errors.push(error.hint("give seconds since 1970, as in `date +%s`"));
-    }
-    seconds.ok()
 }
 
 fn requests(cx: &Context<'_>, plan: &Plan<'_>, nodes: &BTreeSet<usize>) -> Vec<ImageRequest> {

@@ -28,9 +28,10 @@ impl Stage<'_, '_, '_> {
             return text.to_owned();
         }
         let mut name = "[".to_owned();
-        if self.all.cx.options.platform_in_names == PlatformInNames::Shown {
+        let cx = self.all.cx;
+        if cx.options.platform_in_names == PlatformInNames::Shown || cx.builtin.multi_platform {
             let is_begun = !self.state.platform.os.is_empty();
-            let own = if is_begun { &self.state.platform } else { self.all.cx.platform(self.node) };
+            let own = if is_begun { &self.state.platform } else { cx.platform(self.node) };
             name.push_str(&format!("{own}{} ", built_for(own, &self.state.env)));
         }
         if !self.node.label.is_empty() {

@@ -29,7 +29,8 @@ pub struct LowerOptions {
     pub build_platform: Platform,
     /// Whether several platforms are built at once, so that step names say which.
     pub platform_in_names: PlatformInNames,
-    /// Contexts by name; they stand for a stage, an image or a `--from` of that name.
+    /// Contexts by name; they stand for a stage, an image or a `--from` of that name, `name::platform` for one
+    /// platform only.
     pub contexts: BTreeMap<String, NamedContext>,
     /// Which steps must not use cached results.
     pub no_cache: NoCache,
@@ -49,6 +50,9 @@ pub struct LowerOptions {
     pub cache_namespace: String,
     /// Privileges the user allowed, such as `network.host` and `security.insecure`.
     pub entitlements: BTreeSet<String>,
+    /// The time of the build context, where it has one: of a commit, of a download. `SOURCE_DATE_EPOCH=context`
+    /// stands for it.
+    pub context_time: Option<i64>,
     /// Check settings that replace the file's own `# check=` line.
     pub check: Option<CheckConfig>,
 }
@@ -75,6 +79,7 @@ impl LowerOptions {
             cgroup_parent: None,
             cache_namespace: String::new(),
             entitlements: BTreeSet::new(),
+            context_time: None,
             check: None,
         }
     }

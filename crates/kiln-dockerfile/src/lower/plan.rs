@@ -29,6 +29,8 @@ pub(super) struct Node<'a> {
     pub(super) label: String,
     pub(super) base: Base,
     pub(super) platform: Option<Platform>,
+    /// Stages that come first, although nothing is taken from them.
+    pub(super) after: Vec<usize>,
     pub(super) steps: Vec<Step<'a>>,
     /// Whether a named context takes the place of the whole stage.
     pub(super) is_replaced: bool,
@@ -110,30 +112,45 @@ impl<'a> Plan<'a> {
         let image = cx.expand_global(&from.image)?;
         if image.is_empty() {
             let message = format!("`{}` leaves no image to begin with", from.image.text);
-            let hint = "give the argument a default, or a value with `--build-arg`";
-            return Err(Box::new(Diagnostic::error(from.image.span, message).hint(hint)));
+            return Err(Box::new(Diagnostic::error(from.image.span, message).hint(cx.global_way_out(&from.image))));
         }
         let platform = from.platform.as_ref().map(|word| platform(cx, word)).transpose()?;
+        let after = from.after.iter().map(|word| self.earlier(cx, word)).collect::<Result<_, _>>()?;
         let name = from.stage_name();
-        let replaced = name.as_deref().and_then(|name| cx.named_context(name));
+        let wanted = platform.as_ref().unwrap_or(&cx.options.platform);
+        let replaced = name.as_deref().and_then(|name| cx.named_context(name, wanted));
         let is_replaced = replaced.is_some();
         let base = match replaced {
             Some((name, context)) => Base::Context(name, context),
             None => match self.find_before(&image, self.nodes.len()) {
                 Some(stage) => Base::Stage(stage),
-                None => self.outside(cx, &Word { text: image, span: from.image.span })?,
+                None => self.outside(cx, &Word { text: image, span: from.image.span }, wanted)?,
             },
         };
         let label = name.clone().unwrap_or_else(|| format!("stage-{}", self.nodes.len()));
-        Ok(Node { name, label, platform, is_replaced, ..Node::new(base, span) })
+        Ok(Node { name, label, platform, after, is_replaced, ..Node::new(base, span) })
+    }
+
+    /// The stage that `--after` names.
+    fn earlier(&self, cx: &Context<'_>, word: &Word) -> Result<usize, Box<Diagnostic>> {
+        let text = cx.expand_global(word)?;
+        let number = text.parse::<usize>().ok().filter(|number| *number < self.nodes.len());
+        if let Some(stage) = self.find_before(&text, self.nodes.len()).or(number) {
+            return Ok(stage);
+        }
+        let error = Diagnostic::error(word.span, format!("no stage above is called `{text}`"));
+        Err(Box::new(match self.similar_stage(&text.to_lowercase()) {
+            Some(stage) => error.hint(format!("did you mean stage `{stage}`?")),
+            None => error.hint("`--after` takes the name of a stage that is defined before this one"),
+        }))
     }
 
     /// What a name means that is no stage's.
-    fn outside(&self, cx: &Context<'_>, name: &Word) -> Result<Base, Box<Diagnostic>> {
+    fn outside(&self, cx: &Context<'_>, name: &Word, platform: &Platform) -> Result<Base, Box<Diagnostic>> {
         if name.text == "scratch" {
             return Ok(Base::Scratch);
         }
-        if let Some((name, context)) = cx.named_context(&name.text) {
+        if let Some((name, context)) = cx.named_context(&name.text, platform) {
             return Ok(Base::Context(name, context));
         }
         let Err(error) = name.text.parse::<Reference>() else { return Ok(Base::Image(name.text.clone())) };
@@ -186,9 +203,8 @@ impl<'a> Plan<'a> {
     fn copy_source(&mut self, cx: &Context<'_>, node: usize, from: &Word, at: Span) -> Result<usize, Box<Diagnostic>> {
         let text = cx.expand_global(from)?;
         if text.is_empty() {
-            let message = format!("`--from={}` names nothing", from.text);
-            let hint = "only arguments declared before the first FROM can be used in `--from`";
-            return Err(Box::new(Diagnostic::error(from.span, message).hint(hint)));
+            let error = Diagnostic::error(from.span, format!("`--from={}` names nothing", from.text));
+            return Err(Box::new(error.hint(cx.global_way_out(from))));
         }
         let Ok(number) = text.parse::<usize>() else {
             return self.named_source(cx, node, &Word { text, span: from.span }, at);
@@ -205,7 +221,7 @@ impl<'a> Plan<'a> {
         if let Some(stage) = self.find_before(&from.text, node).or(self.find_before(&from.text, self.stage_count)) {
             return self.must_be_before(stage, node, from.span);
         }
-        let base = self.outside(cx, from)?;
+        let base = self.outside(cx, from, &cx.options.platform)?;
         Ok(self.source(base, at))
     }
 
@@ -264,6 +280,7 @@ impl<'a> Plan<'a> {
             if let Base::Stage(base) = self.nodes[node].base {
                 stack.push(base);
             }
+            stack.extend(&self.nodes[node].after);
             let steps = &self.nodes[node].steps;
             stack.extend(
                 steps.iter().flat_map(|step| step.from.into_iter().chain(step.mounts_from.iter().flatten().copied())),
@@ -324,6 +341,7 @@ impl Node<'_> {
             label: String::new(),
             base,
             platform: None,
+            after: Vec::new(),
             steps: Vec::new(),
             is_replaced: false,
             total: 0,

@@ -155,7 +155,7 @@ impl Stage<'_, '_, '_> {
             user: self.state.user.clone(),
             proxy_env: self.all.cx.proxies.clone(),
             extra_hosts: options.extra_hosts.iter().map(host).collect(),
-            hostname: options.hostname.clone().unwrap_or_default(),
+            hostname: self.all.cx.builtin.hostname.or(options.hostname.as_deref()).unwrap_or_default().to_owned(),
             ulimit: options.ulimits.clone(),
             cgroup_parent: options.cgroup_parent.clone().unwrap_or_default(),
             remove_mount_stubs_recursive: true,

@@ -83,8 +83,8 @@ impl Stage<'_, '_, '_> {
         for (at, flag) in run.mounts.iter().enumerate() {
             let wanted = Mount::read(flag, &mut |word: &Word| self.expand(word))?;
             match wanted.kind {
-                MountKind::Secret => self.secret(&wanted, mounts)?,
-                MountKind::Ssh => self.agent(&wanted, mounts)?,
+                MountKind::Secret => self.secret(&wanted, mounts),
+                MountKind::Ssh => self.agent(&wanted, mounts),
                 MountKind::Tmpfs => {
                     let dest = self.mount_target(&wanted)?;
                     let tmpfs_opt = Some(TmpfsOpt { size: wanted.size });
@@ -140,7 +140,9 @@ impl Stage<'_, '_, '_> {
             Some(CacheSharing::Private) => Sharing::Private,
             Some(CacheSharing::Locked) => Sharing::Locked,
         };
-        CacheOpt { id: format!("{}/{id}", self.all.cx.options.cache_namespace), sharing: sharing as i32 }
+        let cx = self.all.cx;
+        let namespace = cx.builtin.cache_namespace.unwrap_or(&cx.options.cache_namespace);
+        CacheOpt { id: format!("{namespace}/{id}"), sharing: sharing as i32 }
     }
 
     /// What a cache begins with when it is to have an owner or permissions of its own.
@@ -169,18 +171,15 @@ impl Stage<'_, '_, '_> {
         Err(Box::new(error.hint("name a directory with `target=`")))
     }
 
-    fn secret(&mut self, wanted: &Mount, mounts: &mut Mounts) -> Result<(), Fail> {
+    fn secret(&mut self, wanted: &Mount, mounts: &mut Mounts) {
         let id = [&wanted.source, &wanted.id].into_iter().find(|id| !id.is_empty());
         let id = id.map_or_else(|| path::base_name(&wanted.target).to_owned(), Clone::clone);
         note_use(&mut self.all.secrets, &id, wanted);
         let optional = !wanted.required;
         if let Some(name) = &wanted.env {
-            if name.is_empty() {
-                return Err(Box::new(Diagnostic::error(wanted.span, "`env` of a secret mount names no variable")));
-            }
             mounts.secret_env.push(SecretEnv { id: id.clone(), name: name.clone(), optional });
             if wanted.target.is_empty() {
-                return Ok(());
+                return;
             }
         }
         let dest = match wanted.target.as_str() {
@@ -190,13 +189,9 @@ impl Stage<'_, '_, '_> {
         let (uid, gid) = (wanted.uid.unwrap_or(0), wanted.gid.unwrap_or(0));
         let secret_opt = Some(SecretOpt { id, uid, gid, mode: wanted.mode.unwrap_or(0o400), optional });
         mounts.credentials.push(MountOp { input: -1, dest, output: -1, secret_opt, ..mount(MountType::Secret) });
-        Ok(())
     }
 
-    fn agent(&mut self, wanted: &Mount, mounts: &mut Mounts) -> Result<(), Fail> {
-        if !wanted.source.is_empty() {
-            return Err(Box::new(Diagnostic::error(wanted.span, "an ssh mount has no `source`")));
-        }
+    fn agent(&mut self, wanted: &Mount, mounts: &mut Mounts) {
         let id = if wanted.id.is_empty() { "default".to_owned() } else { wanted.id.clone() };
         note_use(&mut self.all.ssh, &id, wanted);
         let agents = mounts.credentials.iter().filter(|mount| mount.ssh_opt.is_some()).count();
@@ -207,7 +202,6 @@ impl Stage<'_, '_, '_> {
         let (uid, gid) = (wanted.uid.unwrap_or(0), wanted.gid.unwrap_or(0));
         let ssh_opt = Some(SshOpt { id, uid, gid, mode: wanted.mode.unwrap_or(0o600), optional: !wanted.required });
         mounts.credentials.push(MountOp { input: -1, dest, output: -1, ssh_opt, ..mount(MountType::Ssh) });
-        Ok(())
     }
 }
 

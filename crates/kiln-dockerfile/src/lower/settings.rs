@@ -109,7 +109,9 @@ impl Stage<'_, '_, '_> {
             let path = self.expand(word)?;
             if path.is_empty() {
                 let message = format!("volume `{}` is empty once its variables are filled in", word.text);
-                return Err(Box::new(Diagnostic::error(word.span, message).hint("name a directory")));
+                return Err(Box::new(
+                    Diagnostic::error(word.span, message).hint(self.way_out(word, "name a directory")),
+                ));
             }
             paths.push(path);
         }

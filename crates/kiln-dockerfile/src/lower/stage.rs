@@ -147,13 +147,23 @@ impl Stage<'_, '_, '_> {
             let is_early = self.all.warnings.len() < 100;
             let nearest = is_early.then(|| suggest::nearest(&used.name, self.state.env.names())).flatten();
             let finding = rules::undefined_variable(&used.name, nearest, word.part(used.start, used.end));
-            let is_global = self.all.cx.globals.declared.contains(&used.name);
-            self.all.warnings.push(match is_global {
+            let cx = self.all.cx;
+            let has_value = cx.globals.declared.contains(&used.name) || cx.options.build_args.contains_key(&used.name);
+            self.all.warnings.push(match has_value {
                 true => finding.hint(format!("declare it in this stage with `ARG {}`", used.name)),
                 false => finding,
             });
         }
         Ok(expansion)
+    }
+
+    /// How to mend a word that came to nothing: the variable to declare, if there is one that is not set.
+    pub(super) fn way_out(&self, word: &Word, otherwise: &str) -> String {
+        let uses = self.all.cx.lexer.expand(&word.text, &self.state.env).map(|expansion| expansion.uses);
+        match uses.unwrap_or_default().iter().find(|used| !used.is_set) {
+            Some(used) => format!("declare it in this stage with `ARG {}`, or set it with ENV", used.name),
+            None => otherwise.to_owned(),
+        }
     }
 
     /// Adds a vertex whose place is the instruction.

@@ -1,7 +1,8 @@
 //! Walks the corpus: each folder is a Dockerfile, and what becomes of it.
 //!
-//! A case may have an `options.json`: `target`, `args`, `labels`, `platform`, `contexts`, `entitlements`, `no_cache`, and
-//! `images` with configs. Images not listed there are made up. Run with `INSTA_UPDATE=always` to write the snapshots, and read them.
+//! A case may have an `options.json`: `target`, `args`, `labels`, `platform`, `contexts`, `context_time`, `entitlements`,
+//! `network`, `no_cache`, `shm_size`, and `images` with configs. Images not listed there are made up. Run with
+//! `INSTA_UPDATE=always` to write the snapshots, and read them.
 
 #![allow(clippy::unwrap_used, reason = "a case that cannot be read or shown fails its test")]
 
@@ -14,6 +15,7 @@ use kiln_dockerfile::{
     CheckConfig, ImageFacts, ImageRequest, LowerOptions, Lowered, Lowering, NamedContext, NoCache, ResolvedImage,
     check, lower, parse,
 };
+use kiln_graph::llb::NetMode;
 use kiln_oci::{Digest, ImageConfig, Platform, Reference};
 use kiln_report::{Diagnostic, SourceFile};
 use serde_json::{Value, json};
@@ -21,7 +23,7 @@ use serde_json::{Value, json};
 #[test]
 fn every_case_of_the_corpus_gives_what_its_snapshots_say() {
     let cases = cases();
-    assert!(cases.len() >= 40, "the corpus has {} cases", cases.len());
+    assert!(cases.len() >= 130, "the corpus has {} cases", cases.len());
     for case in cases {
         let name = case.file_name().and_then(|name| name.to_str()).unwrap().to_owned();
         let text = String::from_utf8(std::fs::read(case.join("Dockerfile")).unwrap()).unwrap();
@@ -118,6 +120,8 @@ fn options(source: &Arc<SourceFile>, settings: &Value) -> LowerOptions {
         },
         entitlements: settings["entitlements"].as_array().into_iter().flatten().map(text).collect(),
         shm_size: settings["shm_size"].as_u64(),
+        context_time: settings["context_time"].as_i64(),
+        network: if settings["network"] == "none" { NetMode::None } else { NetMode::Unset },
         ..LowerOptions::new(Arc::clone(source))
     }
 }

@@ -161,6 +161,9 @@ fn exec(out: &mut String, op: &ExecOp) {
     writeln!(out, "    env {:?}", meta.env).unwrap();
     let user = if meta.user.is_empty() { String::new() } else { format!(" user {}", meta.user) };
     writeln!(out, "    cwd {}{user}", meta.cwd).unwrap();
+    if !meta.hostname.is_empty() {
+        writeln!(out, "    hostname {}", meta.hostname).unwrap();
+    }
     meta.proxy_env.iter().for_each(|proxy| writeln!(out, "    {proxy:?}").unwrap());
     if op.network() != NetMode::Unset || op.security() != SecurityMode::Sandbox {
         writeln!(out, "    network {:?} security {:?}", op.network(), op.security()).unwrap();

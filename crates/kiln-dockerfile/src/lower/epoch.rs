@@ -1,0 +1,42 @@
+//! `SOURCE_DATE_EPOCH`: the time that stands in for the clock.
+
+use kiln_report::{Diagnostic, Span};
+
+use super::{Globals, LowerOptions};
+use crate::expand::Variables as _;
+use crate::instruction::Command;
+use crate::parse::Dockerfile;
+
+const NAME: &str = "SOURCE_DATE_EPOCH";
+
+/// Reads it: seconds since 1970, or the name of something that has a time. A build argument comes before a default
+/// in the file; nothing means the clock.
+pub(super) fn read(
+    file: &Dockerfile,
+    options: &LowerOptions,
+    globals: &Globals,
+) -> Result<Option<i64>, Box<Diagnostic>> {
+    let value = options.build_args.get(NAME).map(String::as_str).or(globals.env.value(NAME));
+    let Some(value) = value.filter(|value| !value.is_empty()) else { return Ok(None) };
+    if let Ok(seconds) = value.parse() {
+        return Ok(Some(seconds));
+    }
+    // A directory has no time of its own, and neither has an image.
+    if value == "context" || options.contexts.keys().any(|name| name.eq_ignore_ascii_case(value)) {
+        return Ok(options.context_time.filter(|_| value == "context"));
+    }
+    let stage = file.instructions().find_map(|instruction| match &instruction.command {
+        Some(Command::From(from)) if from.stage_name().is_some_and(|name| name.eq_ignore_ascii_case(value)) => {
+            Some(instruction.span)
+        }
+        _ => None,
+    });
+    Err(Box::new(match stage {
+        Some(span) => {
+            Diagnostic::error(span, format!("`{NAME}={value}` takes the time of a stage, which is not possible yet"))
+                .hint("give seconds since 1970, as in `git log -1 --format=%ct`")
+        }
+        None => Diagnostic::error(Span::default(), format!("`{NAME}={value}` is no time"))
+            .hint("give seconds since 1970, as in `date +%s`"),
+    }))
+}
