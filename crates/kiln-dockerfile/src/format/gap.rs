@@ -30,31 +30,34 @@ impl Gap<'_> {
     }
 }
 
-/// Reads what stands at `at`, at most up to `end`.
+/// Reads what stands at `at`, at most up to `end`. Looks no further than it must, as a line may hold a million tokens.
 pub(super) fn read(text: &str, at: usize, end: usize, escape: char) -> Gap<'_> {
     let mut gap = Gap { end: at, ..Gap::default() };
     loop {
         let rest = &text[gap.end..end];
-        let line = rest.split('\n').next().unwrap_or(rest);
-        let body = line.trim_start();
-        let next = (gap.end + line.len() + 1).min(end);
+        let indent = rest.find(|c: char| c == '\n' || !c.is_whitespace()).unwrap_or(rest.len());
+        let body = &rest[indent..];
         if gap.breaks && body.starts_with('#') {
-            gap.comments.push(body.trim_end());
-            gap.end = next;
-        } else if goes_on(body, escape) {
+            let comment = body.split('\n').next().unwrap_or(body);
+            gap.comments.push(comment.trim_end());
+            gap.end = (gap.end + indent + comment.len() + 1).min(end);
+        } else if let Some(length) = continuation(body, escape) {
             gap.breaks = true;
-            gap.end = next;
-        } else if gap.breaks && body.is_empty() && next > gap.end {
-            gap.end = next;
+            gap.end += indent + length;
+        } else if gap.breaks && (body.starts_with('\n') || body.is_empty() && indent > 0) {
+            gap.end = (gap.end + indent + 1).min(end);
         } else {
-            gap.indent = &line[..line.len() - body.len()];
-            gap.end += gap.indent.len();
+            gap.indent = &rest[..indent];
+            gap.end += indent;
             return gap;
         }
     }
 }
 
-/// Whether a line holds nothing but the sign that it goes on.
-fn goes_on(body: &str, escape: char) -> bool {
-    body.strip_prefix(escape).is_some_and(|rest| rest.trim_end_matches('\r').trim_end_matches([' ', '\t']).is_empty())
+/// How long the sign is that a line goes on, line break included, when there is nothing but it.
+fn continuation(body: &str, escape: char) -> Option<usize> {
+    let rest = body.strip_prefix(escape)?;
+    let rest = rest.trim_start_matches([' ', '\t']).trim_start_matches('\r');
+    let rest = if rest.is_empty() { rest } else { rest.strip_prefix('\n')? };
+    Some(body.len() - rest.len())
 }

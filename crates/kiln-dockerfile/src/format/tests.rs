@@ -270,3 +270,12 @@ proptest! {
         assert_lawful(&text);
     }
 }
+
+#[test]
+fn a_line_of_very_many_words_is_formatted_in_time() {
+    let started = std::time::Instant::now();
+    for words in [" A=1", " \\\n\\\nA=1", " \\\n# x\nA=1"] {
+        formatted(&format!("FROM a\nENV{}\n", words.repeat(100_000)));
+    }
+    assert!(started.elapsed().as_secs() < 60, "{:?}", started.elapsed());
+}
