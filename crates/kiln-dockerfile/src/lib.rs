@@ -34,8 +34,8 @@ mod targets;
 pub use check::{CheckConfig, check};
 pub use ignore::{IgnorePattern, parse_ignore};
 pub use lower::{
-    CredentialUse, ImageFacts, ImageRequest, LowerOptions, Lowered, LoweredStage, Lowering, NamedContext, NoCache,
-    PlatformInNames, ResolvedImage, lower,
+    ARGS, CredentialUse, ImageFacts, ImageRequest, LowerOptions, Lowered, LoweredStage, Lowering, NamedContext,
+    NoCache, PlatformInNames, ResolvedImage, lower,
 };
 pub use parse::{
     Arguments, Directive, Dockerfile, Flag, Frontend, Heredoc, Instruction, Item, ItemKind, Line, Pair, PairForm, Word,

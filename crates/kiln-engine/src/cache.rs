@@ -1,11 +1,9 @@
 //! The solver's memory, kept in the store: results as lists of layers, facts as rows.
 
-use std::collections::BTreeMap;
-
 use async_trait::async_trait;
 use kiln_fs::layer::same_but_times;
 use kiln_oci::{Digest, Hasher};
-use kiln_solver::{CacheKey, Claim, ContentFact, KeyParts, KeyStore, ResultStore};
+use kiln_solver::{CacheKey, Claim, ContentFact, Files, KeyParts, KeyStore, ResultStore};
 use kiln_store::{Holds, Lease, Snapshot, Store};
 
 use crate::artifact::Artifact;
@@ -18,6 +16,12 @@ const CONTENT: &str = "content";
 const SHAPE: &str = "shape";
 const PARTS: &str = "parts";
 const SAME: &str = "same";
+
+/// Listings of more files than this are not worth their room: the digests still say that files changed.
+const LISTED: usize = 50_000;
+
+/// What the ingredients of a key may take; more is none of ours.
+const LARGEST_PARTS: usize = 64 << 20;
 
 /// One build's view of what is kept. What it loads is held by the build's lease.
 #[derive(Clone)]
@@ -72,19 +76,18 @@ impl KeyStore for Cache {
     }
 
     fn parts(&self, identity: &str) -> Option<KeyParts> {
-        serde_json::from_slice(&self.fact(PARTS, identity)?).ok()
+        let text = zstd::bulk::decompress(&self.fact(PARTS, identity)?, LARGEST_PARTS).ok()?;
+        serde_json::from_slice(&text).ok()
     }
 
     fn put_parts(&self, parts: &KeyParts) {
-        // File listings of large contexts are not worth their room: the digests still say that files changed.
-        const LISTED: usize = 2_000;
         let mut parts = parts.clone();
-        for input in &mut parts.inputs {
-            if input.files.len() > LISTED {
-                input.files = BTreeMap::new();
-            }
+        for input in parts.inputs.iter_mut().filter(|input| input.files.len() > LISTED) {
+            input.files = Files::new();
         }
-        if let Ok(text) = serde_json::to_vec(&parts) {
+        // Numbers hardly shrink; it is the paths that do.
+        let text = serde_json::to_vec(&parts).map(|text| zstd::bulk::compress(&text, 1));
+        if let Ok(Ok(text)) = text {
             self.store.records().put_fact(PARTS, &parts.identity, &text);
         }
     }

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use kiln_exec::Executor;
 use kiln_oci::{Digest, Reference};
 use kiln_report::{Failure, FailureKind, Reporter};
+use kiln_solver::Files;
 use kiln_store::{ActiveLayer, Lease, Store};
 
 use crate::base::BaseImage;
@@ -75,21 +76,42 @@ impl Limits {
 /// Copies of contexts, for steps that mount them; by name.
 pub(crate) type Materialized = Mutex<HashMap<String, Arc<Scratch<ActiveLayer>>>>;
 
-/// What contexts were like when keys were made of them: digests by context and selector.
+/// What contexts were like when keys were made of them, by context and selector.
 #[derive(Default)]
-pub(crate) struct Seen(Mutex<HashMap<(String, String), Digest>>);
+pub(crate) struct Seen(Mutex<HashMap<(String, String), Read>>);
+
+/// What was read of a context.
+struct Read {
+    digest: Digest,
+    /// Listed when a step has done its work with it.
+    files: Files,
+}
 
 impl Seen {
     /// Remembers one.
     pub(crate) fn put(&self, tree: &str, selector: &str, digest: &Digest) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.insert((tree.to_owned(), selector.to_owned()), digest.clone());
+        all.insert((tree.to_owned(), selector.to_owned()), Read { digest: digest.clone(), files: Files::new() });
+    }
+
+    /// Remembers what it consists of.
+    pub(crate) fn put_files(&self, tree: &str, selector: &str, files: Files) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(read) = all.get_mut(&(tree.to_owned(), selector.to_owned())) {
+            read.files = files;
+        }
+    }
+
+    /// Recalls what it consists of.
+    pub(crate) fn files(&self, tree: &str, selector: &str) -> Files {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.get(&(tree.to_owned(), selector.to_owned())).map(|read| read.files.clone()).unwrap_or_default()
     }
 
     /// Recalls one.
     pub(crate) fn get(&self, tree: &str, selector: &str) -> Option<Digest> {
         let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.get(&(tree.to_owned(), selector.to_owned())).cloned()
+        all.get(&(tree.to_owned(), selector.to_owned())).map(|read| read.digest.clone())
     }
 }
 

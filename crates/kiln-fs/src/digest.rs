@@ -3,9 +3,11 @@
 //! A node counts with its name, kind, mode, owner, attributes and content, a directory with its children in the order
 //! of their names. Modification times, inode numbers and which names are hard links of each other do not count.
 
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use kiln_oci::{Digest, Hasher};
@@ -29,10 +31,25 @@ const SETTLED: Duration = Duration::from_millis(50);
 ///
 /// The owner and attributes of a directory whose contents alone are copied do not count.
 pub fn digest_copy(tree: &SourceTree, spec: &CopySpec, cache: &dyn StatCache) -> Result<Digest> {
+    digest_sources(&Nodes { tree, cache, listed: None }, spec)
+}
+
+/// As [`digest_copy`], and lists what it read.
+pub fn list_copy(tree: &SourceTree, spec: &CopySpec, cache: &dyn StatCache) -> Result<(Digest, Prints)> {
+    let nodes = Nodes { tree, cache, listed: Some(Mutex::default()) };
+    let digest = digest_sources(&nodes, spec)?;
+    Ok((digest, nodes.prints()))
+}
+
+/// What of each file counts, by path from the root of the tree. Two files that differ have different numbers but for one
+/// time in 2⁶⁴: enough to say what has changed, not to decide whether.
+pub type Prints = BTreeMap<String, u64>;
+
+fn digest_sources(nodes: &Nodes<'_>, spec: &CopySpec) -> Result<Digest> {
     let mut hasher = Hasher::new();
     hasher.field(DEFINITION);
-    for source in sources(tree, spec)? {
-        let digest = Nodes { tree, cache }.source(&source, spec.dir_copy_contents)?;
+    for source in sources(nodes.tree, spec)? {
+        let digest = nodes.source(&source, spec.dir_copy_contents)?;
         hasher.field(source.name());
         hasher.field(digest.as_str().as_bytes());
     }
@@ -43,25 +60,52 @@ pub fn digest_copy(tree: &SourceTree, spec: &CopySpec, cache: &dyn StatCache) ->
 ///
 /// Mode and owner of a context's own directory do not count: they differ from checkout to checkout.
 pub fn digest_tree(tree: &SourceTree, subpath: &str, cache: &dyn StatCache) -> Result<Digest> {
+    digest_source(&Nodes { tree, cache, listed: None }, subpath)
+}
+
+/// As [`digest_tree`], and lists what it read.
+pub fn list_tree(tree: &SourceTree, subpath: &str, cache: &dyn StatCache) -> Result<(Digest, Prints)> {
+    let nodes = Nodes { tree, cache, listed: Some(Mutex::default()) };
+    let digest = digest_source(&nodes, subpath)?;
+    Ok((digest, nodes.prints()))
+}
+
+fn digest_source(nodes: &Nodes<'_>, subpath: &str) -> Result<Digest> {
+    let tree = nodes.tree;
     let source = Source::find(tree, subpath.as_bytes(), &Selection::default())?;
     let is_context = source.located.path.is_empty() && tree.ownership == crate::Ownership::Reset;
     let mut hasher = Hasher::new();
     hasher.field(DEFINITION);
-    hasher.field(Nodes { tree, cache }.source(&source, is_context)?.as_str().as_bytes());
+    hasher.field(nodes.source(&source, is_context)?.as_str().as_bytes());
     Ok(hasher.finish())
 }
 
 struct Nodes<'a> {
     tree: &'a SourceTree,
     cache: &'a dyn StatCache,
+    /// What was read, when it is to be listed.
+    listed: Option<Mutex<Prints>>,
 }
 
 impl Nodes<'_> {
     fn source(&self, source: &Source, contents_only: bool) -> Result<Digest> {
-        match &source.listing {
-            Some(listing) => self.directory(listing, contents_only),
-            None => self.leaf(&source.located),
-        }
+        let Some(listing) = &source.listing else {
+            let digest = self.leaf(&source.located)?;
+            self.note(std::iter::once((source.located.path.as_slice(), &digest)));
+            return Ok(digest);
+        };
+        self.directory(listing, contents_only)
+    }
+
+    fn note<'d>(&self, files: impl Iterator<Item = (&'d [u8], &'d Digest)>) {
+        let Some(listed) = &self.listed else { return };
+        let print = |digest: &Digest| u64::from_str_radix(&digest.hex()[..16], 16).expect("a digest is of hex digits");
+        let mut listed = listed.lock().unwrap_or_else(PoisonError::into_inner);
+        listed.extend(files.map(|(path, digest)| (printable(path), print(digest))));
+    }
+
+    fn prints(self) -> Prints {
+        self.listed.map(|listed| listed.into_inner().unwrap_or_else(PoisonError::into_inner)).unwrap_or_default()
     }
 
     /// Digests leaves in parallel, then joins them upwards: children stand behind their parents in a listing.
@@ -75,6 +119,10 @@ impl Nodes<'_> {
             self.leaf(&Located { path: listing.path(index), metadata: entry.metadata }).map(Some)
         };
         let mut nodes = (0..count).into_par_iter().with_min_len(64).map(leaf).collect::<Result<Vec<_>>>()?;
+        if self.listed.is_some() {
+            let paths: Vec<Vec<u8>> = (0..count).map(|index| listing.path(index)).collect();
+            self.note(paths.iter().zip(&nodes).filter_map(|(path, node)| Some((path.as_slice(), node.as_ref()?))));
+        }
         for index in (0..count).rev() {
             let entry = &listing.entries[index];
             if !entry.metadata.is_dir() || !(entry.is_needed || index == 0) {

@@ -33,7 +33,7 @@ mod remove;
 mod tree;
 
 pub use copy::{CopySpec, CopyStats, copy, materialize};
-pub use digest::{digest_copy, digest_tree};
+pub use digest::{Prints, digest_copy, digest_tree, list_copy, list_tree};
 pub use error::{Error, Result};
 pub use limits::Limits;
 pub use remove::remove_tree;

@@ -1,13 +1,13 @@
 //! Why a step ran although steps are cached: the ingredients of its key, then and now.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use kiln_oci::Digest;
 use serde::{Deserialize, Serialize};
 
 use crate::key::Part;
-use crate::parts::{InputPart, KeyParts};
+use crate::parts::{Files, InputPart, KeyParts, Setting};
 
 /// Why a step had to run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,19 +18,13 @@ pub enum MissReason {
     /// It is to do something else.
     CommandChanged,
     /// A build argument has another value, is new, or is gone.
-    ArgChanged {
-        /// Which.
-        name: String,
-    },
+    ArgChanged(Change),
     /// An environment variable has another value, is new, or is gone.
-    EnvChanged {
-        /// Which.
-        name: String,
-    },
+    EnvChanged(Change),
     /// What it reads has changed.
     FilesChanged {
         /// The first of the changed files by name, where they are listed.
-        first: Option<String>,
+        files: Vec<FileChange>,
         /// How many changed; 0 where they are not listed.
         count: usize,
     },
@@ -65,6 +59,70 @@ pub enum MissReason {
     },
 }
 
+/// A setting that has another value, is new, or is gone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Change {
+    /// Which.
+    pub name: String,
+    /// What it was, unless it was not.
+    pub old: Option<Setting>,
+    /// What it is, unless it is not.
+    pub new: Option<Setting>,
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.old, &self.new) {
+            (Some(Setting::Shown(old)), Some(Setting::Shown(new))) => {
+                write!(f, "{} {} → {}", self.name, quoted(old), quoted(new))
+            }
+            (Some(_), Some(_)) => write!(f, "{} changed", self.name),
+            (None, Some(_)) => write!(f, "{} is new", self.name),
+            (_, None) => write!(f, "{} is gone", self.name),
+        }
+    }
+}
+
+/// Nothing can be seen of an empty value.
+fn quoted(value: &str) -> &str {
+    if value.is_empty() { "\"\"" } else { value }
+}
+
+/// A file that is another, is new, or is gone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileChange {
+    /// Where it is in what is read.
+    pub path: String,
+    /// What became of it.
+    pub became: Became,
+}
+
+/// What became of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Became {
+    /// It has another content, mode, owner or attribute.
+    Changed,
+    /// It is new.
+    Added,
+    /// It is gone.
+    Removed,
+}
+
+impl fmt::Display for FileChange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let became = match self.became {
+            Became::Changed => "changed",
+            Became::Added => "is new",
+            Became::Removed => "is gone",
+        };
+        write!(f, "{} {became}", self.path)
+    }
+}
+
+/// So many changed files are named; of the others there is only the number.
+const NAMED: usize = 100;
+
 /// Says what made the new key differ from the old one. What the step itself brought comes before what it inherited.
 pub fn explain(old: &KeyParts, new: &KeyParts) -> MissReason {
     own_change(old, new)
@@ -91,9 +149,10 @@ fn own_change(old: &KeyParts, new: &KeyParts) -> Option<MissReason> {
     if old.mounts != new.mounts {
         return Some(MissReason::MountChanged);
     }
-    let arg = || first_difference(&old.args, &new.args).map(|name| MissReason::ArgChanged { name });
-    let env = || first_difference(&old.env, &new.env).map(|name| MissReason::EnvChanged { name });
-    let option = || first_difference(&old.options, &new.options).map(|name| MissReason::OptionChanged { name });
+    let changed = |old, new| differences(old, new).into_iter().next();
+    let arg = || changed(&old.args, &new.args).map(MissReason::ArgChanged);
+    let env = || changed(&old.env, &new.env).map(MissReason::EnvChanged);
+    let option = || changed(&old.options, &new.options).map(|change| MissReason::OptionChanged { name: change.name });
     arg().or_else(env).or_else(option)
 }
 
@@ -101,10 +160,12 @@ fn files_changed(old: &KeyParts, new: &KeyParts) -> Option<MissReason> {
     let pairs = old.inputs.iter().zip(&new.inputs);
     let (old, new) = pairs.filter(|(_, new)| matches!(new.part, Part::Content(_))).find(|(o, n)| o.part != n.part)?;
     if old.files.is_empty() || new.files.is_empty() {
-        return Some(MissReason::FilesChanged { first: None, count: 0 });
+        return Some(MissReason::FilesChanged { files: Vec::new(), count: 0 });
     }
-    let mut changed = differences(&old.files, &new.files);
-    Some(MissReason::FilesChanged { count: changed.len(), first: changed.drain(..).next() })
+    let mut files = changed_files(&old.files, &new.files);
+    let count = files.len();
+    files.truncate(NAMED);
+    Some(MissReason::FilesChanged { files, count })
 }
 
 fn input_changed(old: &KeyParts, new: &KeyParts) -> Option<MissReason> {
@@ -115,17 +176,26 @@ fn input_changed(old: &KeyParts, new: &KeyParts) -> Option<MissReason> {
     other.or_else(|| new.inputs.get(shared)).or_else(|| old.inputs.get(shared)).map(named)
 }
 
-fn first_difference(old: &BTreeMap<String, Digest>, new: &BTreeMap<String, Digest>) -> Option<String> {
-    differences(old, new).into_iter().next()
+/// Settings whose value differs, or that only one side has; by name.
+fn differences(old: &BTreeMap<String, Setting>, new: &BTreeMap<String, Setting>) -> Vec<Change> {
+    let names: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
+    let change =
+        |name: &String| Change { name: name.clone(), old: old.get(name).cloned(), new: new.get(name).cloned() };
+    names.into_iter().filter(|name| old.get(*name) != new.get(*name)).map(change).collect()
 }
 
-/// Names whose value differs, or that only one side has; in order.
-fn differences(old: &BTreeMap<String, Digest>, new: &BTreeMap<String, Digest>) -> Vec<String> {
-    let gone = old.keys().filter(|name| !new.contains_key(*name));
-    let other = new.iter().filter(|(name, value)| old.get(*name) != Some(value)).map(|(name, _)| name);
-    let mut names: Vec<String> = gone.chain(other).cloned().collect();
-    names.sort_unstable();
-    names
+fn changed_files(old: &Files, new: &Files) -> Vec<FileChange> {
+    let became = |path: &String| match (old.get(path), new.get(path)) {
+        (None, _) => Became::Added,
+        (_, None) => Became::Removed,
+        _ => Became::Changed,
+    };
+    let gone = old.keys().filter(|path| !new.contains_key(*path));
+    let other = new.iter().filter(|(path, print)| old.get(*path) != Some(print)).map(|(path, _)| path);
+    let mut files: Vec<FileChange> =
+        gone.chain(other).map(|path| FileChange { path: path.clone(), became: became(path) }).collect();
+    files.sort_unstable_by(|a, b| a.path.cmp(&b.path));
+    files
 }
 
 impl fmt::Display for MissReason {
@@ -133,11 +203,13 @@ impl fmt::Display for MissReason {
         match self {
             Self::FirstBuild => f.write_str("first build"),
             Self::CommandChanged => f.write_str("command changed"),
-            Self::ArgChanged { name } => write!(f, "ARG {name} changed"),
-            Self::EnvChanged { name } => write!(f, "ENV {name} changed"),
-            Self::FilesChanged { first: Some(first), count: 1 } => write!(f, "{first} changed"),
-            Self::FilesChanged { first: Some(first), count } => write!(f, "{first} changed ({count} files in all)"),
-            Self::FilesChanged { first: None, .. } => f.write_str("files changed"),
+            Self::ArgChanged(change) => write!(f, "ARG {change}"),
+            Self::EnvChanged(change) => write!(f, "ENV {change}"),
+            Self::FilesChanged { files, count } => match files.as_slice() {
+                [] => f.write_str("files changed"),
+                [only] => write!(f, "{only}"),
+                [first, ..] => write!(f, "{first} ({count} files in all)"),
+            },
             Self::BaseMoved { reference, old, new } => {
                 write!(f, "base moved: {reference} {} → {}", old.short(), new.short())
             }
@@ -164,21 +236,25 @@ mod tests {
     use crate::key::CacheKey;
     use crate::parts::Base;
 
-    fn digests(pairs: &[(&str, &str)]) -> BTreeMap<String, Digest> {
-        pairs.iter().map(|(name, value)| ((*name).to_owned(), Digest::sha256(value))).collect()
+    fn settings(pairs: &[(&str, &str)]) -> BTreeMap<String, Setting> {
+        pairs.iter().map(|(name, value)| ((*name).to_owned(), Setting::shown(value))).collect()
+    }
+
+    fn listed(files: &[(&str, u64)]) -> Files {
+        files.iter().map(|(path, print)| ((*path).to_owned(), *print)).collect()
     }
 
     fn input(name: &str, part: Part) -> InputPart {
-        InputPart { name: name.to_owned(), part, files: BTreeMap::new() }
+        InputPart { name: name.to_owned(), part, files: Files::new() }
     }
 
     fn named(name: &str, key: &str) -> InputPart {
         input(name, Part::Definition { key: CacheKey(Digest::sha256(key)), output: 0 })
     }
 
-    fn content(value: &str, files: &[(&str, &str)]) -> InputPart {
+    fn content(value: &str, files: &[(&str, u64)]) -> InputPart {
         InputPart {
-            files: digests(files),
+            files: listed(files),
             ..input("[internal] load build context", Part::Content(Digest::sha256(value)))
         }
     }
@@ -191,14 +267,14 @@ mod tests {
         KeyParts {
             identity: "app build 3".to_owned(),
             command: Some("RUN make".to_owned()),
-            args: digests(&[("VERSION", "1")]),
-            env: digests(&[("PATH", "/bin")]),
+            args: settings(&[("VERSION", "1")]),
+            env: settings(&[("PATH", "/bin")]),
             mounts: vec!["cache /root".to_owned()],
             platform: Some("linux/amd64".to_owned()),
             base: base("busybox", "1"),
-            options: digests(&[("network", "none")]),
+            options: settings(&[("network", "none")]),
             digest: Some(Digest::sha256("all")),
-            inputs: vec![named("[build 2/4] COPY . .", "copy"), content("ctx", &[("a", "1"), ("b", "1")])],
+            inputs: vec![named("[build 2/4] COPY . .", "copy"), content("ctx", &[("a", 1), ("b", 1)])],
         }
     }
 
@@ -212,13 +288,16 @@ mod tests {
     fn each_ingredient_is_named() {
         assert_eq!(after(|_| ()), "result pruned");
         assert_eq!(after(|p| p.command = Some("RUN make all".to_owned())), "command changed");
-        assert_eq!(after(|p| p.args = digests(&[("VERSION", "2")])), "ARG VERSION changed");
-        assert_eq!(after(|p| p.args = digests(&[("VERSION", "1"), ("A", "")])), "ARG A changed");
-        assert_eq!(after(|p| p.args.clear()), "ARG VERSION changed");
-        assert_eq!(after(|p| p.env = digests(&[("PATH", "/sbin")])), "ENV PATH changed");
+        assert_eq!(after(|p| p.args = settings(&[("VERSION", "2")])), "ARG VERSION 1 → 2");
+        assert_eq!(after(|p| p.args = settings(&[("VERSION", "1"), ("A", "")])), "ARG A is new");
+        assert_eq!(after(|p| p.args = settings(&[("VERSION", "")])), "ARG VERSION 1 → \"\"");
+        assert_eq!(after(|p| p.args.clear()), "ARG VERSION is gone");
+        let private = |p: &mut KeyParts| drop(p.args.insert("VERSION".to_owned(), Setting::hidden("3")));
+        assert_eq!(after(private), "ARG VERSION changed");
+        assert_eq!(after(|p| p.env = settings(&[("PATH", "/sbin")])), "ENV PATH /bin → /sbin");
         assert_eq!(after(|p| p.mounts.clear()), "mounts changed");
         assert_eq!(after(|p| p.platform = None), "platform changed");
-        assert_eq!(after(|p| p.options = digests(&[("network", "host")])), "network changed");
+        assert_eq!(after(|p| p.options = settings(&[("network", "host")])), "network changed");
         assert_eq!(after(|p| p.digest = None), "step changed");
         assert_eq!(after(|p| p.base = base("busybox", "2")), "base moved: busybox 6b86b273ff34 → d4735e3a265e");
         assert_eq!(after(|p| p.base = base("debian", "2")), "command changed");
@@ -227,9 +306,9 @@ mod tests {
     #[test]
     fn a_changed_file_is_named_where_files_are_listed() {
         assert_eq!(after(|p| p.inputs[1] = content("new", &[])), "files changed");
-        assert_eq!(after(|p| p.inputs[1] = content("new", &[("a", "1"), ("b", "2")])), "b changed");
-        assert_eq!(after(|p| p.inputs[1] = content("new", &[("b", "2"), ("c", "1")])), "a changed (3 files in all)");
-        assert_eq!(after(|p| p.inputs[1] = content("new", &[("a", "1"), ("b", "1")])), "files changed");
+        assert_eq!(after(|p| p.inputs[1] = content("new", &[("a", 1), ("b", 2)])), "b changed");
+        assert_eq!(after(|p| p.inputs[1] = content("new", &[("b", 2), ("c", 1)])), "a is gone (3 files in all)");
+        assert_eq!(after(|p| p.inputs[1] = content("new", &[("a", 1), ("b", 1)])), "files changed");
     }
 
     #[test]
@@ -244,7 +323,7 @@ mod tests {
     fn own_causes_come_before_inherited_ones() {
         let both = |p: &mut KeyParts| {
             p.inputs[0] = named("[build 2/4] COPY . .", "new");
-            p.inputs[1] = content("new", &[("a", "2"), ("b", "1")]);
+            p.inputs[1] = content("new", &[("a", 2), ("b", 1)]);
         };
         assert_eq!(after(both), "a changed");
         assert_eq!(after(|p| (both(p), p.command = None).1), "command changed");

@@ -51,10 +51,10 @@ mod solver;
 mod store;
 
 pub use error::{Cause, SolveError};
-pub use explain::{MissReason, explain};
+pub use explain::{Became, Change, FileChange, MissReason, explain};
 pub use key::{CacheKey, CacheMap, InputKey, Part};
 pub use memory::{MemoryKeys, MemoryResults};
-pub use parts::{Base, InputPart, KeyParts};
+pub use parts::{Base, Files, InputPart, KeyParts, Setting};
 pub use plan::{Plan, PlanVertex, Step};
 pub use progress::CANCELED;
 pub use solver::Solver;

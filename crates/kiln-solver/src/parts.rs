@@ -9,7 +9,7 @@ use crate::key::{CacheKey, Part};
 
 /// What went into a step's key, by name. The key decides; this explains.
 ///
-/// Values are digests, because arguments may be private; secrets are no part of a key and so never in here.
+/// Secrets are no part of a key and so never in here.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct KeyParts {
@@ -20,10 +20,10 @@ pub struct KeyParts {
     pub command: Option<String>,
     /// Build arguments it sees, by name.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub args: BTreeMap<String, Digest>,
+    pub args: BTreeMap<String, Setting>,
     /// Environment it sees, by name.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub env: BTreeMap<String, Digest>,
+    pub env: BTreeMap<String, Setting>,
     /// Its mounts, each as text.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub mounts: Vec<String>,
@@ -35,7 +35,7 @@ pub struct KeyParts {
     pub base: Option<Base>,
     /// All else with a name: network, user, working directory.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub options: BTreeMap<String, Digest>,
+    pub options: BTreeMap<String, Setting>,
     /// [`CacheMap::digest`](crate::CacheMap::digest); the solver fills it in.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub digest: Option<Digest>,
@@ -60,6 +60,38 @@ pub struct Base {
     pub digest: Digest,
 }
 
+/// A value that a person may be shown.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Setting {
+    /// The value itself.
+    Shown(String),
+    /// One that is long, or may be private.
+    Hidden {
+        /// Its digest.
+        digest: Digest,
+    },
+}
+
+impl Setting {
+    /// A value to show, unless it is too long for a line.
+    pub fn shown(value: &str) -> Self {
+        const LONGEST: usize = 120;
+        if value.len() > LONGEST || value.contains(char::is_control) {
+            return Self::hidden(value);
+        }
+        Self::Shown(value.to_owned())
+    }
+
+    /// A value to hide.
+    pub fn hidden(value: &str) -> Self {
+        Self::Hidden { digest: Digest::sha256(value) }
+    }
+}
+
+/// What was read, by path: a fingerprint of all that counts of each file.
+pub type Files = BTreeMap<String, u64>;
+
 /// What one input brought to a key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InputPart {
@@ -67,7 +99,7 @@ pub struct InputPart {
     pub name: String,
     /// Its share of the key.
     pub part: Part,
-    /// For content: path to digest of what was read, as far as the step lists it.
+    /// For content: what was read, as far as the step lists it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub files: BTreeMap<String, Digest>,
+    pub files: Files,
 }

@@ -1,6 +1,6 @@
 //! Plans: the vertices of a graph joined to what does them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -8,6 +8,7 @@ use kiln_graph::{Edge, VertexId};
 use kiln_oci::Digest;
 
 use crate::key::CacheMap;
+use crate::parts::Files;
 
 /// Does one vertex. `R` is a result, cheap to clone; `E` is how it fails.
 ///
@@ -20,10 +21,10 @@ pub trait Step<R, E>: Send + Sync {
     /// Digests what the step reads of an input that counts by content.
     async fn content_digest(&self, input: usize, result: &R) -> Result<Digest, E>;
 
-    /// Lists what the step reads of an input that counts by content, path to digest, so that a miss can name a file.
-    /// Asked only when the step is about to run; empty when it cannot say.
-    async fn listing(&self, _input: usize, _result: &R) -> BTreeMap<String, Digest> {
-        BTreeMap::new()
+    /// Lists what the step reads of an input that counts by content, so that a miss can name a file. Asked only after
+    /// the step ran; empty when it cannot say.
+    async fn listing(&self, _input: usize, _result: &R) -> Files {
+        Files::new()
     }
 
     /// Does it; gives its outputs in order.

@@ -41,7 +41,8 @@ const SECRET: [&str; 10] =
 /// Words that make it harmless again.
 const HARMLESS: [&str; 3] = ["public", "file", "version"];
 
-fn sounds_secret(name: &str) -> bool {
+/// Whether a variable of this name probably holds a secret.
+pub fn sounds_secret(name: &str) -> bool {
     let name = name.to_lowercase();
     let has = |words: &[&str]| name.split('_').any(|part| words.contains(&part));
     has(&SECRET) && !has(&HARMLESS)

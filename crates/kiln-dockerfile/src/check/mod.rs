@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 
 use kiln_report::{Diagnostic, Span};
 
+pub use arguments::sounds_secret;
 pub use config::{CheckConfig, CheckConfigError, Choice};
 pub(crate) use descriptions::description;
 pub use table::{Origin, RULES, Rule, Status};

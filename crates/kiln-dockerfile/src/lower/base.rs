@@ -96,7 +96,7 @@ fn from_image(stage: &mut Stage<'_, '_, '_>, image: &ResolvedImage) -> State {
             _ => (stage.name_step(&format!("FROM {shown}")), Some(stage.node.span)),
         };
         let op = OpKind::Source(SourceOp { identifier: image.identifier.clone(), attrs: Default::default() });
-        let vertex = Vertex { name, span, platform: Some(&platform), ignore_cache: false };
+        let vertex = Vertex { name, span, platform: Some(&platform), ignore_cache: false, args: Vec::new() };
         state.root = Some(stage.add(op, Vec::new(), vertex));
     }
     state

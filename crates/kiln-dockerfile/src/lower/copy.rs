@@ -73,7 +73,8 @@ impl Stage<'_, '_, '_> {
             self.link(step, actions, &shown, name);
         } else {
             let base = self.state.root.clone();
-            let vertex = Vertex { name, span: Some(step.span()), ignore_cache: self.ignores_cache(), platform: None };
+            let vertex =
+                Vertex { name, span: Some(step.span()), ignore_cache: self.ignores_cache(), ..Vertex::default() };
             self.state.root = Some(self.add_actions(base, actions, vertex));
         }
         self.record(format!("{history} # buildkit"), Layer::Made);
@@ -93,7 +94,7 @@ impl Stage<'_, '_, '_> {
     /// Adds the files as a tree of their own and lays it over what there is, so that the base can change alone.
     fn link(&mut self, step: &Step<'_>, actions: Vec<Action>, shown: &str, name: String) {
         let (span, ignore_cache) = (Some(step.span()), self.ignores_cache());
-        let copied = self.add_actions(None, actions, Vertex { name, span, ignore_cache, platform: None });
+        let copied = self.add_actions(None, actions, Vertex { name, span, ignore_cache, ..Vertex::default() });
         let Some(base) = self.state.root.clone() else {
             self.state.root = Some(copied);
             return;
@@ -101,7 +102,7 @@ impl Stage<'_, '_, '_> {
         let name = self.name_same_step(&format!("LINK {shown}"));
         let inputs = vec![MergeInput { input: 0 }, MergeInput { input: 1 }];
         let op = OpKind::Merge(MergeOp { inputs });
-        let vertex = Vertex { name, span, ignore_cache, platform: None };
+        let vertex = Vertex { name, span, ignore_cache, ..Vertex::default() };
         self.state.root = Some(self.add(op, vec![base, copied], vertex));
     }
 

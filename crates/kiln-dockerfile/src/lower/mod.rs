@@ -32,6 +32,7 @@ pub use options::{
     CredentialUse, ImageFacts, ImageRequest, LowerOptions, Lowered, LoweredStage, Lowering, NamedContext, NoCache,
     PlatformInNames, ResolvedImage,
 };
+pub use stage::ARGS;
 
 use crate::check::CheckConfig;
 use crate::expand::{Lexer, Variables as _};

@@ -54,7 +54,8 @@ impl Stage<'_, '_, '_> {
         let op = OpKind::Exec(ExecOp { mounts, ..op });
         let platform = self.state.platform.clone();
         let ignore_cache = self.ignores_cache();
-        let vertex = Vertex { name, span: Some(step.span()), platform: Some(&platform), ignore_cache };
+        let args = self.state.args.iter().map(|(name, _)| name.clone()).collect();
+        let vertex = Vertex { name, span: Some(step.span()), platform: Some(&platform), ignore_cache, args };
         self.state.root = Some(self.add(op, inputs, vertex));
         self.record(format!("RUN {history} # buildkit"), Layer::Made);
         Ok(())

@@ -15,6 +15,9 @@ use crate::instruction::Command;
 use crate::parse::Word;
 use crate::suggest;
 
+/// The key of a vertex's description that lists, between spaces, the build arguments its step sees. It is in no key.
+pub const ARGS: &str = "kiln.args";
+
 /// What a stage is so far.
 #[derive(Debug, Clone, Default)]
 pub(super) struct State {
@@ -168,11 +171,12 @@ impl Stage<'_, '_, '_> {
 
     /// Adds a vertex whose place is the instruction.
     pub(super) fn add(&mut self, op: OpKind, inputs: Vec<Edge>, vertex: Vertex<'_>) -> Edge {
+        let args = Some(vertex.args).filter(|args| !args.is_empty());
         let meta = VertexMeta {
             name: vertex.name,
             source: vertex.span.map(|span| (self.all.source, span)),
             ignore_cache: vertex.ignore_cache,
-            description: Default::default(),
+            description: args.map(|args| (ARGS.to_owned(), args.join(" "))).into_iter().collect(),
         };
         self.all.graph.add(op, inputs, vertex.platform, meta)
     }
@@ -204,6 +208,8 @@ pub(super) struct Vertex<'p> {
     pub(super) span: Option<Span>,
     pub(super) platform: Option<&'p Platform>,
     pub(super) ignore_cache: bool,
+    /// Build arguments it sees, by name.
+    pub(super) args: Vec<String>,
 }
 
 impl Step<'_> {

@@ -6,11 +6,12 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use kiln_dockerfile::check::sounds_secret;
 use kiln_exec::{ContainerMount, ContainerSpec, ExitStatus, MountSource, Network, Security, User};
 use kiln_graph::llb::{ExecOp, Mount, MountType, NetMode, ProxyEnv, SecurityMode};
 use kiln_oci::{Digest, Hasher};
 use kiln_report::{Failure, FailureKind};
-use kiln_solver::{CacheMap, InputKey, KeyParts, Step};
+use kiln_solver::{CacheMap, Files, InputKey, KeyParts, Setting, Step};
 use kiln_sys::root::Root;
 use prost::Message as _;
 
@@ -18,6 +19,7 @@ use crate::artifact::Artifact;
 use crate::blocking::blocking;
 use crate::devices::{DeviceEdits, insecure_devices};
 use crate::failure::{Context as _, build};
+use crate::frontend::LocalTree;
 use crate::job::Result;
 use crate::output::Output;
 use crate::redact::Redactor;
@@ -50,6 +52,13 @@ impl Step<Artifact, Failure> for ExecStep {
     async fn content_digest(&self, input: usize, result: &Artifact) -> Result<Digest> {
         let (step, artifact) = (self.clone(), result.clone());
         blocking(move || step.digest(input, &artifact).map_err(|failure| step.place.blame(failure))).await
+    }
+
+    async fn listing(&self, input: usize, result: &Artifact) -> Files {
+        // Snapshots would have to be read through, and contexts are what people change.
+        let Artifact::Tree(tree) = result else { return Files::new() };
+        let (step, tree) = (self.clone(), Arc::clone(tree));
+        blocking(move || Ok(step.list(input, &tree))).await.unwrap_or_default()
     }
 
     async fn run(&self, inputs: Vec<Artifact>) -> Result<Vec<Artifact>> {
@@ -105,19 +114,33 @@ impl ExecStep {
         Ok(hasher.finish())
     }
 
+    /// What is read of a context; what cannot be listed is not.
+    fn list(&self, input: usize, tree: &LocalTree) -> Files {
+        let cache = self.place.job.store.stat_cache();
+        let mut files = Files::new();
+        for mount in self.mounts_of(input) {
+            let path = if mount.selector.is_empty() { "/" } else { &mount.selector };
+            files.extend(kiln_fs::list_tree(tree.tree(), path, &cache).map(|(_, files)| files).unwrap_or_default());
+        }
+        files
+    }
+
     fn parts(&self) -> KeyParts {
         let Some(meta) = &self.op.meta else { return KeyParts::default() };
+        let is_arg = |name: &str| self.place.args.iter().any(|arg| arg == name);
         let named = |pair: &String| {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            (name.to_owned(), Digest::sha256(value))
+            (name.to_owned(), if sounds_secret(name) { Setting::hidden(value) } else { Setting::shown(value) })
         };
+        let (args, env) = meta.env.iter().map(named).partition(|(name, _)| is_arg(name));
         let mounts = self.op.mounts.iter().filter(|mount| mount.dest != "/");
         let mounts = mounts.map(|mount| format!("{:?} {} {}", mount.mount_type(), mount.dest, mount.selector));
         let options = [("user", &meta.user), ("working directory", &meta.cwd), ("host name", &meta.hostname)];
         KeyParts {
-            env: meta.env.iter().map(named).collect(),
+            args,
+            env,
             mounts: mounts.collect(),
-            options: options.into_iter().map(|(name, value)| (name.to_owned(), Digest::sha256(value))).collect(),
+            options: options.into_iter().map(|(name, value)| (name.to_owned(), Setting::shown(value))).collect(),
             ..KeyParts::default()
         }
     }

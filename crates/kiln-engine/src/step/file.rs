@@ -2,13 +2,15 @@
 
 mod edits;
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use kiln_fs::CopySpec;
 use kiln_fs::copy::ModeChange;
 use kiln_graph::llb::{ChownOpt, FileAction, FileActionCopy, FileActionKind, FileOp, UserKind, UserOpt};
 use kiln_oci::{Digest, Hasher};
 use kiln_report::{Failure, FailureKind};
-use kiln_solver::{CacheMap, InputKey, KeyParts, Step};
+use kiln_solver::{CacheMap, Files, InputKey, KeyParts, Step};
 use kiln_store::{ActiveSnapshot, Snapshot};
 use kiln_sys::root::Root;
 use prost::Message as _;
@@ -16,6 +18,7 @@ use prost::Message as _;
 use crate::artifact::Artifact;
 use crate::blocking::blocking;
 use crate::failure::Context as _;
+use crate::frontend::LocalTree;
 use crate::job::Result;
 use crate::scratch::Scratch;
 use crate::step::{Opened, Place};
@@ -40,6 +43,12 @@ impl Step<Artifact, Failure> for FileStep {
     async fn content_digest(&self, input: usize, result: &Artifact) -> Result<Digest> {
         let (step, artifact) = (self.clone(), result.clone());
         blocking(move || step.digest(input, &artifact).map_err(|failure| step.place.blame(failure))).await
+    }
+
+    async fn listing(&self, input: usize, result: &Artifact) -> Files {
+        // Snapshots would have to be read through, and contexts are what people change.
+        let Artifact::Tree(tree) = result else { return Files::new() };
+        self.place.job.seen.files(tree.name(), &self.selector(input))
     }
 
     async fn run(&self, inputs: Vec<Artifact>) -> Result<Vec<Artifact>> {
@@ -98,13 +107,29 @@ impl FileStep {
         for (input, artifact) in inputs.iter().enumerate() {
             let Artifact::Tree(tree) = artifact else { continue };
             let Some(before) = self.place.job.seen.get(tree.name(), &self.selector(input)) else { continue };
-            if self.read(input, artifact)? != before {
+            let (now, files) = self.list(input, tree)?;
+            self.place.job.seen.put_files(tree.name(), &self.selector(input), files);
+            if now != before {
                 let what = self.copies(input).map(|copy| copy.src.as_str()).collect::<Vec<_>>().join("`, `");
                 let failure = Failure::new(FailureKind::Build, format!("`{what}` changed while it was copied"));
                 return Err(failure.hint("build again when nothing writes to the build context any more"));
             }
         }
         Ok(())
+    }
+
+    /// Reads a context once more, and lists what is read.
+    fn list(&self, input: usize, tree: &Arc<LocalTree>) -> Result<(Digest, Files)> {
+        let cache = self.place.job.store.stat_cache();
+        let (mut hasher, mut files) = (Hasher::new(), Files::new());
+        for copy in self.copies(input) {
+            let listed = kiln_fs::list_copy(tree.tree(), &copy_spec(copy, None)?, &cache);
+            let opened = Opened::Tree(Arc::clone(tree));
+            let (digest, more) = listed.map_err(|error| copy_failure(error, copy, &opened))?;
+            hasher.field(digest.as_str().as_bytes());
+            files.extend(more);
+        }
+        Ok((hasher.finish(), files))
     }
 
     fn read(&self, input: usize, artifact: &Artifact) -> Result<Digest> {

@@ -51,6 +51,8 @@ pub(crate) struct Place {
     pub(crate) excerpt: Option<Excerpt>,
     pub(crate) platform: Option<llb::Platform>,
     pub(crate) inputs: usize,
+    /// Names of the build arguments it sees.
+    pub(crate) args: Vec<String>,
     /// Whether its layer is part of an image to be exported, so that its digest is wanted at once.
     pub(crate) is_finished: bool,
 }
@@ -72,6 +74,14 @@ fn step(
         excerpt: source,
         platform: vertex.op.platform.clone(),
         inputs: vertex.inputs.len(),
+        args: vertex
+            .meta
+            .description
+            .get(kiln_dockerfile::ARGS)
+            .into_iter()
+            .flat_map(|args| args.split(' '))
+            .map(str::to_owned)
+            .collect(),
         is_finished,
     };
     let unsupported =

@@ -1,6 +1,5 @@
 //! Runs one step, keeps what came of it, and says why it had to run.
 
-use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
 use tokio::sync::SemaphorePermit;
@@ -9,7 +8,7 @@ use super::{Job, Keyed, Outputs, Ran, Turn, answer};
 use crate::explain::{MissReason, explain, short_name};
 use crate::graph::Node;
 use crate::key::{CacheKey, InputKey, Outline, Part};
-use crate::parts::{InputPart, KeyParts};
+use crate::parts::{Files, InputPart, KeyParts};
 use crate::store::Claim;
 
 /// Said of a step that ran and gave what it gave before.
@@ -32,8 +31,6 @@ where
     pub(super) async fn run(&self, node: usize, turn: Turn<'_, R>) -> Ran<R> {
         let (vertex, answers) = (&self.graph.nodes[node], &self.answers[node]);
         let (outline, keyed) = (answers.outline.wait().await, answers.key.wait().await);
-        let parts = self.parts_to_keep(vertex, outline, keyed, &turn).await;
-        let reason = self.reason(vertex, outline, keyed, parts.as_ref());
         let (permit, claim) = match self.claim(node, outline, turn.key).await {
             Chance::Run(permit, claim) => (permit, claim),
             Chance::Done(outputs) => {
@@ -41,8 +38,10 @@ where
             }
         };
         self.progress.start(node);
-        let ran = answer(vertex.step.run(turn.inputs)).await;
+        let ran = answer(vertex.step.run(turn.inputs.clone())).await;
         drop(permit);
+        let parts = self.parts_to_keep(vertex, outline, keyed, &turn).await;
+        let reason = self.reason(vertex, outline, keyed, parts.as_ref());
         let outputs: Outputs<R> = match ran {
             Ok(outputs) => outputs.into(),
             Err(cause) => return self.fail(node, cause, reason).await,
@@ -117,7 +116,7 @@ where
         for (index, part) in turn.parts.iter().enumerate() {
             let name = self.graph.nodes[vertex.inputs[index].node].name.clone();
             let files = match part {
-                Part::Definition { .. } => BTreeMap::new(),
+                Part::Definition { .. } => Files::new(),
                 Part::Content(_) => vertex.step.listing(index, &turn.inputs[index]).await,
             };
             parts.inputs.push(InputPart { name, part: part.clone(), files });

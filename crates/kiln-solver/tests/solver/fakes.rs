@@ -1,6 +1,5 @@
 //! A build made of fakes: vertices by name, stores that count, a reporter that remembers.
 
-use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
@@ -11,8 +10,8 @@ use kiln_graph::{Edge, VertexId};
 use kiln_oci::Digest;
 use kiln_report::{Event, Reporter, VertexState};
 use kiln_solver::{
-    CacheKey, CacheMap, Claim, ContentFact, InputKey, KeyParts, KeyStore, MemoryKeys, MemoryResults, Plan, PlanVertex,
-    ResultStore, SolveError, Solver, Step,
+    CacheKey, CacheMap, Claim, ContentFact, Files, InputKey, KeyParts, KeyStore, MemoryKeys, MemoryResults, Plan,
+    PlanVertex, ResultStore, SolveError, Solver, Step,
 };
 
 /// How a fake step fails.
@@ -202,9 +201,10 @@ impl Step<String, Exit> for FakeStep {
         Ok(Digest::sha256(select(result, selector)))
     }
 
-    async fn listing(&self, input: usize, result: &String) -> BTreeMap<String, Digest> {
+    async fn listing(&self, input: usize, result: &String) -> Files {
         self.log.note("list", &format!("{} {input}", self.fake.name));
-        result.split(' ').filter_map(|w| w.split_once('=')).map(|(k, v)| (k.to_owned(), Digest::sha256(v))).collect()
+        let print = |value: &str| value.bytes().fold(7, |print: u64, byte| print.wrapping_mul(31) + u64::from(byte));
+        result.split(' ').filter_map(|w| w.split_once('=')).map(|(k, v)| (k.to_owned(), print(v))).collect()
     }
 
     async fn run(&self, inputs: Vec<String>) -> Result<Vec<String>, Exit> {

@@ -181,7 +181,7 @@ async fn changed_files_are_named() {
     assert_eq!(reason(&build, "run"), "follows copy");
     build.change(vertex("context").unpinned().gives("main.go=2 go.sum=1"));
     build.solve("run").await;
-    assert_eq!(reason(&build, "copy"), "go.mod changed (2 files in all)");
+    assert_eq!(reason(&build, "copy"), "go.mod is gone (2 files in all)");
 }
 
 #[tokio::test]

@@ -132,3 +132,19 @@ fn a_step_that_makes_the_same_files_again_lets_what_follows_hit() {
     project.build(&[]).ok().never_says("same result as before");
     assert_ne!(project.sh("cat /random"), before.1);
 }
+
+#[test]
+fn a_miss_names_the_file_the_argument_or_the_variable() {
+    let project = Project::new();
+    let app = "FROM busybox\nARG VERSION=1.0\nARG API_TOKEN=one\nENV LEVEL=1\nRUN echo $VERSION $LEVEL >/v\n\
+               COPY src /src\nRUN --mount=type=bind,target=/ctx cat /ctx/src/a >/a\n";
+    project.file("src/a", "1").file("src/b", "1").builds(app).says("first build");
+    project.build(&["--build-arg", "VERSION=1.1"]).ok().says("ARG VERSION 1.0 → 1.1");
+    project.build(&["--build-arg", "VERSION=1.1", "--build-arg", "API_TOKEN=two"]).ok().says("ARG API_TOKEN changed");
+    project.dockerfile(&app.replace("LEVEL=1", "LEVEL=2"));
+    project.build(&["--build-arg", "VERSION=1.1", "--build-arg", "API_TOKEN=two"]).ok().says("ENV LEVEL 1 → 2");
+    project.file("src/a", "2").build(&[]).ok().says("src/a changed").never_says("src/b");
+    project.file("src/a", "3").file("src/c", "1").build(&[]).ok().says("src/a changed (2 files in all)");
+    fs::remove_file(project.context().join("src/b")).unwrap();
+    project.build(&[]).ok().says("src/b is gone");
+}
