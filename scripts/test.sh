@@ -7,7 +7,7 @@ set -euo pipefail
 source "$(dirname "$0")/env.sh"
 cd "$ROOT"
 
-packages gcc libc6-dev python3 curl zstd xz-utils bzip2 skopeo umoci buildah runc docker-registry mmdebstrap openssl git openssh-client
+packages gcc g++ libc6-dev python3 curl zstd xz-utils bzip2 skopeo umoci buildah runc docker-registry mmdebstrap openssl git openssh-client
 
 with_registry
 SCRATCH=$(mktemp -d -t kiln-test-XXXXXX)
@@ -22,6 +22,9 @@ say "format"
 cargo fmt --all --check
 say "lints"
 cargo clippy --workspace --all-targets --locked -- -D warnings
+
+say "fuzz targets compile"
+cargo check --manifest-path fuzz/Cargo.toml --target-dir target --locked --quiet
 
 say "tests"
 mkdir "$SCRATCH/tmp"

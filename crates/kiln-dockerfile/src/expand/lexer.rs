@@ -96,12 +96,13 @@ impl Part {
     /// Adds text whose white space separates words.
     fn push(&mut self, text: &str) {
         self.text.push_str(text);
-        for c in text.chars() {
-            if !c.is_whitespace() {
-                self.word.push(c);
-            } else if !self.word.is_empty() {
+        let mut pieces = text.split(char::is_whitespace);
+        self.word.push_str(pieces.next().unwrap_or_default());
+        for piece in pieces {
+            if !self.word.is_empty() {
                 self.words.push(std::mem::take(&mut self.word));
             }
+            self.word.push_str(piece);
         }
     }
 

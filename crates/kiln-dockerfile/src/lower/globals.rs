@@ -7,6 +7,7 @@ use kiln_oci::Platform;
 use kiln_report::Diagnostic;
 
 use super::LowerOptions;
+use super::budget::Budget;
 use crate::expand::{Env, Lexer};
 use crate::instruction::{ArgItem, Command};
 use crate::parse::{Dockerfile, Word};
@@ -30,12 +31,17 @@ impl Globals {
             globals.env.set(name, value);
         }
         let lexer = Lexer::new(file.escape);
+        let mut budget = Budget::default();
         let commands = file.instructions().map(|instruction| instruction.command.as_ref());
         for command in commands.take_while(|command| !matches!(command, Some(Command::From(_)))) {
             let Some(Command::Arg(items)) = command else { continue };
             for item in items {
-                if let Err(diagnostic) = globals.declare(item, seed.build_args, lexer) {
+                let declared = globals.declare(item, seed.build_args, lexer);
+                if let Err(diagnostic) = declared.and_then(|bytes| budget.take(bytes, item.key.span)) {
                     diagnostics.push(*diagnostic);
+                }
+                if budget.is_exhausted() {
+                    return globals;
                 }
             }
         }
@@ -47,17 +53,17 @@ impl Globals {
         item: &ArgItem,
         given: &BTreeMap<String, String>,
         lexer: Lexer,
-    ) -> Result<(), Box<Diagnostic>> {
+    ) -> Result<usize, Box<Diagnostic>> {
         self.declared.insert(item.key.text.clone());
         let value = match (given.get(&item.key.text), &item.value) {
             (Some(given), _) => given.clone(),
             (None, Some(default)) => {
                 lexer.expand(&default.text, &self.env).map_err(|error| expand_failure(default, &error))?.text
             }
-            (None, None) => return Ok(()),
+            (None, None) => return Ok(0),
         };
-        self.env.set(item.key.text.clone(), value);
-        Ok(())
+        self.env.set(item.key.text.clone(), &value);
+        Ok(value.len())
     }
 }
 

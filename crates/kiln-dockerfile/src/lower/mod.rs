@@ -1,6 +1,7 @@
 //! From tree to graph: stages, what they begin with, and each instruction as operations and config.
 
 mod base;
+mod budget;
 mod builtin;
 mod copy;
 mod epoch;
@@ -39,6 +40,7 @@ use crate::expand::{Lexer, Variables as _};
 use crate::instruction::Command;
 use crate::parse::{Dockerfile, Word};
 use crate::suggest;
+use budget::Budget;
 use builtin::Builtin;
 use plan::{Base, Node, Plan, Settled};
 use stage::State;
@@ -216,6 +218,7 @@ struct Lowerer<'c, 'a> {
     states: Vec<Option<State>>,
     /// How many nodes have yet to begin with each.
     heirs: Vec<usize>,
+    budget: Budget,
     errors: Vec<Diagnostic>,
     warnings: Vec<Diagnostic>,
     secrets: Vec<CredentialUse>,
@@ -229,8 +232,8 @@ impl<'c, 'a> Lowerer<'c, 'a> {
         let ends = plan.nodes.iter().map(|_| None).collect();
         let states = plan.nodes.iter().map(|_| None).collect();
         let heirs = vec![0; plan.nodes.len()];
-        let (errors, warnings, secrets, ssh) = Default::default();
-        Self { cx, plan, graph, source, ends, states, heirs, errors, warnings, secrets, ssh }
+        let (budget, errors, warnings, secrets, ssh) = Default::default();
+        Self { cx, plan, graph, source, ends, states, heirs, budget, errors, warnings, secrets, ssh }
     }
 
     fn run(mut self, target: usize, reachable: &BTreeSet<usize>) -> Result<Box<Lowered>, Vec<Diagnostic>> {

@@ -12,6 +12,9 @@ use crate::check::rules;
 use crate::expand::{Lexer, Variables};
 use crate::instruction::Command;
 
+/// Variables that are longer than this are not shown in names.
+const MAX_GROWTH: usize = 16 << 10;
+
 impl Stage<'_, '_, '_> {
     /// Names the next step: `[build 2/4] RUN go build`.
     pub(super) fn name_step(&mut self, text: &str) -> String {
@@ -68,7 +71,8 @@ fn built_for(own: &Platform, env: &dyn Variables) -> String {
 
 /// An instruction's text for its name: keyword in upper case, variables filled in as far as they are set.
 pub(super) fn shown(lexer: Lexer, text: &str, env: &dyn Variables) -> String {
-    let text = lexer.expand(text, env).map_or_else(|_| text.to_owned(), |expansion| expansion.text);
+    let expansion = lexer.expand(text, env).ok().map(|expansion| expansion.text);
+    let text = expansion.filter(|filled| filled.len() <= text.len() + MAX_GROWTH).unwrap_or_else(|| text.to_owned());
     match text.split_once(' ') {
         Some((keyword, rest)) => format!("{} {rest}", keyword.to_uppercase()),
         None => text.to_uppercase(),

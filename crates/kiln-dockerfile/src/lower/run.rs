@@ -42,6 +42,8 @@ impl Stage<'_, '_, '_> {
         let name = self.run_name(step, &script.summary, &mounts);
         let history = self.run_history(&script.arguments);
         let meta = self.meta(script.arguments, &mounts);
+        let carried: usize = meta.env.iter().map(String::len).sum();
+        self.all.budget.take(carried + name.len(), step.span())?;
         let op = ExecOp {
             meta: Some(meta),
             network: network as i32,

@@ -70,6 +70,9 @@ pub(super) fn lower(all: &mut Lowerer<'_, '_>, node: usize) -> State {
         if let Err(error) = stage.step(step) {
             stage.all.errors.push(step.placed(*error));
         }
+        if stage.all.budget.is_exhausted() {
+            return stage.state;
+        }
         for warning in stage.all.warnings.split_off(before) {
             let allows = |rule| stage.all.cx.check.allows(rule, &step.instruction.comments);
             if warning.rule.is_none_or(allows) {
@@ -142,6 +145,7 @@ impl Stage<'_, '_, '_> {
 
     pub(super) fn expand_as(&mut self, lexer: Lexer, word: &Word) -> Result<Expansion, Fail> {
         let expansion = lexer.expand(&word.text, &self.state.env).map_err(|error| expand_failure(word, &error))?;
+        self.all.budget.take(expansion.text.len(), word.span)?;
         for used in expansion.uses.iter().filter(|used| !used.is_set) {
             if self.state.arg_index.contains_key(&used.name) || NOT_IN_ENV.contains(&used.name.as_str()) {
                 continue;
@@ -188,6 +192,7 @@ impl Stage<'_, '_, '_> {
 
     /// Writes a step into the image's history.
     pub(super) fn record(&mut self, created_by: String, layer: Layer) {
+        self.all.budget.spend(created_by.len());
         self.state.config.history.push(History {
             created: self.all.cx.epoch.map(text::rfc3339),
             created_by: Some(created_by),
