@@ -18,6 +18,7 @@ mod run_mounts;
 mod settings;
 mod stage;
 mod text;
+mod transports;
 mod urls;
 
 use std::collections::BTreeSet;

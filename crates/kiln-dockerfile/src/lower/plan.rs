@@ -7,7 +7,7 @@ use kiln_oci::{Platform, Reference};
 use kiln_report::{Diagnostic, Span};
 
 use super::globals::expand_failure;
-use super::{Context, NamedContext};
+use super::{Context, NamedContext, transports};
 use crate::instruction::{self, Command, From};
 use crate::parse::{Instruction, Word, parse_trigger};
 use crate::suggest;
@@ -152,6 +152,9 @@ impl<'a> Plan<'a> {
         }
         if let Some((name, context)) = cx.named_context(&name.text, platform) {
             return Ok(Base::Context(name, context));
+        }
+        if let Some((message, hint)) = transports::refused(&name.text) {
+            return Err(Box::new(Diagnostic::error(name.span, message).hint(hint)));
         }
         let Err(error) = name.text.parse::<Reference>() else { return Ok(Base::Image(name.text.clone())) };
         let error = Diagnostic::error(name.span, error.to_string());
