@@ -284,6 +284,48 @@ fn two_builds_at_once_and_one_that_was_killed_leave_the_repository_usable() {
     assert_eq!(added(&project, &format!("{url}#main")).1, "3");
 }
 
+#[test]
+fn servers_that_know_little_give_what_they_have() {
+    let (server, project) = (GitServer::start(), Project::bare());
+    let repository = server.repository("app", &[("version", "1")]);
+    let first = repository.git(&["rev-parse", "HEAD"]);
+    repository.git(&["tag", "--annotate", "--message=x", "v1"]);
+    repository.commit(&[("version", "2")]);
+    repository.git(&["update-server-info"]);
+    // Plain files, of which git finds its way by itself.
+    let root = repository.dir().join(".git");
+    let files = kiln_testkit::HttpServer::start(move |request| {
+        let path = request.path.split('?').next().unwrap_or_default().trim_start_matches("/plain.git/");
+        fs::read(root.join(path)).map_or_else(|_| kiln_testkit::Reply::status(404), kiln_testkit::Reply::bytes)
+    });
+    let url = files.url("/plain.git");
+    for (source, version) in [(url.clone(), "2"), (format!("{url}#v1"), "1"), (format!("{url}#{first}"), "1")] {
+        assert_eq!(added(&project, &source).1, version, "{source}");
+    }
+}
+
+#[test]
+fn git_s_own_protocol_is_spoken() {
+    let (server, project) = (GitServer::start(), Project::bare());
+    server.repository("app", &[("version", "daemon")]);
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    // The program itself: behind `git daemon` it would be a process that is not ours to end.
+    let programs = crate::project::run(Command::new("git").arg("--exec-path")).ok().stdout;
+    let mut daemon = Command::new(PathBuf::from(programs.trim()).join("git-daemon"));
+    daemon.args(["--export-all", "--listen=127.0.0.1"]).arg(format!("--port={port}"));
+    daemon.arg(format!("--base-path={}", server.root().display()));
+    let mut daemon = daemon.stderr(std::process::Stdio::null()).spawn().unwrap();
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() && std::time::Instant::now() < end {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    let run = adds(&project, &format!("git://127.0.0.1:{port}/app.git#main"));
+    daemon.kill().unwrap();
+    daemon.wait().unwrap();
+    run.ok();
+    assert_eq!(fs::read_to_string(out(&project).join("version")).unwrap(), "daemon");
+}
+
 /// Without a server for it in every machine, ssh is played by a script that says what it was given.
 #[test]
 fn ssh_gets_the_lent_agent_and_nothing_of_the_machine_s_own() {

@@ -77,6 +77,7 @@ impl Git {
         }
         let mut env = job.host_env.clone();
         env.extend(fixed_env());
+        pass_by_proxies(&mut env);
         env.push(("GIT_SSH_COMMAND".into(), ssh_command(known_hosts.as_ref().map(|file| file.path())).into()));
         env.extend(lent.iter().map(|socket| ("SSH_AUTH_SOCK".to_owned(), socket.address().into_os_string())));
         // By the environment, which only we and the superuser can read; arguments are for all to see.
@@ -199,6 +200,15 @@ fn fixed_env() -> impl Iterator<Item = (String, OsString)> {
     fixed.into_iter().map(|(name, value)| (name.to_owned(), value.into()))
 }
 
+/// What is on this machine is reached without a proxy, as with all that kiln fetches itself.
+fn pass_by_proxies(env: &mut Vec<(String, OsString)>) {
+    for name in ["NO_PROXY", "no_proxy"] {
+        let known = env.iter().rfind(|(known, _)| known == name).map(|(_, value)| value.to_string_lossy().into_owned());
+        let known = known.filter(|known| !known.is_empty()).map(|known| format!("{known},")).unwrap_or_default();
+        env.push((name.to_owned(), format!("{known}localhost,127.0.0.1,::1").into()));
+    }
+}
+
 /// Hosts are believed at sight unless the op says which are known; keys are the lent agent's only.
 fn ssh_command(known_hosts: Option<&Path>) -> String {
     let known = match known_hosts {
@@ -301,6 +311,9 @@ fn hint(stderr: &str, wanted: &Wanted, has_credentials: bool) -> Option<String> 
     if says(&["error: 301", "error: 302", "error: 307", "error: 308"]) && has_credentials {
         return Some("name the address it leads to: credentials are not carried along".to_owned());
     }
+    if says(&["cannot run ssh", "ssh: not found", "ssh: command not found"]) {
+        return Some("install an ssh client: git reaches this address with it".to_owned());
+    }
     if says(&["Permission denied (publickey", "Too many authentication failures"]) {
         let id = wanted.agent.as_deref().unwrap_or(crate::ssh::DEFAULT);
         return Some(format!("check that the agent lent as `{id}` has a key that `{host}` knows: `ssh-add -l`"));
@@ -343,6 +356,15 @@ mod tests {
         let counting = "remote: Counting objects: 5\nfatal: early EOF\nplease make sure\n";
         assert_eq!(complaints(counting), ["remote: Counting objects: 5", "fatal: early EOF"]);
         assert_eq!(complaints("\nsomething\nelse\n"), ["else"]);
+    }
+
+    #[test]
+    fn this_machine_is_reached_without_a_proxy() {
+        let mut env = vec![("NO_PROXY".to_owned(), OsString::from("corp.example"))];
+        pass_by_proxies(&mut env);
+        let last = |name: &str| env.iter().rfind(|(known, _)| known == name).unwrap().1.to_str().unwrap();
+        assert_eq!(last("NO_PROXY"), "corp.example,localhost,127.0.0.1,::1");
+        assert_eq!(last("no_proxy"), "localhost,127.0.0.1,::1");
     }
 
     #[test]
