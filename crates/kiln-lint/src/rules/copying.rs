@@ -142,7 +142,9 @@ fn many_to_one(view: &View<'_>, findings: &mut Findings<'_>) {
             || dest.contains('$')
             || [".", ".."].contains(&dest.as_str())
             || dest.ends_with("/.");
-        if copy.sources.len() + copy.documents.len() < 2 || is_directory {
+        // A comment that is none is told about as such.
+        let has_comment = copy.sources.iter().any(|source| source.text.starts_with('#'));
+        if copy.sources.len() + copy.documents.len() < 2 || is_directory || has_comment {
             continue;
         }
         let message = format!("several sources cannot all become `{dest}`");

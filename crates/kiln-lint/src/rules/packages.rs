@@ -293,7 +293,7 @@ impl Manager {
                 let text = &word.text;
                 let has_version =
                     text.match_indices('-').any(|(at, _)| text[at + 1..].starts_with(|c: char| c.is_ascii_digit()));
-                text.contains(['=', '<', '>', '/'])
+                text.contains(['=', '<', '>', '/', '('])
                     || text.starts_with('@')
                     || text.ends_with(".rpm")
                     || is_rpm && has_version
@@ -357,7 +357,10 @@ impl Manager {
 
 fn apk_cache_left(view: &View<'_>, findings: &mut Findings<'_>) {
     for install in APK.installs(view).filter(|install| view.stages[install.step.stage].ships) {
-        if install.call.has('\0', &["no-cache"]) || install.packages.is_empty() || APK.is_clean(install.step) {
+        if install.call.has('\0', &["no-cache", "no-network"])
+            || install.packages.is_empty()
+            || APK.is_clean(install.step)
+        {
             continue;
         }
         let fix = install.insert_option("add `--no-cache`", "--no-cache", Safety::Safe);

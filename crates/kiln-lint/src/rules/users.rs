@@ -84,7 +84,7 @@ fn by_name(view: &View<'_>, findings: &mut Findings<'_>) {
     let name = word.text.split(':').next().unwrap_or_default().trim_matches(['"', '\'']);
     let is_number = name.bytes().all(|b| b.is_ascii_digit());
     if !is_number && !name.contains('$') && name != "root" {
-        let message = format!("`{name}` may be any user, also root, for all that can be told from outside");
+        let message = format!("nobody can tell from outside that `{name}` is not root");
         findings.report(instruction, word.span, message, format!("write the number of `{name}`"));
     }
 }
