@@ -210,3 +210,21 @@ fn a_place_in_a_cache_mount_is_mounted_and_no_link_leads_out_of_it() {
     assert_eq!(project.sh("cat /ls"), "inside\n");
     project.dockerfile(&format!("FROM busybox\nRUN {cache},source=out ls /m\n")).build(&[]).fails(1);
 }
+
+#[test]
+fn built_in_arguments_name_the_host_and_keep_caches_apart() {
+    let project = Project::new();
+    let text =
+        "FROM busybox\nARG N\nRUN --mount=type=cache,target=/c echo $N >> /c/seen; hostname > /h; cp /c/seen /seen\n";
+    project.dockerfile(text);
+    let build = |n: &str, namespace: &str| {
+        let (n, namespace) = (format!("N={n}"), format!("BUILDKIT_CACHE_MOUNT_NS={namespace}"));
+        let host = "BUILDKIT_SANDBOX_HOSTNAME=builder";
+        project.build(&["--build-arg", &n, "--build-arg", &namespace, "--build-arg", host]).ok();
+        project.sh("cat /h /seen")
+    };
+    assert_eq!(build("1", "a"), "builder\n1\n");
+    assert_eq!(build("2", "b"), "builder\n2\n");
+    assert_eq!(build("3", "a"), "builder\n1\n3\n");
+    assert!(!project.inspect("app")["Config"]["Env"].to_string().contains("BUILDKIT"));
+}

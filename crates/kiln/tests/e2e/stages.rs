@@ -70,3 +70,18 @@ fn named_contexts_stand_for_directories_and_images() {
     project.build(&["--build-context", &format!("base=oci-layout://{}", layout.display())]).ok();
     assert_eq!(project.sh("cat /again"), "more");
 }
+
+#[test]
+fn a_stage_comes_after_another_that_it_takes_nothing_from() {
+    let project = Project::new();
+    let tests = "FROM busybox AS tests\nRUN --mount=type=cache,target=/shared echo report > /shared/r\n";
+    let ship = "FROM --after=tests busybox\nRUN --mount=type=cache,target=/shared cp /shared/r /r\n";
+    project.builds(&format!("{tests}{ship}"));
+    assert_eq!(project.sh("cat /r"), "report\n");
+    let layers = |name: &str| project.inspect(name)["RootFS"]["Layers"].as_array().unwrap().len();
+    assert_eq!(layers("app"), layers("busybox") + 1);
+    project.builds("FROM busybox AS tests\nRUN true\nFROM --after=tests busybox\n");
+    assert_eq!(project.inspect("app")["RootFS"], project.inspect("busybox")["RootFS"]);
+    project.dockerfile("FROM busybox AS tests\nRUN exit 7\nFROM --after=tests scratch\nCOPY Dockerfile /\n");
+    project.build(&[]).fails(1).says("exit code: 7");
+}
