@@ -65,7 +65,8 @@ fn check(flag: &Flag, known: &[(&'static str, Kind)], given: &[&Flag], keyword: 
         });
     };
     if *kind != Kind::Values && given.iter().any(|other| other.name.text == *name) {
-        return Err(Diagnostic::error(flag.span, format!("flag `--{name}` is given twice")));
+        let error = Diagnostic::error(flag.span, format!("flag `--{name}` is given twice"));
+        return Err(error.hint("keep one of them"));
     }
     match (kind, &flag.value) {
         (Kind::Switch, Some(value)) if value.text.is_empty() => {

@@ -121,21 +121,23 @@ impl<'a> Context<'a> {
         expansion.map(|expansion| expansion.text).map_err(|error| expand_failure(word, &error))
     }
 
+    /// The first variable of a word that is no global argument with a value.
+    fn unset_global(&self, word: &Word) -> Option<String> {
+        let uses = self.lexer.expand(&word.text, &self.globals.env).ok()?.uses;
+        uses.into_iter().find(|used| !used.is_set).map(|used| used.name)
+    }
+
     /// How to mend a word of global arguments that came to nothing.
     fn global_way_out(&self, word: &Word) -> String {
-        let uses = self.lexer.expand(&word.text, &self.globals.env).map(|expansion| expansion.uses);
-        let uses = uses.unwrap_or_default();
-        let Some(used) = uses.iter().find(|used| !used.is_set) else {
+        let Some(name) = self.unset_global(word) else {
             return "give the argument a value with `--build-arg`".to_owned();
         };
-        if self.globals.declared.contains(&used.name) {
-            return format!("give `ARG {}` a default, or a value with `--build-arg`", used.name);
+        if self.globals.declared.contains(&name) {
+            return format!("give `ARG {name}` a default, or a value with `--build-arg`");
         }
-        match suggest::nearest(&used.name, self.globals.env.names()) {
+        match suggest::nearest(&name, self.globals.env.names()) {
             Some(nearest) => format!("did you mean `${nearest}`?"),
-            None => {
-                format!("declare it before the first FROM with `ARG {}=…`: no other argument is seen here", used.name)
-            }
+            None => format!("declare it before the first FROM with `ARG {name}=…`: no other argument is seen here"),
         }
     }
 

@@ -124,7 +124,10 @@ impl<'a> Plan<'a> {
             Some((name, context)) => Base::Context(name, context),
             None => match self.find_before(&image, self.nodes.len()) {
                 Some(stage) => Base::Stage(stage),
-                None => self.outside(cx, &Word { text: image, span: from.image.span }, wanted)?,
+                None => self.outside(cx, &Word { text: image, span: from.image.span }, wanted).map_err(|error| {
+                    let is_whole = cx.unset_global(&from.image).is_none();
+                    if is_whole { error } else { Box::new(error.hint(cx.global_way_out(&from.image))) }
+                })?,
             },
         };
         let label = name.clone().unwrap_or_else(|| format!("stage-{}", self.nodes.len()));
@@ -265,6 +268,17 @@ impl<'a> Plan<'a> {
             true => error.hint("no stage has a name; give one with `FROM image AS name`"),
             false => error.hint(format!("the stages are `{}`", names.join("`, `"))),
         }))
+    }
+
+    /// The first stage that declares or sets a variable.
+    pub(super) fn stage_that_sets(&self, name: &str) -> Option<&str> {
+        let sets = |step: &Step<'_>| match &step.instruction.command {
+            Some(Command::Env(pairs)) => pairs.iter().any(|pair| pair.key.text == name),
+            Some(Command::Arg(items)) => items.iter().any(|item| item.key.text == name),
+            _ => false,
+        };
+        let mut stages = self.nodes[..self.stage_count].iter();
+        stages.find(|node| node.steps.iter().any(sets)).map(|node| node.label.as_str())
     }
 
     /// The name of a stage that is nearly `name`.

@@ -154,14 +154,29 @@ impl Stage<'_, '_, '_> {
             let is_early = self.all.warnings.len() < 100;
             let nearest = is_early.then(|| suggest::nearest(&used.name, self.state.env.names())).flatten();
             let finding = rules::undefined_variable(&used.name, nearest, word.part(used.start, used.end));
-            let cx = self.all.cx;
-            let has_value = cx.globals.declared.contains(&used.name) || cx.options.build_args.contains_key(&used.name);
-            self.all.warnings.push(match has_value {
-                true => finding.hint(format!("declare it in this stage with `ARG {}`", used.name)),
-                false => finding,
+            let hint = is_early.then(|| self.where_to_get(&used.name, nearest.is_some())).flatten();
+            self.all.warnings.push(match hint {
+                Some(hint) => finding.hint(hint),
+                None => finding,
             });
         }
         Ok(expansion)
+    }
+
+    /// How a stage comes by a variable that it does not have.
+    fn where_to_get(&self, name: &str, is_misspelt: bool) -> Option<String> {
+        let cx = self.all.cx;
+        if cx.globals.declared.contains(name) || cx.options.build_args.contains_key(name) {
+            return Some(format!("declare it in this stage with `ARG {name}`"));
+        }
+        if is_misspelt {
+            return None;
+        }
+        Some(match self.all.plan.stage_that_sets(name) {
+            Some(own) if own == self.node.label => "it is set only below this line".to_owned(),
+            Some(stage) => format!("stage `{stage}` sets it for itself: set it here too, or begin with that stage"),
+            None => format!("declare it in this stage with `ARG {name}`, or set it with ENV"),
+        })
     }
 
     /// How to mend a word that came to nothing: the variable to declare, if there is one that is not set.
