@@ -71,33 +71,38 @@ fn mount_of(path: &str, node: DeviceNode) -> ContainerMount {
 fn read(node: &Node) -> Result<DeviceNode> {
     let path = node.host_path.as_deref().filter(|path| !path.is_empty()).unwrap_or(&node.path);
     let found = Root::open_ambient("/").and_then(|root| root.metadata_followed(path));
-    let (kind, device) = match (node.kind.as_deref(), node.major, node.minor, &found) {
-        (Some(kind @ ("c" | "u" | "b")), Some(major), Some(minor), _) => (kind_of(kind), Device { major, minor }),
-        (_, _, _, Ok(Metadata { kind: kind @ (FileKind::CharDevice | FileKind::BlockDevice), rdev, .. })) => {
-            (*kind, *rdev)
-        }
-        (.., Ok(_)) => {
-            let message = format!("`{path}` is no device");
-            return Err(Failure::new(FailureKind::Environment, message));
-        }
-        (.., Err(_)) => {
-            found.or_environment(|| format!("cannot find the device `{path}`"))?;
-            unreachable!("what was not found was told")
+    let (kind, device, found) = match (told(node), found) {
+        (Some((kind, device)), found) => (kind, device, found.ok()),
+        (None, found) => {
+            let found = found.or_environment(|| format!("cannot find the device `{path}`"))?;
+            if !matches!(found.kind, FileKind::CharDevice | FileKind::BlockDevice) {
+                return Err(Failure::new(FailureKind::Environment, format!("`{path}` is no device")));
+            }
+            (found.kind, found.rdev, Some(found))
         }
     };
-    let found = found.ok();
     let own = |pick: fn(&Metadata) -> u32| found.as_ref().map(pick);
     Ok(DeviceNode {
         kind,
         device,
-        mode: node.file_mode.or_else(|| own(|m| m.mode & 0o777)).unwrap_or(MODE) & 0o777,
+        mode: node.file_mode.or_else(|| own(|m| m.mode)).unwrap_or(MODE) & 0o777,
         uid: node.uid.or_else(|| own(|m| m.uid)).unwrap_or(0),
         gid: node.gid.or_else(|| own(|m| m.gid)).unwrap_or(0),
     })
 }
 
-fn kind_of(kind: &str) -> FileKind {
-    if kind == "b" { FileKind::BlockDevice } else { FileKind::CharDevice }
+/// The device, when its description says all of it.
+fn told(node: &Node) -> Option<(FileKind, Device)> {
+    let device = Device { major: node.major?, minor: node.minor? };
+    Some((kind_of(node.kind.as_deref()?)?, device))
+}
+
+fn kind_of(kind: &str) -> Option<FileKind> {
+    match kind {
+        "c" | "u" => Some(FileKind::CharDevice),
+        "b" => Some(FileKind::BlockDevice),
+        _ => None,
+    }
 }
 
 fn bind(bind: &Bind) -> Result<ContainerMount> {

@@ -56,10 +56,10 @@ impl GitStep {
         if let Some(commit) = self.wanted.pinned() {
             return Ok(commit);
         }
-        let git = Git::new(&self.place.job, &self.wanted)?;
+        let git = Git::new(&self.place.job, &self.wanted).await?;
         let commit = match resolve::ask(&git, &self.wanted).await? {
             Some(commit) => commit,
-            None => Mirror::open(&self.place.job, &self.wanted, None).await?.find(&git).await?,
+            None => Mirror::open(&self.place.job, &git, None).await?.find(&git).await?,
         };
         self.wanted.check(&commit)?;
         Ok(commit)
@@ -67,8 +67,8 @@ impl GitStep {
 
     async fn fetch(&self) -> Result<Artifact> {
         let commit = self.commit().await?;
-        let git = Git::new(&self.place.job, &self.wanted)?;
-        let mirror = Mirror::open(&self.place.job, &self.wanted, Some(&commit.id)).await?;
+        let git = Git::new(&self.place.job, &self.wanted).await?;
+        let mirror = Mirror::open(&self.place.job, &git, Some(&commit.id)).await?;
         mirror.fetch(&git, commit).await?;
         checkout::checkout(&self.place.job, &git, &mirror, commit).await.map(Artifact::Snapshot)
     }

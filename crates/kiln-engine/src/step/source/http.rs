@@ -82,7 +82,7 @@ impl HttpStep {
             checksum: checksum.clone(),
             etag: known.as_ref().and_then(|remote| remote.etag.clone()),
             last_modified: known.as_ref().and_then(|remote| remote.last_modified.clone()),
-            authorization: self.authorization()?,
+            authorization: self.authorization().await?,
             ..DownloadRequest::default()
         };
         match (job.registry.http().download(&request).await.map_err(|error| self.refused(error))?, known) {
@@ -96,17 +96,21 @@ impl HttpStep {
     }
 
     /// What the client lends for this host, a token or all of a header; a token goes before.
-    fn authorization(&self) -> Result<Option<String>> {
-        let session = self.place.job.session.as_ref();
-        if let Some(id) = &self.header_secret {
-            let missing = || Failure::new(FailureKind::Build, format!("secret `{id}` was not given"));
-            return text_secret(session, id)?.ok_or_else(missing).map(Some);
-        }
-        let host = host_of(&self.url);
-        if let Some(token) = text_secret(session, &format!("HTTP_AUTH_TOKEN_{host}"))? {
-            return Ok(Some(format!("Bearer {token}")));
-        }
-        text_secret(session, &format!("HTTP_AUTH_HEADER_{host}"))
+    async fn authorization(&self) -> Result<Option<String>> {
+        let (job, named, host) =
+            (Arc::clone(&self.place.job), self.header_secret.clone(), host_of(&self.url).to_owned());
+        blocking(move || {
+            let session = job.session.as_ref();
+            if let Some(id) = named {
+                let missing = || Failure::new(FailureKind::Build, format!("secret `{id}` was not given"));
+                return text_secret(session, &id)?.ok_or_else(missing).map(Some);
+            }
+            match text_secret(session, &format!("HTTP_AUTH_TOKEN_{host}"))? {
+                Some(token) => Ok(Some(format!("Bearer {token}"))),
+                None => text_secret(session, &format!("HTTP_AUTH_HEADER_{host}")),
+            }
+        })
+        .await
     }
 
     fn refused(&self, error: kiln_image::Error) -> Failure {

@@ -10,6 +10,7 @@ use kiln_report::{Failure, FailureKind};
 
 use super::remote::{self, Kind, PROTOCOLS};
 use super::wanted::Wanted;
+use crate::blocking::blocking;
 use crate::job::{Job, Result};
 use crate::redact::Redactor;
 use crate::ssh::Socket;
@@ -60,18 +61,24 @@ pub(super) struct Git {
 
 impl Git {
     /// Fetches the credentials the client lends for this repository.
-    pub(super) fn new(job: &Arc<Job>, wanted: &Wanted) -> Result<Self> {
-        let authorization = authorization(job, wanted)?;
+    pub(super) async fn new(job: &Arc<Job>, wanted: &Wanted) -> Result<Self> {
+        let (job, wanted) = (Arc::clone(job), wanted.clone());
+        blocking(move || Self::set_up(&job, wanted)).await
+    }
+
+    fn set_up(job: &Arc<Job>, wanted: Wanted) -> Result<Self> {
+        let authorization = authorization(job, &wanted)?;
         let (lent, known_hosts) = match wanted.remote.kind() {
-            Kind::Ssh => (Some(agent(job, wanted)?), known_hosts(wanted)?),
+            Kind::Ssh => (Some(agent(job, &wanted)?), known_hosts(&wanted)?),
             Kind::Web | Kind::Git => (None, None),
         };
         let mut settings = SETTINGS.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
         let mut secrets = Vec::new();
         if let Some(value) = &authorization {
-            settings.push((format!("http.{}.extraHeader", wanted.remote.scope()), format!("Authorization: {value}")));
+            let scope = wanted.remote.scope();
+            settings.push((format!("http.{scope}.extraHeader"), format!("Authorization: {value}")));
             // Git sends the header wherever a redirect leads.
-            settings.push(("http.followRedirects".to_owned(), "false".to_owned()));
+            settings.push((format!("http.{scope}.followRedirects"), "false".to_owned()));
             secrets.push(value.as_bytes().to_vec());
             secrets.extend(value.split_once(' ').map(|(_, value)| value.as_bytes().to_vec()));
         }
@@ -91,7 +98,7 @@ impl Git {
             cwd: job.store.root(),
             secrets: Redactor::new(secrets.iter().map(Vec::as_slice)),
             has_credentials: authorization.is_some(),
-            wanted: wanted.clone(),
+            wanted,
             _lent: lent,
             _known_hosts: known_hosts,
         })

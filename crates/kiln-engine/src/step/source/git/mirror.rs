@@ -15,7 +15,6 @@ use kiln_sys::lock::{FileLock, LockMode};
 use super::Commit;
 use super::command::{Git, Protocols, Repository};
 use super::resolve;
-use super::wanted::Wanted;
 use crate::failure::{Context as _, environment};
 use crate::job::{Job, Result};
 
@@ -37,9 +36,9 @@ fn directory(root: &Path) -> PathBuf {
 
 impl Mirror {
     /// Waits for the mirror of a remote; it is made when it is not there. `commit` tells the kind of hash.
-    pub(super) async fn open(job: &Arc<Job>, wanted: &Wanted, commit: Option<&str>) -> Result<Self> {
+    pub(super) async fn open(job: &Arc<Job>, git: &Git, commit: Option<&str>) -> Result<Self> {
         let is_long = commit.is_some_and(|commit| commit.len() == LONG);
-        let name = Digest::sha256(wanted.remote.url()).hex()[..32].to_owned();
+        let name = Digest::sha256(git.wanted.remote.url()).hex()[..32].to_owned();
         let name = if is_long { format!("{name}-sha256") } else { name };
         let all = directory(&job.store.root());
         let doing = || format!("cannot keep repositories in `{}`", all.display());
@@ -49,7 +48,7 @@ impl Mirror {
         let mirror = Self { repository: Repository { git_dir: git_dir.clone(), work_tree: None }, _lock: lock };
         match git_dir.join("HEAD").is_file() {
             true => clear(&git_dir),
-            false => mirror.make(&Git::new(job, wanted)?, is_long).await?,
+            false => mirror.make(git, is_long).await?,
         }
         Ok(mirror)
     }
