@@ -28,6 +28,8 @@ pub(crate) struct Code {
 pub(crate) struct Simple {
     /// Its words, without assignments before them.
     pub(crate) words: Vec<Word>,
+    /// The number of the word that names the program, after `sudo` and the like.
+    pub(crate) program: usize,
     /// `NAME=value` before its words.
     pub(crate) assignments: Vec<Assignment>,
     /// The files it reads and writes.
@@ -114,7 +116,7 @@ impl Code {
     /// One command whose words nobody splits; each with its place.
     pub(crate) fn of_arguments(arguments: Vec<Word>) -> Self {
         let (start, end) = (arguments.first().map_or(0, |w| w.start), arguments.last().map_or(0, |w| w.end));
-        let command = Simple { words: arguments, start, end, ..Simple::default() };
+        let command = Simple { program: call::program(&arguments), words: arguments, start, end, ..Simple::default() };
         Self { commands: vec![command], scopes: vec![Scope { kind: ScopeKind::Script, parent: 0 }], ..Self::default() }
     }
 
@@ -166,7 +168,7 @@ impl Code {
 impl Simple {
     /// The words without what only prepares the command: `exec`, `sudo`, `env`.
     pub(crate) fn program(&self) -> &[Word] {
-        Call::of(self).map_or(&[], |call| call.words)
+        self.words.get(self.program..).unwrap_or_default()
     }
 
     /// The files it writes to.

@@ -1,5 +1,7 @@
 //! A Dockerfile as rules look at it: stages with their instructions, steps with their scripts.
 
+use std::collections::HashMap;
+
 use kiln_dockerfile::instruction::{Command, From, Mount};
 use kiln_dockerfile::{Dockerfile, Instruction};
 
@@ -17,6 +19,8 @@ pub struct View<'a> {
     pub stages: Vec<Stage<'a>>,
     /// The `RUN`s of all stages, in order.
     pub(crate) steps: Vec<Step<'a>>,
+    /// The numbers of the stages of each name, in order.
+    named: HashMap<String, Vec<usize>>,
 }
 
 /// A stage.
@@ -51,7 +55,8 @@ pub(crate) struct Step<'a> {
 impl<'a> View<'a> {
     /// Sorts a file's instructions into stages and reads the scripts.
     pub fn of(file: &'a Dockerfile) -> Self {
-        let mut view = Self { file, preamble: Vec::new(), stages: Vec::new(), steps: Vec::new() };
+        let mut view =
+            Self { file, preamble: Vec::new(), stages: Vec::new(), steps: Vec::new(), named: HashMap::new() };
         for instruction in file.instructions() {
             match &instruction.command {
                 Some(Command::From(from)) => view.begin(from, instruction),
@@ -70,6 +75,9 @@ impl<'a> View<'a> {
             None if is_windows(self.file, from) => Shell::OTHER,
             None => Shell::DEFAULT,
         };
+        if let Some(name) = from.stage_name() {
+            self.named.entry(name).or_default().push(self.stages.len());
+        }
         self.stages.push(Stage { from, head, body: Vec::new(), base, ships: false, shell });
     }
 
@@ -115,16 +123,14 @@ impl<'a> View<'a> {
 
     /// The last stage so far with a name, whatever its case.
     pub fn stage(&self, name: &str) -> Option<usize> {
-        let name = name.to_lowercase();
-        self.stages.iter().rposition(|stage| stage.from.stage_name().is_some_and(|stage| stage == name))
+        self.named.get(&name.to_lowercase())?.last().copied()
     }
 
     /// The stage that `--from` means in a stage: an earlier one, by name or by number.
     pub fn source(&self, stage: usize, name: &str) -> Option<usize> {
-        let lower = name.to_lowercase();
-        let named = |other: &Stage<'_>| other.from.stage_name().is_some_and(|name| name == lower);
-        let by_name = self.stages[..stage].iter().rposition(named);
-        by_name.or_else(|| name.parse().ok().filter(|number| *number < stage))
+        let named = self.named.get(&name.to_lowercase());
+        let before = named.and_then(|numbers| numbers[..numbers.partition_point(|number| *number < stage)].last());
+        before.copied().or_else(|| name.parse().ok().filter(|number| *number < stage))
     }
 
     /// All instructions of all stages.
@@ -141,6 +147,17 @@ impl<'a> View<'a> {
         stages.flat_map(|(stage, before)| self.stages[stage].body[..before].iter().rev().copied())
     }
 
+    /// From where on each stage has had an instruction of a kind, its bases included.
+    pub(crate) fn since(&self, is_it: impl Fn(&Instruction) -> bool) -> Since {
+        let mut firsts: Vec<Option<usize>> = Vec::new();
+        for stage in &self.stages {
+            let inherited = stage.base.and_then(|base| firsts[base]).map(|_| 0);
+            let own = || stage.body.iter().position(|instruction| is_it(instruction)).map(|index| index + 1);
+            firsts.push(inherited.or_else(own));
+        }
+        Since(firsts)
+    }
+
     /// The value that `ENV` gives a variable at a place, quotes still in it.
     pub(crate) fn env(&self, step: &Step<'_>, name: &str) -> Option<&'a str> {
         self.lineage(step.stage, step.index).find_map(|instruction| match &instruction.command {
@@ -149,11 +166,28 @@ impl<'a> View<'a> {
         })
     }
 
+    /// The steps of a stage.
+    pub(crate) fn steps_of(&self, stage: usize) -> &[Step<'a>] {
+        let start = self.steps.partition_point(|step| step.stage < stage);
+        let length = self.steps[start..].partition_point(|step| step.stage == stage);
+        &self.steps[start..start + length]
+    }
+
     /// Every program that a step runs.
     pub(crate) fn calls(&self) -> impl Iterator<Item = (&Step<'a>, &Script<'a>, Call<'_>)> {
         self.steps.iter().flat_map(|step| {
             step.scripts.iter().flat_map(move |script| script.code.calls().map(move |call| (step, script, call)))
         })
+    }
+}
+
+/// From where on stages have had an instruction of a kind.
+pub(crate) struct Since(Vec<Option<usize>>);
+
+impl Since {
+    /// Whether one stands before an instruction of a stage.
+    pub(crate) fn holds(&self, stage: usize, index: usize) -> bool {
+        self.0[stage].is_some_and(|first| first <= index)
     }
 }
 

@@ -1,5 +1,6 @@
 //! Installing packages of Debian and Ubuntu.
 
+use kiln_dockerfile::instruction::Command;
 use kiln_report::{Edit, Level, Safety};
 
 use super::packages::{self, Install};
@@ -7,7 +8,7 @@ use crate::finding::Findings;
 use crate::rule::{Rule, Scope};
 use crate::script::Script;
 use crate::shell::{Call, Word};
-use crate::view::View;
+use crate::view::{Since, Step, View};
 
 pub(super) const RULES: &[Rule] = &[
     Rule {
@@ -101,6 +102,7 @@ fn unpinned(view: &View<'_>, findings: &mut Findings<'_>) {
 }
 
 fn asks(view: &View<'_>, findings: &mut Findings<'_>) {
+    let configured = configured(view, "assume-yes");
     for install in installs(view) {
         let call = &install.call;
         let quiet = call.arguments().iter().filter(|word| ["-q", "--quiet"].contains(&word.text.as_str())).count();
@@ -108,7 +110,8 @@ fn asks(view: &View<'_>, findings: &mut Findings<'_>) {
         let is_answered = call.has('y', &["yes", "assume-yes", "force-yes", "simulate", "download-only"])
             || ["-s", "-d"].iter().any(|flag| call.arguments().iter().any(|word| word.text == *flag))
             || is_fed(install.script, call)
-            || is_configured(view, &install, "assume-yes");
+            || configured.holds(install.step.stage, install.step.index)
+            || says(install.step, "assume-yes");
         if is_quiet || is_answered {
             continue;
         }
@@ -130,25 +133,32 @@ fn is_fed(script: &Script<'_>, call: &Call<'_>) -> bool {
     script.code.pipelines().any(|pipeline| pipeline.iter().skip(1).any(|command| std::ptr::eq(command, call.command)))
 }
 
-/// Whether a setting of apt is given on the command line, or by a file that an earlier step may have written.
-fn is_configured(view: &View<'_>, install: &Install<'_>, setting: &str) -> bool {
+/// Since when a setting of apt may be in a file.
+fn configured(view: &View<'_>, setting: &str) -> Since {
     let has = |text: &str| text.to_ascii_lowercase().contains(setting);
-    let step = install.step;
-    let own = step.scripts.iter().any(|script| has(&script.text[..]) && script.text.contains("::"));
-    own || view.lineage(step.stage, step.index).any(|instruction| {
+    view.since(|instruction| {
         let line = instruction.line.text();
-        let is_about_apt =
-            line.contains("::") && has(line) || line.contains("/etc/apt/apt.conf") && !line.starts_with("RUN");
-        is_about_apt || instruction.heredocs.iter().any(|heredoc| has(&heredoc.content))
+        let is_copied = line.contains("/etc/apt/apt.conf") && matches!(instruction.command, Some(Command::Copy(_)));
+        is_copied
+            || line.contains("::") && has(line)
+            || instruction.heredocs.iter().any(|heredoc| has(&heredoc.content))
     })
 }
 
+/// Whether a step says a setting of apt itself.
+fn says(step: &Step<'_>, setting: &str) -> bool {
+    let mut texts = step.scripts.iter().map(|script| &script.text).filter(|text| text.contains("::"));
+    texts.any(|text| text.to_ascii_lowercase().contains(setting))
+}
+
 fn recommends(view: &View<'_>, findings: &mut Findings<'_>) {
+    let configured = configured(view, "install-recommends");
     for install in installs(view) {
         let call = &install.call;
         let is_off = call.has('\0', &["no-install-recommends", "without-recommends"])
             || call.arguments().iter().any(|word| word.text == "-R" && call.name == "aptitude")
-            || is_configured(view, &install, "install-recommends");
+            || configured.holds(install.step.stage, install.step.index)
+            || says(install.step, "install-recommends");
         if is_off || install.packages.is_empty() {
             continue;
         }

@@ -8,7 +8,7 @@ use super::packages;
 use crate::finding::Findings;
 use crate::rule::{Rule, Scope};
 use crate::shell::Call;
-use crate::view::{Step, View};
+use crate::view::View;
 
 pub(super) const RULES: &[Rule] = &[
     Rule {
@@ -191,14 +191,14 @@ fn from_itself(view: &View<'_>, findings: &mut Findings<'_>) {
 }
 
 fn to_relative(view: &View<'_>, findings: &mut Findings<'_>) {
+    let placed = view.since(|instruction| matches!(instruction.command, Some(Command::Workdir(_))));
     for (number, index, instruction, copy) in copies(view) {
         let dest = copy.dest.text.trim_matches(['"', '\'']);
         let has_drive = dest.as_bytes().get(1) == Some(&b':');
         if dest.starts_with(['/', '$', '\\']) || has_drive {
             continue;
         }
-        let is_set = view.lineage(number, index).any(|i| matches!(i.command, Some(Command::Workdir(_))));
-        if !is_set {
+        if !placed.holds(number, index) {
             let message = format!("`{dest}` is wherever the base image's working directory is");
             findings.report(instruction, copy.dest.span, message, "put a WORKDIR before it, or write an absolute path");
         }
@@ -260,7 +260,7 @@ fn manifests(call: &Call<'_>) -> Option<&'static str> {
 
 fn before_install(view: &View<'_>, findings: &mut Findings<'_>) {
     for (number, stage) in view.stages.iter().enumerate() {
-        let steps: Vec<&Step<'_>> = view.steps.iter().filter(|step| step.stage == number).collect();
+        let steps = view.steps_of(number);
         let is_all =
             |copy: &Copy| copy.from.is_none() && copy.sources.iter().any(|s| [".", "./", "/"].contains(&&*s.text));
         let whole = stage.body.iter().enumerate().find_map(|(index, instruction)| match &instruction.command {
@@ -269,13 +269,13 @@ fn before_install(view: &View<'_>, findings: &mut Findings<'_>) {
         });
         let Some((copied, instruction)) = whole else { continue };
         let mut first = None;
-        for step in &steps {
+        for step in steps {
             let found = step
                 .scripts
                 .iter()
                 .find_map(|script| Some((script, script.code.calls().find(|call| manifests(call).is_some())?)));
             if let Some((script, call)) = found {
-                first = Some((*step, script, call));
+                first = Some((step, script, call));
                 break;
             }
         }

@@ -80,7 +80,7 @@ fn add(view: &View<'_>, findings: &mut Findings<'_>) {
 
 /// Whether a later step of the stage compares checksums or signatures.
 fn is_verified(view: &View<'_>, stage: usize, index: usize) -> bool {
-    let steps = view.steps.iter().filter(|step| step.stage == stage && step.index > index);
+    let steps = view.steps_of(stage).iter().filter(|step| step.index > index);
     let verifies = |call: Call<'_>| {
         call.name.ends_with("sum") || ["gpg", "gpgv", "cosign", "minisign", "openssl"].contains(&call.name)
     };

@@ -1,5 +1,7 @@
 //! Installing packages of a language: Python's, Node's, Ruby's and Go's.
 
+use kiln_dockerfile::Instruction;
+use kiln_dockerfile::instruction::Command;
 use kiln_report::{Level, Safety};
 
 use super::packages::{self, Install};
@@ -131,9 +133,12 @@ fn is_pip(call: &Call<'_>) -> bool {
 }
 
 fn pip_unpinned(view: &View<'_>, findings: &mut Findings<'_>) {
+    let constrained = view.since(|instruction| sets_variable(instruction, "PIP_CONSTRAINT"));
     for install in pip_installs(view) {
         // Constraints may pin what is named here.
-        if install.call.value(&["-c", "--constraint"]).is_some() || view.env(install.step, "PIP_CONSTRAINT").is_some() {
+        if install.call.value(&["-c", "--constraint"]).is_some()
+            || constrained.holds(install.step.stage, install.step.index)
+        {
             continue;
         }
         let is_pinned = |word: &Word| {
@@ -147,13 +152,16 @@ fn pip_unpinned(view: &View<'_>, findings: &mut Findings<'_>) {
 }
 
 fn pip_cache_left(view: &View<'_>, findings: &mut Findings<'_>) {
+    let configured = view.since(|instruction| configures(instruction.line.text()));
+    let sets = view.since(|instruction| sets_variable(instruction, "PIP_NO_CACHE_DIR"));
     for install in pip_installs(view).filter(|install| view.stages[install.step.stage].ships) {
         let step = install.step;
         let is_off = install.call.has('\0', &["no-cache-dir"])
             || is_set(install.call.command.assignments.iter().find(|a| a.name == "PIP_NO_CACHE_DIR").map(|_| "1"))
             || install.script.code.assigned.iter().any(|assignment| assignment.name == "PIP_NO_CACHE_DIR")
-            || is_set(view.env(step, "PIP_NO_CACHE_DIR"))
-            || is_configured(view, step);
+            || sets.holds(step.stage, step.index) && is_set(view.env(step, "PIP_NO_CACHE_DIR"))
+            || configured.holds(step.stage, step.index)
+            || step.scripts.iter().any(|script| configures(&script.text));
         if is_off || caches_in_mount(step) || removes(step, ".cache", "pip cache purge") {
             continue;
         }
@@ -164,6 +172,10 @@ fn pip_cache_left(view: &View<'_>, findings: &mut Findings<'_>) {
     }
 }
 
+fn sets_variable(instruction: &Instruction, name: &str) -> bool {
+    matches!(&instruction.command, Some(Command::Env(pairs)) if pairs.iter().any(|pair| pair.key.text == name))
+}
+
 /// Whether the value of a variable switches something on, as pip sees it.
 fn is_set(value: Option<&str>) -> bool {
     value.is_some_and(|value| {
@@ -171,11 +183,9 @@ fn is_set(value: Option<&str>) -> bool {
     })
 }
 
-fn is_configured(view: &View<'_>, step: &Step<'_>) -> bool {
-    let earlier = view.lineage(step.stage, step.index).map(|instruction| instruction.line.text());
-    earlier.chain(step.scripts.iter().map(|script| &*script.text)).any(|text| {
-        text.contains("pip") && text.contains("no-cache-dir") && text.contains("config") || text.contains("pip.conf")
-    })
+/// Whether a text makes or brings a configuration of pip that keeps nothing.
+fn configures(text: &str) -> bool {
+    text.contains("pip") && text.contains("no-cache-dir") && text.contains("config") || text.contains("pip.conf")
 }
 
 /// Whether a mount holds a cache, wherever the user's home is.
@@ -217,14 +227,14 @@ fn npm_unpinned(view: &View<'_>, findings: &mut Findings<'_>) {
 }
 
 fn yarn_cache_left(view: &View<'_>, findings: &mut Findings<'_>) {
+    let moved = view.since(|instruction| sets_variable(instruction, "YARN_CACHE_FOLDER"));
     for (step, script, call) in view.calls().filter(|(_, _, call)| call.name == "yarn") {
         let subcommand = call.subcommand(&["--cwd", "--cache-folder", "--modules-folder"]);
         let fetches = subcommand.is_none_or(|word| ["install", "add", "global"].contains(&word.text.as_str()));
         let asks =
             call.arguments().iter().any(|word| ["--version", "-v", "--help", "-h"].contains(&word.text.as_str()));
-        let is_elsewhere = caches_in_mount(step)
-            || call.value(&["--cache-folder"]).is_some()
-            || view.env(step, "YARN_CACHE_FOLDER").is_some();
+        let is_elsewhere =
+            caches_in_mount(step) || call.value(&["--cache-folder"]).is_some() || moved.holds(step.stage, step.index);
         let is_clean = || removes(step, "cache", "cache clean");
         if !fetches || asks || is_elsewhere || !view.stages[step.stage].ships || is_clean() {
             continue;

@@ -1,6 +1,8 @@
 //! What layers hold, and what they hold twice or not at all.
 
-use kiln_dockerfile::instruction::{Command, MountKind};
+use std::collections::BTreeSet;
+
+use kiln_dockerfile::instruction::{Command, Mount, MountKind};
 use kiln_report::Level;
 
 use crate::finding::Findings;
@@ -109,15 +111,19 @@ fn copied_to(view: &View<'_>, step: &Step<'_>, path: &str) -> Option<String> {
 const READING: [&str; 9] = ["cp", "mv", "install", "ln", "cat", "tar", "strip", "source", "."];
 
 fn cache(view: &View<'_>, findings: &mut Findings<'_>) {
-    for cached in &view.steps {
-        let here = workdir(view, cached.stage, cached.index);
-        let caches = cached.mounts.iter().filter(|mount| mount.kind == MountKind::Cache && !mount.target.contains('$'));
-        for target in caches.map(|mount| join(&here, &mount.target)) {
-            let later = view.steps.iter().filter(|step| step.stage == cached.stage && step.index > cached.index);
-            for step in later.filter(|step| !step.covers(&target)) {
-                read_by_step(view, step, &target, findings);
+    for stage in 0..view.stages.len() {
+        // Directories that were a cache in an earlier step.
+        let mut caches = BTreeSet::new();
+        for step in view.steps_of(stage) {
+            for target in caches.iter().filter(|target: &&String| !step.covers(target)) {
+                read_by_step(view, step, target, findings);
             }
-            copied_from(view, cached.stage, &target, findings);
+            let is_cache = |mount: &&Mount| mount.kind == MountKind::Cache && !mount.target.contains('$');
+            let targets = step.mounts.iter().filter(is_cache);
+            caches.extend(targets.map(|mount| join(&workdir(view, stage, step.index), &mount.target)));
+        }
+        if !caches.is_empty() {
+            copied_from(view, stage, &caches, findings);
         }
     }
 }
@@ -150,16 +156,14 @@ fn read_by_step(view: &View<'_>, step: &Step<'_>, target: &str, findings: &mut F
     }
 }
 
-/// Reports what other stages take out of a cache of a stage.
-fn copied_from(view: &View<'_>, stage: usize, target: &str, findings: &mut Findings<'_>) {
+/// Reports what other stages take out of caches of a stage.
+fn copied_from(view: &View<'_>, stage: usize, caches: &BTreeSet<String>, findings: &mut Findings<'_>) {
     for number in stage + 1..view.stages.len() {
         for instruction in &view.stages[number].body {
             let Some(Command::Copy(copy)) = &instruction.command else { continue };
             let from = copy.from.as_ref().and_then(|from| view.source(number, &from.text));
-            if from != Some(stage) {
-                continue;
-            }
-            let Some(source) = copy.sources.iter().find(|source| is_within(&join("/", &source.text), target)) else {
+            let is_cached = |path: &str| caches.iter().any(|target| is_within(&join("/", path), target));
+            let Some(source) = copy.sources.iter().find(|source| from == Some(stage) && is_cached(&source.text)) else {
                 continue;
             };
             let message = format!("`{}` lies in a cache mount, which is no part of the stage", source.text);

@@ -304,16 +304,15 @@ impl Manager {
     }
 
     fn asks(&'static self, view: &View<'_>, findings: &mut Findings<'_>) {
+        let says_yes = view.since(|instruction| instruction.line.text().contains("assumeyes"));
         for install in self.installs(view) {
             let (letter, names) = self.yes;
             // microdnf and tdnf of old never ask.
             let never_asks = ["microdnf", "tdnf"].contains(&install.call.name);
             let is_quiet = self.names[0] == "zypper" && install.call.has('n', &[]);
-            let lines =
-                || view.lineage(install.step.stage, install.step.index).map(|instruction| instruction.line.text());
-            let is_set =
-                || lines().chain(install.step.scripts.iter().map(|s| &*s.text)).any(|text| text.contains("assumeyes"));
-            if never_asks || is_quiet || install.call.has(letter, names) || is_set() {
+            let is_set = says_yes.holds(install.step.stage, install.step.index)
+                || install.step.scripts.iter().any(|script| script.text.contains("assumeyes"));
+            if never_asks || is_quiet || install.call.has(letter, names) || is_set {
                 continue;
             }
             let message = format!("`{} install` asks before it installs, and nobody answers", install.call.name);

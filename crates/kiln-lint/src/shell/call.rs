@@ -34,16 +34,8 @@ const PREPARING: [(&str, &[&str]); 15] = [
 impl<'a> Call<'a> {
     /// What a command runs; nothing when it only sets variables.
     pub(crate) fn of(command: &'a Simple) -> Option<Self> {
-        let mut words = command.words.as_slice();
-        while let Some((_, valued)) = words.first().and_then(|word| preparing(&word.text)) {
-            let rest = without_options(&words[1..], valued);
-            if rest.is_empty() {
-                break;
-            }
-            words = rest;
-        }
-        let program = words.first()?;
-        Some(Self { name: base_name(&program.text), words, command })
+        let words = command.words.get(command.program..)?;
+        Some(Self { name: base_name(&words.first()?.text), words, command })
     }
 
     /// What follows the program's name.
@@ -102,6 +94,19 @@ impl<'a> Call<'a> {
     pub(crate) fn subcommand(&self, valued: &[&str]) -> Option<&'a Word> {
         self.operands(valued).first().copied()
     }
+}
+
+/// The number of the word that names what a command runs.
+pub(super) fn program(all: &[Word]) -> usize {
+    let mut words = all;
+    while let Some((_, valued)) = words.first().and_then(|word| preparing(&word.text)) {
+        let rest = without_options(&words[1..], valued);
+        if rest.is_empty() {
+            break;
+        }
+        words = rest;
+    }
+    all.len() - words.len()
 }
 
 /// The last part of a path.

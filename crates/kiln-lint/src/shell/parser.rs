@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::call::assigned_name;
+use super::call::{self, assigned_name};
 use super::words::{self, Kind, Quoting, Word};
 use super::{After, Assignment, Code, Redirect, RedirectKind, Scope, ScopeKind, Simple};
 
@@ -168,6 +168,7 @@ impl Parser<'_, '_> {
         self.redirect = None;
         let mut done = std::mem::take(&mut self.current);
         if !done.words.is_empty() || !done.assignments.is_empty() || !done.redirects.is_empty() {
+            done.program = call::program(&done.words);
             done.after = after;
             done.scope = self.scope;
             self.code.commands.push(done);
