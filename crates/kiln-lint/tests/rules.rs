@@ -35,6 +35,26 @@ fn every_rule_has_cases_of_both_kinds() {
     }
 }
 
+#[test]
+fn a_fix_leaves_nothing_for_its_rule_to_find() {
+    let mut count = 0;
+    for rule in kiln_lint::RULES.iter().copied().flatten() {
+        let (file, _) = kiln_dockerfile::parse(rule.bad);
+        let findings = lint(&file, &Settings::default());
+        let Some(fix) = findings.iter().find(|finding| finding.rule == Some(rule.name)).and_then(|f| f.fix.clone())
+        else {
+            continue;
+        };
+        let mut text = rule.bad.to_owned();
+        let mut edits = fix.edits;
+        edits.sort_by_key(|edit| std::cmp::Reverse(edit.span));
+        edits.iter().for_each(|edit| text.replace_range(edit.span.range(), &edit.text));
+        assert!(!found(text.trim_end()).contains(&rule.name), "{}: {text}", rule.name);
+        count += 1;
+    }
+    assert!(count >= 10, "{count}");
+}
+
 fn found(case: &str) -> Vec<&'static str> {
     let mut text = case.replace('¶', "\n");
     if !text.lines().any(|line| line.starts_with("FROM ")) {

@@ -1,6 +1,6 @@
 //! How commands are joined: directories, pipes.
 
-use kiln_report::Level;
+use kiln_report::{Edit, Fix, Level, Safety, Span};
 
 use crate::finding::Findings;
 use crate::rule::{Rule, Scope};
@@ -81,6 +81,7 @@ fn cd(view: &View<'_>, findings: &mut Findings<'_>) {
             } else if is_cd(first) && count == 1 && first.after != After::Or && first.words[1].text.starts_with('/') {
                 let message = format!("all of this step happens in `{}`", first.words[1].text);
                 report_cd(findings, (step, script), first, message);
+                findings.mend(workdir(step, script, first));
             }
         }
     }
@@ -89,6 +90,22 @@ fn cd(view: &View<'_>, findings: &mut Findings<'_>) {
 fn report_cd(findings: &mut Findings<'_>, (step, script): (&Step<'_>, &Script<'_>), cd: &Simple, message: String) {
     let hint = format!("write `WORKDIR {}`", cd.words[1].text);
     findings.report(step.instruction, script.span(cd.start, cd.end), message, hint);
+}
+
+/// A fix for a `cd` that begins a step: a WORKDIR before it. Later steps then run there too.
+fn workdir(step: &Step<'_>, script: &Script<'_>, cd: &Simple) -> Option<Fix> {
+    let next =
+        script.code.commands.iter().find(|command| command.start >= cd.end).filter(|_| cd.after == After::And)?;
+    let is_first = script.code.commands.first().is_some_and(|first| first.start == cd.start);
+    let begins_line = script.text.get(..cd.start)?.trim().is_empty() && step.instruction.heredocs.is_empty();
+    if !is_first || !begins_line || next.scope != cd.scope || !cd.words[1].is_literal() || cd.words[1].is_quoted() {
+        return None;
+    }
+    let at = step.instruction.span.start;
+    let line = Edit { span: Span::new(at, at), text: format!("WORKDIR {}\n", cd.words[1].text) };
+    let gone = Edit { span: script.span(cd.start, next.start), text: String::new() };
+    let description = format!("put `WORKDIR {}` before the step", cd.words[1].text);
+    Some(Fix { description, edits: vec![line, gone], safety: Safety::Unsafe })
 }
 
 fn cd_unchecked(view: &View<'_>, findings: &mut Findings<'_>) {

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use kiln_dockerfile::instruction::Command;
-use kiln_report::Level;
+use kiln_report::{Edit, Level, Safety, Span};
 
+use super::packages;
 use crate::finding::Findings;
 use crate::rule::{Rule, Scope};
 use crate::script::{Script, ShellKind};
@@ -442,7 +443,10 @@ fn patterns(view: &View<'_>, findings: &mut Findings<'_>) {
             let Some(word) = options.into_iter().find(begins) else { continue };
             let message = format!("a file that `{}` matches may begin with `-`", word.text);
             let hint = format!("write `./{}`", word.text);
-            findings.report(step.instruction, script.span(word.start, word.end), message, hint);
+            let span = script.span(word.start, word.end);
+            findings.report(step.instruction, span, message, hint);
+            let edit = Edit { span: Span::new(span.start, span.start), text: "./".to_owned() };
+            findings.mend(packages::fix("put `./` in front", edit, Safety::Safe));
         }
     }
 }
