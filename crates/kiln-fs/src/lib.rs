@@ -32,9 +32,11 @@ pub mod pattern;
 mod remove;
 mod tree;
 
-pub use copy::{CopySpec, CopyStats, copy, materialize};
+pub use copy::{CopySpec, CopyStats, Presence, copy, materialize, probe};
 pub use digest::{Prints, digest_copy, digest_tree, list_copy, list_tree};
 pub use error::{Error, Result};
 pub use limits::Limits;
 pub use remove::remove_tree;
-pub use tree::{MemoryCache, NoCache, Ownership, SourceTree, StatCache, StatKey};
+pub use tree::{
+    LeftOut, MemoryCache, NoCache, Ownership, Sent, SourceTree, StatCache, StatKey, Survey, Verdict, survey, verdict,
+};

@@ -4,6 +4,7 @@ mod dest;
 pub(crate) mod file;
 mod materialize;
 mod mode;
+mod probe;
 mod run;
 pub(crate) mod sources;
 mod unpack;
@@ -12,6 +13,7 @@ use kiln_sys::root::Root;
 
 pub use materialize::materialize;
 pub use mode::{ModeChange, ModeClause, ModeError};
+pub use probe::{Presence, probe};
 
 use crate::error::Result;
 use crate::tree::SourceTree;

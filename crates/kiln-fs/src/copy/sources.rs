@@ -45,6 +45,11 @@ impl Source {
         split(&self.asked).next_back().unwrap_or_default()
     }
 
+    /// Says whether there is anything in it to copy; files are something themselves.
+    pub(super) fn has_content(&self) -> bool {
+        self.listing.as_ref().is_none_or(|listing| listing.needed(0).next().is_some())
+    }
+
     /// Says whether `path` is among what is copied.
     fn holds(&self, path: &[u8]) -> bool {
         let (mut wanted, mut own) = (split(path), split(&self.asked));

@@ -44,6 +44,11 @@ impl Matcher {
         }
     }
 
+    /// Says whether the pattern is one of those that take every name.
+    pub(super) fn takes_any_name(&self) -> bool {
+        matches!(self.text.as_str(), "*" | "**" | "**/*")
+    }
+
     /// Says whether some path below `directory` may match. May say yes too often, never no.
     pub(super) fn may_match_below(&self, directory: &[u8]) -> bool {
         let mut wanted = self.text.split('/');
@@ -84,7 +89,8 @@ pub(super) fn translate(pattern: &str) -> Translation {
     let mut form = Translation::Exact;
     let mut expression = String::from("^");
     let expressive = || Translation::Expression(String::new());
-    let mut chars = pattern.chars().peekable();
+    // The scanner of the reference implementation skips a mark at the very beginning.
+    let mut chars = pattern.strip_prefix('\u{feff}').unwrap_or(pattern).chars().peekable();
     let mut is_first = true;
     while let Some(c) = chars.next() {
         match c {

@@ -133,6 +133,12 @@ impl PatternSet {
         self.decide(path).1
     }
 
+    /// The index of the pattern that hides every name at the top of a tree, if there is one: `*`, `**` or `**/*`.
+    pub fn hides_all(&self) -> Option<usize> {
+        let hides_all = |pattern: &&Pattern| !pattern.is_exception && pattern.matcher.takes_any_name();
+        self.patterns.iter().find(hides_all).map(|pattern| pattern.index)
+    }
+
     /// The index and text of the pattern that hides `path`, if one does: what a message should quote.
     pub fn hides(&self, path: &[u8]) -> Option<(usize, String)> {
         let (hidden, index) = self.decide(path);
@@ -141,15 +147,19 @@ impl PatternSet {
         Some((index, pattern.text.clone()))
     }
 
-    fn decide(&self, path: &[u8]) -> (bool, Option<usize>) {
+    /// Walks down to `path`, as a listing does: what a directory made of the patterns is not asked again below it.
+    pub(crate) fn decide(&self, path: &[u8]) -> (bool, Option<usize>) {
+        let above = parents(path).fold(self.root(), |state, parent| self.descend(&state, parent));
+        self.judge(&above, path)
+    }
+
+    /// Says whether `path` is matched, given its parent's state, and which pattern had the last word.
+    pub(crate) fn judge(&self, parent: &MatchState, path: &[u8]) -> (bool, Option<usize>) {
         let mut excluded = false;
         let mut decided_by = None;
-        for pattern in &self.patterns {
-            // A pattern that could not change the answer is not asked.
-            if pattern.is_exception != excluded {
-                continue;
-            }
-            if pattern.matcher.matches(path) || parents(path).any(|parent| pattern.matcher.matches(parent)) {
+        for (at, pattern) in self.patterns.iter().enumerate() {
+            let known = parent.matched.get(at).copied().unwrap_or(false);
+            if known || (pattern.is_exception == excluded && pattern.matcher.matches(path)) {
                 excluded = !pattern.is_exception;
                 decided_by = Some(pattern.index);
             }
@@ -171,14 +181,7 @@ impl PatternSet {
 
     /// Says whether `path` is matched, given its parent's state; cheaper than [`PatternSet::descend`] for files.
     pub fn is_match(&self, parent: &MatchState, path: &[u8]) -> bool {
-        let mut excluded = false;
-        for (at, pattern) in self.patterns.iter().enumerate() {
-            let known = parent.matched.get(at).copied().unwrap_or(false);
-            if known || (pattern.is_exception == excluded && pattern.matcher.matches(path)) {
-                excluded = !pattern.is_exception;
-            }
-        }
-        excluded
+        self.judge(parent, path).0
     }
 
     fn step(&self, parent: &MatchState, path: &[u8], state: &mut MatchState) {

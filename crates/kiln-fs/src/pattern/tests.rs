@@ -67,6 +67,22 @@ fn the_last_word_wins_and_children_come_back() {
 }
 
 #[test]
+fn an_exception_for_a_directory_does_not_reach_what_only_a_pattern_below_it_hides() {
+    // At `a` nothing is hidden yet, so the exception is not asked there, and at `a/x` it does not match.
+    assert!(hides(&["a/x", "!a"], "a/x"));
+    assert!(!hides(&["a", "a/x", "!a"], "a/x"));
+    assert!(!hides(&["a/x", "!a/*"], "a/x"));
+}
+
+#[test]
+fn patterns_that_hide_every_name_are_known() {
+    let hides_all = |patterns: &[&str]| PatternSet::new(patterns).unwrap().hides_all();
+    assert_eq!(hides_all(&["a", "*"]), Some(1));
+    assert_eq!((hides_all(&["**"]), hides_all(&["**/*"])), (Some(0), Some(0)));
+    assert_eq!((hides_all(&[".*"]), hides_all(&["a", "!*"]), hides_all(&[])), (None, None, None));
+}
+
+#[test]
 fn translations_are_the_reference_ones() {
     let cases = [
         ("a/b", Translation::Exact),

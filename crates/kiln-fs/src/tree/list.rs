@@ -50,6 +50,24 @@ pub(crate) struct Entry {
 #[derive(Debug)]
 pub(crate) struct Listing {
     pub(crate) entries: Vec<Entry>,
+    /// What ignore patterns hide, when it was asked for.
+    pub(crate) hidden: Vec<Hidden>,
+}
+
+/// A name that an ignore pattern hides, with all that may be in it.
+#[derive(Debug)]
+pub(crate) struct Hidden {
+    pub(crate) path: Vec<u8>,
+    pub(crate) is_dir: bool,
+    /// The pattern that hides it.
+    pub(crate) rule: usize,
+}
+
+/// Whether a listing says what it leaves out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum HiddenNames {
+    Named,
+    Dropped,
 }
 
 /// A directory whose children are to be listed.
@@ -69,12 +87,23 @@ struct Listed {
     xattrs: Vec<Xattr>,
     children: Vec<(Entry, Option<Pending>)>,
     has_hidden_file: bool,
+    hidden: Vec<Hidden>,
 }
 
 impl SourceTree {
     /// Lists what is below the directory `path`, which holds no links.
     pub(crate) fn list(&self, path: &[u8], metadata: Metadata, selection: &Selection) -> Result<Listing> {
-        let walk = Walk { tree: self, selection };
+        self.list_with(path, metadata, selection, HiddenNames::Dropped)
+    }
+
+    pub(super) fn list_with(
+        &self,
+        path: &[u8],
+        metadata: Metadata,
+        selection: &Selection,
+        hidden_names: HiddenNames,
+    ) -> Result<Listing> {
+        let walk = Walk { tree: self, selection, hidden_names };
         let root = Entry {
             name: OsString::new(),
             metadata,
@@ -87,7 +116,7 @@ impl SourceTree {
             is_visible: false,
         };
         let mut level = vec![walk.top(path)];
-        let mut listing = Listing { entries: vec![root] };
+        let mut listing = Listing { entries: vec![root], hidden: Vec::new() };
         listing.entries[0].is_visible = !level[0].ignore.is_match();
         while !level.is_empty() {
             let listed: Vec<(usize, Listed)> = level
@@ -110,6 +139,7 @@ impl Listing {
         self.entries[parent].children = start..start + found.children.len();
         self.entries[parent].xattrs = found.xattrs;
         self.entries[parent].is_visible |= found.has_hidden_file;
+        self.hidden.extend(found.hidden);
         for (mut entry, pending) in found.children {
             entry.parent = parent;
             if let Some(mut pending) = pending {
@@ -156,6 +186,7 @@ impl Listing {
 struct Walk<'a> {
     tree: &'a SourceTree,
     selection: &'a Selection,
+    hidden_names: HiddenNames,
 }
 
 impl Walk<'_> {
@@ -182,7 +213,8 @@ impl Walk<'_> {
         let mut names = read_dir_fd(&fd).map_err(Error::io("list", &pending.path))?;
         names.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         let xattrs = xattrs(&fd).map_err(Error::io("read the attributes of", &pending.path))?;
-        let mut listed = Listed { xattrs, children: Vec::with_capacity(names.len()), has_hidden_file: false };
+        let children = Vec::with_capacity(names.len());
+        let mut listed = Listed { xattrs, children, has_hidden_file: false, hidden: Vec::new() };
         for name in names {
             // Nothing can be read from a socket's name, and an image cannot hold one.
             if name.kind == FileKind::Socket {
@@ -190,7 +222,10 @@ impl Walk<'_> {
             }
             let is_dir = name.kind == FileKind::Directory;
             let judged = self.judge(pending, name.name.as_bytes(), is_dir);
-            let Some(verdict) = judged else { continue };
+            let Some(verdict) = judged else {
+                listed.hidden.extend(self.hidden(pending, name.name.as_bytes(), is_dir));
+                continue;
+            };
             if !is_dir && !verdict.is_selected {
                 listed.has_hidden_file = true;
                 continue;
@@ -213,6 +248,14 @@ impl Walk<'_> {
             listed.children.push((entry, verdict.descend));
         }
         Ok(listed)
+    }
+
+    /// What is to be said about a name that is hidden.
+    fn hidden(&self, parent: &Pending, name: &[u8], is_dir: bool) -> Option<Hidden> {
+        let ignore = self.tree.ignore.as_ref().filter(|_| self.hidden_names == HiddenNames::Named)?;
+        let path = join(&parent.path, name);
+        let rule = ignore.judge(&parent.ignore, &path).1?;
+        Some(Hidden { path, is_dir, rule })
     }
 
     /// Asks the patterns about one name; `None` when it is hidden with all that may be in it.

@@ -3,6 +3,7 @@
 mod list;
 mod locate;
 mod near;
+mod survey;
 
 use std::collections::HashMap;
 use std::sync::RwLock;
@@ -13,6 +14,7 @@ use kiln_sys::root::Root;
 
 pub(crate) use list::{Entry, Listing, Selection, join, open_beneath};
 pub(crate) use locate::{LastLink, Located, split};
+pub use survey::{LeftOut, Sent, Survey, Verdict, survey, verdict};
 
 use crate::pattern::PatternSet;
 
