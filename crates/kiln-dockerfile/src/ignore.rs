@@ -1,4 +1,6 @@
-//! Ignore files: which patterns are in them, and on which line.
+//! Ignore files: which patterns are in them, and where.
+
+use kiln_report::Span;
 
 use crate::path;
 
@@ -9,6 +11,8 @@ pub struct IgnorePattern {
     pub pattern: String,
     /// Its line, from 1.
     pub line: usize,
+    /// Where it is written.
+    pub span: Span,
 }
 
 /// Reads an ignore file. Whether a pattern is well formed is for whoever matches with it to say.
@@ -19,11 +23,22 @@ pub struct IgnorePattern {
 /// assert_eq!(texts, [("*.log", 2), ("!keep.log", 3)]);
 /// ```
 pub fn parse_ignore(text: &str) -> Vec<IgnorePattern> {
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let lines = text.split('\n').enumerate();
-    // A comment begins in the first column; a pattern may not.
-    let patterns = lines.filter(|(_, line)| !line.starts_with('#') && !line.trim().is_empty());
-    patterns.map(|(at, line)| IgnorePattern { pattern: cleaned(line.trim()), line: at + 1 }).collect()
+    let mut patterns = Vec::new();
+    let mut end = 0;
+    for (at, whole) in text.split('\n').enumerate() {
+        let start = end;
+        end += whole.len() + 1;
+        let line = if at == 0 { whole.strip_prefix('\u{feff}').unwrap_or(whole) } else { whole };
+        // A comment begins in the first column; a pattern may not.
+        if line.starts_with('#') || line.trim().is_empty() {
+            continue;
+        }
+        let written = line.trim();
+        let start = start + (whole.len() - line.trim_start().len());
+        let span = Span::new(start, start + written.len());
+        patterns.push(IgnorePattern { pattern: cleaned(written), line: at + 1, span });
+    }
+    patterns
 }
 
 fn cleaned(line: &str) -> String {
@@ -50,5 +65,12 @@ mod tests {
         let wanted = [(3, "a/b"), (4, "x"), (5, "!z"), (6, "q/r"), (7, "/"), (9, "\\#yes"), (10, "!")]
             .map(|(l, p)| (l, p.to_owned()));
         assert_eq!(found, wanted);
+    }
+
+    #[test]
+    fn spans_are_what_is_written() {
+        let text = "\u{feff}first\r\n#\n \t! /é/ \r\nlast";
+        let found: Vec<&str> = parse_ignore(text).iter().map(|p| &text[p.span.range()]).collect();
+        assert_eq!(found, ["first", "! /é/", "last"]);
     }
 }

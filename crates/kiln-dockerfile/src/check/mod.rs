@@ -5,6 +5,7 @@
 
 mod arguments;
 mod config;
+mod context;
 mod descriptions;
 mod from;
 pub(crate) mod rules;
@@ -16,6 +17,7 @@ use kiln_report::{Diagnostic, Span};
 
 pub use arguments::sounds_secret;
 pub use config::{CheckConfig, CheckConfigError, Choice};
+pub use context::{IgnoreRule, SourceFact, ignored_source, missing_source, unfiltered_context};
 pub(crate) use descriptions::description;
 pub use table::{Origin, RULES, Rule, Status};
 

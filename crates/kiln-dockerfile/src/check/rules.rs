@@ -29,6 +29,9 @@ pub(crate) const EXPOSE_CASING: &str = "ExposeProtoCasing";
 pub(crate) const EXPOSE_FORMAT: &str = "ExposeInvalidFormat";
 pub(crate) const INLINE_COMMENT: &str = "InlineCommentInInstruction";
 pub(crate) const UNUSED_BUILD_ARG: &str = "UnusedBuildArg";
+pub(crate) const COPY_IGNORED: &str = "CopyIgnoredFile";
+pub(crate) const COPY_SOURCE_MISSING: &str = "CopySourceMissing";
+pub(crate) const CONTEXT_NOT_FILTERED: &str = "ContextNotFiltered";
 
 fn did_you_mean(finding: Diagnostic, nearest: Option<String>) -> Diagnostic {
     match nearest {

@@ -252,6 +252,16 @@ pub const RULES: &[Rule] = &[
         ..BUILDKIT
     },
     Rule {
+        name: r::COPY_IGNORED,
+        summary: "a source of COPY or ADD is left out of the context by an ignore rule",
+        why: "What an ignore file leaves out is not there for the build, so the step fails, or copies less than it says. It \
+              is told in every build, and, as in BuildKit, not where the ignore file has exceptions: they may bring a part \
+              of a directory back. Examples: a `.dockerignore` with the pattern `*.env`.",
+        bad: "FROM scratch\nCOPY config.env /\n",
+        good: "FROM scratch\nCOPY config.example /\n",
+        ..BUILDKIT
+    },
+    Rule {
         name: r::INLINE_COMMENT,
         origin: Origin::Kiln,
         summary: "`#` within a line is taken for a comment, which it is not",
@@ -271,6 +281,28 @@ pub const RULES: &[Rule] = &[
         good: "FROM scratch\nARG VERSION=1\n",
         ..BUILDKIT
     },
+    Rule {
+        name: r::COPY_SOURCE_MISSING,
+        origin: Origin::Kiln,
+        summary: "a path that is copied or mounted is not in its context",
+        why: "The step will fail, possibly after many others. A check looks at the files, so it can say so at once, with the \
+              name that was probably meant or the ignore rule that hides it; a wildcard that matches nothing fails no step, \
+              and copies nothing. Examples: a context with `package.json`.",
+        bad: "FROM scratch\nCOPY packge.json /\n",
+        good: "FROM scratch\nCOPY package.json /\n",
+        ..BUILDKIT
+    },
+    Rule {
+        name: r::CONTEXT_NOT_FILTERED,
+        origin: Origin::Kiln,
+        summary: "the whole context is copied, with what nobody wants in an image",
+        why: "The history of a repository and installed packages make the image larger, may hold secrets, and change more \
+              often than the sources, so the step and all after it run again. An ignore file keeps them out. Examples: a \
+              context with `.git` and without an ignore file.",
+        bad: "FROM scratch\nCOPY . /app\n",
+        good: "FROM scratch\nCOPY src /app/src\n",
+        ..BUILDKIT
+    },
 ];
 
 /// The check with a name.
@@ -283,10 +315,13 @@ mod tests {
     use std::sync::Arc;
 
     use kiln_oci::{Digest, ImageConfig, Platform};
-    use kiln_report::SourceFile;
+    use kiln_report::{Diagnostic, SourceFile};
 
     use super::*;
-    use crate::{CheckConfig, ImageFacts, LowerOptions, Lowering, ResolvedImage, check, lower, parse};
+    use crate::check::{IgnoreRule, SourceFact, ignored_source, missing_source, unfiltered_context};
+    use crate::{
+        CheckConfig, ContextRead, ImageFacts, LowerOptions, Lowering, ResolvedImage, check, context_reads, lower, parse,
+    };
 
     /// What the checks find, those that need images and build arguments too.
     fn found(rule: &Rule, text: &str) -> Vec<&'static str> {
@@ -312,7 +347,22 @@ mod tests {
                 Err(errors) => panic!("{text}: {errors:?}"),
             }
         }
+        found.extend(context_reads(&file, &options).iter().filter_map(|read| in_context(rule, read)));
         found.iter().filter_map(|finding| finding.rule).collect()
+    }
+
+    /// What a context would have to say, for the rules that ask it.
+    fn in_context(rule: &Rule, read: &ContextRead) -> Option<Diagnostic> {
+        match (rule.name, read.path.as_str()) {
+            (r::COPY_IGNORED, "config.env") => {
+                let hides = IgnoreRule { pattern: "*.env".into(), place: ".dockerignore:1".into() };
+                Some(ignored_source(read, &hides))
+            }
+            (r::COPY_SOURCE_MISSING, "package.json") => missing_source(read, &SourceFact::Present, "the context"),
+            (r::COPY_SOURCE_MISSING, _) => missing_source(read, &SourceFact::Missing(Vec::new()), "the context"),
+            (r::CONTEXT_NOT_FILTERED, _) if read.takes_all() => Some(unfiltered_context(read, &[(".git".into(), 1)])),
+            _ => None,
+        }
     }
 
     fn base(name: &str) -> ResolvedImage {

@@ -209,6 +209,7 @@ impl Stage<'_, '_, '_> {
             allow_empty_wildcard: true,
             ..template.clone()
         };
+        self.note_source(step, filled.copy, source, &copy);
         Ok(Action { from, copy })
     }
 

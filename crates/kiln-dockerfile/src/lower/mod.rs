@@ -12,6 +12,7 @@ mod names;
 mod options;
 mod owner;
 mod plan;
+mod reads;
 mod remote;
 mod run;
 mod run_mounts;
@@ -34,6 +35,7 @@ pub use options::{
     CredentialUse, ImageFacts, ImageRequest, LowerOptions, Lowered, LoweredStage, Lowering, NamedContext, NoCache,
     PlatformInNames, ResolvedImage,
 };
+pub use reads::{ContextRead, Reader, context_reads};
 pub use stage::ARGS;
 
 use crate::check::CheckConfig;
@@ -226,6 +228,7 @@ struct Lowerer<'c, 'a> {
     warnings: Vec<Diagnostic>,
     secrets: Vec<CredentialUse>,
     ssh: Vec<CredentialUse>,
+    reads: Vec<ContextRead>,
 }
 
 impl<'c, 'a> Lowerer<'c, 'a> {
@@ -235,29 +238,35 @@ impl<'c, 'a> Lowerer<'c, 'a> {
         let ends = plan.nodes.iter().map(|_| None).collect();
         let states = plan.nodes.iter().map(|_| None).collect();
         let heirs = vec![0; plan.nodes.len()];
-        let (budget, errors, warnings, secrets, ssh) = Default::default();
-        Self { cx, plan, graph, source, ends, states, heirs, budget, errors, warnings, secrets, ssh }
+        let (budget, errors, warnings, secrets, ssh, reads) = Default::default();
+        Self { cx, plan, graph, source, ends, states, heirs, budget, errors, warnings, secrets, ssh, reads }
     }
 
     fn run(mut self, target: usize, reachable: &BTreeSet<usize>) -> Result<Box<Lowered>, Vec<Diagnostic>> {
         self.heirs[target] += 1;
-        for node in reachable {
-            if let Base::Stage(base) = self.plan.nodes[*node].base {
-                self.heirs[base] += 1;
-            }
-        }
-        // What files are taken from has no steps of its own, so it can come first.
-        let (stages, sources): (Vec<usize>, Vec<usize>) = reachable.iter().partition(|n| **n < self.plan.stage_count);
-        for node in sources.into_iter().chain(stages.iter().copied()) {
-            let state = stage::lower(&mut self, node);
-            self.ends[node] = Some(End { root: state.root.clone(), platform: state.platform.clone() });
-            self.states[node] = Some(state).filter(|_| self.heirs[node] > 0);
-        }
+        let stages = self.lower_nodes(reachable);
         if !self.errors.is_empty() {
             return Err(self.errors);
         }
         names::warn_unused_build_args(&mut self, target);
         Ok(Box::new(self.finish(target, &stages)))
+    }
+
+    /// Lowers these nodes; gives those that are stages.
+    fn lower_nodes(&mut self, nodes: &BTreeSet<usize>) -> Vec<usize> {
+        for node in nodes {
+            if let Base::Stage(base) = self.plan.nodes[*node].base {
+                self.heirs[base] += 1;
+            }
+        }
+        // What files are taken from has no steps of its own, so it can come first.
+        let (stages, sources): (Vec<usize>, Vec<usize>) = nodes.iter().partition(|n| **n < self.plan.stage_count);
+        for node in sources.into_iter().chain(stages.iter().copied()) {
+            let state = stage::lower(self, node);
+            self.ends[node] = Some(End { root: state.root.clone(), platform: state.platform.clone() });
+            self.states[node] = Some(state).filter(|_| self.heirs[node] > 0);
+        }
+        stages
     }
 
     /// The state a node has come to, for one that begins with it. The last one takes it instead of a copy, so that
@@ -295,6 +304,7 @@ impl<'c, 'a> Lowerer<'c, 'a> {
             warnings: self.warnings,
             secrets: self.secrets,
             ssh: self.ssh,
+            context_reads: self.reads,
             epoch: self.cx.epoch,
         }
     }

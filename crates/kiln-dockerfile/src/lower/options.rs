@@ -8,6 +8,7 @@ use kiln_graph::{Definition, Edge};
 use kiln_oci::{Digest, ImageConfig, Platform};
 use kiln_report::{Diagnostic, SourceFile, Span};
 
+use super::ContextRead;
 use crate::check::CheckConfig;
 
 /// What the caller decides about a build.
@@ -213,6 +214,8 @@ pub struct Lowered {
     pub secrets: Vec<CredentialUse>,
     /// The SSH agents steps want.
     pub ssh: Vec<CredentialUse>,
+    /// What the reachable stages take from contexts.
+    pub context_reads: Vec<ContextRead>,
     /// `SOURCE_DATE_EPOCH`, when given.
     pub epoch: Option<i64>,
 }

@@ -326,6 +326,11 @@ impl<'a> Plan<'a> {
         }
     }
 
+    /// Adds the triggers of all stages' bases, as far as the bases are known.
+    pub(super) fn add_all_triggers(&mut self, cx: &Context<'a>, diagnostics: &mut Vec<Diagnostic>) {
+        (0..self.stage_count).for_each(|node| self.add_triggers(cx, node, diagnostics));
+    }
+
     fn add_triggers(&mut self, cx: &Context<'_>, node: usize, diagnostics: &mut Vec<Diagnostic>) {
         self.nodes[node].has_triggers = true;
         let triggers = match &self.nodes[node].base {

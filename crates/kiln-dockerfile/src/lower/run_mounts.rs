@@ -100,6 +100,9 @@ impl Stage<'_, '_, '_> {
                 }
                 MountKind::Bind | MountKind::Cache => {
                     let from = step.mounts_from.get(at).copied().flatten();
+                    if wanted.kind == MountKind::Bind {
+                        self.note_mount(step, from, (&wanted, flag));
+                    }
                     self.tree(&wanted, from, mounts)?;
                 }
             }
