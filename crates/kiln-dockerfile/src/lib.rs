@@ -34,8 +34,8 @@ mod targets;
 pub use check::{CheckConfig, check};
 pub use ignore::{IgnorePattern, parse_ignore};
 pub use lower::{
-    ARGS, ContextRead, CredentialUse, ImageFacts, ImageRequest, LowerOptions, Lowered, LoweredStage, Lowering, NamedContext,
-    NoCache, PlatformInNames, Reader, ResolvedImage, context_reads, lower,
+    ARGS, ContextRead, CredentialUse, ImageFacts, ImageRequest, LowerOptions, Lowered, LoweredStage, Lowering,
+    NamedContext, NoCache, PlatformInNames, Reader, ResolvedImage, context_reads, lower,
 };
 pub use parse::{
     Arguments, Directive, Dockerfile, Flag, Frontend, Heredoc, Instruction, Item, ItemKind, Line, Pair, PairForm, Word,

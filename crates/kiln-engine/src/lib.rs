@@ -11,6 +11,7 @@ mod blocking;
 mod cache;
 mod claim;
 mod config;
+mod context;
 mod devices;
 mod engine;
 mod export;
@@ -36,8 +37,9 @@ mod waiter;
 mod worker;
 
 pub use answer::{BuildResult, ImageDetails, ImageSummary, Loaded, PruneAnswer, PullResult, Removed};
+pub use context::{ContextChecks, Contexts, LeftOutFile, PathVerdict, SentFile, is_ignored};
 pub use engine::Engine;
-pub use frontend::read_dockerfile;
+pub use frontend::{named_contexts, read_dockerfile};
 pub use request::{
     BuildRequest, CompressionKind, Context, Dest, DockerfileSource, EngineConfig, Entitlement, LayerOptions,
     NamedContext, NetworkMode, Output, PruneRequest, RunRequest, Ulimit, Volume,

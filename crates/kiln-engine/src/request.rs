@@ -30,6 +30,8 @@ pub struct BuildRequest {
     pub context: Context,
     /// Where the Dockerfile's text comes from.
     pub dockerfile: DockerfileSource,
+    /// The ignore file; by default the Dockerfile's own, else the context's.
+    pub ignorefile: Option<PathBuf>,
     /// The names of the result.
     pub tags: Vec<Reference>,
     /// Build arguments.

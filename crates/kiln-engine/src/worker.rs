@@ -14,6 +14,7 @@ use crate::answer::BuildResult;
 use crate::artifact::Artifact;
 use crate::blocking::blocking;
 use crate::cache::Cache;
+use crate::context::{self, ContextChecks};
 use crate::devices::Devices;
 use crate::engine::Engine;
 use crate::failure::{Context as _, environment};
@@ -64,7 +65,10 @@ pub(crate) async fn build(
     options.build_args.extend(engine.proxies().filter(|(name, _)| !request.build_args.contains_key(name)));
     frontend::judge(&source, &file, frontend::check(&file), reporter.as_ref())?;
     let lowered = frontend::lower(&file, &options, &resolver).await?;
-    frontend::judge(&source, &file, lowered.warnings.clone(), reporter.as_ref())?;
+    let mut warnings = lowered.warnings.clone();
+    let config = kiln_dockerfile::CheckConfig::of(&file).unwrap_or_default();
+    warnings.extend(context::check(&trees, &lowered.context_reads, &config, ContextChecks::Rules)?);
+    frontend::judge(&source, &file, warnings, reporter.as_ref())?;
     let job = Arc::new(Job {
         project: project(&request.context, source.name()),
         finisher: Finisher::new(store.clone(), lease.clone(), packing, waiter.watch()),

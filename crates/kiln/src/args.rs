@@ -17,7 +17,8 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::commands::{
-    completion, debug, fmt, history, images, inspect, load, login, prune, pull, push, rmi, run, save, tag, version,
+    completion, context, debug, fmt, history, images, inspect, load, login, prune, pull, push, rmi, run, save, tag,
+    version,
 };
 
 pub(crate) use environment::Environment;
@@ -64,6 +65,8 @@ pub(crate) enum Command {
     Load(load::LoadArgs),
     Login(login::LoginArgs),
     Logout(login::LogoutArgs),
+    #[command(subcommand)]
+    Context(context::ContextCommand),
     Prune(prune::PruneArgs),
     Version(version::VersionArgs),
     Completion(completion::CompletionArgs),

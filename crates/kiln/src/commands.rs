@@ -2,6 +2,7 @@
 
 pub(crate) mod build;
 pub(crate) mod completion;
+pub(crate) mod context;
 pub(crate) mod debug;
 pub(crate) mod fmt;
 pub(crate) mod history;
@@ -39,6 +40,7 @@ pub(crate) fn run(command: Command, setting: &Setting) -> Outcome {
         Command::Load(args) => load::run(&args, setting),
         Command::Login(args) => login::run(&args, setting),
         Command::Logout(args) => login::logout(&args, setting),
+        Command::Context(command) => context::run(&command),
         Command::Prune(args) => prune::run(&args, setting),
         Command::Version(args) => version::run(&args),
         Command::Completion(args) => completion::run(&args),

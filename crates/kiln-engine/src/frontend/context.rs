@@ -3,13 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 
-use kiln_dockerfile::{IgnorePattern, parse_ignore};
+use kiln_dockerfile::check::IgnoreRule;
 use kiln_fs::SourceTree;
-use kiln_fs::pattern::PatternSet;
 use kiln_report::{Failure, FailureKind};
 use kiln_store::ActiveLayer;
 use kiln_sys::root::Root;
 
+use super::ignore::IgnoreFile;
 use crate::failure::Context as _;
 use crate::job::Job;
 use crate::scratch::{Scratch, open_dir};
@@ -26,23 +26,11 @@ pub(crate) struct LocalTree {
     ignore: Option<IgnoreFile>,
 }
 
-/// The ignore rules of a context, and where they stand.
-#[derive(Debug, Clone)]
-pub(crate) struct IgnoreFile {
-    /// The file's name, as people call it.
-    pub(crate) name: String,
-    /// Its patterns with their lines.
-    pub(crate) patterns: Vec<IgnorePattern>,
-}
-
 impl LocalTree {
     /// Opens a directory. `ignore` are its rules.
     pub(crate) fn open(name: &str, path: &Path, ignore: Option<IgnoreFile>) -> Result<Self, Failure> {
         let root = open_root(path)?;
-        let patterns = match &ignore {
-            Some(file) if !file.patterns.is_empty() => Some(compile(file)?),
-            _ => None,
-        };
+        let patterns = ignore.as_ref().map(IgnoreFile::compile).transpose()?.flatten();
         let tree = SourceTree::context(root, patterns);
         Ok(Self { name: name.to_owned(), path: path.to_owned(), tree, ignore })
     }
@@ -50,11 +38,6 @@ impl LocalTree {
     /// The context's name in the graph: `context`, or what `--build-context` calls it.
     pub(crate) fn name(&self) -> &str {
         &self.name
-    }
-
-    /// The directory.
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
     }
 
     /// Its files, without the ignored ones.
@@ -75,16 +58,23 @@ impl LocalTree {
         Ok(copy)
     }
 
-    /// Where the ignore rule of this index stands: `.dockerignore:3`.
-    pub(crate) fn rule_place(&self, index: usize) -> Option<String> {
-        let file = self.ignore.as_ref()?;
-        Some(format!("{}:{}", file.name, file.patterns.get(index)?.line))
+    /// Whether any ignore file counts for it.
+    pub(crate) fn is_filtered(&self) -> bool {
+        self.ignore.is_some()
     }
-}
 
-fn compile(file: &IgnoreFile) -> Result<PatternSet, Failure> {
-    let texts: Vec<&str> = file.patterns.iter().map(|rule| rule.pattern.as_str()).collect();
-    PatternSet::new(&texts).or_build(|| format!("cannot read `{}`", file.name))
+    /// The ignore rule of this index.
+    pub(crate) fn rule(&self, index: usize) -> Option<IgnoreRule> {
+        self.ignore.as_ref()?.rule(index)
+    }
+
+    /// What people call it in a sentence.
+    pub(crate) fn title(&self) -> String {
+        match self.name == super::CONTEXT {
+            true => format!("the build context `{}`", self.path.display()),
+            false => format!("context `{}` (`{}`)", self.name, self.path.display()),
+        }
+    }
 }
 
 /// Opens a directory as a root that no path in it leaves.
@@ -109,30 +99,6 @@ pub(crate) fn read_text(root: &Root, name: &str) -> Result<Option<String>, Failu
     };
     let text = String::from_utf8(bytes).or_build(|| format!("`{name}` is not UTF-8 text"))?;
     Ok(Some(text))
-}
-
-/// Finds the ignore rules of a context: the Dockerfile's own, else the context's.
-pub(crate) fn find_ignore(root: &Root, dockerfile: Option<&str>) -> Result<Option<IgnoreFile>, Failure> {
-    let own = dockerfile.map(|name| format!("{name}.dockerignore"));
-    let names = own.into_iter().chain([".containerignore".to_owned(), ".dockerignore".to_owned()]);
-    for name in names {
-        if let Some(text) = read_text(root, &name)? {
-            return Ok(Some(IgnoreFile { patterns: parse_ignore(&text), name }));
-        }
-    }
-    Ok(None)
-}
-
-/// Reads the ignore file that stands beside a Dockerfile outside the context.
-pub(crate) fn ignore_beside(dockerfile: &Path) -> Result<Option<IgnoreFile>, Failure> {
-    let mut path = dockerfile.as_os_str().to_owned();
-    path.push(".dockerignore");
-    let path = PathBuf::from(path);
-    match std::fs::read_to_string(&path) {
-        Ok(text) => Ok(Some(IgnoreFile { name: path.display().to_string(), patterns: parse_ignore(&text) })),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error).or_environment(|| format!("cannot read `{}`", path.display())),
-    }
 }
 
 /// All contexts of a build by their names in the graph.

@@ -2,6 +2,7 @@
 
 mod context;
 mod dockerfile;
+mod ignore;
 mod images;
 
 use std::collections::BTreeMap;
@@ -12,7 +13,6 @@ use kiln_dockerfile::{ImageFacts, LowerOptions, Lowered, Lowering, NoCache};
 use kiln_graph::llb;
 use kiln_oci::Platform;
 use kiln_report::{Diagnostic, Event, Excerpt, Failure, FailureKind, Level, Reporter, SourceFile, Span};
-use kiln_sys::root::Root;
 
 pub(crate) use context::{LocalTree, Trees, open_root};
 use dockerfile::Place;
@@ -21,8 +21,8 @@ pub(crate) use images::{Resolver, fetch_config, image_manifest};
 
 use crate::job::Result;
 use crate::progress::Work;
-use crate::request::{BuildRequest, DockerfileSource, Entitlement, NamedContext, NetworkMode};
-use context::{IgnoreFile, find_ignore, ignore_beside};
+use crate::request::{BuildRequest, Entitlement, NamedContext, NetworkMode};
+use ignore::IgnoreFile;
 
 /// The name of the main context in the graph: `local://context`.
 pub(crate) const CONTEXT: &str = "context";
@@ -46,19 +46,37 @@ pub(crate) fn load(request: &BuildRequest, directory: Option<&Path>, reporter: &
         Ok((dockerfile, source))
     });
     let (dockerfile, source) = work.end(read)?;
-    let mut trees = Trees::new();
+    let mut trees = named_trees(request)?;
     if let (Some(path), Some(root)) = (directory, &root) {
         let work = Work::start(reporter, "[internal] load .dockerignore");
-        let ignore = work.end(ignore_rules(&dockerfile, root))?;
+        let ignore = IgnoreFile::of_build(request, &dockerfile, root);
+        let tree = work.end(ignore.and_then(|ignore| LocalTree::open(CONTEXT, path, ignore)))?;
+        trees.insert(CONTEXT.into(), Arc::new(tree));
+    }
+    Ok(Loaded { source, trees })
+}
+
+/// Opens the contexts without reading the Dockerfile, which need not be there. `directory` is the main one.
+pub(crate) fn trees(request: &BuildRequest, directory: Option<&Path>) -> Result<Trees> {
+    let mut trees = named_trees(request)?;
+    if let Some(path) = directory {
+        let root = open_root(path)?;
+        let settled = Place::of(request, Some(&root)).settled(&request.dockerfile);
+        let ignore = IgnoreFile::of_build(request, settled.as_ref().unwrap_or(&request.dockerfile), &root)?;
         trees.insert(CONTEXT.into(), Arc::new(LocalTree::open(CONTEXT, path, ignore)?));
     }
+    Ok(trees)
+}
+
+fn named_trees(request: &BuildRequest) -> Result<Trees> {
+    let mut trees = Trees::new();
     for (name, context) in &request.contexts {
         if let NamedContext::Dir(path) = context {
-            let ignore = find_ignore(&open_root(path)?, None)?;
+            let ignore = IgnoreFile::of_context(&open_root(path)?, &format!("{}/", path.display()))?;
             trees.insert(name.clone(), Arc::new(LocalTree::open(name, path, ignore)?));
         }
     }
-    Ok(Loaded { source, trees })
+    Ok(trees)
 }
 
 /// Sees to it that the file is in the language that is built in.
@@ -70,21 +88,6 @@ fn language(source: &Arc<SourceFile>, request: &BuildRequest, work: &Work) -> Re
         warn(source, frontend.warning.into_iter().collect(), work.reporter().as_ref());
     }
     Ok(())
-}
-
-fn ignore_rules(source: &DockerfileSource, root: &Root) -> Result<Option<IgnoreFile>> {
-    match source {
-        DockerfileSource::Path(path) => match ignore_beside(path)? {
-            Some(own) => Ok(Some(own)),
-            None => find_ignore(root, None),
-        },
-        DockerfileSource::InContext(name) => find_ignore(root, Some(name)),
-        DockerfileSource::Several(sources) => match sources.first() {
-            Some(first) => ignore_rules(first, root),
-            None => find_ignore(root, None),
-        },
-        DockerfileSource::Default | DockerfileSource::Text(_) => find_ignore(root, None),
-    }
 }
 
 /// Parses and checks the text. Errors end the build, all of them at once; warnings are reported.
@@ -171,8 +174,7 @@ pub(crate) fn options(request: &BuildRequest, source: Arc<SourceFile>, platform:
     options.labels.clone_from(&request.labels);
     options.platform = platform;
     options.platform_is_chosen = !request.platforms.is_empty();
-    options.contexts =
-        request.contexts.iter().map(|(name, c)| (name.clone(), named(name, c))).collect::<BTreeMap<_, _>>();
+    options.contexts = named_contexts(request);
     options.no_cache = match (request.no_cache, request.no_cache_filter.is_empty()) {
         (true, _) => NoCache::Always,
         (false, true) => NoCache::Never,
@@ -196,6 +198,11 @@ fn entitlement(allowed: &Entitlement) -> Option<&'static str> {
         Entitlement::SecurityInsecure => Some("security.insecure"),
         Entitlement::AllDevices | Entitlement::Device { .. } => None,
     }
+}
+
+/// The named contexts of a request, as the language knows them.
+pub fn named_contexts(request: &BuildRequest) -> BTreeMap<String, kiln_dockerfile::NamedContext> {
+    request.contexts.iter().map(|(name, context)| (name.clone(), named(name, context))).collect()
 }
 
 fn named(name: &str, context: &NamedContext) -> kiln_dockerfile::NamedContext {

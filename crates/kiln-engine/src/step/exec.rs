@@ -23,6 +23,7 @@ use crate::frontend::LocalTree;
 use crate::job::Result;
 use crate::output::Output;
 use crate::redact::Redactor;
+use crate::step::missing::Doing;
 use crate::step::mounts::{self, Held, Prepared};
 use crate::step::{Opened, Place};
 
@@ -108,7 +109,7 @@ impl ExecStep {
                 Opened::Tree(tree) => kiln_fs::digest_tree(tree.tree(), path, &cache),
                 Opened::Snapshot(tree) => kiln_fs::digest_tree(tree, path, &kiln_fs::NoCache),
             };
-            let digest = digest.or_build(|| format!("cannot mount `{path}` at `{}`", mount.dest))?;
+            let digest = digest.map_err(|error| Doing::mount(path, &mount.dest).failure(&error, &opened))?;
             hasher.field(digest.as_str().as_bytes());
         }
         Ok(hasher.finish())

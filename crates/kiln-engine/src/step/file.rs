@@ -21,6 +21,7 @@ use crate::failure::Context as _;
 use crate::frontend::LocalTree;
 use crate::job::Result;
 use crate::scratch::Scratch;
+use crate::step::missing::Doing;
 use crate::step::{Opened, Place};
 use edits::Stamp;
 
@@ -125,7 +126,7 @@ impl FileStep {
         for copy in self.copies(input) {
             let listed = kiln_fs::list_copy(tree.tree(), &copy_spec(copy, None)?, &cache);
             let opened = Opened::Tree(Arc::clone(tree));
-            let (digest, more) = listed.map_err(|error| copy_failure(error, copy, &opened))?;
+            let (digest, more) = listed.map_err(|error| Doing::copy(&copy.src, &copy.dest).failure(&error, &opened))?;
             hasher.field(digest.as_str().as_bytes());
             files.extend(more);
         }
@@ -143,7 +144,7 @@ impl FileStep {
                 // Snapshots are read once: their files are not worth a place in the cache of digests.
                 Opened::Snapshot(tree) => kiln_fs::digest_copy(tree, &spec, &kiln_fs::NoCache),
             };
-            let digest = digest.map_err(|error| copy_failure(error, copy, &opened))?;
+            let digest = digest.map_err(|error| Doing::copy(&copy.src, &copy.dest).failure(&error, &opened))?;
             hasher.field(digest.as_str().as_bytes());
         }
         Ok(hasher.finish())
@@ -249,7 +250,8 @@ impl Work<'_> {
         let opened = self.step.place.open(source)?;
         let owner = self.owner(copy.owner.as_ref(), tree)?;
         let spec = copy_spec(copy, owner)?;
-        kiln_fs::copy(opened.tree(), &tree.root, &spec).map_err(|error| copy_failure(error, copy, &opened))?;
+        kiln_fs::copy(opened.tree(), &tree.root, &spec)
+            .map_err(|error| Doing::copy(&copy.src, &copy.dest).failure(&error, &opened))?;
         Ok(())
     }
 
@@ -283,7 +285,8 @@ fn stamp(time: i64) -> Option<i64> {
     (time >= 0).then_some(time)
 }
 
-fn copy_spec(copy: &FileActionCopy, owner: Option<(u32, u32)>) -> Result<CopySpec> {
+/// A copy of the graph as kiln-fs reads it.
+pub(crate) fn copy_spec(copy: &FileActionCopy, owner: Option<(u32, u32)>) -> Result<CopySpec> {
     let mode = match (copy.mode_str.as_str(), copy.mode) {
         ("", mode) if mode < 0 => None,
         ("", mode) => Some(ModeChange::Octal(mode as u32 & 0o7777)),
@@ -306,34 +309,4 @@ fn copy_spec(copy: &FileActionCopy, owner: Option<(u32, u32)>) -> Result<CopySpe
         always_replace: copy.always_replace_existing_dest_paths,
         timestamp: stamp(copy.timestamp),
     })
-}
-
-/// Says why a source is missing: ignored, misspelt, or not there at all.
-fn copy_failure(error: kiln_fs::Error, copy: &FileActionCopy, opened: &Opened) -> Failure {
-    let kiln_fs::Error::NotFound { path, ignored_by, similar } = &error else {
-        let mut failure = Failure::from_error(FailureKind::Build, &error);
-        failure.causes.insert(0, failure.message);
-        failure.message = format!("cannot copy `{}` to `{}`", copy.src, copy.dest);
-        return failure;
-    };
-    let place = match opened {
-        Opened::Tree(tree) if tree.name() == crate::frontend::CONTEXT => {
-            format!("the build context `{}`", tree.path().display())
-        }
-        Opened::Tree(tree) => format!("context `{}`", tree.name()),
-        Opened::Snapshot(_) => "the stage or image it is copied from".into(),
-    };
-    let failure = Failure::new(FailureKind::Build, format!("cannot copy `{path}`: it is not in {place}"));
-    match (ignored_by, opened) {
-        (Some((index, pattern)), Opened::Tree(tree)) => {
-            let rule = tree.rule_place(*index).unwrap_or_else(|| ".dockerignore".into());
-            failure.hint(format!("remove or narrow the pattern `{pattern}` at {rule}, which excludes this file"))
-        }
-        _ if similar.is_empty() => failure.hint(format!("check the path; paths are relative to {place}")),
-        _ => failure.hint(format!("did you mean {}?", quoted(similar))),
-    }
-}
-
-fn quoted(names: &[String]) -> String {
-    names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(" or ")
 }

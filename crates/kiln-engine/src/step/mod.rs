@@ -3,8 +3,11 @@
 mod exec;
 mod file;
 mod merge;
+mod missing;
 mod mounts;
 mod source;
+
+pub(crate) use file::copy_spec;
 
 pub(crate) use exec::make_cwd;
 pub(crate) use mounts::stubs;

@@ -31,6 +31,10 @@ pub(crate) struct BuildArgs {
     #[arg(short, long, value_name = "PATH")]
     pub(crate) file: Vec<PathBuf>,
 
+    /// Ignore file [default: the Dockerfile's own, else .containerignore or .dockerignore of CONTEXT]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ignorefile: Option<PathBuf>,
+
     /// Stage to build [default: the last]
     #[arg(long, value_name = "STAGE")]
     pub(crate) target: Option<String>,
@@ -200,6 +204,7 @@ impl BuildArgs {
         let request = BuildRequest {
             dockerfile: self.dockerfile(&context)?,
             context,
+            ignorefile: self.ignorefile.clone(),
             tags: self.tags()?,
             target: self.target.clone(),
             platforms: self.platforms(environment)?,
@@ -363,7 +368,8 @@ fn is_remote(text: &str) -> bool {
     ["http://", "https://", "git://", "ssh://", "git@", "github.com/"].iter().any(|prefix| text.starts_with(prefix))
 }
 
-fn named_context(text: &str) -> Result<(String, NamedContext), Wrong> {
+/// `name=path`, `name=docker-image://…` or `name=oci-layout://…`.
+pub(crate) fn named_context(text: &str) -> Result<(String, NamedContext), Wrong> {
     let Some((name, place)) = text.split_once('=').filter(|(name, place)| !name.is_empty() && !place.is_empty()) else {
         return Err(Wrong("expected `name=path`, `name=docker-image://…` or `name=oci-layout://…`".into()));
     };

@@ -13,6 +13,7 @@ use kiln_engine::{BuildResult, Context};
 use kiln_report::Failure;
 
 use self::lend::Lender;
+pub(crate) use self::lend::check_context;
 use crate::args::build::{BuildArgs, BuildPlan, writes_to_stdout};
 use crate::setting::Setting;
 use crate::ui::exit::{Exit, Outcome};
@@ -23,7 +24,7 @@ use crate::ui::{run as ui_run, stdout};
 pub(crate) fn run(args: &BuildArgs, setting: &Setting) -> Outcome {
     let mut plan = args.plan(&setting.environment)?;
     if let Context::Dir(dir) = &plan.request.context {
-        lend::check_context(dir)?;
+        check_context(dir)?;
     }
     let has_data = plan.request.outputs.iter().any(writes_to_stdout);
     if has_data {

@@ -8,6 +8,7 @@ use clap::{Args, Subcommand};
 use kiln_dockerfile::expand::{Env, Lexer};
 use kiln_dockerfile::parse_shape;
 use kiln_report::{Excerpt, Failure, FailureKind, SourceFile};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::ui::exit::Outcome;
@@ -33,13 +34,19 @@ enum What {
     /// Reads objects as {"env":["NAME=value"],"words":true,"in":"text"} on standard input, and answers each with a line
     /// as {"out":…} or {"error":…}. With `words`, the answer is an array: the text split as a shell splits it.
     Expand,
+    /// Match paths with ignore patterns
+    ///
+    /// Reads objects as {"patterns":["*.md","!README.md"],"path":"a/b"} on standard input, and answers each with a line:
+    /// {"out":true} when the path is left out, else {"out":false}, or {"error":…}.
+    Ignore,
 }
 
 /// Does it.
 pub(crate) fn run(args: &DebugArgs) -> Outcome {
     match &args.what {
         What::Parse { file } => parse(file),
-        What::Expand => expand(),
+        What::Expand => each(r#"{"env":["NAME=value"],"words":false,"in":"$NAME"}"#, answer),
+        What::Ignore => each(r#"{"patterns":["*.md"],"path":"a/b"}"#, judge),
     }
 }
 
@@ -77,6 +84,14 @@ struct Question {
     text: String,
 }
 
+/// A path to match.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Candidate {
+    patterns: Vec<String>,
+    path: String,
+}
+
 /// What became of it.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -85,16 +100,18 @@ enum Reply {
     Word(String),
     #[serde(rename = "out")]
     Words(Vec<String>),
+    #[serde(rename = "out")]
+    Ignored(bool),
     Error(String),
 }
 
-fn expand() -> Outcome {
+/// Answers all questions on standard input.
+fn each<Q: DeserializeOwned>(example: &str, answer: fn(&Q) -> Reply) -> Outcome {
     let mut input = Vec::new();
     std::io::stdin().read_to_end(&mut input).map_err(|error| cannot("read standard input", &error))?;
-    for question in serde_json::Deserializer::from_slice(&input).into_iter::<Question>() {
+    for question in serde_json::Deserializer::from_slice(&input).into_iter::<Q>() {
         let question = question.map_err(|error| {
-            let example = r#"send objects as {"env":["NAME=value"],"words":false,"in":"$NAME"}"#;
-            cannot("read the question on standard input", &error).hint(example)
+            cannot("read the question on standard input", &error).hint(format!("send objects as {example}"))
         })?;
         let reply = serde_json::to_string(&answer(&question)).expect("texts are always JSON");
         stdout::print(&format!("{reply}\n"))?;
@@ -112,6 +129,13 @@ fn answer(question: &Question) -> Reply {
         Ok(expansion) if question.words => Reply::Words(expansion.words),
         Ok(expansion) => Reply::Word(expansion.text),
         Err(error) => Reply::Error(error.to_string()),
+    }
+}
+
+fn judge(candidate: &Candidate) -> Reply {
+    match kiln_engine::is_ignored(&candidate.patterns, &candidate.path) {
+        Ok(is_ignored) => Reply::Ignored(is_ignored),
+        Err(failure) => Reply::Error(failure.to_string()),
     }
 }
 

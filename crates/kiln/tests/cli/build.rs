@@ -6,6 +6,7 @@ use crate::{Kiln, stable};
 fn a_dockerfile_is_checked_without_being_built() {
     let kiln = Kiln::new();
     kiln.file("good/Dockerfile", "FROM scratch\nCOPY a /a\n");
+    kiln.file("good/a", "");
     insta::assert_snapshot!(kiln.run(&["build", "--check", "good"]), @"
     exit 0
     --- stdout
@@ -24,7 +25,7 @@ fn a_dockerfile_is_checked_without_being_built() {
 
     error: `bad/Dockerfile` cannot be built
     ");
-    kiln.file("odd/Dockerfile", "FROM scratch as base\nCOPY a /a\n");
+    kiln.file("odd/Dockerfile", "FROM scratch as base\nLABEL a=b\n");
     insta::assert_snapshot!(kiln.run(&["build", "--check", "odd"]), @"
     exit 1
     --- stderr
@@ -159,12 +160,12 @@ fn a_missing_source_says_what_hides_it() {
     let answer = stable(&kiln.run(&["build", "ctx"]));
     assert!(answer.starts_with("exit 1\n"), "{answer}");
     insta::assert_snapshot!(answer.split_once("\nerror: ").expect("an error").1, @"
-    cannot copy `/main.go`: it is not in the build context `ctx`
+    cannot copy `main.go`: it is left out of the build context `ctx` by the pattern `*.go` at .dockerignore:2
      --> Dockerfile:2:1
       |
     2 | COPY main.go /
       | ^^^^^^^^^^^^^^
-    hint: remove or narrow the pattern `*.go` at .dockerignore:2, which excludes this file
+    hint: remove or narrow the pattern, or take files back in with `!` below it
     ");
 }
 

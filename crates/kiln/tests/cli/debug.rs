@@ -52,3 +52,16 @@ fn words_are_expanded_one_answer_a_question() {
     let answer = Kiln::new().run_with_input(&["debug", "expand"], br#"{"out":1}"#);
     assert!(answer.code == 2 && answer.stderr.contains("unknown field `out`"), "{answer}");
 }
+
+#[test]
+fn ignore_says_for_each_path_whether_the_patterns_leave_it_out() {
+    let questions = br#"{"patterns":["*.md","!README.md"],"path":"README.md"} {"patterns":["a/**"],"path":"a/b/c"}
+        {"patterns":["[z-a]"],"path":"x"}"#;
+    insta::assert_snapshot!(Kiln::new().run_with_input(&["debug", "ignore"], questions), @r#"
+    exit 0
+    --- stdout
+    {"out":false}
+    {"out":true}
+    {"error":"pattern `[z-a]` is not usable: brackets, ranges or escapes do not fit together"}
+    "#);
+}

@@ -26,6 +26,7 @@ fn the_front_page() {
       load        Bring images of an archive into the local store
       login       Log in to a registry
       logout      Log out of a registry
+      context     Look at the files a build would see
       prune       Remove what nothing needs: images without a name, layers, old results
       version     Print the version
       completion  Print a completion script for a shell
@@ -66,6 +67,8 @@ fn build() {
       -f, --file <PATH>                 Dockerfile [default: Containerfile or Dockerfile of CONTEXT];
                                         `-` reads it from standard input; several are read as one; one
                                         that ends in `.in` goes through cpp
+          --ignorefile <FILE>           Ignore file [default: the Dockerfile's own, else
+                                        .containerignore or .dockerignore of CONTEXT]
           --target <STAGE>              Stage to build [default: the last]
           --build-arg <KEY[=VALUE]>     Set a build argument; without a value it is taken from the
                                         environment

@@ -4,6 +4,7 @@
 
 mod build;
 mod commands;
+mod context;
 mod debug;
 mod fmt;
 mod help;

@@ -10,9 +10,15 @@ fn a_missing_source_says_why_and_what_is_near() {
     let project = Project::new();
     project.file("package.json", "{}").file("ignored.txt", "x").file(".dockerignore", "# comment\n*.txt\n");
     let run = project.dockerfile("FROM busybox\nCOPY packge.json /\n").build(&[]).fails(1);
-    run.says("packge.json").says("Dockerfile:2").says("package.json");
+    let place = format!("the build context `{}`", project.context().display());
+    run.says("packge.json").says("Dockerfile:2").says("package.json").says(&place);
     let run = project.dockerfile("FROM busybox\nCOPY ignored.txt /\n").build(&[]).fails(1);
-    run.says("ignored.txt").says(".dockerignore:2").says("*.txt");
+    run.says("ignored.txt").says(".dockerignore:2").says("*.txt").says("Dockerfile:2");
+    for (source, said) in [("packge.json", "package.json"), ("ignored.txt", ".dockerignore:2")] {
+        let dockerfile = format!("FROM busybox\nRUN --mount=source={source},target=/m true\n");
+        let run = project.dockerfile(&dockerfile).build(&[]).fails(1);
+        run.says(&format!("cannot mount `{source}`")).says(said).says("Dockerfile:2");
+    }
     project
         .dockerfile("FROM busybox AS a\nFROM busybox\nCOPY --from=a /no/such /\n")
         .build(&[])

@@ -17,6 +17,61 @@ fn ignored_files_are_absent_and_exceptions_are_not() {
 }
 
 #[test]
+fn a_dockerfile_and_an_ignore_file_that_are_ignored_still_count_and_cannot_be_copied() {
+    let project = Project::new();
+    project.file("a", "a").file("b", "b").file(".dockerignore", "b\n.dockerignore\nDockerfile\n");
+    project.builds("FROM busybox\nCOPY . /c/\n");
+    assert_eq!(project.sh("ls -A /c"), "a\n");
+    for name in ["Dockerfile", ".dockerignore"] {
+        let run = project.dockerfile(&format!("FROM busybox\nCOPY {name} /\n")).build(&[]).fails(1);
+        run.says(&format!("cannot copy `{name}`: it is left out")).says("warning[CopyIgnoredFile]");
+    }
+}
+
+#[test]
+fn an_ignore_file_may_be_named_and_is_the_only_one_read() {
+    let project = Project::new();
+    project.file("a", "a").file("b", "b").file("c", "c").file(".dockerignore", "a\n").file(".containerignore", "b\n");
+    project.dockerfile("FROM busybox\nCOPY a* b* c* /c/\n").build(&[]).ok();
+    assert_eq!(project.sh("ls /c"), "a\nc\n");
+    std::fs::write(project.path().join("mine"), "c\n").unwrap();
+    project.build(&["--ignorefile", project.path().join("mine").to_str().unwrap()]).ok();
+    assert_eq!(project.sh("ls /c"), "a\nb\n");
+    project.build(&["--ignorefile", "/no/such"]).fails(2).says("--ignorefile");
+}
+
+#[test]
+fn named_contexts_honour_their_own_ignore_file() {
+    let project = Project::new();
+    project.file("lib/.dockerignore", "*.o\n").file("lib/a.c", "c").file("lib/a.o", "o").file("b.o", "o");
+    project.dockerfile("FROM busybox\nCOPY --from=lib . /lib/\nCOPY b.o /\n");
+    let lib = format!("lib={}", project.context().join("lib").display());
+    project.build(&["--build-context", &lib]).ok();
+    assert_eq!(project.sh("ls /lib /b.o"), "/b.o\n\n/lib:\na.c\n");
+    project
+        .dockerfile("FROM busybox\nCOPY --from=lib a.o /\n")
+        .build(&["--build-context", &lib])
+        .fails(1)
+        .says("lib/.dockerignore:1");
+}
+
+#[test]
+fn a_build_warns_of_a_source_that_is_ignored_and_may_fail_for_it() {
+    let project = Project::new();
+    project.file("a", "a").file("b.env", "b").file(".dockerignore", "*.env\n");
+    // A wildcard that matches nothing fails no step.
+    let run = project.builds("FROM busybox\nCOPY a *.env /\n");
+    run.says("warning[CopyIgnoredFile]").says(".dockerignore:1").says("Dockerfile:2:8");
+    assert_eq!(project.build(&[]).ok().says("CopyIgnoredFile").cached(), 2, "a warning is told of cached steps too");
+    project.builds("FROM busybox\n# check=skip=CopyIgnoredFile\nCOPY a *.env /\n").never_says("CopyIgnoredFile");
+    project
+        .dockerfile("# check=error=true\nFROM busybox\nCOPY a *.env /\n")
+        .build(&[])
+        .fails(1)
+        .says("CopyIgnoredFile");
+}
+
+#[test]
 fn a_dockerfile_s_own_ignore_file_comes_first() {
     let project = Project::new();
     project.file("a", "a").file("b", "b").file(".dockerignore", "a\n").file("x.Dockerfile.dockerignore", "b\n");
@@ -43,15 +98,18 @@ fn a_context_may_be_a_tar_on_standard_input() {
     let project = Project::new();
     project
         .file("f", "f")
-        .file("sub/My.Dockerfile", "FROM busybox\nCOPY f /f\n")
+        .file("sub/My.Dockerfile", "FROM busybox\nCOPY f* g* h* /c/\n")
         .file(".dockerignore", "g\n")
-        .file("g", "g");
-    for flag in ["-c", "-cz"] {
+        .file("g", "g")
+        .file("h", "h");
+    // The second time the Dockerfile has an ignore file of its own.
+    for (flag, seen) in [("-c", "f\nh\n"), ("-cz", "f\ng\n")] {
         let tar = project.path().join("context.tar");
         run(Command::new("tar").arg("-C").arg(project.context()).arg(flag).arg("-f").arg(&tar).arg(".")).ok();
         let bytes = std::fs::read(&tar).unwrap();
         project.kiln_with_input(&["build", "-t", "app", "-f", "sub/My.Dockerfile", "-"], &bytes).ok();
-        assert_eq!(project.sh("cat /f"), "f");
+        assert_eq!(project.sh("ls /c"), seen);
+        project.file("sub/My.Dockerfile.dockerignore", "h\n");
     }
 }
 
