@@ -38,7 +38,7 @@ pub use lower::{
     NamedContext, NoCache, PlatformInNames, Reader, ResolvedImage, context_reads, lower,
 };
 pub use parse::{
-    Arguments, Directive, Dockerfile, Flag, Frontend, Heredoc, Instruction, Item, ItemKind, Line, Pair, PairForm, Word,
-    detect_syntax, frontend, parse, parse_shape, parse_source,
+    Arguments, BlankLine, Directive, Dockerfile, Flag, Frontend, Heredoc, Instruction, Item, ItemKind, Line, Pair,
+    PairForm, Word, detect_syntax, frontend, parse, parse_shape, parse_source,
 };
 pub use targets::{Target, targets};

@@ -126,7 +126,7 @@ fn assert_words_in(text: &str, instruction: &Instruction) {
         assert_eq!(&text[heredoc.content_span.range()], heredoc.content);
         assert_in(text, heredoc.end_span);
     });
-    instruction.empty_continuations.iter().for_each(|span| assert_in(text, *span));
+    instruction.empty_continuations.iter().for_each(|line| assert_in(text, Span::new(line.span.start, line.end)));
     arguments_in(text, &instruction.arguments);
 }
 

@@ -12,6 +12,7 @@
 #![forbid(unsafe_code)]
 
 mod finding;
+mod fix;
 mod hadolint;
 pub mod reference;
 mod rule;
@@ -22,6 +23,7 @@ mod shell;
 mod view;
 
 pub use finding::Findings;
+pub use fix::{Consent, Fixed, Made, fix};
 pub use hadolint::{Hadolint, HadolintError, Threshold, Unknown};
 pub use rule::{Rule, Scope, find};
 pub use rules::RULES;

@@ -2,19 +2,20 @@
 
 use kiln_report::Span;
 
+use super::fixes::{self, mend};
 use super::{Findings, rules};
 use crate::instruction::{Command, CopyKind, Form};
 use crate::parse::{Arguments, Instruction, Pair, PairForm, Word};
 
-pub(super) fn check(instruction: &Instruction, findings: &mut Findings<'_>) {
+pub(super) fn check(instruction: &Instruction, escape: char, findings: &mut Findings<'_>) {
     match &instruction.command {
         Some(Command::Env(pairs)) => {
-            legacy(instruction, pairs, findings);
+            legacy(instruction, pairs, escape, findings);
             for pair in pairs.iter().filter(|pair| sounds_secret(&pair.key.text)) {
                 findings.push(instruction, rules::secret_in_env("ENV", &pair.key.text, pair.key.span));
             }
         }
-        Some(Command::Label(pairs)) => legacy(instruction, pairs, findings),
+        Some(Command::Label(pairs)) => legacy(instruction, pairs, escape, findings),
         Some(Command::Arg(items)) => {
             for item in items.iter().filter(|item| sounds_secret(&item.key.text)) {
                 findings.push(instruction, rules::secret_in_env("ARG", &item.key.text, item.key.span));
@@ -23,14 +24,16 @@ pub(super) fn check(instruction: &Instruction, findings: &mut Findings<'_>) {
         _ => {}
     }
     if let Some((effect, span)) = inline_comment(instruction) {
-        findings.push(instruction, rules::inline_comment(&effect, span));
+        let fix = fixes::comment_above(instruction, span.start);
+        findings.push(instruction, mend(rules::inline_comment(&effect, span), fix));
     }
 }
 
-fn legacy(instruction: &Instruction, pairs: &[Pair], findings: &mut Findings<'_>) {
+fn legacy(instruction: &Instruction, pairs: &[Pair], escape: char, findings: &mut Findings<'_>) {
     for pair in pairs.iter().filter(|pair| pair.form == PairForm::Space) {
         let span = Span::new(pair.key.span.start, pair.value.span.end);
-        findings.push(instruction, rules::legacy_pair(&instruction.keyword.text, &pair.key.text, span));
+        let finding = rules::legacy_pair(&instruction.keyword.text, &pair.key.text, span);
+        findings.push(instruction, mend(finding, fixes::pair_of_old(instruction, pair, escape)));
     }
 }
 

@@ -7,13 +7,15 @@ mod arguments;
 mod config;
 mod context;
 mod descriptions;
+pub(crate) mod fixes;
 mod from;
 pub(crate) mod rules;
 mod table;
 
 use std::collections::BTreeMap;
 
-use kiln_report::{Diagnostic, Span};
+use fixes::mend;
+use kiln_report::Diagnostic;
 
 pub use arguments::sounds_secret;
 pub use config::{CheckConfig, CheckConfigError, Choice};
@@ -22,7 +24,7 @@ pub(crate) use descriptions::description;
 pub use table::{Origin, RULES, Rule, Status};
 
 use crate::instruction::{Command, Keyword};
-use crate::parse::{Dockerfile, Instruction};
+use crate::parse::{Dockerfile, Instruction, Word};
 
 /// Checks a file. Gives the findings that the settings let through, in the order of the file.
 pub fn check(file: &Dockerfile, config: &CheckConfig) -> Vec<Diagnostic> {
@@ -32,10 +34,10 @@ pub fn check(file: &Dockerfile, config: &CheckConfig) -> Vec<Diagnostic> {
     let mut in_stage = false;
     for instruction in file.instructions() {
         in_stage |= matches!(instruction.command, Some(Command::From(_)));
-        line(instruction, &mut findings);
+        line(instruction, file.escape, &mut findings);
         descriptions::check(instruction, &mut findings);
         if in_stage {
-            arguments::check(instruction, &mut findings);
+            arguments::check(instruction, file.escape, &mut findings);
         }
     }
     stages(file, &mut findings);
@@ -59,12 +61,14 @@ impl Findings<'_> {
 }
 
 /// What concerns the text of an instruction.
-fn line(instruction: &Instruction, findings: &mut Findings<'_>) {
-    if let Some(span) = instruction.empty_continuations.first() {
-        findings.push(instruction, rules::empty_continuation(*span));
+fn line(instruction: &Instruction, escape: char, findings: &mut Findings<'_>) {
+    if let Some(line) = instruction.empty_continuations.first() {
+        let fix = fixes::without_blank_lines(instruction);
+        findings.push(instruction, rules::empty_continuation(line.span).fix(fix));
     }
-    if matches!(instruction.command, Some(Command::Maintainer(_))) {
-        findings.push(instruction, rules::maintainer(instruction.span));
+    if let Some(Command::Maintainer(name)) = &instruction.command {
+        let fix = fixes::label_of_maintainer(instruction, name, escape);
+        findings.push(instruction, mend(rules::maintainer(instruction.span), fix));
     }
 }
 
@@ -79,7 +83,9 @@ fn casing(file: &Dockerfile, findings: &mut Findings<'_>) {
         let written = instruction.keyword.text.as_str();
         let wanted = if is_lower { written.to_lowercase() } else { written.to_uppercase() };
         if wanted != written {
-            findings.push(instruction, rules::inconsistent_casing(written, wanted, instruction.keyword.span));
+            let fix = fixes::respell(&instruction.keyword, &wanted);
+            let finding = rules::inconsistent_casing(written, wanted, instruction.keyword.span);
+            findings.push(instruction, mend(finding, fix));
         }
     }
 }
@@ -111,16 +117,18 @@ fn stages(file: &Dockerfile, findings: &mut Findings<'_>) {
         if let Some(overruled) = last[slot].replace(instruction) {
             findings.push(overruled, rules::multiple_instructions(keyword, overruled.span));
         }
-        if let Some(span) = shell_form(instruction).filter(|_| !has_shell) {
-            findings.push(instruction, rules::json_args(keyword, span));
+        if let Some(command) = shell_form(instruction).filter(|_| !has_shell) {
+            let span = command.map_or(instruction.span, |command| command.span);
+            findings.push(instruction, mend(rules::json_args(keyword, span), command.and_then(fixes::json_command)));
         }
     }
 }
 
-fn shell_form(instruction: &Instruction) -> Option<Span> {
+/// The command, if there is any, of an instruction that hands it to a shell.
+fn shell_form(instruction: &Instruction) -> Option<Option<&Word>> {
     match &instruction.command {
         Some(Command::Cmd(line) | Command::Entrypoint(line)) if line.form == crate::instruction::Form::Shell => {
-            Some(line.words.first().map_or(instruction.span, |word| word.span))
+            Some(line.words.first())
         }
         _ => None,
     }

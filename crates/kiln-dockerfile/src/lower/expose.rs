@@ -7,7 +7,7 @@ use kiln_report::{Diagnostic, Span};
 
 use super::stage::{Fail, Layer, Stage};
 use super::text;
-use crate::check::rules;
+use crate::check::{fixes, rules};
 use crate::parse::Word;
 
 impl Stage<'_, '_, '_> {
@@ -20,10 +20,12 @@ impl Stage<'_, '_, '_> {
             for spec in self.expand_as(lexer, word)?.words {
                 let exposed = read(&spec, word.span)?;
                 if exposed.protocol != exposed.protocol.to_lowercase() {
-                    self.all.warnings.push(rules::expose_casing(&spec, word.span));
+                    let fix = fixes::port_in_lower_case(word, &spec);
+                    self.all.warnings.push(fixes::mend(rules::expose_casing(&spec, word.span), fix));
                 }
                 if exposed.maps_to_host {
-                    self.all.warnings.push(rules::expose_format(&spec, word.span));
+                    let fix = fixes::port_alone(word, &spec);
+                    self.all.warnings.push(fixes::mend(rules::expose_format(&spec, word.span), fix));
                 }
                 let protocol = exposed.protocol.to_lowercase();
                 ports.extend((exposed.first..=exposed.last).map(|port| format!("{port}/{protocol}")));

@@ -394,6 +394,8 @@ impl<'a> Step<'a> {
     pub(super) fn placed(&self, mut diagnostic: Diagnostic) -> Diagnostic {
         if let Some(span) = self.trigger {
             diagnostic.span = span;
+            // The base is not ours to change.
+            diagnostic.fix = None;
             let text = self.instruction.line.text().trim();
             diagnostic.hints.push(format!("this is about `ONBUILD {text}` of the base"));
         }

@@ -8,7 +8,7 @@ use super::owner::owner;
 use super::plan::Step;
 use super::stage::{Fail, Layer, NOT_IN_ENV, Stage, Vertex};
 use super::{names, text};
-use crate::check::rules;
+use crate::check::{fixes, rules};
 use crate::expand::Variables;
 use crate::instruction::{ArgItem, CommandLine, Form, HealthcheckCommand};
 use crate::parse::{Pair, Word};
@@ -67,7 +67,7 @@ impl Stage<'_, '_, '_> {
     pub(super) fn workdir(&mut self, step: &Step<'_>, word: &Word) -> Result<(), Fail> {
         let wanted = self.expand(word)?;
         if !self.state.has_workdir && !wanted.starts_with('/') {
-            self.all.warnings.push(rules::relative_workdir(&wanted, word.span));
+            self.all.warnings.push(fixes::mend(rules::relative_workdir(&wanted, word.span), fixes::absolute(word)));
         }
         self.state.has_workdir = true;
         let directory = path::workdir(&self.state.config.config.working_dir, &wanted);

@@ -9,7 +9,7 @@ use kiln_report::{Diagnostic, Span};
 
 use super::plan::{Node, Step};
 use super::{Lowerer, base, expand_failure, text};
-use crate::check::rules;
+use crate::check::{fixes, rules};
 use crate::expand::{Env, Expansion, Lexer, Variables};
 use crate::instruction::Command;
 use crate::parse::Word;
@@ -153,7 +153,9 @@ impl Stage<'_, '_, '_> {
             // Looking through all names for each of thousands of findings would take ages and help nobody.
             let is_early = self.all.warnings.len() < 100;
             let nearest = is_early.then(|| suggest::nearest(&used.name, self.state.env.names())).flatten();
+            let fix = nearest.and_then(|nearest| fixes::rename_variable(word, used.start, &used.name, nearest));
             let finding = rules::undefined_variable(&used.name, nearest, word.part(used.start, used.end));
+            let finding = fixes::mend(finding, fix);
             let hint = is_early.then(|| self.where_to_get(&used.name, nearest.is_some())).flatten();
             self.all.warnings.push(match hint {
                 Some(hint) => finding.hint(hint),

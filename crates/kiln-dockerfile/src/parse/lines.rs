@@ -2,6 +2,8 @@
 
 use kiln_report::Span;
 
+use super::tree::BlankLine;
+
 /// The lines of one instruction joined, with the way back to the file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Line {
@@ -14,6 +16,11 @@ impl Line {
     /// The joined text.
     pub fn text(&self) -> &str {
         &self.text
+    }
+
+    /// Whether it was put together from several lines. If not, it is in the file as it is.
+    pub fn is_continued(&self) -> bool {
+        self.pieces.len() > 1
     }
 
     /// The place in the file of a range of the joined text.
@@ -158,7 +165,7 @@ pub(crate) struct Joined {
     pub(crate) line: Line,
     /// End of the last line that belongs to it, without the line break.
     pub(crate) end: usize,
-    pub(crate) empty_continuations: Vec<Span>,
+    pub(crate) empty_continuations: Vec<BlankLine>,
 }
 
 /// Joins `first` and the lines it continues on. `lines` stands behind `first`.
@@ -174,7 +181,8 @@ pub(crate) fn join<'a>(first: Physical<'a>, lines: &mut Lines<'a>, escape: char)
             continue;
         }
         if next.is_blank() {
-            joined.empty_continuations.push(Span::new(next.start, next.end()));
+            let span = Span::new(next.start, next.end());
+            joined.empty_continuations.push(BlankLine { span, end: lines.at() });
             continue;
         }
         let (text, more) = without_continuation(next.text, escape);

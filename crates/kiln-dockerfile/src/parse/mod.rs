@@ -16,7 +16,9 @@ use kiln_report::{Diagnostic, SourceFile, Span};
 pub(crate) use directive::name_and_value;
 pub use frontend::{Frontend, detect_syntax, frontend};
 pub use lines::Line;
-pub use tree::{Arguments, Directive, Dockerfile, Flag, Heredoc, Instruction, Item, ItemKind, Pair, PairForm, Word};
+pub use tree::{
+    Arguments, BlankLine, Directive, Dockerfile, Flag, Heredoc, Instruction, Item, ItemKind, Pair, PairForm, Word,
+};
 
 use crate::instruction::{self, Keyword};
 use crate::suggest;

@@ -86,9 +86,18 @@ pub struct Instruction {
     /// Texts of the comments right above, without `#`.
     pub comments: Vec<String>,
     /// Blank lines between continued lines.
-    pub empty_continuations: Vec<Span>,
+    pub empty_continuations: Vec<BlankLine>,
     /// What it says; `None` when it is wrong, which a diagnostic tells.
     pub command: Option<Command>,
+}
+
+/// A line with nothing on it, between continued ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BlankLine {
+    /// Its place, without its line break.
+    pub span: Span,
+    /// Where the next line begins.
+    pub end: usize,
 }
 
 /// A flag of an instruction, quotes and escapes undone.
