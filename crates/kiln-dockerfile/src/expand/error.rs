@@ -48,3 +48,24 @@ pub enum ExpandErrorKind {
     #[error("variables are nested more than 100 deep")]
     Depth,
 }
+
+impl ExpandErrorKind {
+    /// The way out, as one sentence.
+    pub fn hint(&self) -> String {
+        match self {
+            Self::Quote(quote) => format!("close it with `{quote}`, or escape it if it is meant as itself"),
+            Self::TooLong(_) => "look for a variable that holds itself twice, or for one that is far too long".into(),
+            Self::Unclosed('/') => "write `${name/pattern/replacement}`".into(),
+            Self::Unclosed(_) => "close it, as in `${name}`, or escape `$` if it is meant as itself".into(),
+            Self::NoName => "write a name, as in `${name}`, or escape `$` if it is meant as itself".into(),
+            Self::Modifier(text) if text == ":=" || text == "=" => {
+                "write `:-`: a value can be filled in here, and set only by ARG or ENV".into()
+            }
+            Self::Modifier(_) => "use one of `:-`, `-`, `:+`, `+`, `:?`, `?`, `#`, `##`, `%`, `%%`, `/`, `//`".into(),
+            Self::Required { name, .. } => format!("set it with `--build-arg {name}=…`, or give `ARG {name}` a value"),
+            Self::Pattern(_) => "take the backslash away".into(),
+            Self::Costly(_) => "use fewer `*` in the pattern, or a shorter value".into(),
+            Self::Depth => "set some of them by ARG lines of their own".into(),
+        }
+    }
+}

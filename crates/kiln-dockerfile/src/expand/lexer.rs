@@ -317,6 +317,7 @@ impl Run<'_> {
             Some(c @ ('+' | '-' | '?')) => self.defaulted(&Modified { name, start, modifier: c, colon: "" }),
             Some(c @ ('#' | '%')) => self.trimmed(&Modified { name, start, modifier: c, colon: "" }),
             Some('/') => self.replaced(&Modified { name, start, modifier: '/', colon: "" }),
+            Some(c) if c.is_whitespace() => self.fail(ExpandErrorKind::Unclosed('}'), start),
             Some(c) => self.fail(ExpandErrorKind::Modifier(c.to_string()), start),
             None => self.fail(ExpandErrorKind::Unclosed('}'), start),
         }

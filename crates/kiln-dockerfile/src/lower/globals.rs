@@ -141,5 +141,6 @@ pub(super) fn is_predefined(name: &str) -> bool {
 
 /// An expansion that went wrong, as a diagnostic at its place.
 pub(crate) fn expand_failure(word: &Word, error: &crate::expand::ExpandError) -> Box<Diagnostic> {
-    Box::new(Diagnostic::error(word.part(error.start, error.end), error.to_string()))
+    let diagnostic = Diagnostic::error(word.part(error.start, error.end), error.to_string());
+    Box::new(diagnostic.hint(error.kind.hint()))
 }

@@ -49,9 +49,11 @@ pub(crate) fn read(line: &Line, lines: &mut Lines<'_>, text: &str) -> Result<Vec
 
 fn read_one(start: Start, line: &Line, lines: &mut Lines<'_>, text: &str) -> Result<Heredoc, Diagnostic> {
     let begin = lines.at();
+    let mut is_indented = false;
     for physical in lines.by_ref() {
         let end = if start.chomp { physical.text.trim_start_matches('\t') } else { physical.text };
         if end != start.name {
+            is_indented |= end.trim() == start.name;
             continue;
         }
         return Ok(Heredoc {
@@ -64,11 +66,29 @@ fn read_one(start: Start, line: &Line, lines: &mut Lines<'_>, text: &str) -> Res
             end_span: Span::new(physical.start, physical.end()),
         });
     }
-    let at = line.text().find("<<").unwrap_or(0);
-    let span = line.span(at, line.text().trim_end().len());
     let message = format!("heredoc `{}` never ends", start.name);
-    let hint = format!("put `{}` alone on a line after the last line of the text", start.name);
-    Err(Diagnostic::error(span, message).hint(hint))
+    let hint = match is_indented {
+        true => format!(
+            "take away what stands before or behind `{}` on its line; `<<-` lets tabs stand before it",
+            start.name
+        ),
+        false => format!("put `{}` alone on a line after the last line of the text", start.name),
+    };
+    Err(Diagnostic::error(place(&start, line), message).hint(hint))
+}
+
+/// Where a line asks for a heredoc.
+fn place(start: &Start, line: &Line) -> Span {
+    let text = line.text();
+    let is_it = |at: &usize| {
+        text[at + 2..]
+            .trim_start_matches(|c: char| matches!(c, '-' | '\'' | '"') || c.is_whitespace())
+            .starts_with(&start.name)
+    };
+    let at = text.match_indices("<<").map(|(at, _)| at).find(is_it).or_else(|| text.find("<<")).unwrap_or(0);
+    let word = text[at + 2..].len() - text[at + 2..].trim_start().len();
+    let end = text[at + 2 + word..].find(char::is_whitespace).map_or(text.len(), |length| at + 2 + word + length);
+    line.span(at, end)
 }
 
 /// Whether a word names a heredoc.

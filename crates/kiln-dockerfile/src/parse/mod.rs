@@ -115,8 +115,8 @@ impl<'a> Parser<'a> {
             self.part(*start, end);
             // Words are filled in by one rule, so the files have to agree.
             if at > 0 && self.escape != escape {
-                let name = |escape| if escape == DEFAULT_ESCAPE { "a backslash" } else { "a backtick" };
-                let message = format!("the escape character is {} here, {} above", name(self.escape), name(escape));
+                let (here, above) = (escape_name(self.escape), escape_name(escape));
+                let message = format!("the escape character is a {here} here, a {above} above");
                 let hint = "begin all of the files with the same `# escape=` line";
                 self.syntax.push(Diagnostic::error(Span::new(*start, *start), message).hint(hint));
             }
@@ -204,7 +204,8 @@ impl<'a> Parser<'a> {
         let parts = flags::split(line, self.escape);
         let keyword = parts.keyword.word();
         if depth == 0 && Keyword::of(&keyword.text).is_none() {
-            self.meaning.push(unknown_instruction(&keyword));
+            let follows = matches!(self.items.last(), Some(Item { kind: ItemKind::Instruction(_), .. }));
+            self.meaning.push(unknown_instruction(&keyword, follows.then_some(self.escape)));
         }
         let arguments = match Keyword::of(&keyword.text) {
             Some(kind) => self.arguments(kind, parts.rest, depth),
@@ -282,14 +283,22 @@ fn takes_heredocs(instruction: &Instruction) -> bool {
         && !matches!(inner.arguments, Arguments::Json(_))
 }
 
-fn unknown_instruction(keyword: &Word) -> Diagnostic {
+/// `continues_by` is the character that would join the line to an instruction right above it.
+fn unknown_instruction(keyword: &Word, continues_by: Option<char>) -> Diagnostic {
     if keyword.text.is_empty() {
         return Diagnostic::error(keyword.span, "a line that only goes on is no instruction");
     }
     let diagnostic = Diagnostic::error(keyword.span, format!("`{}` is no instruction", keyword.text));
     let upper = keyword.text.to_uppercase();
-    match suggest::nearest(&upper, Keyword::ALL.iter().map(|keyword| keyword.name())) {
-        Some(name) => diagnostic.hint(format!("did you mean `{name}`?")),
-        None => diagnostic,
+    match (suggest::nearest(&upper, Keyword::ALL.iter().map(|keyword| keyword.name())), continues_by) {
+        (Some(name), _) => diagnostic.hint(format!("did you mean `{name}`?")),
+        (None, Some(escape)) => {
+            diagnostic.hint(format!("end the line above with a {} if this one continues it", escape_name(escape)))
+        }
+        (None, None) => diagnostic,
     }
+}
+
+fn escape_name(escape: char) -> &'static str {
+    if escape == DEFAULT_ESCAPE { "backslash" } else { "backtick" }
 }

@@ -7,6 +7,7 @@ mod copy;
 mod from;
 mod run;
 mod settings;
+mod text;
 
 use std::sync::Arc;
 
