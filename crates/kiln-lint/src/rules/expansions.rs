@@ -188,8 +188,17 @@ const PREDEFINED: [&str; 20] = [
 fn with_variables<'v, 'a>(view: &'v View<'a>, mut each: impl FnMut(&'v Step<'a>, &Variables)) {
     let mut ends: Vec<Variables> = Vec::new();
     let mut steps = view.steps.iter().peekable();
+    let mut heirs = vec![0_usize; view.stages.len()];
+    view.stages.iter().filter_map(|stage| stage.base).for_each(|base| heirs[base] += 1);
     for (number, stage) in view.stages.iter().enumerate() {
-        let mut variables = stage.base.and_then(|base| ends.get(base).cloned()).unwrap_or_default();
+        // The last stage that begins with another takes its variables, so that a chain of stages copies none.
+        let mut variables = match stage.base.map(|base| (base, ends.get_mut(base))) {
+            Some((base, Some(end))) => {
+                heirs[base] -= 1;
+                if heirs[base] == 0 { std::mem::take(end) } else { end.clone() }
+            }
+            _ => Variables::new(),
+        };
         for (index, instruction) in stage.body.iter().enumerate() {
             match &instruction.command {
                 Some(Command::Env(pairs)) => {
