@@ -3,12 +3,14 @@
 //! Renderers write to a given `Write`. This crate must never know terminals, the environment or gRPC.
 #![forbid(unsafe_code)]
 
+mod checked;
 mod diagnostic;
 mod event;
 mod failure;
 pub mod render;
 mod source;
 
+pub use checked::{Checked, RuleNote};
 pub use diagnostic::{Diagnostic, Edit, Fix, Level, Safety};
 pub use event::{Event, LogStream, Reporter, Silent, VertexState};
 pub use failure::{Failure, FailureKind};

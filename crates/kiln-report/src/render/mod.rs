@@ -1,10 +1,17 @@
 //! Renderers: events and failures made into text for a given `Write`. The time comes in, the terminal stays outside.
 
+pub mod call;
+mod checkstyle;
 mod diff;
+mod github;
+mod lint_json;
+#[cfg(test)]
+mod lint_sample;
 mod plain;
 mod quantity;
 mod rawjson;
 mod sanitize;
+mod sarif;
 mod snippet;
 mod trace;
 mod tty;
@@ -14,11 +21,15 @@ use std::time::SystemTime;
 
 use crate::Event;
 
+pub use checkstyle::checkstyle;
 pub use diff::diff;
+pub use github::github;
+pub use lint_json::lint_json;
 pub use plain::Plain;
 pub use quantity::{decimal_size, seconds};
 pub use rawjson::RawJson;
 pub use sanitize::{Escapes, one_line, sanitize};
+pub use sarif::sarif;
 pub use snippet::{diagnostic, failure, warnings};
 pub use tty::Tty;
 
