@@ -35,7 +35,8 @@ pub use check::{CheckConfig, check};
 pub use ignore::{IgnorePattern, parse_ignore};
 pub use lower::{
     ARGS, ContextRead, CredentialUse, ImageFacts, ImageRequest, LowerOptions, Lowered, LoweredStage, Lowering,
-    NamedContext, NoCache, PlatformInNames, Reader, ResolvedImage, context_reads, lower,
+    NamedContext, NoCache, Outline, OutlineArg, PlatformInNames, Reach, Reader, ResolvedImage, context_reads, lower,
+    outline, survey,
 };
 pub use parse::{
     Arguments, BlankLine, Directive, Dockerfile, Flag, Frontend, Heredoc, Instruction, Item, ItemKind, Line, Pair,

@@ -27,6 +27,11 @@ pub(crate) fn nearest<'a>(word: &str, names: impl IntoIterator<Item = &'a str>) 
     best
 }
 
+/// Whether two names differ by one slip of the hand: a letter too many, too few, another, or two swapped.
+pub(crate) fn is_slip(one: &str, other: &str) -> bool {
+    strsim::damerau_levenshtein(one, other) == 1
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

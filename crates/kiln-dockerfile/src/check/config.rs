@@ -1,6 +1,6 @@
 //! Which checks run: `# check=skip=A,B;error=true`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use kiln_report::Diagnostic;
 
@@ -71,6 +71,11 @@ impl CheckConfig {
             }
         }
         Ok(config)
+    }
+
+    /// The settings given with a build, which take the place of the file's own: build argument `BUILDKIT_DOCKERFILE_CHECK`.
+    pub fn given(build_args: &BTreeMap<String, String>) -> Result<Option<Self>, CheckConfigError> {
+        build_args.get("BUILDKIT_DOCKERFILE_CHECK").map(|text| Self::parse(text)).transpose()
     }
 
     /// The settings at the top of a file; an error when they cannot be read.

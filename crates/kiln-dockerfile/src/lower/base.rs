@@ -31,8 +31,8 @@ pub(super) fn begin(stage: &mut Stage<'_, '_, '_>) {
         }
         Base::Image(_) | Base::Context(..) => match cx.image(node) {
             Some(image) => from_image(stage, image),
-            // A context may stand for `scratch`; all else has been resolved before.
-            None => empty(cx.platform(node)),
+            // A context may stand for `scratch`; all else has been resolved before, unless nobody was asked.
+            None => State { is_base_unknown: cx.needs_image(node), ..empty(cx.platform(node)) },
         },
     };
     match &node.base {

@@ -10,6 +10,7 @@ mod git;
 mod globals;
 mod names;
 mod options;
+mod outline;
 mod owner;
 mod plan;
 mod reads;
@@ -18,6 +19,7 @@ mod run;
 mod run_mounts;
 mod settings;
 mod stage;
+mod survey;
 mod text;
 mod transports;
 mod urls;
@@ -36,7 +38,9 @@ pub use options::{
     PlatformInNames, ResolvedImage,
 };
 pub use reads::{ContextRead, Reader, context_reads};
+pub use outline::{Outline, OutlineArg, outline};
 pub use stage::ARGS;
+pub use survey::{Reach, survey};
 
 use crate::check::CheckConfig;
 use crate::expand::{Lexer, Variables as _};
@@ -101,7 +105,7 @@ impl<'a> Context<'a> {
         });
         let last_stage = last_stage.last().flatten();
         let globals = Globals::read(file, &Seed::of(options, last_stage.as_deref()), errors);
-        let check = options.check.clone().map_or_else(|| CheckConfig::of(file), Ok).unwrap_or_else(|error| {
+        let check = check(file, options).unwrap_or_else(|error| {
             errors.push(*error);
             CheckConfig::default()
         });
@@ -190,6 +194,13 @@ impl<'a> Context<'a> {
     }
 }
 
+/// The check settings: the caller's, else those given as a build argument, else the file's.
+fn check(file: &Dockerfile, options: &LowerOptions) -> Result<CheckConfig, Box<Diagnostic>> {
+    let given = CheckConfig::given(&options.build_args)
+        .map_err(|error| Diagnostic::error(Span::default(), format!("`BUILDKIT_DOCKERFILE_CHECK`: {error}")))?;
+    options.check.clone().or(given).map_or_else(|| CheckConfig::of(file), Ok)
+}
+
 fn requests(cx: &Context<'_>, plan: &Plan<'_>, nodes: &BTreeSet<usize>) -> Vec<ImageRequest> {
     let mut requests: Vec<ImageRequest> = Vec::new();
     for node in nodes.iter().map(|node| &plan.nodes[*node]) {
@@ -229,6 +240,8 @@ struct Lowerer<'c, 'a> {
     secrets: Vec<CredentialUse>,
     ssh: Vec<CredentialUse>,
     reads: Vec<ContextRead>,
+    /// How many variables were looked for among those of like names.
+    guesses: usize,
 }
 
 impl<'c, 'a> Lowerer<'c, 'a> {
@@ -238,8 +251,8 @@ impl<'c, 'a> Lowerer<'c, 'a> {
         let ends = plan.nodes.iter().map(|_| None).collect();
         let states = plan.nodes.iter().map(|_| None).collect();
         let heirs = vec![0; plan.nodes.len()];
-        let (budget, errors, warnings, secrets, ssh, reads) = Default::default();
-        Self { cx, plan, graph, source, ends, states, heirs, budget, errors, warnings, secrets, ssh, reads }
+        let (budget, errors, warnings, secrets, ssh, reads, guesses) = Default::default();
+        Self { cx, plan, graph, source, ends, states, heirs, budget, errors, warnings, secrets, ssh, reads, guesses }
     }
 
     fn run(mut self, target: usize, reachable: &BTreeSet<usize>) -> Result<Box<Lowered>, Vec<Diagnostic>> {

@@ -41,6 +41,8 @@ pub(super) struct State {
     pub(super) shadowed: BTreeSet<String>,
     /// Whether a `WORKDIR` of this file has been seen.
     pub(super) has_workdir: bool,
+    /// Whether its base is an image nobody was asked about, which may set any variable.
+    pub(super) is_base_unknown: bool,
 }
 
 pub(super) type Fail = Box<Diagnostic>;
@@ -93,6 +95,12 @@ impl State {
                 self.args.push((name, value));
             }
         }
+    }
+
+    /// The variable or argument that was probably meant.
+    fn nearest(&self, name: &str) -> Option<&str> {
+        let args = self.arg_index.keys().map(String::as_str);
+        suggest::nearest(name, self.env.names().into_iter().chain(args))
     }
 
     /// Sets a variable of the image.
@@ -151,8 +159,15 @@ impl Stage<'_, '_, '_> {
                 continue;
             }
             // Looking through all names for each of thousands of findings would take ages and help nobody.
-            let is_early = self.all.warnings.len() < 100;
-            let nearest = is_early.then(|| suggest::nearest(&used.name, self.state.env.names())).flatten();
+            self.all.guesses += 1;
+            let is_early = self.all.guesses <= 100;
+            let nearest = if is_early { self.state.nearest(&used.name) } else { None };
+            let cx = self.all.cx;
+            let has_value = cx.globals.declared.contains(&used.name) || cx.options.build_args.contains_key(&used.name);
+            let is_slip = nearest.is_some_and(|nearest| suggest::is_slip(&used.name, nearest));
+            if self.state.is_base_unknown && !is_slip && !has_value {
+                continue;
+            }
             let fix = nearest.and_then(|nearest| fixes::rename_variable(word, used.start, &used.name, nearest));
             let finding = rules::undefined_variable(&used.name, nearest, word.part(used.start, used.end));
             let finding = fixes::mend(finding, fix);
