@@ -63,12 +63,12 @@ pub(crate) async fn build(
     };
     let mut options = frontend::options(request, Arc::clone(&source), platform);
     options.build_args.extend(engine.proxies().filter(|(name, _)| !request.build_args.contains_key(name)));
-    frontend::judge(&source, &file, frontend::check(&file), reporter.as_ref())?;
+    let settings = frontend::settings(&source, &file, &request.build_args)?;
+    frontend::judge(&source, &settings, frontend::check(&file, &settings, &options), reporter.as_ref())?;
     let lowered = frontend::lower(&file, &options, &resolver).await?;
     let mut warnings = lowered.warnings.clone();
-    let config = kiln_dockerfile::CheckConfig::of(&file).unwrap_or_default();
-    warnings.extend(context::check(&trees, &lowered.context_reads, &config, ContextChecks::Rules)?);
-    frontend::judge(&source, &file, warnings, reporter.as_ref())?;
+    warnings.extend(context::check(&trees, &lowered.context_reads, &settings.check, ContextChecks::Rules)?);
+    frontend::judge(&source, &settings, settings.admit(&file, warnings), reporter.as_ref())?;
     let job = Arc::new(Job {
         project: project(&request.context, source.name()),
         finisher: Finisher::new(store.clone(), lease.clone(), packing, waiter.watch()),

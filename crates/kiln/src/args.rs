@@ -2,6 +2,7 @@
 
 mod allow;
 pub(crate) mod build;
+pub(crate) mod call;
 pub(crate) mod environment;
 mod groups;
 pub(crate) mod later;
@@ -17,8 +18,8 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::commands::{
-    completion, context, debug, fmt, history, images, inspect, load, login, prune, pull, push, rmi, run, save, tag,
-    version,
+    check, completion, context, debug, fmt, history, images, inspect, load, login, prune, pull, push, rmi, run, save,
+    tag, version,
 };
 
 pub(crate) use environment::Environment;
@@ -53,6 +54,7 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     Build(Box<build::BuildArgs>),
     Fmt(fmt::FmtArgs),
+    Check(check::CheckArgs),
     Run(run::RunArgs),
     Pull(pull::PullArgs),
     Push(push::PushArgs),

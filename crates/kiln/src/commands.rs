@@ -1,6 +1,7 @@
 //! The commands, one file each: what is typed, then what is done.
 
 pub(crate) mod build;
+pub(crate) mod check;
 pub(crate) mod completion;
 pub(crate) mod context;
 pub(crate) mod debug;
@@ -28,6 +29,7 @@ pub(crate) fn run(command: Command, setting: &Setting) -> Outcome {
     match command.ungrouped() {
         Command::Build(args) => build::run(&args, setting),
         Command::Fmt(args) => fmt::run(&args, setting),
+        Command::Check(args) => check::run(&args, setting),
         Command::Run(args) => run::run(&args, setting),
         Command::Pull(args) => pull::run(&args, setting),
         Command::Push(args) => push::run(&args, setting),

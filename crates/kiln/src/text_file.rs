@@ -9,8 +9,8 @@ use kiln_report::{Failure, FailureKind};
 
 /// No Dockerfile is larger.
 const MAX_SIZE: u64 = 16 << 20;
-/// What a Dockerfile is called in its directory, the usual name first.
-const NAMES: [&str; 3] = ["Dockerfile", "Containerfile", "dockerfile"];
+/// What a Dockerfile is called in its directory; the first that is there counts, as in a build.
+const NAMES: [&str; 3] = ["Containerfile", "Dockerfile", "dockerfile"];
 
 /// A text and where it came from.
 #[derive(Debug)]

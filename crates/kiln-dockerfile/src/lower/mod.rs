@@ -37,8 +37,8 @@ pub use options::{
     CredentialUse, ImageFacts, ImageRequest, LowerOptions, Lowered, LoweredStage, Lowering, NamedContext, NoCache,
     PlatformInNames, ResolvedImage,
 };
-pub use reads::{ContextRead, Reader, context_reads};
 pub use outline::{Outline, OutlineArg, outline};
+pub use reads::{ContextRead, Reader, context_reads};
 pub use stage::ARGS;
 pub use survey::{Reach, survey};
 

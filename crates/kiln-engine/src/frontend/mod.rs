@@ -9,8 +9,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use kiln_dockerfile::{ImageFacts, LowerOptions, Lowered, Lowering, NoCache};
+use kiln_dockerfile::{CheckConfig, ImageFacts, LowerOptions, Lowered, Lowering, NoCache, Reach};
 use kiln_graph::llb;
+use kiln_lint::{Scope, Settings};
 use kiln_oci::Platform;
 use kiln_report::{Diagnostic, Event, Excerpt, Failure, FailureKind, Level, Reporter, SourceFile, Span};
 
@@ -104,23 +105,41 @@ pub(crate) fn parse(source: &Arc<SourceFile>, reporter: &dyn Reporter) -> Result
 /// Ends the build for findings that the Dockerfile, or the user, makes errors of; reports them as warnings otherwise.
 pub(crate) fn judge(
     source: &Arc<SourceFile>,
-    file: &kiln_dockerfile::Dockerfile,
+    settings: &Settings,
     findings: Vec<Diagnostic>,
     reporter: &dyn Reporter,
 ) -> Result<()> {
-    // Settings that cannot be read are found while lowering, with their place.
-    let config = kiln_dockerfile::CheckConfig::of(file).unwrap_or_default();
-    if config.error && !findings.is_empty() {
+    if settings.check.error && !findings.is_empty() {
         return Err(mistakes(source, findings));
     }
     warn(source, findings, reporter);
     Ok(())
 }
 
-/// The checks that need nothing but the text.
-pub(crate) fn check(file: &kiln_dockerfile::Dockerfile) -> Vec<Diagnostic> {
-    let check = kiln_dockerfile::CheckConfig::of(file).unwrap_or_default();
-    kiln_lint::lint(file, &kiln_lint::Settings { check, scope: kiln_lint::Scope::Build, ..Default::default() })
+/// What is checked in a build: what the file says, unless the build says otherwise.
+pub(crate) fn settings(
+    source: &SourceFile,
+    file: &kiln_dockerfile::Dockerfile,
+    build_args: &BTreeMap<String, String>,
+) -> Result<Settings> {
+    let given = CheckConfig::given(build_args).map_err(|error| {
+        Failure::new(FailureKind::Usage, format!("cannot use build argument `BUILDKIT_DOCKERFILE_CHECK`: {error}"))
+    })?;
+    // Settings of the file that cannot be read are found while lowering, with their place.
+    let check = given.unwrap_or_else(|| CheckConfig::of(file).unwrap_or_default());
+    let mut settings = Settings { check, scope: Scope::Build, ..Settings::default() };
+    settings.read_comments(file, source.text());
+    Ok(settings)
+}
+
+/// The checks that need nothing but the text, of what the build needs.
+pub(crate) fn check(
+    file: &kiln_dockerfile::Dockerfile,
+    settings: &Settings,
+    options: &LowerOptions,
+) -> Vec<Diagnostic> {
+    let reach = Reach::of(file, options);
+    kiln_lint::lint(file, settings).into_iter().filter(|finding| reach.covers(finding)).collect()
 }
 
 /// Reports warnings.

@@ -8,6 +8,7 @@ use kiln_engine::{BuildRequest, Context, DockerfileSource, Entitlement, NamedCon
 use kiln_oci::{Platform, Reference};
 use kiln_report::{Failure, FailureKind};
 
+use super::call::{Call, CallKind};
 use super::later::{Flag, Later, Table, Takes, not_yet};
 use super::secret::{SecretArg, SecretSource};
 use super::ssh::SshArg;
@@ -123,18 +124,19 @@ pub(crate) struct BuildArgs {
     #[arg(long, value_name = "VIEW")]
     pub(crate) progress: Option<Choice>,
 
-    /// Check the Dockerfile, and build nothing
+    /// Build nothing, but check the Dockerfile, as --call=check does
     #[arg(long)]
-    pub(crate) check: bool,
+    check: bool,
+
+    /// Build nothing, but answer: check, outline, targets or subrequests.describe; with `,format=json` as JSON
+    #[arg(long, value_name = "WHAT")]
+    call: Option<Call>,
 
     #[arg(long, hide = true)]
     provenance: Option<String>,
 
     #[arg(long, hide = true)]
     sbom: Option<String>,
-
-    #[arg(long, hide = true)]
-    call: Option<String>,
 
     #[command(flatten)]
     later: Later<BuildTable>,
@@ -200,7 +202,7 @@ impl BuildArgs {
         if is_dockerfile_on_stdin && matches!(context, Context::Stdin) {
             return Err(usage("standard input cannot be both the context and the Dockerfile"));
         }
-        let build_args = self.build_args(environment);
+        let build_args = build_args(&self.build_arg, environment);
         let request = BuildRequest {
             dockerfile: self.dockerfile(&context)?,
             context,
@@ -239,15 +241,13 @@ impl BuildArgs {
                 return Err(not_yet(name).hint(format!("leave it out, or write `{name}=false`")));
             }
         }
-        match self.call.as_deref() {
-            None | Some("build" | "check") => Ok(()),
-            Some(other) => Err(not_yet(&format!("--call={other}"))),
-        }
+        Ok(())
     }
 
-    /// Whether the Dockerfile is only checked.
-    pub(crate) fn is_check(&self) -> bool {
-        self.check || self.call.as_deref() == Some("check")
+    /// What is asked instead of a build, if anything.
+    pub(crate) fn call(&self) -> Option<Call> {
+        let asked = self.call.filter(|call| call.kind != CallKind::Build);
+        asked.or_else(|| self.check.then(|| Call::of(CallKind::Check)))
     }
 
     /// Who asks for the machine's network on the command line allows it.
@@ -276,22 +276,6 @@ impl BuildArgs {
             [path] => source(path),
             paths => paths.iter().map(source).collect::<Result<_, _>>().map(DockerfileSource::Several),
         }
-    }
-
-    fn build_args(&self, environment: &Environment) -> BTreeMap<String, String> {
-        let mut args = BTreeMap::new();
-        // Dates are for whoever builds, not for the Dockerfile: the variable counts without `--build-arg`.
-        if let Some(epoch) = environment.text("SOURCE_DATE_EPOCH") {
-            args.insert("SOURCE_DATE_EPOCH".to_owned(), epoch.to_owned());
-        }
-        for (key, value) in &self.build_arg {
-            let from_environment = || environment.raw(key).map(|value| value.to_string_lossy().into_owned());
-            match value.clone().or_else(from_environment) {
-                Some(value) => args.insert(key.clone(), value),
-                None => args.remove(key),
-            };
-        }
-        args
     }
 
     fn platforms(&self, environment: &Environment) -> Result<Vec<Platform>, Failure> {
@@ -338,6 +322,23 @@ impl BuildArgs {
             (None, Some(text)) => text.parse().map_err(|e| usage(format!("`BUILDKIT_PROGRESS`: {e}"))),
         }
     }
+}
+
+/// The values of build arguments.
+pub(crate) fn build_args(typed: &[(String, Option<String>)], environment: &Environment) -> BTreeMap<String, String> {
+    let mut args = BTreeMap::new();
+    // Dates are for whoever builds, not for the Dockerfile: the variable counts without `--build-arg`.
+    if let Some(epoch) = environment.text("SOURCE_DATE_EPOCH") {
+        args.insert("SOURCE_DATE_EPOCH".to_owned(), epoch.to_owned());
+    }
+    for (key, value) in typed {
+        let from_environment = || environment.raw(key).map(|value| value.to_string_lossy().into_owned());
+        match value.clone().or_else(from_environment) {
+            Some(value) => args.insert(key.clone(), value),
+            None => args.remove(key),
+        };
+    }
+    args
 }
 
 /// Whether an output is the program's data.

@@ -54,6 +54,26 @@ impl Environment {
         }
     }
 
+    /// Where hadolint looks for its configuration, in its order.
+    pub(crate) fn hadolint_configs(&self) -> Vec<PathBuf> {
+        let home = self.path("HOME");
+        let in_home = |path: &str| home.as_ref().map(|home| home.join(path));
+        let bases = [
+            Some(PathBuf::from(".hadolint")),
+            self.path("XDG_CONFIG_HOME").map(|dir| dir.join("hadolint")),
+            in_home(".config/hadolint"),
+            in_home(".hadolint/hadolint"),
+            in_home("hadolint/config"),
+            in_home(".hadolint"),
+        ];
+        let with = |base: PathBuf, end: &str| {
+            let mut path = base.into_os_string();
+            path.push(end);
+            PathBuf::from(path)
+        };
+        bases.into_iter().flatten().flat_map(|base| [with(base.clone(), ".yaml"), with(base, ".yml")]).collect()
+    }
+
     /// The proxy variables that are set, in the spelling they have.
     pub(crate) fn proxies(&self) -> BTreeMap<String, String> {
         let spellings = PROXIES.iter().flat_map(|name| [(*name).to_owned(), name.to_ascii_lowercase()]);
@@ -85,6 +105,15 @@ mod tests {
         assert_eq!(Environment::from(xdg).state(false), Some("/data/kiln".into()));
         assert_eq!(Environment::from([("KILN_STATE", "/s")]).state(true), Some("/s".into()));
         assert_eq!(Environment::default().state(false), None);
+    }
+
+    #[test]
+    fn hadolint_is_configured_here_or_at_home() {
+        let all = Environment::from([("HOME", "/h"), ("XDG_CONFIG_HOME", "/x")]).hadolint_configs();
+        let all: Vec<_> = all.iter().map(|path| path.to_str().unwrap()).collect();
+        assert_eq!(all[..4], [".hadolint.yaml", ".hadolint.yml", "/x/hadolint.yaml", "/x/hadolint.yml"]);
+        assert!(all.contains(&"/h/.config/hadolint.yaml") && all.contains(&"/h/.hadolint.yaml"));
+        assert_eq!(Environment::default().hadolint_configs().len(), 2);
     }
 
     #[test]

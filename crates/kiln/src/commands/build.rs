@@ -2,7 +2,7 @@
 
 mod agents;
 mod answer;
-mod check;
+mod call;
 mod lend;
 mod stdin;
 
@@ -31,8 +31,8 @@ pub(crate) fn run(args: &BuildArgs, setting: &Setting) -> Outcome {
         stdout::refuse_terminal("an archive")?;
     }
     let input = stdin::settle(&mut plan)?;
-    if args.is_check() {
-        return check::run(&plan, setting);
+    if let Some(call) = args.call() {
+        return call::run(call, &plan, setting);
     }
     let agents = plan.agents.iter().map(|(id, paths)| Ok((id.clone(), agents::lend(id, paths)?)));
     let agents = agents.collect::<Result<_, Failure>>()?;

@@ -28,8 +28,8 @@ fn a_dockerfile_is_checked_without_being_built() {
     kiln.file("odd/Dockerfile", "FROM scratch as base\nLABEL a=b\n");
     insta::assert_snapshot!(kiln.run(&["build", "--check", "odd"]), @"
     exit 1
-    --- stderr
-    1 warning found:
+    --- stdout
+    Check complete, 1 warning has been found!
 
     warning[FromAsCasing]: `as` is not in the case of `FROM`
      --> odd/Dockerfile:1:14

@@ -250,8 +250,8 @@ fn a_check_finds_sources_that_are_ignored_as_buildkit_does() {
     kiln.file("ctx/.dockerignore", "*.env\nDockerfile\n");
     insta::assert_snapshot!(kiln.run(&["build", "--check", "ctx"]), @"
     exit 1
-    --- stderr
-    3 warnings found:
+    --- stdout
+    Check complete, 3 warnings have been found!
 
     warning[CopyIgnoredFile]: `Dockerfile` is left out by the pattern `Dockerfile` at .dockerignore:2
      --> ctx/Dockerfile:2:6
@@ -279,8 +279,8 @@ fn a_check_finds_sources_that_are_ignored_as_buildkit_does() {
     kiln.file("ctx/.dockerignore", ".*\n");
     assert_eq!(kiln.run(&["build", "--check", "ctx"]).code, 0);
     kiln.file("ctx/.dockerignore", "*\n");
-    insta::assert_snapshot!(kiln.run(&["build", "--check", "ctx"]).stderr, @"
-    1 warning found:
+    insta::assert_snapshot!(kiln.run(&["build", "--check", "ctx"]).stdout, @"
+    Check complete, 1 warning has been found!
 
     warning[CopyIgnoredFile]: the whole context is left out by the pattern `*` at .dockerignore:1
      --> ctx/Dockerfile:2:6
@@ -301,8 +301,8 @@ fn a_check_looks_for_sources_in_the_context_before_anything_is_built() {
     kiln.file("lib/a.c", "");
     insta::assert_snapshot!(kiln.run(&["build", "--check", "--build-context", "lib=lib", "ctx"]), @"
     exit 1
-    --- stderr
-    5 warnings found:
+    --- stdout
+    Check complete, 5 warnings have been found!
 
     warning[CopySourceMissing]: `src/mian.c` is not in the build context `ctx`
      --> ctx/Dockerfile:2:6

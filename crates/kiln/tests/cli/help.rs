@@ -14,6 +14,7 @@ fn the_front_page() {
     Commands:
       build       Build an image from a Dockerfile
       fmt         Write Dockerfiles in one way, and change nothing about what they build
+      check       Find mistakes in Dockerfiles, and what could be better
       run         Run a command in a container of an image, to try the image
       pull        Bring an image from its registry into the local store
       push        Send an image of the local store to the registry of its name
@@ -100,7 +101,9 @@ fn build() {
           --metadata-file <FILE>        Write what was built to a file, as JSON
       -q, --quiet                       Print nothing but the image's id
           --progress <VIEW>             How progress is shown: auto, plain, tty, rawjson or quiet
-          --check                       Check the Dockerfile, and build nothing
+          --check                       Build nothing, but check the Dockerfile, as --call=check does
+          --call <WHAT>                 Build nothing, but answer: check, outline, targets or
+                                        subrequests.describe; with `,format=json` as JSON
       -h, --help                        Print help
 
     Global options:

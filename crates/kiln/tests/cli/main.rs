@@ -3,6 +3,8 @@
 #![allow(clippy::print_stderr, reason = "a test that is skipped says why")]
 
 mod build;
+mod call;
+mod check;
 mod commands;
 mod context;
 mod debug;

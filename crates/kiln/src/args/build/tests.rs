@@ -105,7 +105,6 @@ fn what_kiln_lacks_is_refused_by_name() {
         ("--squash .", "--squash"),
         ("--provenance=mode=max .", "--provenance"),
         ("--sbom=true .", "--sbom"),
-        ("--call=outline .", "--call=outline"),
         ("https://github.com/a/b.git", "https://github.com/a/b.git"),
     ] {
         assert_eq!(refusal(line), format!("`{name}` is not supported yet"), "{line}");

@@ -1,0 +1,50 @@
+//! The configuration file: where it is looked for, and what is said about it.
+
+use std::io::Write;
+use std::path::Path;
+use std::sync::Arc;
+
+use kiln_lint::Hadolint;
+use kiln_report::{Diagnostic, Excerpt, Failure, FailureKind, Level, SourceFile, Span, render};
+
+use crate::args::Environment;
+use crate::ui::terminal;
+
+/// Reads the file that is named, else the first that is found; says what in it has no meaning here.
+pub(super) fn load(named: Option<&Path>, environment: &Environment) -> Result<Hadolint, Failure> {
+    let found = || environment.hadolint_configs().into_iter().find(|path| path.is_file());
+    let Some(path) = named.map(Path::to_owned).or_else(found) else { return Ok(Hadolint::default()) };
+    let text = std::fs::read_to_string(&path).map_err(|error| {
+        let mut failure =
+            Failure::new(FailureKind::Usage, format!("cannot read the configuration `{}`", path.display()));
+        failure.causes.push(error.to_string());
+        failure
+    })?;
+    read(&path, text, environment)
+}
+
+fn read(path: &Path, text: String, environment: &Environment) -> Result<Hadolint, Failure> {
+    let source = Arc::new(SourceFile::new(path.to_string_lossy(), text));
+    let place = |line: usize| Excerpt { file: Arc::clone(&source), span: line_span(source.text(), line) };
+    let config = Hadolint::parse(source.text()).map_err(|error| {
+        let excerpt = place(error.line);
+        let finding = Diagnostic::error(excerpt.span, error.to_string());
+        let message = format!("cannot use the configuration `{}`", source.name());
+        Failure { diagnostics: vec![(finding, excerpt)], ..Failure::new(FailureKind::Usage, message) }
+    })?;
+    for unknown in &config.unknown {
+        let excerpt = place(unknown.line);
+        let message = format!("{} has no meaning here", unknown.what);
+        let finding = Diagnostic { level: Level::Warning, ..Diagnostic::error(excerpt.span, message) };
+        let text = render::diagnostic(&finding, &excerpt, terminal::color(environment));
+        // Where nobody listens nobody is told.
+        let _ = std::io::stderr().write_all(text.as_bytes());
+    }
+    Ok(config)
+}
+
+fn line_span(text: &str, line: usize) -> Span {
+    let start = text.split_inclusive('\n').take(line.saturating_sub(1)).map(str::len).sum();
+    let length = text.get(start..).and_then(|rest| rest.lines().next()).map_or(0, str::len);
+    Span::new(start, start + length)
+}

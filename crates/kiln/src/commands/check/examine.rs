@@ -1,0 +1,61 @@
+//! One Dockerfile, examined: all that can be known of it without building and without a registry.
+
+use std::sync::Arc;
+
+use kiln_dockerfile::{CheckConfig, Dockerfile, LowerOptions, Reach};
+use kiln_engine::{BuildRequest, Context, ContextChecks, Contexts};
+use kiln_lint::{Scope, Settings, lint};
+use kiln_report::{Diagnostic, Failure, FailureKind, Level, SourceFile};
+
+/// What was found.
+#[derive(Debug)]
+pub(crate) struct Found {
+    /// The tree, as far as there is one.
+    pub(crate) file: Dockerfile,
+    /// What was found, in the order of the file.
+    pub(crate) findings: Vec<Diagnostic>,
+    /// Whether `# check=error=true` is set.
+    pub(crate) is_strict: bool,
+}
+
+/// Examines the file of a build. `settings` are what is wanted, whatever the file says.
+pub(crate) fn examine(source: &Arc<SourceFile>, request: &BuildRequest, settings: &Settings) -> Result<Found, Failure> {
+    let given = CheckConfig::given(&request.build_args).map_err(|error| {
+        Failure::new(FailureKind::Usage, format!("cannot use build argument `BUILDKIT_DOCKERFILE_CHECK`: {error}"))
+    })?;
+    let (file, mut findings) = kiln_dockerfile::parse_source(source);
+    let frontend = request.build_args.get("BUILDKIT_SYNTAX").map(String::as_str);
+    match kiln_dockerfile::frontend(source.text(), frontend) {
+        // What is written in another language has no mistakes in this one.
+        Err(error) => return Ok(Found { file, findings: vec![*error], is_strict: false }),
+        Ok(frontend) => findings.extend(frontend.and_then(|frontend| frontend.warning)),
+    }
+    if findings.iter().any(|diagnostic| diagnostic.level == Level::Error) {
+        return Ok(Found { file, findings, is_strict: false });
+    }
+    // Settings of the file that cannot be read are found by the survey, with their place.
+    let check = given.unwrap_or_else(|| CheckConfig::of(&file).unwrap_or_default());
+    let mut settings = Settings { check, ..settings.clone() };
+    settings.read_comments(&file, source.text());
+    let options = LowerOptions {
+        target: request.target.clone(),
+        build_args: request.build_args.clone(),
+        contexts: kiln_engine::named_contexts(request),
+        ..LowerOptions::new(Arc::clone(source))
+    };
+    findings.extend(lint(&file, &settings));
+    let mut more = kiln_dockerfile::survey(&file, &options);
+    if !matches!(request.context, Context::Stdin) {
+        let reads = kiln_dockerfile::context_reads(&file, &options);
+        let asked = if settings.scope == Scope::Check { ContextChecks::All } else { ContextChecks::Sources };
+        more.extend(Contexts::open(request)?.check(&reads, &settings.check, asked)?);
+    }
+    findings.extend(settings.admit(&file, more));
+    if request.target.is_some() {
+        let reach = Reach::of(&file, &options);
+        findings.retain(|finding| reach.covers(finding));
+    }
+    findings.sort_by_key(|diagnostic| diagnostic.span);
+    findings.dedup();
+    Ok(Found { file, findings, is_strict: settings.check.error })
+}
