@@ -21,7 +21,7 @@ check:
 test-privileged:
     cargo nextest run --workspace -E 'binary(privileged)'
 
-# The same Dockerfiles by buildah and by kiln.
+# The same Dockerfiles by kiln, and by BuildKit as it is recorded.
 compare *CASES:
     cargo build --bin kiln
     scripts/registry.sh start

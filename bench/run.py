@@ -27,7 +27,8 @@ import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, os.path.join(ROOT, "scripts"))
-import compare  # noqa: E402  (the reader of images, and buildah's set-up)
+import builders  # noqa: E402  (buildah's set-up)
+import images  # noqa: E402  (the reader of images)
 
 GOALS = {"B1": 0.015, "B2": 0.010, "B3": 1.2, "B3b": 0.6, "B3c": 0.08, "B5": 2.15}  # seconds
 UNITS = {"B2": "s a step"}
@@ -56,10 +57,10 @@ class Kiln:
         # A second name for what is cached, exported; not timed.
         self.exports += 1
         out = f"{self.store}-export-{self.exports}"
-        compare.run(self.command(context)[:-1] + ["-o", f"type=oci,dest={out}.tar", context])
+        builders.run(self.command(context)[:-1] + ["-o", f"type=oci,dest={out}.tar", context])
         with tarfile.open(f"{out}.tar") as tar:
             tar.extractall(out)
-        return compare.read_oci(out)
+        return images.read_oci(out)
 
     def close(self):
         pass
@@ -69,7 +70,7 @@ class Buildah:
     name = "buildah"
 
     def __init__(self, store, options):
-        self.inner, self.store, self.exports = compare.Buildah(store, options.registry), store, 0
+        self.inner, self.store, self.exports = builders.Buildah(store, options.registry), store, 0
 
     @staticmethod
     def present(options):
@@ -123,8 +124,8 @@ class BuildKit:
     def image(self, context):
         self.exports += 1
         out = f"{self.store}-export-{self.exports}"
-        compare.run(self.command(context, f"type=oci,tar=false,dest={out}"))
-        return compare.read_oci(out)
+        builders.run(self.command(context, f"type=oci,tar=false,dest={out}"))
+        return images.read_oci(out)
 
     def close(self):
         self.daemon.terminate()
@@ -137,7 +138,7 @@ class Docker:
 
     def __init__(self, store, options):
         self.store, self.exports = store, 0
-        compare.run(["docker", "builder", "prune", "--all", "--force"])
+        builders.run(["docker", "builder", "prune", "--all", "--force"])
 
     @staticmethod
     def present(options):
@@ -152,8 +153,8 @@ class Docker:
     def image(self, context):
         self.exports += 1
         out = f"{self.store}-export-{self.exports}"
-        compare.run(["skopeo", "copy", "docker-daemon:bench:latest", f"dir:{out}"])
-        return compare.read_dir(out)
+        builders.run(["skopeo", "copy", "docker-daemon:bench:latest", f"dir:{out}"])
+        return images.read_dir(out)
 
     def close(self):
         pass

@@ -251,6 +251,7 @@ fn modes_times_and_kinds_are_kept_or_changed() {
     assert_eq!(["sym", "sym/run.sh", "sym/plain"].map(|p| mode(&dst.join(p))), [0o755, 0o755, 0o644]);
     let change = |s: &mut CopySpec| {
         s.mode = Some("0700".parse().unwrap());
+        s.parents_mode = Some(0o700);
         s.timestamp = Some(86_400_000_000_000);
     };
     copy(&tree(&src), &root(&dst), &spec("d/plain", "/new/dir/f", change)).unwrap();
@@ -258,6 +259,9 @@ fn modes_times_and_kinds_are_kept_or_changed() {
         let metadata = fs::metadata(dst.join(path)).unwrap();
         assert_eq!((mode(&dst.join(path)), metadata.mtime()), (0o700, 86_400), "{path}");
     }
+    copy(&tree(&src), &root(&dst), &spec("d/plain", "/way/f", |s| s.mode = Some("0600".parse().unwrap()))).unwrap();
+    copy(&tree(&src), &root(&dst), &spec("d", "/way/d/", |s| s.mode = Some("0700".parse().unwrap()))).unwrap();
+    assert_eq!(["way", "way/f", "way/d"].map(|p| mode(&dst.join(p))), [0o755, 0o600, 0o700]);
 }
 
 #[test]

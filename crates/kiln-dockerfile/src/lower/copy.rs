@@ -163,6 +163,8 @@ impl Stage<'_, '_, '_> {
         };
         let (mode, mode_str) = match &filled.chmod {
             Some(word) => match owner::mode(&word.text) {
+                // As text it is not for the parents: a linked layer would lay theirs over the image's directories.
+                Some(Mode::Octal(mode)) if filled.copy.link => (0, format!("{mode:04o}")),
                 Some(Mode::Octal(mode)) => (mode, String::new()),
                 Some(Mode::Symbolic(text)) => (0, text),
                 None => {

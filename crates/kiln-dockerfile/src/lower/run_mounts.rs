@@ -187,7 +187,7 @@ impl Stage<'_, '_, '_> {
         }
         let dest = match wanted.target.as_str() {
             "" => format!("/run/secrets/{}", path::base_name(&id)),
-            target => path::absolute("/", target),
+            target => path::absolute(&self.state.dir, target),
         };
         let (uid, gid) = (wanted.uid.unwrap_or(0), wanted.gid.unwrap_or(0));
         let secret_opt = Some(SecretOpt { id, uid, gid, mode: wanted.mode.unwrap_or(0o400), optional });
@@ -200,7 +200,7 @@ impl Stage<'_, '_, '_> {
         let agents = mounts.credentials.iter().filter(|mount| mount.ssh_opt.is_some()).count();
         let dest = match wanted.target.as_str() {
             "" => format!("/run/buildkit/ssh_agent.{agents}"),
-            target => path::absolute("/", target),
+            target => path::absolute(&self.state.dir, target),
         };
         let (uid, gid) = (wanted.uid.unwrap_or(0), wanted.gid.unwrap_or(0));
         let ssh_opt = Some(SshOpt { id, uid, gid, mode: wanted.mode.unwrap_or(0o600), optional: !wanted.required });

@@ -297,6 +297,8 @@ pub(crate) fn copy_spec(copy: &FileActionCopy, owner: Option<(u32, u32)>) -> Res
         dest: copy.dest.clone(),
         owner,
         mode,
+        // Only a plain number is for the directories on the way too.
+        parents_mode: (copy.mode_str.is_empty() && copy.mode >= 0).then_some(copy.mode as u32),
         follow_symlink: copy.follow_symlink,
         dir_copy_contents: copy.dir_copy_contents,
         create_dest_path: copy.create_dest_path,

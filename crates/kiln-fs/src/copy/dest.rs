@@ -63,11 +63,12 @@ impl<'a> Destination<'a> {
         let text = &self.spec().dest;
         let dest = absolute(text).into_bytes();
         let names_directory = text.ends_with('/') || text.ends_with("/.") || text == "." || dest == b"/";
-        self.directory(&if names_directory { dest.clone() } else { parent(&dest) })?;
-        let mut dest = self.resolve(dest)?;
         let is_dir = source.listing.is_some();
-        let found = self.followed(&dest)?;
         let contents_only = self.spec().dir_copy_contents;
+        let is_on_the_way = names_directory && !(is_dir && contents_only);
+        self.directory(&if is_on_the_way { dest.clone() } else { parent(&dest) })?;
+        let mut dest = self.resolve(dest)?;
+        let found = self.followed(&dest)?;
         let goes_inside = found.is_some_and(|found| if is_dir { !contents_only } else { found.is_dir() });
         if goes_inside && !source.name().is_empty() {
             dest = join(&dest, source.name());
@@ -78,8 +79,13 @@ impl<'a> Destination<'a> {
             return Ok(Place::Name { parent, name });
         }
         if contents_only && found.is_none() {
-            // Made as every directory on the way is; only its time is the source's.
-            return Ok(Place::Directory { handle: self.directory(&dest)?, is_new: false });
+            // Made much as every directory on the way is; only its time is the source's.
+            self.directory(&parent(&dest))?;
+            let handle = match self.spec().mode {
+                Some(ModeChange::Octal(mode)) => self.directory_as(&dest, mode)?,
+                _ => self.directory(&dest)?,
+            };
+            return Ok(Place::Directory { handle, is_new: false });
         }
         self.directory(&parent(&dest))?;
         self.own_directory(&dest)
@@ -106,11 +112,11 @@ impl<'a> Destination<'a> {
 
     /// Opens a directory, making it and those that lead to it if they are missing.
     fn directory(&mut self, dest: &[u8]) -> Result<OwnedFd> {
-        let spec = self.spec();
-        let mode = match spec.mode {
-            Some(ModeChange::Octal(mode)) => mode & 0o777,
-            _ => 0o755,
-        };
+        self.directory_as(dest, self.spec().parents_mode.unwrap_or(0o755))
+    }
+
+    fn directory_as(&mut self, dest: &[u8], mode: u32) -> Result<OwnedFd> {
+        let (spec, mode) = (self.spec(), mode & 0o777);
         let made = &mut self.made;
         let mut dress = |handle: std::os::fd::BorrowedFd<'_>| {
             if let Some((uid, gid)) = spec.owner {

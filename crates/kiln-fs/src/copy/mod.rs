@@ -29,6 +29,8 @@ pub struct CopySpec {
     pub owner: Option<(u32, u32)>,
     /// How the permission bits change.
     pub mode: Option<ModeChange>,
+    /// Permissions of directories made on the way. Without them, 0755.
+    pub parents_mode: Option<u32>,
     /// Follows a link at the end of the source. Links below it are copied as links.
     pub follow_symlink: bool,
     /// Copies what is in a source directory, not the directory itself.

@@ -1,0 +1,13 @@
+# VERSION says which
+ARG VERSION=1.0
+ARG UNUSED=x
+FROM scratch AS base
+ARG VERSION
+# MODE is fast or slow
+ARG MODE=fast
+ARG NOVALUE
+ENV X=$MODE
+FROM base AS final
+# LEVEL counts
+ARG LEVEL=3
+LABEL l=$LEVEL

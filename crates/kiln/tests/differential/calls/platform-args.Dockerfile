@@ -1,0 +1,4 @@
+FROM --platform=$BUILDPLATFORM scratch AS build
+ARG TARGETARCH TARGETOS
+FROM scratch
+ARG HTTP_PROXY

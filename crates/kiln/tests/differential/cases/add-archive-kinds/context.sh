@@ -1,0 +1,1 @@
+mkdir -p x/y; echo 1 >x/1; ln x/1 x/hard; ln -s y x/ly; mkfifo x/p; chmod 4755 x/1; tar -cf odd.tar --sort=name --owner=70000 --group=1 --mtime=@1400000000 x; cp odd.tar renamed; echo text | gzip -n >gzipped-text.gz; tar -cf empty.tar -T /dev/null; rm -r x

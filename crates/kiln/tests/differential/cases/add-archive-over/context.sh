@@ -1,0 +1,1 @@
+mkdir -p in/s; echo 1 >in/1; echo 2 >in/s/2; chmod 700 in/s; ln -s 1 in/l; opts='--sort=name --owner=11 --group=12 --mtime=@1500000000'; tar -cf p.tar $opts in; tar -czf p.tar.gz $opts in; tar -cJf p.tar.xz $opts in; tar -cjf p.tar.bz2 $opts in; tar --zstd -cf p.tar.zst $opts in; echo plain >f

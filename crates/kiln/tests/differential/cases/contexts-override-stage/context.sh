@@ -1,0 +1,1 @@
+mkdir d; echo from-context >d/f

@@ -1,0 +1,1 @@
+echo f >f; mkdir -m 750 d; echo g >d/g

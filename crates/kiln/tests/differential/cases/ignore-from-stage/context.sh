@@ -1,0 +1,1 @@
+echo 1 >keep; echo 2 >drop; printf 'drop\n**/drop\n' >.dockerignore

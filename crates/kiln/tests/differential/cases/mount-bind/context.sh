@@ -1,0 +1,1 @@
+mkdir sub; echo f >f; echo g >sub/g

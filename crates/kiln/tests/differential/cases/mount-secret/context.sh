@@ -1,0 +1,1 @@
+printf top-secret >f

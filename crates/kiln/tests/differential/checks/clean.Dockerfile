@@ -1,0 +1,5 @@
+FROM scratch AS base
+ARG A=1
+ENV B=$A
+WORKDIR /x
+CMD ["a"]

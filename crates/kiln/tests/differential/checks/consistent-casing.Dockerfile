@@ -1,0 +1,4 @@
+FROM scratch
+label a=b
+Label c=d
+WORKDIR /x

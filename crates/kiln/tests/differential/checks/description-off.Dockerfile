@@ -1,0 +1,3 @@
+# bad words
+ARG foo=bar
+FROM scratch

@@ -1,0 +1,2 @@
+FROM scratch as build
+from scratch AS two

@@ -1,0 +1,5 @@
+ARG TAG
+ARG NAME
+FROM busybox:$TAG AS a
+FROM $NAME AS b
+FROM scratch

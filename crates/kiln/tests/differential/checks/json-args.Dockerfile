@@ -1,0 +1,3 @@
+FROM scratch
+ENTRYPOINT start me
+CMD echo $HOME && true

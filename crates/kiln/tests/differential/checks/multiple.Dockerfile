@@ -1,0 +1,8 @@
+FROM scratch
+CMD ["a"]
+CMD ["b"]
+ENTRYPOINT ["c"]
+ENTRYPOINT ["d"]
+HEALTHCHECK CMD ["e"]
+HEALTHCHECK NONE
+CMD ["f"]

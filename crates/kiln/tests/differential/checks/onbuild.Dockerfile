@@ -1,0 +1,4 @@
+FROM scratch
+ONBUILD CMD shell form
+ONBUILD ENV a b
+ONBUILD LABEL x=$undefined

@@ -1,0 +1,3 @@
+FROM scratch as Up
+ENV a b
+ENV SECRET $nope

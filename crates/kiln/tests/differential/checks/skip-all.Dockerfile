@@ -1,0 +1,3 @@
+# check=skip=all
+FROM scratch AS Up
+MAINTAINER x

@@ -1,0 +1,3 @@
+# check=skip=maintainerdeprecated
+FROM scratch
+MAINTAINER x

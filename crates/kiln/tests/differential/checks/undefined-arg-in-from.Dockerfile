@@ -1,0 +1,5 @@
+ARG VERSION=1
+FROM scratch AS a
+FROM image:${VERSOIN} AS b
+FROM image:$TARGETARC AS c
+FROM a

@@ -1,0 +1,3 @@
+FROM scratch
+ENV PATH=$PAHT:/bin
+ENV A=$PATH B=$HTTP_PROXY

@@ -1,0 +1,4 @@
+FROM scratch AS Unused
+MAINTAINER x
+FROM scratch
+LABEL a=$b

@@ -1,0 +1,6 @@
+FROM scratch
+WORKDIR app
+WORKDIR src
+FROM scratch
+WORKDIR /abs
+WORKDIR rel

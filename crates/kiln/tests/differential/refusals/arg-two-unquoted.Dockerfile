@@ -1,0 +1,2 @@
+FROM scratch
+ARG a=b c=d =e

@@ -1,0 +1,3 @@
+FROM scratch
+CMD --flag x
+ENTRYPOINT --flag=y z

@@ -1,0 +1,3 @@
+FROM scratch
+COPY <<EOF /f
+line

@@ -1,0 +1,2 @@
+# check=unknown=x
+FROM scratch

@@ -1,0 +1,1 @@
+FROM --platform=not/a/plat/form/at-all scratch

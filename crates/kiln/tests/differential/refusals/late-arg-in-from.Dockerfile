@@ -1,0 +1,3 @@
+FROM scratch
+ARG V=1
+FROM $V

@@ -1,0 +1,3 @@
+FROM scratch AS x
+FROM scratch
+RUN --mount=type=secret,id=a,from=x true

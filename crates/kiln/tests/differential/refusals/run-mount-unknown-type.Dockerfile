@@ -1,0 +1,2 @@
+FROM scratch
+RUN --mount=type=bond,target=/x true
