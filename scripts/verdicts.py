@@ -57,8 +57,7 @@ class Asked:
     def checks(self, name):
         """The rules that warn and the lines they warn at, and where the build would fail."""
         found = self.call("checks", name, "check")
-        warnings = [[w["ruleName"], [[r["start"]["line"], r["end"]["line"]] for r in w["location"].get("ranges", [])]]
-                    for w in found.get("warnings") or []]
+        warnings = [[w["ruleName"], span(w["location"].get("ranges", []))] for w in found.get("warnings") or []]
         error = found.get("buildError") or {}
         ranges = (error.get("location") or {}).get("ranges") or []
         return {"warnings": sorted(warnings), "fails": bool(error), "at": [r["start"]["line"] for r in ranges]}
@@ -72,6 +71,12 @@ class Asked:
             return json.loads(done.stdout[done.stdout.index("{"):])
         except ValueError:
             raise RuntimeError(f"exit {done.returncode}, no JSON: {done.stderr[-600:]}") from None
+
+
+def span(ranges):
+    """First and last line; BuildKit has a range for each line, kiln one for all."""
+    lines = [at["line"] for place in ranges for at in (place["start"], place["end"])]
+    return [min(lines), max(lines)] if lines else []
 
 
 def error_line(text):
