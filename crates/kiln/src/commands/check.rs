@@ -2,6 +2,7 @@
 
 mod config;
 pub(crate) mod examine;
+mod fix;
 pub(crate) mod output;
 
 use std::collections::BTreeMap;
@@ -14,6 +15,7 @@ use kiln_lint::{Hadolint, Scope, Settings, Threshold, reference};
 use kiln_report::{Checked, Diagnostic, Failure, FailureKind, Level, SourceFile};
 
 use self::examine::examine;
+use self::fix::FixArgs;
 use self::output::Format;
 use crate::args::build::build_args;
 use crate::args::value::{self, Wrong, did_you_mean};
@@ -61,6 +63,9 @@ pub(crate) struct CheckArgs {
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 
+    #[command(flatten)]
+    fix: FixArgs,
+
     /// List the rules; with --format=markdown, their whole reference
     #[arg(long, conflicts_with = "files")]
     list_rules: bool,
@@ -93,23 +98,33 @@ pub(crate) fn run(args: &CheckArgs, setting: &Setting) -> Outcome {
     let files = if args.files.is_empty() { here.as_slice() } else { &args.files };
     let (mut all, mut has_failed) = (Vec::new(), false);
     for path in files {
-        let (source, request) = args.subject(path, &build_args)?;
+        let file = TextFile::read(path)?;
+        let (mut source, request) = args.subject(path, &file, &build_args);
+        if args.fix.are_wanted() {
+            let find = |source: &_| examine(source, &request, &settings).map(|found| found.findings);
+            let text = fix::run(&args.fix, &file, setting, find)?;
+            source = Arc::new(SourceFile::new(file.name(), text));
+        }
         let found = examine(&source, &request, &settings)?;
         has_failed |= found.findings.iter().any(|finding| args.fails(finding, &config, found.is_strict));
-        all.push(Checked { source, findings: found.findings });
+        if !args.fix.takes_stdout(&file) {
+            all.push(Checked { source, findings: found.findings });
+        }
     }
-    output::write(&all, format, &config, &setting.environment)?;
+    if !all.is_empty() {
+        output::write(&all, format, &config, &setting.environment)?;
+    }
     Ok(u8::from(has_failed))
 }
 
 impl CheckArgs {
-    /// A file, and the build that would read it.
+    /// A file's text, and the build that would read it.
     fn subject(
         &self,
         path: &Path,
+        file: &TextFile,
         build_args: &BTreeMap<String, String>,
-    ) -> Result<(Arc<SourceFile>, BuildRequest), Failure> {
-        let file = TextFile::read(path)?;
+    ) -> (Arc<SourceFile>, BuildRequest) {
         let beside = if path.is_dir() { path } else { Path::new(".") };
         let dockerfile = match file.is_stdin() {
             true => DockerfileSource::Text(file.text().to_owned()),
@@ -122,7 +137,7 @@ impl CheckArgs {
             build_args: build_args.clone(),
             ..BuildRequest::default()
         };
-        Ok((Arc::new(SourceFile::new(file.name(), file.text())), request))
+        (Arc::new(SourceFile::new(file.name(), file.text())), request)
     }
 
     /// Whether a finding fails the check. What cannot be built always does.

@@ -55,6 +55,9 @@ pub(crate) fn run(args: &FmtArgs, setting: &Setting) -> Outcome {
 fn one(args: &FmtArgs, path: &Path, setting: &Setting) -> Outcome {
     let file = TextFile::read(path)?;
     let style = Style { command_indent: args.indent.map(usize::from) };
+    if let Err(error) = kiln_dockerfile::frontend(file.text(), None) {
+        return Err(broken(&file, vec![*error]).into());
+    }
     let formatted = format(file.text(), style).map_err(|errors| broken(&file, errors))?;
     let is_changed = formatted != file.text();
     if args.diff {
