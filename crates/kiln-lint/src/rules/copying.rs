@@ -131,7 +131,8 @@ fn add(view: &View<'_>, findings: &mut Findings<'_>) {
         findings.report(instruction, instruction.keyword.span, message, "write COPY");
         let is_lower = instruction.keyword.text.starts_with('a');
         let text = if is_lower { "copy" } else { "COPY" }.to_owned();
-        findings.mend(packages::fix("write COPY", Edit { span: instruction.keyword.span, text }, Safety::Safe));
+        // An archive by another name would no longer be unpacked.
+        findings.mend(packages::fix("write COPY", Edit { span: instruction.keyword.span, text }, Safety::Unsafe));
     }
 }
 
