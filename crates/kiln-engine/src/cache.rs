@@ -133,7 +133,7 @@ impl ResultStore<Artifact> for Cache {
     }
 }
 
-/// Whether two snapshots differ at most in the times of their last layer. One that cannot be read is another.
+/// Whether two snapshots differ at most in when their last layer was made. One that cannot be read is another.
 fn same_files(store: &Store, old: &Snapshot, new: &Snapshot) -> bool {
     let (Some((old_top, old_below)), Some((new_top, new_below))) =
         (old.layers().split_last(), new.layers().split_last())

@@ -1,15 +1,16 @@
-//! Whether two layers are the same but for times.
+//! Whether two layers are the same but for the times at which they were made.
 
+use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
-use kiln_sys::metadata::Metadata;
+use kiln_sys::metadata::{Device, FileKind, Metadata, Timestamp};
 use kiln_sys::root::{Root, read_dir_fd};
 use kiln_sys::xattr;
-use rustix::fs::{AtFlags, OFlags};
+use rustix::fs::{AtFlags, OFlags, StatxFlags};
 
 use super::{LayerError, OPAQUE_XATTR, Result};
 use crate::copy::file::open_itself;
@@ -18,18 +19,19 @@ use crate::tree::{join, open_beneath};
 
 const CHUNK: usize = 128 << 10;
 
-/// Whether two upper directories hold the same: names, kinds, modes, owners, attributes, deletions and contents. Times do
-/// not count. Contents are only read when all the rest is the same.
+/// Whether two upper directories hold the same: names, kinds, modes, owners, attributes, deletions, contents, and which
+/// names are of one file. Times do not count, unless they were set: those are part of what was made. Contents are only read
+/// when all the rest is the same.
 pub fn same_but_times(one: &Root, other: &Root) -> Result<bool> {
     let sides = [one, other];
-    let mut files = Vec::new();
-    let mut open = vec![Vec::new()];
-    while let Some(path) = open.pop() {
-        let Some(below) = same_directory(sides, &path)? else { return Ok(false) };
-        open.extend(below.directories);
-        files.extend(below.files);
+    let mut found = Found::default();
+    found.directories.push(Vec::new());
+    while let Some(path) = found.directories.pop() {
+        if !same_directory(sides, &path, &mut found)? {
+            return Ok(false);
+        }
     }
-    for path in files {
+    for path in found.files {
         if !same_content(sides, &path)? {
             return Ok(false);
         }
@@ -37,46 +39,79 @@ pub fn same_but_times(one: &Root, other: &Root) -> Result<bool> {
     Ok(true)
 }
 
-/// What is left to compare of a directory.
+/// What is left to compare, and what is known of files with several names.
 #[derive(Default)]
-struct Below {
+struct Found {
     directories: Vec<Vec<u8>>,
     files: Vec<Vec<u8>>,
+    /// By inode of each side, that of the other.
+    twins: [HashMap<u64, u64>; 2],
 }
 
-/// Compares what stands in a directory without reading files. `None` when it differs.
-fn same_directory(sides: [&Root; 2], path: &[u8]) -> Result<Option<Below>> {
+impl Found {
+    /// Whether two files with several names were met together before, or neither was.
+    fn are_twins(&mut self, one: u64, other: u64) -> bool {
+        let [of_one, of_other] = &mut self.twins;
+        *of_one.entry(one).or_insert(other) == other && *of_other.entry(other).or_insert(one) == one
+    }
+}
+
+/// Compares what stands in a directory without reading files.
+fn same_directory(sides: [&Root; 2], path: &[u8], found: &mut Found) -> Result<bool> {
     let [one, other] = sides.map(|side| open(side, path, OFlags::DIRECTORY));
     let handles = [one?, other?];
     let [names, others] = [sorted_names(&handles[0], path)?, sorted_names(&handles[1], path)?];
     if names != others || !same_attributes(&handles, path)? {
-        return Ok(None);
+        return Ok(false);
     }
-    let mut below = Below::default();
     for name in names {
         let path = join(path, name.as_bytes());
         let [one, other] = [metadata(&handles[0], &name, &path)?, metadata(&handles[1], &name, &path)?];
-        if !same_look(&one, &other) {
-            return Ok(None);
+        if !same_look(&one, &other) || !same_time(&handles, &name, [&one, &other]) {
+            return Ok(false);
         }
         if one.is_dir() {
-            below.directories.push(path);
+            found.directories.push(path);
             continue;
         }
+        if one.nlink > 1 && !is_whiteout(&one) && !found.are_twins(one.ino, other.ino) {
+            return Ok(false);
+        }
         if !same_itself(&handles, &name, (&one, &path))? {
-            return Ok(None);
+            return Ok(false);
         }
         if one.is_file() && one.size > 0 {
-            below.files.push(path);
+            found.files.push(path);
         }
     }
-    Ok(Some(below))
+    Ok(true)
 }
 
 fn same_look(one: &Metadata, other: &Metadata) -> bool {
     let look = |of: &Metadata| (of.kind, of.mode, of.uid, of.gid, of.rdev.major, of.rdev.minor);
-    // The size of a directory says how it came to be, not what is in it.
-    look(one) == look(other) && (one.is_dir() || (one.size, one.nlink) == (other.size, other.nlink))
+    // The size of a directory says how it came to be, not what is in it. Overlay may give whiteouts any number of names.
+    look(one) == look(other) && (one.is_dir() || is_whiteout(one) || (one.size, one.nlink) == (other.size, other.nlink))
+}
+
+fn is_whiteout(of: &Metadata) -> bool {
+    of.kind == FileKind::CharDevice && of.rdev == Device::default()
+}
+
+/// Whether times are equal, or both came by themselves.
+fn same_time(handles: &[OwnedFd; 2], name: &OsStr, [one, other]: [&Metadata; 2]) -> bool {
+    one.mtime == other.mtime
+        || is_whiteout(one)
+        || (is_natural(&handles[0], name, one) && is_natural(&handles[1], name, other))
+}
+
+/// Whether a file changed last while it was here: a time that was set is before its birth or behind its last change.
+fn is_natural(directory: &OwnedFd, name: &OsStr, of: &Metadata) -> bool {
+    let Ok(found) = rustix::fs::statx(directory, name, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::BTIME) else {
+        return false;
+    };
+    let born = Timestamp { secs: found.stx_btime.tv_sec, nanos: found.stx_btime.tv_nsec };
+    // A filesystem that keeps no births cannot tell.
+    found.stx_mask & StatxFlags::BTIME.bits() != 0 && born <= of.mtime && of.mtime <= of.ctime
 }
 
 /// Compares attributes and, of links, where they lead.
@@ -188,15 +223,50 @@ mod tests {
         same_but_times(&root(&one), &root(&other)).unwrap()
     }
 
+    fn date(path: &Path, time: SystemTime) {
+        std::fs::File::open(path).unwrap().set_modified(time).unwrap();
+    }
+
     #[test]
-    fn times_do_not_count() {
-        let later = SystemTime::now() + Duration::from_secs(1000);
-        assert!(same(|dir| std::fs::File::open(dir.join("a/file")).unwrap().set_modified(later).unwrap()));
+    fn times_of_making_do_not_count() {
         assert!(same(|dir| {
+            std::thread::sleep(Duration::from_millis(20));
+            std::fs::write(dir.join("a/file"), "content").unwrap();
             // A directory that was once larger.
             (0..500).for_each(|n| std::fs::write(dir.join(format!("a/b/{n}")), "").unwrap());
             (0..500).for_each(|n| std::fs::remove_file(dir.join(format!("a/b/{n}"))).unwrap());
         }));
+    }
+
+    #[test]
+    fn times_that_were_set_count() {
+        let (long_ago, some_day) = (SystemTime::UNIX_EPOCH, SystemTime::now() + Duration::from_secs(1000));
+        for path in ["a/file", "a/b"] {
+            assert!(!same(|dir| date(&dir.join(path), long_ago)), "{path}");
+            assert!(!same(|dir| date(&dir.join(path), some_day)), "{path}");
+            let [one, other, third] =
+                [0, 0, 1].map(|secs| tree(|dir| date(&dir.join(path), long_ago + Duration::from_secs(secs))));
+            let root = |dir: &tempfile::TempDir| Root::open_ambient(dir.path()).unwrap();
+            assert!(same_but_times(&root(&one), &root(&other)).unwrap(), "{path}");
+            assert!(!same_but_times(&root(&one), &root(&third)).unwrap(), "{path}");
+        }
+    }
+
+    #[test]
+    fn names_of_one_file_count() {
+        let linked = |pairs: [(&'static str, &'static str); 2]| {
+            tree(|dir| {
+                for (first, second) in pairs {
+                    std::fs::write(dir.join(first), "x").unwrap();
+                    std::fs::hard_link(dir.join(first), dir.join(second)).unwrap();
+                }
+            })
+        };
+        let [one, equal, other] =
+            [[("k", "l"), ("m", "n")], [("l", "k"), ("m", "n")], [("k", "m"), ("l", "n")]].map(linked);
+        let root = |dir: &tempfile::TempDir| Root::open_ambient(dir.path()).unwrap();
+        assert!(same_but_times(&root(&one), &root(&equal)).unwrap());
+        assert!(!same_but_times(&root(&one), &root(&other)).unwrap());
     }
 
     #[test]

@@ -134,6 +134,24 @@ fn a_step_that_makes_the_same_files_again_lets_what_follows_hit() {
 }
 
 #[test]
+fn a_step_that_sets_other_times_or_links_other_names_is_not_the_same() {
+    let project = Project::new();
+    let dockerfile = |command: &str| format!("FROM busybox\nRUN {command}\nRUN ls -i /d | wc -l >/n\n");
+    for (before, after) in [
+        ("touch -d 2020-01-01 /f", "touch -d 2021-01-01 /f"),
+        (
+            "mkdir /d && cd /d && echo >a && ln a b && echo >c && ln c d",
+            "mkdir /d && cd /d && echo >a && ln a c && echo >b && ln b d",
+        ),
+    ] {
+        project.builds(&dockerfile(before));
+        project.file("Dockerfile", dockerfile(after));
+        project.build(&[]).ok().never_says("same result as before");
+    }
+    assert_eq!(project.sh("cd /d && [ a -ef c ] && [ b -ef d ] && echo yes"), "yes\n");
+}
+
+#[test]
 fn a_miss_names_the_file_the_argument_or_the_variable() {
     let project = Project::new();
     let app = "FROM busybox\nARG VERSION=1.0\nARG API_TOKEN=one\nENV LEVEL=1\nRUN echo $VERSION $LEVEL >/v\n\
