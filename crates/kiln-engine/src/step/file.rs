@@ -244,7 +244,11 @@ impl Work<'_> {
     }
 
     fn copy(&self, action: &FileAction, copy: &FileActionCopy, tree: &Tree) -> Result<()> {
-        let source = usize::try_from(action.secondary_input).ok().and_then(|index| self.inputs.get(index));
+        let nothing = Artifact::Snapshot(Snapshot::scratch());
+        let source = match usize::try_from(action.secondary_input) {
+            Ok(index) => self.inputs.get(index),
+            Err(_) => Some(&nothing),
+        };
         let source = source
             .ok_or_else(|| Failure::new(FailureKind::Build, "a copy from an earlier action is not supported yet"))?;
         let opened = self.step.place.open(source)?;

@@ -42,6 +42,14 @@ fn stages_are_named_numbered_and_built_on() {
 }
 
 #[test]
+fn a_copy_from_scratch_copies_nothing_and_finds_nothing() {
+    let project = Project::new();
+    project.builds("FROM busybox\nCOPY --from=scratch / /none/\nRUN ls -A /none >/list\n");
+    assert_eq!(project.sh("cat /list"), "");
+    project.dockerfile("FROM busybox\nCOPY --from=scratch /x /\n").build(&[]).fails(1).says("/x").says("Dockerfile:2");
+}
+
+#[test]
 fn triggers_of_the_base_run_first_and_are_not_inherited() {
     let project = Project::new();
     project.file("base/Dockerfile", "FROM busybox\nONBUILD COPY f /f\nONBUILD RUN echo triggered > /t\n");
