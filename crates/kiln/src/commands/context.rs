@@ -118,13 +118,14 @@ fn show_verdict(verdict: &PathVerdict, is_json: bool) -> String {
     let decision = if *is_sent { "sent" } else { "left out" };
     let reason = match rule {
         None => "no pattern matches it".to_owned(),
-        Some(rule) => format!("`{}` at {} decides", rule.pattern, rule.place),
+        Some(rule) => format!("`{}` at {} decides", visible(&rule.pattern), rule.place),
     };
     let but = match taken_back {
         0 => String::new(),
         1 => ", but 1 file in it is taken back".to_owned(),
         some => format!(", but {some} files in it are taken back"),
     };
+    let path = visible(path);
     format!("`{path}` is {decision}: {reason}{but}\n")
 }
 
@@ -136,8 +137,9 @@ fn show_left_out(found: &[LeftOutFile], is_json: bool) -> String {
         };
         return found.iter().map(|file| format!("{}\n", line(file))).collect();
     }
-    let rows =
-        found.iter().map(|file| (&file.context, &file.path, format!("{}: {}", file.rule.place, file.rule.pattern)));
+    let rows = found
+        .iter()
+        .map(|file| (&file.context, &file.path, format!("{}: {}", file.rule.place, visible(&file.rule.pattern))));
     by_context("RULE", rows.collect())
 }
 
@@ -153,12 +155,17 @@ fn show_sent(found: &[SentFile], is_json: bool) -> String {
 fn by_context(heading: &str, files: Vec<(&String, &String, String)>) -> String {
     let has_others = files.iter().any(|(context, ..)| *context != MAIN);
     let row = |context: &str, path: &str, last: String| match has_others {
-        true => vec![context.to_owned(), path.to_owned(), last],
-        false => vec![path.to_owned(), last],
+        true => vec![context.to_owned(), visible(path), last],
+        false => vec![visible(path), last],
     };
     let mut rows = vec![row("CONTEXT", "PATH", heading.to_owned())];
     rows.extend(files.into_iter().map(|(context, path, last)| row(context, path, last)));
     table(&rows)
+}
+
+/// Names may hold what breaks lines or moves a cursor.
+fn visible(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { c.escape_default().to_string() } else { c.to_string() }).collect()
 }
 
 fn counted(count: usize, noun: &str) -> String {

@@ -39,6 +39,18 @@ fn a_listing_shows_what_is_sent_with_sizes_and_ends_with_the_total() {
 }
 
 #[test]
+fn names_with_control_characters_stay_on_their_line_and_off_the_terminal() {
+    let kiln = Kiln::new();
+    kiln.file("ctx/a\nb\u{1b}[2J", "");
+    kiln.file("ctx/.dockerignore", "x\u{1b}[2J\n");
+    kiln.file("ctx/x\u{1b}[2J", "");
+    for args in [&["--ignored"][..], &["--why", "x\u{1b}[2J"], &[]] {
+        let answer = kiln.run(&[&["context", "ls", "ctx"], args].concat());
+        assert!(!answer.stdout.contains('\u{1b}') && answer.stdout.contains("\\u{1b}[2J"), "{}", answer.stdout);
+    }
+}
+
+#[test]
 fn what_is_left_out_is_listed_with_the_rule_that_did_it() {
     insta::assert_snapshot!(project().run(&["context", "ls", "ctx", "--ignored"]), @"
     exit 0
