@@ -153,7 +153,8 @@ fn subdirectory(root: &Root, wanted: &Wanted) -> Result<Root> {
         path.push(part);
         let is_directory = part != ".." && root.metadata(&path).is_ok_and(|found| found.is_dir());
         if !is_directory {
-            let message = format!("{} has no directory `{}`", wanted.shown(), path.display());
+            let message =
+                format!("{} has no directory `{}`", wanted.shown(), path.strip_prefix(".").unwrap_or(&path).display());
             return Err(Failure::new(FailureKind::Build, message));
         }
     }
