@@ -1,6 +1,9 @@
 //! Failures: why a build or command ended, said so that the way out is clear.
 
-use crate::{Diagnostic, Excerpt};
+use std::string::FromUtf8Error;
+use std::sync::Arc;
+
+use crate::{Diagnostic, Excerpt, SourceFile, Span};
 
 /// Whose turn it is to act; the command line makes it the exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -56,6 +59,18 @@ impl Failure {
     pub fn from_error(kind: FailureKind, error: &dyn std::error::Error) -> Self {
         let causes = std::iter::successors(error.source(), |cause| cause.source()).map(ToString::to_string).collect();
         Self { causes, ..Self::new(kind, error.to_string()) }
+    }
+
+    /// That a file is no text, and where that begins.
+    pub fn not_utf8(name: &str, error: &FromUtf8Error) -> Self {
+        let start = error.utf8_error().valid_up_to();
+        let shown = String::from_utf8_lossy(error.as_bytes());
+        // What replaces the bad bytes.
+        let span = Span::new(start, start + char::REPLACEMENT_CHARACTER.len_utf8());
+        let file = Arc::new(SourceFile::new(name, shown));
+        Self::new(FailureKind::Build, format!("`{name}` is not UTF-8 text"))
+            .at(Excerpt { file, span })
+            .hint("save the file as UTF-8")
     }
 
     /// Adds a way out.

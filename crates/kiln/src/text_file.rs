@@ -128,7 +128,7 @@ fn text_of(input: impl Read, name: &str) -> Result<String, Failure> {
         let message = format!("{name} is larger than {} MiB, which no Dockerfile is", MAX_SIZE >> 20);
         return Err(Failure::new(FailureKind::Build, message));
     }
-    String::from_utf8(bytes).map_err(|_| Failure::new(FailureKind::Build, format!("{name} is not UTF-8 text")))
+    String::from_utf8(bytes).map_err(|error| Failure::not_utf8(name.trim_matches('`'), &error))
 }
 
 fn cannot(what: &str, path: &Path, error: &io::Error) -> Failure {

@@ -1,5 +1,7 @@
 //! Build contexts: directories read in place, with their ignore rules, and tars unpacked for the time of a build.
 
+use std::fs::File;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 
@@ -97,8 +99,17 @@ pub(crate) fn read_text(root: &Root, name: &str) -> Result<Option<String>, Failu
         Err(error) if error.is_not_found() => return Ok(None),
         Err(error) => return Err(error).or_environment(|| format!("cannot read `{name}` in the build context")),
     };
-    let text = String::from_utf8(bytes).or_build(|| format!("`{name}` is not UTF-8 text"))?;
-    Ok(Some(text))
+    String::from_utf8(bytes).map(Some).map_err(|error| Failure::not_utf8(name, &error))
+}
+
+/// Reads a Dockerfile or ignore file that the command line names.
+pub(crate) fn read_outside(path: &Path) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(TEXT_LIMIT + 1).read_to_end(&mut bytes)?;
+    match bytes.len() as u64 > TEXT_LIMIT {
+        true => Err(std::io::Error::other(format!("larger than {} MiB", TEXT_LIMIT >> 20))),
+        false => Ok(bytes),
+    }
 }
 
 /// All contexts of a build by their names in the graph.

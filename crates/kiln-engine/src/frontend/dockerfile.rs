@@ -6,7 +6,7 @@ use kiln_exec::{PreprocessError, preprocess};
 use kiln_report::{Failure, FailureKind, SourceFile};
 use kiln_sys::root::Root;
 
-use super::context::{open_root, read_text};
+use super::context::{open_root, read_outside, read_text};
 use crate::failure::{build, environment};
 use crate::job::Result;
 use crate::request::{BuildRequest, Context, DockerfileSource};
@@ -91,9 +91,8 @@ impl<'a> Place<'a> {
             DockerfileSource::Text(text) => Ok(("Dockerfile".into(), text.clone())),
             DockerfileSource::Path(path) => {
                 let name = path.display().to_string();
-                let bytes = std::fs::read(path).map_err(|error| missing(&name, Some(&error)))?;
-                let text = String::from_utf8(bytes)
-                    .map_err(|_| Failure::new(FailureKind::Build, format!("`{name}` is not UTF-8 text")))?;
+                let bytes = read_outside(path).map_err(|error| missing(&name, Some(&error)))?;
+                let text = String::from_utf8(bytes).map_err(|error| Failure::not_utf8(&name, &error))?;
                 self.preprocessed(name, text, path.parent())
             }
             DockerfileSource::InContext(name) => {

@@ -116,10 +116,10 @@ fn own_outside(dockerfile: &Path) -> Result<Option<IgnoreFile>, Failure> {
 }
 
 fn read_outside(path: &Path) -> Result<Option<IgnoreFile>, Failure> {
-    match std::fs::read(path) {
+    match super::context::read_outside(path) {
         Ok(bytes) => {
             let name = path.display().to_string();
-            let text = String::from_utf8(bytes).or_build(|| format!("`{name}` is not UTF-8 text"))?;
+            let text = String::from_utf8(bytes).map_err(|error| Failure::not_utf8(&name, &error))?;
             Ok(Some(IgnoreFile::new(name, text)))
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),

@@ -11,6 +11,7 @@ use kiln_report::{Excerpt, Failure, FailureKind, SourceFile};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::text_file::TextFile;
 use crate::ui::exit::Outcome;
 use crate::ui::stdout;
 
@@ -65,11 +66,7 @@ fn parse(path: &Path) -> Outcome {
 }
 
 fn read(path: &Path) -> Result<String, Failure> {
-    let text = match path.to_str() {
-        Some("-") => std::io::read_to_string(std::io::stdin()),
-        _ => std::fs::read_to_string(path),
-    };
-    text.map_err(|error| cannot(format!("read `{}`", path.display()), &error))
+    TextFile::read(path).map(|file| file.text().to_owned())
 }
 
 /// A word to expand.

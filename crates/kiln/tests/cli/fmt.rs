@@ -84,9 +84,13 @@ fn a_file_that_cannot_be_formatted_says_why_and_does_not_keep_others_from_it() {
     std::fs::write(kiln.path().join("binary"), b"FROM a\n\xff\xfe\0").unwrap();
     let answer = kiln.run(&["fmt", "broken", "binary", "good"]);
     assert_eq!(answer.code, 1);
-    for part in
-        ["`broken` cannot be formatted", "did you mean `RUN`?", "`binary` is not UTF-8 text", "formatted `good`"]
-    {
+    for part in [
+        "`broken` cannot be formatted",
+        "did you mean `RUN`?",
+        "`binary` is not UTF-8 text",
+        "binary:2:1",
+        "formatted `good`",
+    ] {
         assert!(answer.stderr.contains(part), "{part}: {}", answer.stderr);
     }
     assert_eq!(text(&kiln, "broken"), "FROM a\nRUM x\n");

@@ -37,6 +37,13 @@ fn mistakes_of_the_language_name_the_place_and_the_nearest_word() {
         .fails(1)
         .says("build");
     project.dockerfile("").build(&[]).fails(1);
+    project
+        .file("Dockerfile", b"FROM busybox\n# caf\xe9\n")
+        .build(&[])
+        .fails(1)
+        .says("not UTF-8")
+        .says("Dockerfile:2:6");
+    project.build(&["-f", "/dev/zero"]).fails(1).says("larger than 16 MiB");
     project.dockerfile("RUN true\n").build(&[]).fails(1).says("FROM");
     project.dockerfile("FROM busybox\nCOPY a b ./ # comment\n").build(&[]).fails(1).says("#");
 }
