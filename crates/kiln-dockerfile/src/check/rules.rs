@@ -28,6 +28,7 @@ pub(crate) const DEFINITION_DESCRIPTION: &str = "InvalidDefinitionDescription";
 pub(crate) const EXPOSE_CASING: &str = "ExposeProtoCasing";
 pub(crate) const EXPOSE_FORMAT: &str = "ExposeInvalidFormat";
 pub(crate) const INLINE_COMMENT: &str = "InlineCommentInInstruction";
+pub(crate) const UNKNOWN_SYNTAX: &str = "UnknownSyntaxVersion";
 pub(crate) const UNUSED_BUILD_ARG: &str = "UnusedBuildArg";
 pub(crate) const COPY_IGNORED: &str = "CopyIgnoredFile";
 pub(crate) const COPY_SOURCE_MISSING: &str = "CopySourceMissing";

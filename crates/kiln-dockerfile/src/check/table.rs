@@ -303,6 +303,16 @@ pub const RULES: &[Rule] = &[
         good: "FROM scratch\nCOPY src /app/src\n",
         ..BUILDKIT
     },
+    Rule {
+        name: r::UNKNOWN_SYNTAX,
+        origin: Origin::Kiln,
+        summary: "`# syntax=` names a version of the language that is not built in",
+        why: "The language is built in, whatever version a file asks for. A version that came later may know instructions \
+              and flags that are refused here, so it is told; `docker/dockerfile:1` never is.",
+        bad: "# syntax=docker/dockerfile:99\nFROM scratch\n",
+        good: "# syntax=docker/dockerfile:1\nFROM scratch\n",
+        ..BUILDKIT
+    },
 ];
 
 /// The check with a name.
@@ -378,7 +388,7 @@ mod tests {
 
     #[test]
     fn every_check_finds_its_bad_example_and_nobody_minds_the_good_one() {
-        for rule in RULES.iter().filter(|rule| rule.name != r::INVALID_DEFAULT_ARG) {
+        for rule in RULES.iter().filter(|rule| ![r::INVALID_DEFAULT_ARG, r::UNKNOWN_SYNTAX].contains(&rule.name)) {
             assert!(found(rule, rule.bad).contains(&rule.name), "{}: nothing found in\n{}", rule.name, rule.bad);
             assert_eq!(found(rule, rule.good), [""; 0], "{}: found in\n{}", rule.name, rule.good);
         }
@@ -389,6 +399,13 @@ mod tests {
         let rule = find(r::INVALID_DEFAULT_ARG).unwrap();
         let names = |text| check(&parse(text).0, &CheckConfig::default()).len();
         assert_eq!((names(rule.bad), names(rule.good)), (1, 0));
+    }
+
+    #[test]
+    fn an_unknown_version_of_the_language_is_found_before_the_file_is_parsed() {
+        let rule = find(r::UNKNOWN_SYNTAX).unwrap();
+        let warns = |text| crate::frontend(text, None).unwrap().unwrap().warning.and_then(|warning| warning.rule);
+        assert_eq!((warns(rule.bad), warns(rule.good)), (Some(rule.name), None));
     }
 
     #[test]

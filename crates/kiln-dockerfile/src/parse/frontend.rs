@@ -4,6 +4,7 @@ use kiln_report::{Diagnostic, Span};
 
 use super::Word;
 use super::directive::name_and_value;
+use crate::check::rules::UNKNOWN_SYNTAX;
 use crate::suggest;
 
 /// The language a file asks for; it is the one built in.
@@ -72,7 +73,7 @@ fn newer(word: &Word, tag: &str) -> Option<Diagnostic> {
         Some(_) => format!("`{}` is not built in; the file is read as `docker/dockerfile:1.{MINOR}`", word.text),
         None => format!("`{}` has no known version; the file is read as `docker/dockerfile:1.{MINOR}`", word.text),
     };
-    Some(Diagnostic::warning("UnknownSyntaxVersion", word.span, message).hint("write `docker/dockerfile:1`"))
+    Some(Diagnostic::warning(UNKNOWN_SYNTAX, word.span, message).hint("write `docker/dockerfile:1`"))
 }
 
 /// `1`, `1.7`, `1.7.0-labs`, `1.7.0-rc1`: major and minor number.
