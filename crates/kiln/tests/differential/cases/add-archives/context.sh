@@ -7,3 +7,6 @@ done
 mv tree.tar. plain.tar
 echo 'only named so' >not-an-archive.tar
 echo text | gzip -n >text.gz
+# The same bytes whichever tar is installed.
+base64 -d <<<H4sIAAAAAAACA+3Ouw2AMBQDwFczBSMQiMI8NAzAZ38iREUPEuKuseTGnuN5XVVyPrO6Z9VHGsZ+zOnqSxpKtN0L32Jft2mpk/FPcxMAAAAAAAAAAAB80AHqpWI8ACgAAA== | gunzip >same.tar
+touch -d @1600000000 same.tar
