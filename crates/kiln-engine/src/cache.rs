@@ -17,7 +17,7 @@ const SHAPE: &str = "shape";
 const PARTS: &str = "parts";
 const SAME: &str = "same";
 
-/// Listings of more files than this are not worth their room: the digests still say that files changed.
+/// More files than these, of all sets of a step, are not worth their room: the digests still say that files changed.
 const LISTED: usize = 50_000;
 
 /// What the ingredients of a key may take; more is none of ours.
@@ -75,21 +75,30 @@ impl KeyStore for Cache {
         self.store.records().put_fact(SAME, key.0.hex(), older.0.as_str().as_bytes());
     }
 
-    fn parts(&self, identity: &str) -> Option<KeyParts> {
-        let text = zstd::bulk::decompress(&self.fact(PARTS, identity)?, LARGEST_PARTS).ok()?;
-        serde_json::from_slice(&text).ok()
+    fn parts(&self, identity: &str) -> Vec<KeyParts> {
+        let text = self.fact(PARTS, identity).and_then(|kept| zstd::bulk::decompress(&kept, LARGEST_PARTS).ok());
+        text.and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()
     }
 
-    fn put_parts(&self, parts: &KeyParts) {
-        let mut parts = parts.clone();
-        for input in parts.inputs.iter_mut().filter(|input| input.files.len() > LISTED) {
+    fn put_parts(&self, identity: &str, sets: &[KeyParts]) {
+        let mut sets = sets.to_vec();
+        bound_listings(&mut sets);
+        // Numbers hardly shrink; it is the paths that do.
+        let text = serde_json::to_vec(&sets).map(|text| zstd::bulk::compress(&text, 1));
+        if let Ok(Ok(text)) = text {
+            self.store.records().put_fact(PARTS, identity, &text);
+        }
+    }
+}
+
+/// Drops listings, the oldest first, until few enough files are listed in all.
+fn bound_listings(sets: &mut [KeyParts]) {
+    let mut listed = 0;
+    for input in sets.iter_mut().flat_map(|parts| &mut parts.inputs) {
+        if listed + input.files.len() > LISTED {
             input.files = Files::new();
         }
-        // Numbers hardly shrink; it is the paths that do.
-        let text = serde_json::to_vec(&parts).map(|text| zstd::bulk::compress(&text, 1));
-        if let Ok(Ok(text)) = text {
-            self.store.records().put_fact(PARTS, &parts.identity, &text);
-        }
+        listed += input.files.len();
     }
 }
 
@@ -144,4 +153,30 @@ fn same_files(store: &Store, old: &Snapshot, new: &Snapshot) -> bool {
     old_below == new_below
         && (old_top == new_top
             || matches!((open(old_top), open(new_top)), (Ok(old), Ok(new)) if same_but_times(&old, &new).unwrap_or(false)))
+}
+
+#[cfg(test)]
+mod tests {
+    use kiln_solver::{InputPart, Part};
+
+    use super::*;
+
+    #[test]
+    fn the_newest_listings_are_kept_as_far_as_they_have_room() {
+        let set = |files: usize| KeyParts {
+            inputs: vec![InputPart {
+                name: "context".to_owned(),
+                part: Part::Content(Digest::sha256("x")),
+                files: (0..files).map(|file| (file.to_string(), 0)).collect(),
+            }],
+            ..KeyParts::default()
+        };
+        let kept = |counts: &[usize]| -> Vec<usize> {
+            let mut sets: Vec<KeyParts> = counts.iter().map(|count| set(*count)).collect();
+            bound_listings(&mut sets);
+            sets.iter().map(|set| set.inputs[0].files.len()).collect()
+        };
+        assert_eq!(kept(&[LISTED - 1, 1, 1]), [LISTED - 1, 1, 0]);
+        assert_eq!(kept(&[LISTED + 1, 2, 1]), [0, 2, 1]);
+    }
 }

@@ -23,6 +23,8 @@ pub enum MissReason {
     EnvChanged(Change),
     /// What it reads has changed.
     FilesChanged {
+        /// What people call the input they are in.
+        input: String,
         /// The first of the changed files by name, where they are listed.
         files: Vec<FileChange>,
         /// How many changed; 0 where they are not listed.
@@ -132,6 +134,24 @@ pub fn explain(old: &KeyParts, new: &KeyParts) -> MissReason {
         .unwrap_or(MissReason::ResultPruned)
 }
 
+/// Of several sets of ingredients the one that a new set differs least from; of equals the first.
+pub(crate) fn nearest<'a>(sets: &'a [KeyParts], new: &KeyParts) -> Option<&'a KeyParts> {
+    sets.iter().min_by_key(|old| distance(old, new))
+}
+
+/// How many ingredients differ, and how many files.
+fn distance(old: &KeyParts, new: &KeyParts) -> (usize, usize) {
+    let whole = [old.command != new.command, old.platform != new.platform, old.base != new.base];
+    let whole = whole.iter().chain([&(old.mounts != new.mounts)]).filter(|differs| **differs).count();
+    let named = [(&old.args, &new.args), (&old.env, &new.env), (&old.options, &new.options)];
+    let named: usize = named.map(|(old, new)| differences(old, new).len()).iter().sum();
+    let pairs = old.inputs.iter().zip(&new.inputs).filter(|(old, new)| old.part != new.part);
+    let inputs = pairs.clone().count() + old.inputs.len().abs_diff(new.inputs.len());
+    let files = pairs.map(|(old, new)| changed_files(&old.files, &new.files).len()).sum();
+    let ingredients = whole + named + inputs;
+    (ingredients.max(usize::from(old.digest != new.digest)), files)
+}
+
 fn own_change(old: &KeyParts, new: &KeyParts) -> Option<MissReason> {
     if old.platform != new.platform {
         return Some(MissReason::PlatformChanged);
@@ -159,13 +179,14 @@ fn own_change(old: &KeyParts, new: &KeyParts) -> Option<MissReason> {
 fn files_changed(old: &KeyParts, new: &KeyParts) -> Option<MissReason> {
     let pairs = old.inputs.iter().zip(&new.inputs);
     let (old, new) = pairs.filter(|(_, new)| matches!(new.part, Part::Content(_))).find(|(o, n)| o.part != n.part)?;
+    let input = new.name.clone();
     if old.files.is_empty() || new.files.is_empty() {
-        return Some(MissReason::FilesChanged { files: Vec::new(), count: 0 });
+        return Some(MissReason::FilesChanged { input, files: Vec::new(), count: 0 });
     }
     let mut files = changed_files(&old.files, &new.files);
     let count = files.len();
     files.truncate(NAMED);
-    Some(MissReason::FilesChanged { files, count })
+    Some(MissReason::FilesChanged { input, files, count })
 }
 
 fn input_changed(old: &KeyParts, new: &KeyParts) -> Option<MissReason> {
@@ -205,8 +226,9 @@ impl fmt::Display for MissReason {
             Self::CommandChanged => f.write_str("command changed"),
             Self::ArgChanged(change) => write!(f, "ARG {change}"),
             Self::EnvChanged(change) => write!(f, "ENV {change}"),
-            Self::FilesChanged { files, count } => match files.as_slice() {
-                [] => f.write_str("files changed"),
+            Self::FilesChanged { input, files, count } => match files.as_slice() {
+                [] if input.starts_with("[internal]") => f.write_str("files changed"),
+                [] => write!(f, "files changed in {}", short_name(input)),
                 [only] => write!(f, "{only}"),
                 [first, ..] => write!(f, "{first} ({count} files in all)"),
             },
@@ -225,7 +247,7 @@ impl fmt::Display for MissReason {
 }
 
 /// The part of a step's name that tells it apart: `[build 2/4]` of `[build 2/4] RUN go build`.
-pub(crate) fn short_name(name: &str) -> &str {
+pub fn short_name(name: &str) -> &str {
     let end = name.starts_with('[').then(|| name.find(']')).flatten();
     end.map_or(name, |end| &name[..=end])
 }
@@ -306,6 +328,8 @@ mod tests {
     #[test]
     fn a_changed_file_is_named_where_files_are_listed() {
         assert_eq!(after(|p| p.inputs[1] = content("new", &[])), "files changed");
+        let stage = |p: &mut KeyParts| p.inputs[1] = input("[build 2/2] RUN make", content("new", &[]).part);
+        assert_eq!(after(stage), "files changed in [build 2/2]");
         assert_eq!(after(|p| p.inputs[1] = content("new", &[("a", 1), ("b", 2)])), "b changed");
         assert_eq!(after(|p| p.inputs[1] = content("new", &[("b", 2), ("c", 1)])), "a is gone (3 files in all)");
         assert_eq!(after(|p| p.inputs[1] = content("new", &[("a", 1), ("b", 1)])), "files changed");
@@ -327,6 +351,30 @@ mod tests {
         };
         assert_eq!(after(both), "a changed");
         assert_eq!(after(|p| (both(p), p.command = None).1), "command changed");
+    }
+
+    #[test]
+    fn the_nearest_of_several_sets_gives_the_smallest_reason() {
+        let set = |version: &str, files: &[(&str, u64)]| {
+            let mut parts = parts();
+            parts.args = settings(&[("VERSION", version)]);
+            parts.inputs[1] = content(&format!("{files:?}"), files);
+            parts
+        };
+        let sets = [
+            set("2", &[("a", 2), ("b", 2), ("c", 2)]),
+            set("1", &[("a", 1), ("b", 1), ("c", 1)]),
+            set("3", &[("a", 1), ("b", 1), ("c", 1)]),
+        ];
+        let reason = |new: &KeyParts| explain(nearest(&sets, new).expect("there are some"), new).to_string();
+        assert_eq!(reason(&set("1", &[("a", 2), ("b", 1), ("c", 1)])), "a changed", "not ARG VERSION 2 → 1");
+        assert_eq!(reason(&set("2", &[("a", 1), ("b", 2), ("c", 2)])), "a changed");
+        assert_eq!(reason(&set("4", &[("a", 1), ("b", 1), ("c", 1)])), "ARG VERSION 1 → 4", "the newer of equals");
+        assert_eq!(reason(&sets[2]), "result pruned");
+        assert_eq!(nearest(&[], &sets[0]), None);
+        let mut other = sets[1].clone();
+        other.digest = None;
+        assert_eq!(reason(&other), "step changed");
     }
 
     #[test]

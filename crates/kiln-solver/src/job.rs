@@ -19,10 +19,11 @@ use kiln_report::Reporter;
 use tokio::sync::{OnceCell, Semaphore, SetOnce, mpsc};
 use tokio::task::JoinSet;
 
+use crate::account::Account;
 use crate::error::{Cause, SolveError};
 use crate::graph::{Graph, Input, Node};
 use crate::key::{CacheKey, CacheMap, InputKey, Outline, Part};
-use crate::progress::Progress;
+use crate::progress::{End, Progress, Why};
 use crate::store::{ContentFact, KeyStore, ResultStore};
 
 /// What all solves of a solver share.
@@ -162,6 +163,28 @@ where
         self.is_over.store(true, Ordering::SeqCst);
         drop(lock(&self.tasks).take());
         self.progress.close();
+    }
+
+    /// What became of every vertex.
+    pub(crate) fn accounts(&self) -> Vec<Account> {
+        let ends = self.progress.ends().into_iter();
+        let account = |(node, end): (usize, End)| {
+            let (vertex, answers) = (&self.graph.nodes[node], &self.answers[node]);
+            let parts = answers.outline.get().zip(answers.key.get()).and_then(|(outline, keyed)| {
+                self.whole_parts(vertex, outline, keyed, keyed.parts.iter().map(|sourced| &sourced.part))
+            });
+            Account {
+                id: vertex.id.clone(),
+                name: vertex.name.clone(),
+                inputs: vertex.inputs.iter().map(|input| input.node).collect(),
+                fate: end.fate,
+                time: end.time,
+                reason: end.reason,
+                is_same: end.is_same,
+                parts,
+            }
+        };
+        ends.enumerate().map(account).collect()
     }
 
     /// Who are you? Waits for the inputs' keys, and for their results only where nothing else tells their content.
@@ -360,10 +383,10 @@ where
     }
 
     /// Ends the solve. Never returns: whoever waits here is dropped with all the rest.
-    async fn fail<T>(&self, node: usize, cause: Cause<E>, reason: Option<String>) -> T {
+    async fn fail<T>(&self, node: usize, cause: Cause<E>, why: Option<Why>) -> T {
         self.is_over.store(true, Ordering::SeqCst);
         let vertex = &self.graph.nodes[node];
-        self.progress.fail(node, whole_text(&cause), reason);
+        self.progress.fail(node, whole_text(&cause), why);
         let error = SolveError { vertex: vertex.id.clone(), name: vertex.name.clone(), source: cause };
         // Nobody listens any more when the solve is already over.
         self.failures.send(error).ok();

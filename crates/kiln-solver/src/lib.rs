@@ -38,6 +38,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod account;
 mod error;
 mod explain;
 mod graph;
@@ -50,8 +51,9 @@ mod progress;
 mod solver;
 mod store;
 
+pub use account::{Account, Fate, Solved};
 pub use error::{Cause, SolveError};
-pub use explain::{Became, Change, FileChange, MissReason, explain};
+pub use explain::{Became, Change, FileChange, MissReason, explain, short_name};
 pub use key::{CacheKey, CacheMap, InputKey, Part};
 pub use memory::{MemoryKeys, MemoryResults};
 pub use parts::{Base, Files, InputPart, KeyParts, Setting};

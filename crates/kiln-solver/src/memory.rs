@@ -20,7 +20,7 @@ struct Facts {
     contents: HashMap<ContentFact, Digest>,
     shapes: HashSet<Digest>,
     same: HashMap<CacheKey, CacheKey>,
-    parts: HashMap<String, KeyParts>,
+    parts: HashMap<String, Vec<KeyParts>>,
 }
 
 impl MemoryKeys {
@@ -55,12 +55,12 @@ impl KeyStore for MemoryKeys {
         self.facts().same.insert(key.clone(), older.clone());
     }
 
-    fn parts(&self, identity: &str) -> Option<KeyParts> {
-        self.facts().parts.get(identity).cloned()
+    fn parts(&self, identity: &str) -> Vec<KeyParts> {
+        self.facts().parts.get(identity).cloned().unwrap_or_default()
     }
 
-    fn put_parts(&self, parts: &KeyParts) {
-        self.facts().parts.insert(parts.identity.clone(), parts.clone());
+    fn put_parts(&self, identity: &str, sets: &[KeyParts]) {
+        self.facts().parts.insert(identity.to_owned(), sets.to_vec());
     }
 }
 

@@ -51,6 +51,16 @@ impl KeyParts {
     }
 }
 
+/// So many sets of ingredients are kept of a step: what alternates between a few is compared with its like.
+const KEPT: usize = 3;
+
+/// The sets to keep when a step ran with `new`: newest first, each once.
+pub(crate) fn remember(before: Vec<KeyParts>, new: KeyParts) -> Vec<KeyParts> {
+    let key = new.key();
+    let others = before.into_iter().filter(|parts| parts.key() != key).take(KEPT - 1);
+    std::iter::once(new).chain(others).collect::<Vec<_>>()
+}
+
 /// An image as it is named and what the name led to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Base {
@@ -102,4 +112,19 @@ pub struct InputPart {
     /// For content: what was read, as far as the step lists it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub files: Files,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_few_sets_are_kept_newest_first_and_each_once() {
+        let parts = |name: &str| KeyParts { digest: Some(Digest::sha256(name)), ..KeyParts::default() };
+        let mut sets = Vec::new();
+        for name in ["a", "b", "a", "c", "d"] {
+            sets = remember(sets, parts(name));
+        }
+        assert_eq!(sets, ["d", "c", "a"].map(parts));
+    }
 }

@@ -1,15 +1,36 @@
 //! Tells the reporter what becomes of each vertex, in an order that makes sense to a reader.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use kiln_oci::Digest;
 use kiln_report::{Event, LogStream, Reporter, VertexState};
 
+use crate::account::Fate;
+use crate::explain::MissReason;
 use crate::graph::Graph;
 
 /// The error a vertex completes with when it was running and is no longer wanted.
 pub const CANCELED: &str = "canceled";
+
+/// Said of a step that ran and gave what it gave before.
+const SAME: &str = "; same result as before";
+
+/// Why a step ran, and how people are told.
+#[derive(Debug, Clone)]
+pub(crate) struct Why {
+    pub(crate) reason: MissReason,
+    pub(crate) text: String,
+}
+
+/// What became of a vertex.
+#[derive(Debug, Clone)]
+pub(crate) struct End {
+    pub(crate) fate: Fate,
+    pub(crate) time: Duration,
+    pub(crate) reason: Option<MissReason>,
+    pub(crate) is_same: bool,
+}
 
 /// The state of every vertex, as it was last told.
 pub(crate) struct Progress {
@@ -22,6 +43,7 @@ pub(crate) struct Progress {
 
 struct Told {
     states: Vec<State>,
+    ends: Vec<End>,
     /// Readers of each vertex that may still ask for its result.
     readers: Vec<usize>,
     is_over: bool,
@@ -34,6 +56,10 @@ enum State {
     Ran,
     Cached,
     Failed,
+}
+
+impl End {
+    const UNREACHED: Self = Self { fate: Fate::NotReached, time: Duration::ZERO, reason: None, is_same: false };
 }
 
 impl State {
@@ -56,6 +82,7 @@ impl Progress {
         };
         let told = Told {
             states: vec![State::Pending; graph.nodes.len()],
+            ends: vec![End::UNREACHED; graph.nodes.len()],
             readers: graph.nodes.iter().map(|node| node.readers).collect(),
             is_over: false,
         };
@@ -92,19 +119,28 @@ impl Progress {
         self.reporter.report(Event::Log { vertex, stream: LogStream::Stderr, data, at: SystemTime::now() });
     }
 
-    /// Its step ran to its end.
-    pub(crate) fn finish(&self, node: usize, reason: Option<String>) {
-        self.complete(node, State::Ran, None, reason);
+    /// Its step ran to its end, maybe giving what it gave before.
+    pub(crate) fn finish(&self, node: usize, why: Option<Why>, is_same: bool) {
+        let said = why.as_ref().map(|why| if is_same { format!("{}{SAME}", why.text) } else { why.text.clone() });
+        let end = End { fate: Fate::Ran, reason: why.map(|why| why.reason), is_same, ..End::UNREACHED };
+        self.complete(node, State::Ran, end, (None, said));
     }
 
     /// Its result was already there.
     pub(crate) fn hit(&self, node: usize) {
-        self.complete(node, State::Cached, None, None);
+        self.complete(node, State::Cached, End { fate: Fate::Cached, ..End::UNREACHED }, (None, None));
     }
 
     /// It could not be done.
-    pub(crate) fn fail(&self, node: usize, error: String, reason: Option<String>) {
-        self.complete(node, State::Failed, Some(error), reason);
+    pub(crate) fn fail(&self, node: usize, error: String, why: Option<Why>) {
+        let (reason, text) = why.map(|why| (why.reason, why.text)).unzip();
+        let end = End { fate: Fate::Failed, reason, ..End::UNREACHED };
+        self.complete(node, State::Failed, end, (Some(error), text));
+    }
+
+    /// What became of every vertex so far.
+    pub(crate) fn ends(&self) -> Vec<End> {
+        self.told().ends.clone()
     }
 
     /// Whether it ran in this solve.
@@ -119,13 +155,15 @@ impl Progress {
             if let State::Started(started) = told.states[node]
                 && !told.is_over
             {
+                let time = started.elapsed().unwrap_or_default();
+                told.ends[node] = End { fate: Fate::Canceled, time, ..End::UNREACHED };
                 self.tell(node, completed(started, false, Some(CANCELED.to_owned()), None));
             }
         }
         told.is_over = true;
     }
 
-    fn complete(&self, node: usize, state: State, error: Option<String>, reason: Option<String>) {
+    fn complete(&self, node: usize, state: State, end: End, (error, reason): (Option<String>, Option<String>)) {
         let mut told = self.told();
         if told.is_over || told.states[node].is_settled() {
             return;
@@ -137,6 +175,7 @@ impl Progress {
         // Ancestors come first, as they would have if they had been asked for.
         let is_failed = matches!(state, State::Failed);
         told.states[node] = state;
+        told.ends[node] = End { time: started.elapsed().unwrap_or_default(), ..end };
         if !is_failed {
             self.settle_inputs(&mut told, node);
         }
@@ -153,6 +192,7 @@ impl Progress {
                 told.readers[input] -= 1;
                 if told.readers[input] == 0 && !told.states[input].is_settled() {
                     told.states[input] = State::Cached;
+                    told.ends[input].fate = Fate::NotNeeded;
                     spared.push(input);
                     stack.push(input);
                 }

@@ -6,6 +6,7 @@ use kiln_graph::Edge;
 use kiln_report::Reporter;
 use tokio::sync::Semaphore;
 
+use crate::account::Solved;
 use crate::error::SolveError;
 use crate::graph::Graph;
 use crate::job::{Job, Shared};
@@ -38,7 +39,18 @@ impl<R: Clone + Send + Sync + 'static> Solver<R> {
     where
         E: std::error::Error + Send + Sync + 'static,
     {
-        let graph = Graph::new(plan, roots)?;
+        self.solve_with_accounts(plan, roots).await.outcome
+    }
+
+    /// Does what [`Self::solve`] does, and tells what became of each vertex, however it ended.
+    pub async fn solve_with_accounts<E>(&self, plan: &Plan<R, E>, roots: &[Edge]) -> Solved<R, E>
+    where
+        E: std::error::Error + Send + Sync + 'static,
+    {
+        let graph = match Graph::new(plan, roots) {
+            Ok(graph) => graph,
+            Err(error) => return Solved { outcome: Err(error), vertices: Vec::new() },
+        };
         let (job, mut failures) = Job::new(Arc::clone(&self.shared), Arc::clone(&self.reporter), graph);
         let ending = Ending(Arc::clone(&job));
         let outcome = tokio::select! {
@@ -48,7 +60,7 @@ impl<R: Clone + Send + Sync + 'static> Solver<R> {
         };
         job.stop().await;
         drop(ending);
-        outcome
+        Solved { outcome, vertices: job.accounts() }
     }
 }
 

@@ -41,11 +41,11 @@ pub trait KeyStore: Send + Sync {
     /// Remembers that running under `key` gave what `older` has. Called before the result is saved.
     fn put_same_as(&self, key: &CacheKey, older: &CacheKey);
 
-    /// What went into the key when the step of this identity last ran.
-    fn parts(&self, identity: &str) -> Option<KeyParts>;
+    /// What went into the key when the step of this identity ran, the last few times it was something else; newest first.
+    fn parts(&self, identity: &str) -> Vec<KeyParts>;
 
-    /// Keeps them under [`KeyParts::identity`]; new ones replace the old.
-    fn put_parts(&self, parts: &KeyParts);
+    /// Keeps them, instead of what was kept under this identity.
+    fn put_parts(&self, identity: &str, sets: &[KeyParts]);
 }
 
 /// The right to run the step of one key, among all who share a store. Dropping it lets the next one in.

@@ -100,6 +100,14 @@ fn step(
     })
 }
 
+/// Which step of which stage a name says: `[build 2` of `[build 2/4] RUN make`. How many there are is left out, so that a
+/// step that is added at the end makes none of the others another.
+pub(crate) fn place_of(name: &str) -> &str {
+    let place = name.split(']').next().unwrap_or(name);
+    let is_count = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    place.rsplit_once('/').filter(|(_, total)| is_count(total)).map_or(place, |(place, _)| place)
+}
+
 impl Place {
     /// Says where a failure happened.
     pub(crate) fn blame(&self, failure: Failure) -> Failure {
@@ -113,7 +121,7 @@ impl Place {
     pub(crate) fn cache_map(&self, digest: Digest, inputs: Vec<InputKey>, parts: KeyParts) -> CacheMap {
         let command = self.excerpt.as_ref().and_then(|e| e.file.text().get(e.span.range())).map(str::to_owned);
         let identity = match &self.excerpt {
-            Some(_) => format!("{} {}", self.job.project, self.name.split(']').next().unwrap_or(&self.name)),
+            Some(_) => format!("{} {}", self.job.project, place_of(&self.name)),
             None => String::new(),
         };
         let platform = self.platform.as_ref().map(|p| format!("{}/{}", p.os, p.architecture));
@@ -172,5 +180,18 @@ impl Opened {
             Self::Tree(local) => local.tree(),
             Self::Snapshot(tree) => tree,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::place_of;
+
+    #[test]
+    fn a_step_is_known_by_its_stage_and_number() {
+        assert_eq!(place_of("[build 2/4] RUN ls /a/1]"), "[build 2");
+        assert_eq!(place_of("[linux/amd64 build 12/13] RUN x"), "[linux/amd64 build 12");
+        assert_eq!(place_of("[context a/b] load"), "[context a/b");
+        assert_eq!(place_of("RUN ls /a"), "RUN ls /a");
     }
 }

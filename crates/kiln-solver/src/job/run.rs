@@ -5,14 +5,12 @@ use std::sync::atomic::Ordering;
 use tokio::sync::SemaphorePermit;
 
 use super::{Job, Keyed, Outputs, Ran, Turn, answer};
-use crate::explain::{MissReason, explain, short_name};
+use crate::explain::{MissReason, explain, nearest, short_name};
 use crate::graph::Node;
 use crate::key::{CacheKey, InputKey, Outline, Part};
-use crate::parts::{Files, InputPart, KeyParts};
+use crate::parts::{Files, InputPart, KeyParts, remember};
+use crate::progress::Why;
 use crate::store::Claim;
-
-/// Said of a step that ran and gave what it gave before.
-const SAME: &str = "; same result as before";
 
 /// What a step that wants to run comes to.
 enum Chance<'a, R> {
@@ -41,7 +39,8 @@ where
         let ran = answer(vertex.step.run(turn.inputs.clone())).await;
         drop(permit);
         let parts = self.parts_to_keep(vertex, outline, keyed, &turn).await;
-        let reason = self.reason(vertex, outline, keyed, parts.as_ref());
+        let before = parts.as_ref().map(|parts| self.shared.keys.parts(&parts.identity)).unwrap_or_default();
+        let reason = self.reason(vertex, (outline, keyed), parts.as_ref(), &before);
         let outputs: Outputs<R> = match ran {
             Ok(outputs) => outputs.into(),
             Err(cause) => return self.fail(node, cause, reason).await,
@@ -49,7 +48,7 @@ where
         self.check_outputs(node, &outputs).await;
         let mut ran = Ran { key: turn.key.clone(), outputs };
         if outline.is_lasting {
-            let same = self.same_as_before(outline, parts.as_ref(), &ran.outputs).await;
+            let same = self.same_as_before(outline, &before, &ran.outputs).await;
             if let Some(before) = same {
                 self.shared.keys.put_same_as(turn.key, &before.key);
                 ran = before;
@@ -59,21 +58,26 @@ where
         }
         drop(claim);
         if let Some(parts) = parts {
-            self.shared.keys.put_parts(&parts);
+            let identity = parts.identity.clone();
+            self.shared.keys.put_parts(&identity, &remember(before, parts));
         }
         let is_same = ran.key != *turn.key;
-        self.progress.finish(node, reason.map(|reason| if is_same { reason + SAME } else { reason }));
+        self.progress.finish(node, reason, is_same);
         ran
     }
 
-    /// The result of this step's last run, when this one gave the same: then what follows that one follows this one.
-    async fn same_as_before(&self, outline: &Outline, parts: Option<&KeyParts>, outputs: &[R]) -> Option<Ran<R>> {
+    /// The result of an earlier run of this step, when this one gave the same: then what follows that one follows this
+    /// one.
+    async fn same_as_before(&self, outline: &Outline, before: &[KeyParts], outputs: &[R]) -> Option<Ran<R>> {
         if !outline.may_load() {
             return None;
         }
-        let key = self.shared.keys.parts(&parts?.identity)?.key()?;
-        let outputs = self.shared.results.same(&key, outputs).await?;
-        Some(Ran { key, outputs: outputs.into() })
+        for key in before.iter().filter_map(KeyParts::key) {
+            if let Some(outputs) = self.shared.results.same(&key, outputs).await {
+                return Some(Ran { key, outputs: outputs.into() });
+            }
+        }
+        None
     }
 
     /// Waits for a turn to run, and for anybody who does the same work already, in this process or another: then there
@@ -108,30 +112,40 @@ where
         keyed: &Keyed,
         turn: &Turn<'_, R>,
     ) -> Option<KeyParts> {
-        if !outline.is_lasting || keyed.map.parts.identity.is_empty() {
-            return None;
-        }
-        let mut parts = keyed.map.parts.clone();
-        parts.digest = Some(keyed.map.digest.clone());
-        for (index, part) in turn.parts.iter().enumerate() {
-            let name = self.graph.nodes[vertex.inputs[index].node].name.clone();
-            let files = match part {
-                Part::Definition { .. } => Files::new(),
-                Part::Content(_) => vertex.step.listing(index, &turn.inputs[index]).await,
-            };
-            parts.inputs.push(InputPart { name, part: part.clone(), files });
+        let mut parts = self.whole_parts(vertex, outline, keyed, turn.parts.iter())?;
+        for (index, input) in parts.inputs.iter_mut().enumerate() {
+            if let Part::Content(_) = input.part {
+                input.files = vertex.step.listing(index, &turn.inputs[index]).await;
+            }
         }
         Some(parts)
     }
 
-    /// Why it runs, in words. A step that is never kept needs no reason.
-    fn reason(
+    /// The ingredients of the key without the names of files.
+    pub(super) fn whole_parts<'a>(
         &self,
         vertex: &Node<R, E>,
         outline: &Outline,
         keyed: &Keyed,
+        inputs: impl Iterator<Item = &'a Part>,
+    ) -> Option<KeyParts> {
+        if !outline.is_lasting || keyed.map.parts.identity.is_empty() {
+            return None;
+        }
+        let named = vertex.inputs.iter().map(|input| self.graph.nodes[input.node].name.clone());
+        let part = |(name, part): (String, &Part)| InputPart { name, part: part.clone(), files: Files::new() };
+        let digest = Some(keyed.map.digest.clone());
+        Some(KeyParts { digest, inputs: named.zip(inputs).map(part).collect(), ..keyed.map.parts.clone() })
+    }
+
+    /// Why it runs. A step that is never kept needs no reason.
+    fn reason(
+        &self,
+        vertex: &Node<R, E>,
+        (outline, keyed): (&Outline, &Keyed),
         parts: Option<&KeyParts>,
-    ) -> Option<String> {
+        before: &[KeyParts],
+    ) -> Option<Why> {
         if !keyed.map.pinned {
             return None;
         }
@@ -141,10 +155,9 @@ where
             self.inherited(vertex, keyed)?
         } else {
             let parts = parts?;
-            let before = self.shared.keys.parts(&parts.identity);
-            before.map_or(MissReason::FirstBuild, |before| explain(&before, parts))
+            nearest(before, parts).map_or(MissReason::FirstBuild, |before| explain(before, parts))
         };
-        Some(self.folded(vertex, reason))
+        Some(Why { text: self.folded(vertex, &reason), reason })
     }
 
     /// The input that a step's key names and that must run, so that the step must too.
@@ -157,11 +170,11 @@ where
     }
 
     /// A step whose input ran before its eyes only follows; the cause is told there.
-    fn folded(&self, vertex: &Node<R, E>, reason: MissReason) -> String {
+    fn folded(&self, vertex: &Node<R, E>, reason: &MissReason) -> String {
         let ran = |name: &str| {
             vertex.inputs.iter().any(|input| self.graph.nodes[input.node].name == name && self.progress.ran(input.node))
         };
-        match &reason {
+        match reason {
             MissReason::InputChanged { input } if ran(input) => format!("follows {}", short_name(input)),
             _ => reason.to_string(),
         }

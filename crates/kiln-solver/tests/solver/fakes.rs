@@ -247,13 +247,13 @@ impl KeyStore for Counted<MemoryKeys> {
     fn put_same_as(&self, key: &CacheKey, older: &CacheKey) {
         self.inner.put_same_as(key, older);
     }
-    fn parts(&self, identity: &str) -> Option<KeyParts> {
+    fn parts(&self, identity: &str) -> Vec<KeyParts> {
         self.log.note("ask parts", identity);
         self.inner.parts(identity)
     }
-    fn put_parts(&self, parts: &KeyParts) {
-        self.log.note("put parts", &parts.identity);
-        self.inner.put_parts(parts);
+    fn put_parts(&self, identity: &str, sets: &[KeyParts]) {
+        self.log.note("put parts", identity);
+        self.inner.put_parts(identity, sets);
     }
 }
 

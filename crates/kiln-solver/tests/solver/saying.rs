@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use kiln_oci::Digest;
-use kiln_solver::{Base, CANCELED, KeyStore};
+use kiln_solver::{Account, Base, CANCELED, Fate, KeyStore, MissReason, Solved};
 use tokio::sync::Notify;
 
 use crate::fakes::{Exit, Fake, Fakes, edge, vertex};
@@ -232,12 +232,68 @@ async fn ingredients_are_kept_when_a_step_ran_to_its_end_and_only_then() {
     assert!(build.try_solve(["top"]).await.is_err());
     assert_eq!(build.log.whom("put parts"), ["app base", "app mid"]);
     assert!(build.heard.news().contains(&"top: failed, exit code 1".to_owned()));
-    assert!(top(&build).is_none());
+    assert!(top(&build).is_empty());
     build.change(vertex("top").names(["mid"]));
     build.solve("top").await;
     assert_eq!(build.log.whom("put parts"), ["app top"]);
-    let parts = top(&build).unwrap();
+    let parts = top(&build).remove(0);
     assert_eq!((parts.digest, parts.inputs.len()), (Some(Digest::sha256("top")), 1));
     build.solve("top").await;
     assert_eq!(build.log.count("put parts"), 0);
+}
+
+#[tokio::test]
+async fn what_alternates_between_a_few_is_compared_with_its_like() {
+    let files = |text: &str| vertex("context").unpinned().gives(text);
+    let mut build = Fakes::new([files("a=1 b=1 c=1"), vertex("copy").sees("context", "")]);
+    build.solve("copy").await;
+    build.change(files("a=2 b=2 c=2"));
+    build.solve("copy").await;
+    assert_eq!(reason(&build, "copy"), "a changed (3 files in all)");
+    build.change(files("a=1 b=1 c=3"));
+    build.solve("copy").await;
+    assert_eq!(reason(&build, "copy"), "c changed");
+}
+
+#[tokio::test]
+async fn a_solve_accounts_for_every_vertex_however_it_ends() {
+    let mut build = Fakes::new([
+        vertex("base"),
+        vertex("mid").names(["base"]),
+        vertex("context").unpinned().gives("a=1"),
+        vertex("copy").names(["mid"]).sees("context", ""),
+        vertex("bad").names(["copy"]).on_run(|| async { Err(Exit(1)) }),
+        vertex("top").names(["bad"]),
+    ]);
+    build.solve("mid").await;
+    let accounts = |solved: &Solved<String, Exit>| {
+        let account = |account: &Account| (account.name.clone(), account.fate, account.reason.clone());
+        solved.vertices.iter().map(account).collect::<Vec<_>>()
+    };
+    let (solver, plan) = (build.solver(), build.plan());
+    let solved = solver.solve_with_accounts(&plan, &[edge("top")]).await;
+    let first = Some(MissReason::FirstBuild);
+    assert!(solved.outcome.is_err());
+    assert_eq!(
+        accounts(&solved),
+        [
+            ("base".to_owned(), Fate::NotNeeded, None),
+            ("mid".to_owned(), Fate::Cached, None),
+            ("context".to_owned(), Fate::Ran, None),
+            ("copy".to_owned(), Fate::Ran, first.clone()),
+            ("bad".to_owned(), Fate::Failed, first),
+            ("top".to_owned(), Fate::NotReached, None),
+        ]
+    );
+    let copy = &solved.vertices[3];
+    assert_eq!(copy.inputs, [1, 2]);
+    let parts = copy.parts.as_ref().unwrap();
+    assert!(parts.inputs.len() == 2 && parts.inputs.iter().all(|input| input.files.is_empty()));
+    assert!(solved.vertices[2].parts.is_none(), "a context does not last");
+    build.change(vertex("top").names(["copy"]));
+    let (solver, plan) = (build.solver(), build.plan());
+    solver.solve_with_accounts(&plan, &[edge("top")]).await;
+    let again = solver.solve_with_accounts(&plan, &[edge("top")]).await;
+    let fates: Vec<Fate> = again.vertices.iter().map(|vertex| vertex.fate).collect();
+    assert_eq!(fates, [Fate::NotNeeded, Fate::NotNeeded, Fate::Ran, Fate::NotNeeded, Fate::Cached]);
 }

@@ -166,3 +166,13 @@ fn a_miss_names_the_file_the_argument_or_the_variable() {
     fs::remove_file(project.context().join("src/b")).unwrap();
     project.build(&[]).ok().says("src/b is gone");
 }
+
+#[test]
+fn two_versions_that_alternate_are_each_compared_with_their_like() {
+    let project = Project::new();
+    let one = "FROM busybox\nARG VERSION=1\nCOPY . /src\nRUN echo $VERSION >/v\n";
+    project.file("a", "1").file("b", "1").builds(one);
+    project.file("a", "2").file("b", "2").build(&["--build-arg", "VERSION=2"]).ok().says("(2 files in all)");
+    project.file("a", "3").file("b", "1").build(&[]).ok().says("a changed").never_says("files in all");
+    project.file("a", "1").build(&["--build-arg", "VERSION=4"]).ok().says("ARG VERSION 1 → 4");
+}
