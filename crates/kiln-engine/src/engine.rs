@@ -13,6 +13,7 @@ use kiln_store::Store;
 use crate::answer::{BuildResult, ImageDetails, ImageSummary, Loaded, PruneAnswer, PullResult, Removed};
 use crate::failure::environment;
 use crate::job::Result;
+use crate::record::BuildRecord;
 use crate::registry::Registry;
 use crate::request::{BuildRequest, EngineConfig, PruneRequest, RunRequest};
 use crate::session::Session;
@@ -76,6 +77,11 @@ impl Engine {
         reporter: Arc<dyn Reporter>,
     ) -> Result<BuildResult> {
         worker::build(self, request, session, reporter).await
+    }
+
+    /// The record of builds, newest first.
+    pub fn builds(&self) -> Result<Vec<BuildRecord>> {
+        crate::record::list(&self.store()?)
     }
 
     /// Fetches an image from its registry into the local store.

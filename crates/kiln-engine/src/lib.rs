@@ -23,6 +23,7 @@ mod job;
 mod output;
 mod progress;
 mod prune;
+mod record;
 mod redact;
 mod registry;
 mod remember;
@@ -40,6 +41,7 @@ pub use answer::{BuildResult, ImageDetails, ImageSummary, Loaded, PruneAnswer, P
 pub use context::{ContextChecks, Contexts, LeftOutFile, PathVerdict, SentFile, is_ignored};
 pub use engine::Engine;
 pub use frontend::{named_contexts, read_dockerfile};
+pub use record::{BuildOptions, BuildOutcome, BuildRecord, BuildTarget, StepRecord};
 pub use request::{
     BuildRequest, CompressionKind, Context, Dest, DockerfileSource, EngineConfig, Entitlement, LayerOptions,
     NamedContext, NetworkMode, Output, PruneRequest, RunRequest, Ulimit, Volume,

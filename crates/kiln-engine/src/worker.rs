@@ -3,9 +3,10 @@
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use kiln_dockerfile::Lowered;
 use kiln_graph::llb::OpKind;
 use kiln_graph::{Definition, Edge, VertexId};
-use kiln_oci::{Digest, Hasher, Platform};
+use kiln_oci::{Hasher, Platform};
 use kiln_report::{Failure, FailureKind, Reporter};
 use kiln_solver::{Cause, SolveError, Solver};
 use kiln_store::{ActiveLayer, Lease, Snapshot, Store};
@@ -21,15 +22,23 @@ use crate::failure::{Context as _, environment};
 use crate::finish::Finisher;
 use crate::frontend::{self, Loaded, Resolver};
 use crate::job::{Images, Job, Limits, Result};
+use crate::record::Draft;
 use crate::request::{BuildRequest, Context, Output};
 use crate::scratch::{Scratch, open_dir};
 use crate::session::Session;
-use crate::waiter::Waiter;
+use crate::waiter::{Waiter, Watch};
 
 /// How often what dead processes left is looked for.
 const SWEEP_EVERY: Duration = Duration::from_secs(3600);
 
-/// Builds.
+/// A build that could begin.
+pub(crate) struct Prepared {
+    pub(crate) job: Arc<Job>,
+    pub(crate) lowered: Lowered,
+    unpacked: Option<Scratch<ActiveLayer>>,
+}
+
+/// Builds, and leaves a record of it.
 pub(crate) async fn build(
     engine: &Engine,
     request: &BuildRequest,
@@ -37,6 +46,36 @@ pub(crate) async fn build(
     reporter: Arc<dyn Reporter>,
 ) -> Result<BuildResult> {
     let request = &with_default_output(request);
+    let mut draft = Draft::new(engine.store()?, request, &platform(request)?);
+    let outcome = attempt(engine, request, (session, reporter), &mut draft).await;
+    draft.end(&outcome);
+    outcome
+}
+
+async fn attempt(
+    engine: &Engine,
+    request: &BuildRequest,
+    (session, reporter): (Arc<dyn Session>, Arc<dyn Reporter>),
+    draft: &mut Draft,
+) -> Result<BuildResult> {
+    let waiter = Waiter::default();
+    let prepared = prepare(engine, request, (session, reporter, waiter.watch())).await;
+    let Prepared { job, lowered, unpacked } = prepared?;
+    draft.know(&job.project, &lowered.definition);
+    let snapshot = solve(engine, &job, &lowered, wants_layers(request), draft).await?;
+    let epoch = request.source_date_epoch.or(lowered.epoch);
+    let mut result = crate::export::export(&job, request, lowered.config, &snapshot, epoch).await?;
+    result.reference = draft.reference();
+    tidy(job, unpacked).await?;
+    Ok(result)
+}
+
+/// Reads and checks what is to be built, and makes its graph.
+pub(crate) async fn prepare(
+    engine: &Engine,
+    request: &BuildRequest,
+    (session, reporter, watch): (Arc<dyn Session>, Arc<dyn Reporter>, Watch),
+) -> Result<Prepared> {
     let platform = platform(request)?;
     let packing = crate::export::packing(&request.outputs)?;
     crate::export::check(request)?;
@@ -52,7 +91,6 @@ pub(crate) async fn build(
     let Loaded { source, trees } = frontend::load(request, directory.as_deref(), &reporter)?;
     let file = frontend::parse(&source, reporter.as_ref())?;
     let images = Arc::new(Images::default());
-    let waiter = Waiter::default();
     let resolver = Resolver {
         store: store.clone(),
         lease: lease.clone(),
@@ -71,7 +109,7 @@ pub(crate) async fn build(
     frontend::judge(&source, &settings, settings.admit(&file, warnings), reporter.as_ref())?;
     let job = Arc::new(Job {
         project: project(&request.context, source.name()),
-        finisher: Finisher::new(store.clone(), lease.clone(), packing, waiter.watch()),
+        finisher: Finisher::new(store.clone(), lease.clone(), packing, watch.clone()),
         executor: engine.executor(),
         store,
         lease,
@@ -85,14 +123,9 @@ pub(crate) async fn build(
         devices: Devices::new(engine.device_specs(), request.allowed.clone()),
         host_env: engine.host_env(),
         materialized: Default::default(),
-        watch: waiter.watch(),
+        watch,
     });
-    let snapshot = solve(engine, &job, &lowered.definition, lowered.root.as_ref(), wants_layers(request)).await?;
-    let epoch = request.source_date_epoch.or(lowered.epoch);
-    let mut result = crate::export::export(&job, request, lowered.config, &snapshot, epoch).await?;
-    result.reference = reference(&job.project);
-    tidy(job, unpacked).await?;
-    Ok(result)
+    Ok(Prepared { job, lowered, unpacked })
 }
 
 /// Removes what the build no longer needs, and now and then what dead processes left. The result stands: trouble with
@@ -120,14 +153,7 @@ fn project(context: &Context, dockerfile: &str) -> String {
     hasher.finish().short().to_owned()
 }
 
-/// The build's own name, in the shape of buildx: builder, node, id.
-fn reference(project: &str) -> String {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    let id = Digest::sha256(format!("{project} {} {}", now.as_nanos(), std::process::id()));
-    format!("kiln/local/{}", &id.hex()[..25])
-}
-
-fn with_default_output(request: &BuildRequest) -> BuildRequest {
+pub(crate) fn with_default_output(request: &BuildRequest) -> BuildRequest {
     let mut request = request.clone();
     if request.outputs.is_empty() {
         request.outputs.push(Output::Image { names: Vec::new(), push: false, store: true, layers: Default::default() });
@@ -180,17 +206,18 @@ fn wants_layers(request: &BuildRequest) -> bool {
 async fn solve(
     engine: &Engine,
     job: &Arc<Job>,
-    definition: &Definition,
-    root: Option<&Edge>,
+    Lowered { definition, root, .. }: &Lowered,
     wants_layers: bool,
+    draft: &mut Draft,
 ) -> Result<Snapshot> {
     let Some(root) = root else { return Ok(Snapshot::scratch()) };
     let image = if wants_layers { layers_of(definition, root) } else { Vec::new() };
     let plan = crate::step::plan(definition, job, &|vertex| image.contains(&vertex.id))?;
     let cache = Arc::new(Cache::new(job.store.clone(), job.lease.clone()));
     let solver = Solver::new(cache.clone(), cache, Arc::clone(&job.reporter), engine.jobs());
-    let solved = solver.solve(&plan, std::slice::from_ref(root)).await.map_err(solve_failure)?;
-    match solved.first() {
+    let solved = solver.solve_with_accounts(&plan, std::slice::from_ref(root)).await;
+    draft.steps(definition, solved.vertices);
+    match solved.outcome.map_err(solve_failure)?.first() {
         Some(Artifact::Snapshot(snapshot)) => Ok(snapshot.clone()),
         _ => Err(Failure::new(FailureKind::Bug, "a build ended without a file system")),
     }
@@ -217,7 +244,7 @@ fn layers_of(definition: &Definition, root: &Edge) -> Vec<VertexId> {
 }
 
 /// A step's failure is the build's.
-fn solve_failure(error: SolveError<Failure>) -> Failure {
+pub(crate) fn solve_failure(error: SolveError<Failure>) -> Failure {
     match error.source {
         Cause::Step(failure) => failure,
         other => Failure::from_error(FailureKind::Bug, &SolveError { source: other, ..error }),

@@ -36,6 +36,7 @@
 //! This crate must never know registries, the solver or Dockerfiles.
 #![forbid(unsafe_code)]
 
+mod build;
 mod cache_mount;
 mod claim;
 mod clean;
@@ -57,6 +58,7 @@ mod store;
 pub mod testing;
 mod usage;
 
+pub use build::{Build, Builds};
 pub use cache_mount::{CacheMount, CacheMountInfo, CacheMountSpec, CacheMounts, Sharing};
 pub use claim::Claim;
 pub use content::{ContentStore, Ingest};

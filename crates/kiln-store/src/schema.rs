@@ -8,7 +8,7 @@ pub(crate) const APPLICATION_ID: i64 = 0x6b69_6c6e;
 pub(crate) const VERSION: i64 = MIGRATIONS.len() as i64;
 
 /// Step `n` takes schema `n` to `n + 1`. Steps are only ever added.
-pub(crate) const MIGRATIONS: &[&str] = &[FIRST];
+pub(crate) const MIGRATIONS: &[&str] = &[FIRST, BUILDS];
 
 /// Laws held by the schema itself:
 /// - a layer or blob that an image holds cannot be deleted (no `ON DELETE` on those references);
@@ -120,4 +120,16 @@ CREATE TABLE stat_pages (
     used        INTEGER NOT NULL,
     PRIMARY KEY (dev, page)
 ) STRICT, WITHOUT ROWID;
+";
+
+/// The record of builds, in the order of their numbers.
+const BUILDS: &str = "
+CREATE TABLE builds (
+    number      INTEGER PRIMARY KEY,
+    id          TEXT NOT NULL UNIQUE,
+    target      TEXT NOT NULL,
+    ended       INTEGER NOT NULL,
+    state       TEXT, -- what a build that did nothing found; NULL for all others
+    value       BLOB NOT NULL
+) STRICT;
 ";

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use kiln_sys::lock::LockMode;
 
+use crate::build::Builds;
 use crate::cache_mount::CacheMounts;
 use crate::content::ContentStore;
 use crate::db::Db;
@@ -66,6 +67,11 @@ impl Store {
         Records::new(&self.shared)
     }
 
+    /// The record of builds.
+    pub fn builds(&self) -> Builds<'_> {
+        Builds::new(&self.shared)
+    }
+
     /// Directories that outlive builds, for `RUN --mount=type=cache`.
     pub fn cache_mounts(&self) -> CacheMounts<'_> {
         CacheMounts::new(&self.shared)
@@ -81,6 +87,11 @@ impl Store {
     /// Also done when a lease ends and when the last handle is dropped; then without telling of failure.
     pub fn flush(&self) -> Result<()> {
         self.shared.flush()
+    }
+
+    /// Forgets what was collected in memory and not yet written.
+    pub fn forget_pending(&self) {
+        drop((self.shared.touched.take(), self.shared.pages.take_dirty()));
     }
 }
 

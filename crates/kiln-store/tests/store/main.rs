@@ -1,6 +1,7 @@
 //! The store as its users see it, one module for each thing it keeps.
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
+mod builds;
 mod cache_mounts;
 mod images;
 mod opening;

@@ -69,6 +69,19 @@ fn opening_an_existing_state_takes_less_than_a_millisecond() {
 }
 
 #[test]
+fn a_state_directory_of_an_older_kiln_becomes_a_current_one() {
+    let f = Fixture::new();
+    let root = f.root();
+    f.store.records().put_fact("kind", "key", b"1");
+    drop(f.store);
+    let db = rusqlite::Connection::open(root.join("kiln.db")).unwrap();
+    db.execute_batch("DROP TABLE builds; PRAGMA user_version = 1").unwrap();
+    let store = Store::open(&root).unwrap();
+    assert!(store.builds().list().unwrap().is_empty());
+    assert_eq!(store.records().get_fact("kind", "key").unwrap().as_deref(), Some(&b"1"[..]));
+}
+
+#[test]
 fn a_newer_schema_is_refused() {
     let f = Fixture::new();
     let root = f.root();

@@ -1,0 +1,379 @@
+//! The record of a build: what was asked for, what became of each step and why. Never a secret.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant, SystemTime};
+
+use kiln_dockerfile::check::sounds_secret;
+use kiln_graph::Definition;
+use kiln_oci::{Digest, Hasher, Platform};
+use kiln_report::Failure;
+use kiln_solver::{Account, Fate, KeyParts, MissReason, Setting};
+use kiln_store::Store;
+use serde::{Deserialize, Serialize};
+
+use crate::answer::BuildResult;
+use crate::failure::environment;
+use crate::job::Result;
+use crate::request::{BuildRequest, Context};
+
+/// One build, as it is remembered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BuildRecord {
+    /// Its name.
+    pub id: String,
+    /// When it began, in milliseconds since 1970.
+    pub started: u64,
+    /// How long it took.
+    pub time: Duration,
+    /// What was built: builds of equal targets can be compared.
+    pub target: BuildTarget,
+    /// How.
+    pub options: BuildOptions,
+    /// How it ended.
+    pub outcome: BuildOutcome,
+    /// The steps, inputs first.
+    pub steps: Vec<StepRecord>,
+    /// The Dockerfile's text; empty when it was not read, or is very long.
+    pub dockerfile: String,
+}
+
+/// What a build is a build of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BuildTarget {
+    /// A name for the directory and the Dockerfile, as steps are known by.
+    pub project: String,
+    /// The context's directory; empty for one from standard input.
+    pub context: String,
+    /// The Dockerfile's name.
+    pub dockerfile: String,
+    /// The stage that was asked for.
+    pub stage: Option<String>,
+    /// The platform.
+    pub platform: String,
+}
+
+/// What was asked for that can make steps run.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BuildOptions {
+    /// Build arguments.
+    pub build_args: BTreeMap<String, Setting>,
+    /// Whether no cached result was to be used.
+    pub no_cache: bool,
+    /// Stages whose cached results were not to be used.
+    pub no_cache_filter: Vec<String>,
+    /// Whether base images were looked up at their registry.
+    pub pull: bool,
+}
+
+/// How a build ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BuildOutcome {
+    /// It made what was asked for.
+    Done {
+        /// The image's id, if there is an image.
+        image: Option<Digest>,
+        /// The image's names, in full.
+        names: Vec<String>,
+    },
+    /// It could not be done.
+    Failed {
+        /// Why.
+        message: String,
+    },
+    /// It was stopped.
+    Canceled,
+}
+
+/// What became of a step.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepRecord {
+    /// What people call it.
+    pub name: String,
+    /// Positions of the steps it reads.
+    pub inputs: Vec<usize>,
+    /// What became of it.
+    pub fate: Fate,
+    /// Why it ran.
+    pub reason: Option<MissReason>,
+    /// Whether it ran and gave what it gave before.
+    pub is_same: bool,
+    /// How long it ran.
+    pub time: Duration,
+    /// First and last line of its instruction, from 1.
+    pub lines: Option<(usize, usize)>,
+    /// The ingredients of its key, without the names of files.
+    pub parts: Option<KeyParts>,
+}
+
+impl BuildRecord {
+    /// Whether every step was found, so that nothing ran.
+    pub fn is_cached(&self) -> bool {
+        let is_found = |step: &StepRecord| step.parts.is_none() || matches!(step.fate, Fate::Cached | Fate::NotNeeded);
+        matches!(self.outcome, BuildOutcome::Done { .. }) && self.steps.iter().all(is_found)
+    }
+
+    /// What a build that found everything found.
+    fn state(&self) -> Option<String> {
+        let BuildOutcome::Done { image, names } = self.is_cached().then_some(&self.outcome)? else { return None };
+        let mut hasher = Hasher::new();
+        image.iter().for_each(|image| hasher.field(image.as_str().as_bytes()));
+        names.iter().for_each(|name| hasher.field(name.as_bytes()));
+        let last = self.steps.iter().filter_map(|step| step.parts.as_ref()?.digest.as_ref());
+        last.for_each(|digest| hasher.field(digest.as_str().as_bytes()));
+        Some(hasher.finish().short().to_owned())
+    }
+}
+
+impl BuildTarget {
+    /// A short name for it.
+    fn key(&self) -> String {
+        let mut hasher = Hasher::new();
+        for field in [&self.project, self.stage.as_deref().unwrap_or_default(), &self.platform] {
+            hasher.field(field.as_bytes());
+        }
+        hasher.finish().short().to_owned()
+    }
+}
+
+/// Longer Dockerfiles are not kept.
+const LONGEST_DOCKERFILE: usize = 64 << 10;
+
+/// What a record may take when it is unpacked; more is none of ours.
+const LARGEST: usize = 64 << 20;
+
+/// The record of a build that is going on. It is written when the build ends; one that is dropped was stopped.
+pub(crate) struct Draft {
+    store: Store,
+    begun: Instant,
+    record: BuildRecord,
+    is_written: bool,
+}
+
+impl Draft {
+    pub(crate) fn new(store: Store, request: &BuildRequest, platform: &Platform) -> Self {
+        let started = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let context = match &request.context {
+            Context::Dir(path) => std::fs::canonicalize(path).unwrap_or_else(|_| path.clone()).display().to_string(),
+            Context::Stdin | Context::Empty => String::new(),
+        };
+        let id = Digest::sha256(format!("{context} {} {}", started.as_nanos(), std::process::id()));
+        let record = BuildRecord {
+            id: id.hex()[..25].to_owned(),
+            started: u64::try_from(started.as_millis()).unwrap_or_default(),
+            time: Duration::ZERO,
+            target: BuildTarget {
+                project: String::new(),
+                context,
+                dockerfile: String::new(),
+                stage: request.target.clone(),
+                platform: platform.to_string(),
+            },
+            options: options(request),
+            outcome: BuildOutcome::Canceled,
+            steps: Vec::new(),
+            dockerfile: String::new(),
+        };
+        Self { store, begun: Instant::now(), record, is_written: false }
+    }
+
+    /// The build's own name, in the shape of buildx: builder, node, id.
+    pub(crate) fn reference(&self) -> String {
+        format!("kiln/local/{}", self.record.id)
+    }
+
+    /// Learns what is built.
+    pub(crate) fn know(&mut self, project: &str, definition: &Definition) {
+        self.record.target.project = project.to_owned();
+        if let Some(source) = definition.sources().first() {
+            self.record.target.dockerfile = source.name().to_owned();
+            if source.text().len() <= LONGEST_DOCKERFILE {
+                self.record.dockerfile = source.text().to_owned();
+            }
+        }
+    }
+
+    /// Learns what became of the steps.
+    pub(crate) fn steps(&mut self, definition: &Definition, accounts: Vec<Account>) {
+        let lines = |account: &Account| {
+            let (index, span) = definition.vertex(&account.id)?.meta.source?;
+            let source = definition.sources().get(index)?;
+            Some((source.position(span.start).0, source.position(span.end.max(span.start + 1) - 1).0))
+        };
+        let step = |account: Account| StepRecord {
+            lines: lines(&account),
+            name: account.name,
+            inputs: account.inputs,
+            fate: account.fate,
+            reason: account.reason,
+            is_same: account.is_same,
+            time: account.time,
+            parts: account.parts,
+        };
+        self.record.steps = accounts.into_iter().map(step).collect();
+    }
+
+    /// Writes it down. A record that cannot be written is lost, and nothing else.
+    pub(crate) fn end(mut self, outcome: &Result<BuildResult>) {
+        self.record.outcome = match outcome {
+            Ok(BuildResult { image_id, names, .. }) => {
+                BuildOutcome::Done { image: image_id.clone(), names: names.clone() }
+            }
+            Err(failure) => BuildOutcome::Failed { message: message(failure) },
+        };
+        self.write();
+    }
+
+    fn write(&mut self) {
+        self.is_written = true;
+        self.record.time = self.begun.elapsed();
+        let Some(value) = pack(&self.record) else { return };
+        let build = kiln_store::Build {
+            id: self.record.id.clone(),
+            target: self.record.target.key(),
+            state: self.record.state(),
+            value,
+        };
+        let _ = self.store.builds().put(&build);
+    }
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        if !self.is_written {
+            self.write();
+        }
+    }
+}
+
+/// All builds that can be read, newest first.
+pub(crate) fn list(store: &Store) -> Result<Vec<BuildRecord>> {
+    let builds = store.builds().list().map_err(environment)?;
+    Ok(builds.iter().filter_map(|build| unpack(&build.value)).collect())
+}
+
+fn pack(record: &BuildRecord) -> Option<Vec<u8>> {
+    let text = serde_json::to_string(record).ok()?;
+    zstd::bulk::compress(without_credentials(&text).as_bytes(), 1).ok()
+}
+
+fn unpack(value: &[u8]) -> Option<BuildRecord> {
+    serde_json::from_slice(&zstd::bulk::decompress(value, LARGEST).ok()?).ok()
+}
+
+fn options(request: &BuildRequest) -> BuildOptions {
+    let is_private = |name: &str| sounds_secret(name) || name.to_ascii_lowercase().ends_with("_proxy");
+    let setting = |(name, value): (&String, &String)| {
+        let setting = if is_private(name) { Setting::hidden(value) } else { Setting::shown(value) };
+        (name.clone(), setting)
+    };
+    BuildOptions {
+        build_args: request.build_args.iter().map(setting).collect(),
+        no_cache: request.no_cache,
+        no_cache_filter: request.no_cache_filter.clone(),
+        pull: request.pull,
+    }
+}
+
+fn message(failure: &Failure) -> String {
+    let causes = std::iter::once(&failure.message).chain(&failure.causes);
+    causes.cloned().collect::<Vec<_>>().join(": ")
+}
+
+/// Masks what stands between `http://` and `@`: URLs in names and messages may bring a user's credentials.
+fn without_credentials(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find("://") {
+        let (before, after) = rest.split_at(at + "://".len());
+        shown.push_str(before);
+        rest = after;
+        let is_web = before.ends_with("http://") || before.ends_with("https://");
+        let end = after.find(|c: char| c.is_whitespace() || "/@\"'\\?#".contains(c)).unwrap_or(after.len());
+        if is_web && after[end..].starts_with('@') {
+            shown.push_str("****");
+            rest = &after[end..];
+        }
+    }
+    shown.push_str(rest);
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(request: &BuildRequest) -> BuildRecord {
+        let dir = tempfile::tempdir().unwrap();
+        let mut draft = draft_in(Store::open(&dir.path().join("state")).unwrap(), request);
+        draft.is_written = true;
+        draft.record.clone()
+    }
+
+    fn draft_in(store: Store, request: &BuildRequest) -> Draft {
+        Draft::new(store, request, &Platform::linux("amd64"))
+    }
+
+    fn step(fate: Fate, parts: Option<KeyParts>) -> StepRecord {
+        StepRecord {
+            name: "[1/1] RUN x".into(),
+            inputs: vec![],
+            fate,
+            reason: None,
+            is_same: false,
+            time: Duration::from_micros(1500),
+            lines: Some((2, 3)),
+            parts,
+        }
+    }
+
+    #[test]
+    fn credentials_of_urls_are_masked_and_names_of_images_are_not() {
+        for (text, shown) in [
+            ("ADD https://u:p@h/x https://t@h:1/y /z", "ADD https://****@h/x https://****@h:1/y /z"),
+            ("docker-image://busybox@sha256:1", "docker-image://busybox@sha256:1"),
+            ("http://h/a@b http://h", "http://h/a@b http://h"),
+            ("\"http://h\" a@b", "\"http://h\" a@b"),
+        ] {
+            assert_eq!(without_credentials(text), shown);
+        }
+    }
+
+    #[test]
+    fn values_that_sound_private_are_not_in_the_record() {
+        let args = [("API_TOKEN", "one"), ("https_proxy", "two"), ("VERSION", "three")];
+        let build_args = args.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        let record = record(&BuildRequest { build_args, ..BuildRequest::default() });
+        let text = serde_json::to_string(&record).unwrap();
+        assert!(text.contains("three") && !text.contains("\"one") && !text.contains("two"), "{text}");
+        assert_eq!(unpack(&pack(&record).unwrap()).unwrap(), record);
+    }
+
+    #[test]
+    fn a_build_is_cached_when_nothing_that_lasts_ran() {
+        let mut record = record(&BuildRequest::default());
+        let parts = || Some(KeyParts::default());
+        record.steps = vec![step(Fate::Ran, None), step(Fate::NotNeeded, parts()), step(Fate::Cached, parts())];
+        assert!(!record.is_cached(), "it was canceled");
+        record.outcome = BuildOutcome::Done { image: None, names: vec![] };
+        assert!(record.is_cached() && record.state().is_some());
+        record.steps.push(step(Fate::Ran, parts()));
+        assert!(!record.is_cached() && record.state().is_none());
+    }
+
+    #[test]
+    fn a_build_that_is_dropped_is_recorded_as_canceled() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("state")).unwrap();
+        let ids = [(); 2].map(|()| {
+            let draft = draft_in(store.clone(), &BuildRequest::default());
+            draft.record.id.clone()
+        });
+        let failure = Failure::new(kiln_report::FailureKind::Build, "no");
+        draft_in(store.clone(), &BuildRequest::default()).end(&Err(failure));
+        let builds = list(&store).unwrap();
+        assert_eq!(builds[0].outcome, BuildOutcome::Failed { message: "no".into() });
+        assert!(builds[1..].iter().all(|build| build.outcome == BuildOutcome::Canceled));
+        assert_eq!([builds[2].id.clone(), builds[1].id.clone()], ids);
+    }
+}
