@@ -69,6 +69,32 @@ pub enum Removed {
     Deleted(Digest),
 }
 
+/// What is wrong with a state directory.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct FsckAnswer {
+    /// What is broken.
+    pub problems: Vec<FsckProblem>,
+    /// What dead processes left, and the bytes it takes: harmless.
+    pub leftovers: Vec<(String, u64)>,
+    /// How many things of which kind were looked at.
+    pub checked: Vec<(&'static str, usize)>,
+}
+
+/// Something broken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FsckProblem {
+    /// `index`, `blob`, `layer`, `image` or `result`.
+    pub kind: &'static str,
+    /// Which one.
+    pub id: String,
+    /// What is wrong with it.
+    pub what: String,
+    /// What is lost when it is taken out.
+    pub lost: Vec<String>,
+    /// Whether it was taken out.
+    pub is_repaired: bool,
+}
+
 /// An image that was loaded.
 #[derive(Debug, Clone)]
 pub struct Loaded {

@@ -174,6 +174,7 @@ fn adopt_implied(store: &Store, layers: &[Unpacked]) -> Result<Snapshot> {
             // What is a link below stays a directory here, as in containerd.
             layer::inherit_implied(&tree, &layer.implied, &below)
                 .or_environment(|| format!("cannot unpack layer `{id}`"))?;
+            store.unsettle(id).map_err(environment)?;
             if let Some((diff_id, stack)) = &layer.settles {
                 store.records().put_fact(IMPLIED, diff_id.hex(), stack.as_bytes());
             }
@@ -199,16 +200,21 @@ fn unpack_layer(
         if !stats.implied.is_empty() {
             // Until it took the looks of what is below it, it fits no stack.
             store.records().put_fact(IMPLIED, diff_id.hex(), b"unsettled");
+            // Written before the layer can be found: who finds it after this process was killed must know.
+            store.flush().or_environment(doing)?;
         }
-        (store.commit_layer(tree.take(), diff_id).or_environment(doing)?, stats)
+        let unpacked = kiln_store::Unpacked { diff_id, size: stats.bytes, blob: Some(blob) };
+        (store.commit_layer(tree.take(), &unpacked).or_environment(doing)?, stats)
     } else {
         let tree = Scratch::upon(store, None, lease)?;
         let stats = unpack(store, blob, diff_id, &tree.upper_dir())?;
         let layers = tree.commit()?;
-        (layers.layers().last().cloned().expect("it was just made"), stats)
+        let id = layers.layers().last().cloned().expect("it was just made");
+        // Its digest last: from then on it is found.
+        store.add_blob(&id, blob).or_environment(doing)?;
+        store.set_diff_id(&id, diff_id, stats.bytes).or_environment(doing)?;
+        (id, stats)
     };
-    store.set_diff_id(&id, diff_id, stats.bytes).or_environment(doing)?;
-    store.add_blob(&id, blob).or_environment(doing)?;
     let settles = (is_shared && !stats.implied.is_empty()).then(|| (diff_id.clone(), stack));
     Ok(Unpacked { snapshot: Snapshot::new([id]), implied: stats.implied, settles })
 }

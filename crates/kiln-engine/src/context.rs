@@ -237,7 +237,9 @@ fn survey(tree: &LocalTree) -> Result<Survey> {
 }
 
 fn missing(tree: &LocalTree, path: &str, error: &kiln_fs::Error) -> Failure {
-    let kiln_fs::Error::NotFound { similar, .. } = error else { return crate::failure::environment(error) };
+    let kiln_fs::Error::NotFound { similar, .. } = error else {
+        return Failure::from_error(FailureKind::Environment, error);
+    };
     let failure = Failure::new(FailureKind::Build, format!("`{path}` is not in {}", tree.title()));
     match similar.is_empty() {
         true => failure.hint(format!("check the path; paths are relative to {}", tree.title())),

@@ -7,15 +7,15 @@ use std::sync::{Arc, OnceLock};
 
 use kiln_exec::Executor;
 use kiln_oci::{Descriptor, Platform, Reference};
-use kiln_report::Reporter;
+use kiln_report::{Failure, Reporter};
 use kiln_store::Store;
 
-use crate::answer::{BuildResult, ImageDetails, ImageSummary, Loaded, PruneAnswer, PullResult, Removed};
+use crate::answer::{BuildResult, FsckAnswer, ImageDetails, ImageSummary, Loaded, PruneAnswer, PullResult, Removed};
 use crate::failure::environment;
 use crate::job::Result;
 use crate::record::BuildRecord;
 use crate::registry::Registry;
-use crate::request::{BuildRequest, EngineConfig, PruneRequest, RunRequest};
+use crate::request::{BuildRequest, EngineConfig, FsckRequest, PruneRequest, RunRequest};
 use crate::session::Session;
 use crate::{images, run, transfer, worker};
 
@@ -38,7 +38,9 @@ impl Engine {
             return Ok(store.clone());
         }
         let store = Store::open(&self.config.state).map_err(|error| {
-            environment(error).hint("name a directory you can write to with `--state` or `KILN_STATE`")
+            let is_elsewhere = matches!(error, kiln_store::Error::NotWritable { .. }) && !error.is_no_space();
+            let hint = is_elsewhere.then_some("name a directory you can write to with `--state` or `KILN_STATE`");
+            hint.into_iter().fold(environment(error), Failure::hint)
         })?;
         Ok(self.store.get_or_init(|| store).clone())
     }
@@ -137,6 +139,11 @@ impl Engine {
     /// Gives back space that nothing needs.
     pub fn prune(&self, request: &PruneRequest) -> Result<PruneAnswer> {
         crate::prune::prune(&self.store()?, request)
+    }
+
+    /// Looks whether all that is kept is whole.
+    pub fn fsck(&self, request: &FsckRequest) -> Result<FsckAnswer> {
+        crate::fsck::fsck(&self.config.state, request)
     }
 
     /// Checks credentials with a registry and keeps them; says whether they went to a credential helper.

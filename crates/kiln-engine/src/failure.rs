@@ -5,8 +5,8 @@ use std::error::Error;
 use kiln_report::{Failure, FailureKind};
 
 /// The machine, network or disk is in the way.
-pub(crate) fn environment(error: impl Error) -> Failure {
-    Failure::from_error(FailureKind::Environment, &error)
+pub(crate) fn environment(error: impl Error + 'static) -> Failure {
+    ways_out(&error).fold(Failure::from_error(FailureKind::Environment, &error), Failure::hint)
 }
 
 /// The build cannot succeed as written.
@@ -23,7 +23,7 @@ pub(crate) trait Context<T> {
     fn or_build(self, doing: impl FnOnce() -> String) -> Result<T, Failure>;
 }
 
-impl<T, E: Error> Context<T> for Result<T, E> {
+impl<T, E: Error + 'static> Context<T> for Result<T, E> {
     fn or_environment(self, doing: impl FnOnce() -> String) -> Result<T, Failure> {
         self.map_err(|error| wrap(FailureKind::Environment, doing(), &error))
     }
@@ -33,8 +33,16 @@ impl<T, E: Error> Context<T> for Result<T, E> {
     }
 }
 
-fn wrap(kind: FailureKind, message: String, error: &dyn Error) -> Failure {
+/// What can be done about trouble with the machine, whoever met it.
+fn ways_out(error: &(dyn Error + 'static)) -> impl Iterator<Item = &'static str> + use<> {
+    let mut chain = std::iter::successors(Some(error), |cause| Error::source(*cause));
+    let is_damaged =
+        chain.any(|error| error.downcast_ref::<kiln_store::Error>().is_some_and(kiln_store::Error::is_damaged_index));
+    is_damaged.then_some("run `kiln fsck --repair`").into_iter()
+}
+
+fn wrap(kind: FailureKind, message: String, error: &(dyn Error + 'static)) -> Failure {
     let inner = Failure::from_error(kind, error);
     let causes = std::iter::once(inner.message).chain(inner.causes).collect();
-    Failure { message, causes, ..Failure::new(kind, "") }
+    ways_out(error).fold(Failure { message, causes, ..Failure::new(kind, "") }, Failure::hint)
 }

@@ -2,7 +2,8 @@
 
 use std::collections::HashMap;
 use std::ffi::OsString;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, Once, PoisonError};
+use std::time::Duration;
 
 use kiln_exec::Executor;
 use kiln_oci::{Digest, Reference};
@@ -41,6 +42,23 @@ pub(crate) struct Job {
     pub(crate) materialized: Materialized,
     /// Whether somebody still waits for the build.
     pub(crate) watch: Watch,
+    pub(crate) settling: Once,
+}
+
+/// The kernel writes files back within half a minute: older ones cost little to sync.
+const SETTLE_AGE: Duration = Duration::from_secs(60);
+
+impl Job {
+    /// Called by steps that run. The first one has the layers of earlier builds synced, on a thread that nobody waits
+    /// for, so that a power cut costs none of them: a build that finds everything never comes here.
+    pub(crate) fn settle(&self) {
+        let store = &self.store;
+        self.settling.call_once(|| {
+            let store = store.clone();
+            // Failing to sync only leaves them doubted after a power cut.
+            std::thread::spawn(move || store.settle(SETTLE_AGE));
+        });
+    }
 }
 
 /// What RUN steps get beyond their op.

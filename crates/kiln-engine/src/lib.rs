@@ -18,6 +18,7 @@ mod export;
 mod failure;
 mod finish;
 mod frontend;
+mod fsck;
 mod images;
 mod job;
 mod output;
@@ -37,14 +38,16 @@ mod transfer;
 mod waiter;
 mod worker;
 
-pub use answer::{BuildResult, ImageDetails, ImageSummary, Loaded, PruneAnswer, PullResult, Removed};
+pub use answer::{
+    BuildResult, FsckAnswer, FsckProblem, ImageDetails, ImageSummary, Loaded, PruneAnswer, PullResult, Removed,
+};
 pub use context::{ContextChecks, Contexts, LeftOutFile, PathVerdict, SentFile, is_ignored};
 pub use engine::Engine;
 pub use frontend::{named_contexts, read_dockerfile};
 pub use record::{BuildOptions, BuildOutcome, BuildRecord, BuildTarget, StepRecord};
 pub use request::{
-    BuildRequest, CompressionKind, Context, Dest, DockerfileSource, EngineConfig, Entitlement, LayerOptions,
-    NamedContext, NetworkMode, Output, PruneRequest, RunRequest, Ulimit, Volume,
+    BuildRequest, CompressionKind, Context, Dest, DockerfileSource, EngineConfig, Entitlement, FsckRequest,
+    LayerOptions, NamedContext, NetworkMode, Output, PruneRequest, RunRequest, Ulimit, Volume,
 };
 pub use session::{NoSession, Session};
 pub use ssh::{SshAgent, SshKey};

@@ -270,6 +270,15 @@ pub struct Volume {
     pub readonly: bool,
 }
 
+/// How closely to look at a state directory, and what to do about what is broken.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct FsckRequest {
+    /// Take it out, with what needs it.
+    pub repair: bool,
+    /// Read every layer, too.
+    pub deep: bool,
+}
+
 /// What may be pruned.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct PruneRequest {

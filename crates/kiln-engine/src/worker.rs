@@ -1,13 +1,13 @@
 //! One build: opens a job and a lease, asks the frontend for the graph, solves it, exports the result.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, Once, PoisonError};
 use std::time::Duration;
 
 use kiln_dockerfile::Lowered;
 use kiln_graph::llb::OpKind;
 use kiln_graph::{Definition, Edge, VertexId};
 use kiln_oci::{Hasher, Platform};
-use kiln_report::{Failure, FailureKind, Reporter};
+use kiln_report::{Event, Failure, FailureKind, Reporter};
 use kiln_solver::{Cause, SolveError, Solver};
 use kiln_store::{ActiveLayer, Lease, Snapshot, Store};
 
@@ -124,8 +124,16 @@ pub(crate) async fn prepare(
         host_env: engine.host_env(),
         materialized: Default::default(),
         watch,
+        settling: Once::new(),
     });
     Ok(Prepared { job, lowered, unpacked })
+}
+
+/// Says what was kept and turned out to be broken: steps run again because of it.
+fn tell_losses(store: &Store, reporter: &dyn Reporter) {
+    for note in store.take_notes() {
+        reporter.report(Event::Note(format!("warning: {note}")));
+    }
 }
 
 /// Removes what the build no longer needs, and now and then what dead processes left. The result stands: trouble with
@@ -217,6 +225,7 @@ async fn solve(
     let solver = Solver::new(cache.clone(), cache, Arc::clone(&job.reporter), engine.jobs());
     let solved = solver.solve_with_accounts(&plan, std::slice::from_ref(root)).await;
     draft.steps(definition, solved.vertices);
+    tell_losses(&job.store, job.reporter.as_ref());
     match solved.outcome.map_err(solve_failure)?.first() {
         Some(Artifact::Snapshot(snapshot)) => Ok(snapshot.clone()),
         _ => Err(Failure::new(FailureKind::Bug, "a build ended without a file system")),

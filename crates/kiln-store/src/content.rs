@@ -21,6 +21,15 @@ pub struct ContentStore {
     shared: Arc<Shared>,
 }
 
+/// What is wrong with content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Rot {
+    /// It is not there.
+    Missing,
+    /// It is not what its digest says.
+    Changed,
+}
+
 /// Content being received. Write it, then commit it; dropping it throws it away.
 pub struct Ingest {
     shared: Arc<Shared>,
@@ -105,13 +114,28 @@ impl ContentStore {
         Ok(bytes)
     }
 
+    /// Reads all bytes and says what is wrong with them; changes nothing.
+    pub(crate) fn examine(&self, digest: &Digest) -> Result<Option<Rot>> {
+        if !self.has(digest)? {
+            // Of another size counts as missing too, and pruned content is not broken.
+            let is_there = self.shared.layout.blob(digest).exists();
+            let rot = if is_there { Rot::Changed } else { Rot::Missing };
+            return Ok(self.recorded_size(digest)?.map(|_| rot));
+        }
+        Ok((self.digest_of(&self.shared.layout.blob(digest))? != *digest).then_some(Rot::Changed))
+    }
+
+    fn digest_of(&self, path: &Path) -> Result<Digest> {
+        let mut hasher = Hasher::new();
+        let mut file = File::open(path).context("open", path)?;
+        io::copy(&mut file, &mut hasher).context("read", path)?;
+        Ok(hasher.finish())
+    }
+
     /// Reads all bytes and compares their digest. Content that has rotted is removed, so that it is fetched anew.
     pub fn verify(&self, digest: &Digest) -> Result<()> {
         let path = self.path(digest)?;
-        let mut file = File::open(&path).context("open", &path)?;
-        let mut hasher = Hasher::new();
-        io::copy(&mut file, &mut hasher).context("read", &path)?;
-        let found = hasher.finish();
+        let found = self.digest_of(&path)?;
         if found == *digest {
             return Ok(());
         }

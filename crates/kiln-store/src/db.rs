@@ -9,6 +9,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 
 use crate::error::{Error, Result};
+use crate::image::column;
 use crate::layout::Layout;
 use crate::lock;
 use crate::schema::{APPLICATION_ID, MIGRATIONS, VERSION};
@@ -39,7 +40,7 @@ impl Db {
             }
             Err(error) => return Err(error),
         };
-        let db = |source| Error::Database { path: path.clone(), source };
+        let db = |source| Error::database(&path, source);
         if main.is_readonly("main").map_err(db)? {
             return Err(layout.not_writable(std::io::ErrorKind::ReadOnlyFilesystem.into()));
         }
@@ -97,6 +98,19 @@ impl Db {
         run().map_err(|source| self.error(source))
     }
 
+    /// What the database finds wrong with itself, in one line.
+    pub(crate) fn trouble(&self) -> Result<Option<String>> {
+        let found = self.read(|db| {
+            let mut found = column(db, "SELECT integrity_check FROM pragma_integrity_check LIMIT 3", [])?;
+            found.retain(|line| line != "ok");
+            let strays = "SELECT DISTINCT \"table\" FROM pragma_foreign_key_check";
+            found
+                .extend(column(db, strays, [])?.into_iter().map(|table| format!("rows of `{table}` refer to nothing")));
+            Ok(found)
+        })?;
+        Ok((!found.is_empty()).then(|| found.join("; ").replace('\n', " ")))
+    }
+
     /// Gives freed pages back to the file system. Others may be reading: then as much as can be done now.
     pub(crate) fn shrink(&self) -> Result<()> {
         let main = locked(&self.main);
@@ -108,7 +122,7 @@ impl Db {
     }
 
     fn error(&self, source: rusqlite::Error) -> Error {
-        Error::Database { path: self.path.clone(), source }
+        Error::database(&self.path, source)
     }
 }
 
@@ -136,7 +150,7 @@ fn connect(path: &Path) -> Result<Connection> {
         ))?;
         Ok(connection)
     };
-    run().map_err(|source| Error::Database { path: path.to_owned(), source })
+    run().map_err(|source| Error::database(path, source))
 }
 
 /// Waits for a lock in short naps first: transactions are shorter than SQLite's own first sleep of a millisecond.
@@ -171,7 +185,7 @@ fn bring_up_to_date(connection: &mut Connection, layout: &Layout) -> Result<()> 
     layout.furnish()?;
     let _alone = lock::wait(&layout.locks().join("schema"), LockMode::Exclusive)?;
     let path = layout.db();
-    let db = |source| Error::Database { path: path.clone(), source };
+    let db = |source| Error::database(&path, source);
     let (found, program) = marks(connection).map_err(db)?;
     if program != 0 && program != APPLICATION_ID {
         return Err(Error::ForeignDatabase { path });
@@ -181,6 +195,9 @@ fn bring_up_to_date(connection: &mut Connection, layout: &Layout) -> Result<()> 
     }
     if found == 0 {
         check_is_empty(connection, &path)?;
+        if !layout.is_bare()? {
+            return Err(Error::LostDatabase { path });
+        }
         // Both live in the file's header, so they are said once: before the first table, and outside a transaction.
         connection
             .execute_batch("PRAGMA auto_vacuum = INCREMENTAL")
@@ -203,6 +220,6 @@ fn bring_up_to_date(connection: &mut Connection, layout: &Layout) -> Result<()> 
 fn check_is_empty(connection: &Connection, path: &Path) -> Result<()> {
     let tables = connection
         .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get::<_, i64>(0))
-        .map_err(|source| Error::Database { path: path.to_owned(), source })?;
+        .map_err(|source| Error::database(path, source))?;
     if tables == 0 { Ok(()) } else { Err(Error::ForeignDatabase { path: path.to_owned() }) }
 }

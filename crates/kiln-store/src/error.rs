@@ -59,6 +59,21 @@ pub enum Error {
         #[source]
         source: rusqlite::Error,
     },
+    /// The metadata database is not what was written to it, or is gone.
+    #[error("the metadata database `{}` is damaged", .path.display())]
+    DamagedDatabase {
+        /// The database file.
+        path: PathBuf,
+        /// What SQLite says.
+        #[source]
+        source: rusqlite::Error,
+    },
+    /// There is no metadata database, but what it should know of is there.
+    #[error("the metadata database `{}` is gone, but not what it should know of", .path.display())]
+    LostDatabase {
+        /// The database file.
+        path: PathBuf,
+    },
     /// A record does not parse; it was written by something else.
     #[error("the stored record of `{what}` is damaged")]
     Damaged {
@@ -126,6 +141,14 @@ pub enum Error {
         /// The ids it fits.
         candidates: Vec<Digest>,
     },
+    /// Something is to be done that nobody may watch.
+    #[error("{builds} running builds or commands use the state directory `{}`", .path.display())]
+    InUse {
+        /// The state directory.
+        path: PathBuf,
+        /// How many.
+        builds: usize,
+    },
     /// A lock could not be taken.
     #[error("cannot lock `{}`", .path.display())]
     Lock {
@@ -156,6 +179,21 @@ impl<T, E: Into<io::Error>> IoContext<T> for Result<T, E> {
 }
 
 impl Error {
+    /// A failure of the database, damage told apart.
+    pub(crate) fn database(path: &Path, source: rusqlite::Error) -> Self {
+        use rusqlite::ErrorCode;
+        let path = path.to_owned();
+        match source.sqlite_error_code() {
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Self::DamagedDatabase { path, source },
+            _ => Self::Database { path, source },
+        }
+    }
+
+    /// Whether the store's index is damaged or lost: `fsck` can make a new one.
+    pub fn is_damaged_index(&self) -> bool {
+        matches!(self, Self::DamagedDatabase { .. } | Self::LostDatabase { .. } | Self::Damaged { .. })
+    }
+
     /// Whether the disk is full, whoever noticed it.
     pub fn is_no_space(&self) -> bool {
         match self {

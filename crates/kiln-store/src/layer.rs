@@ -2,13 +2,14 @@
 
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use kiln_oci::{Descriptor, Digest};
 use rusqlite::{OptionalExtension as _, Transaction, params};
 
 use crate::clean::remove_dir;
 use crate::db::now;
+use crate::doubt::boot_id;
 use crate::error::{Error, IoContext as _, Result};
 use crate::image::column;
 use crate::layout::make_private_dir;
@@ -16,6 +17,17 @@ use crate::lease::{Item, Lease};
 use crate::snapshot::{ActiveLayer, LayerId, LayerInfo};
 use crate::store::Store;
 use crate::testing::reached;
+
+/// A layer's tar, once it was unpacked.
+#[derive(Debug, Clone, Copy)]
+pub struct Unpacked<'a> {
+    /// The digest of the tar.
+    pub diff_id: &'a Digest,
+    /// Bytes of its files.
+    pub size: u64,
+    /// The form it came packed in.
+    pub blob: Option<&'a Descriptor>,
+}
 
 impl Store {
     /// Starts a layer with nothing below it.
@@ -34,24 +46,26 @@ impl Store {
         Ok(active)
     }
 
-    /// Keeps a layer. Of several layers with one `diff_id`, made at the same time, all callers get the same one.
-    pub fn commit_layer(&self, active: ActiveLayer, diff_id: &Digest) -> Result<LayerId> {
+    /// Keeps a layer that was unpacked. Of several layers with one `diff_id`, made at the same time, all callers get the
+    /// same one.
+    pub fn commit_layer(&self, active: ActiveLayer, unpacked: &Unpacked<'_>) -> Result<LayerId> {
+        let diff_id = unpacked.diff_id;
         if let Some(winner) = self.find_layer_by_diff_id(diff_id)?
             && active.lease.hold(&[Item::Layer(winner.clone())])?.is_none()
         {
             self.discard_layer(active)?;
             return Ok(winner);
         }
-        self.publish_layer(&active, Some(diff_id))
+        self.publish_layer(&active, Some(unpacked))
     }
 
     /// Moves a finished layer from where it was worked on to where it is kept.
-    pub(crate) fn publish_layer(&self, active: &ActiveLayer, diff_id: Option<&Digest>) -> Result<LayerId> {
+    pub(crate) fn publish_layer(&self, active: &ActiveLayer, unpacked: Option<&Unpacked<'_>>) -> Result<LayerId> {
         self.clear_overlay_work(active)?;
         reached("layer: finished");
         let kept = {
             let _no_sweep = self.shared.no_sweep()?;
-            self.keep(active, diff_id)?
+            self.keep(active, unpacked)?
         };
         if kept != active.id {
             let dir = self.shared.layout.layer(&active.id);
@@ -97,14 +111,11 @@ impl Store {
 
     /// Notes a packed form of a layer. When it is in the content store it is kept as long as the layer.
     pub fn add_blob(&self, layer: &LayerId, blob: &Descriptor) -> Result<()> {
-        let text = serde_json::to_string(blob).map_err(|source| damaged(layer, source))?;
         let known = self.shared.db.write(|db| {
             if !Item::Layer(layer.clone()).exists(db)? {
                 return Ok(false);
             }
-            let sql = "INSERT INTO layer_blobs (layer, digest, descriptor) VALUES (?1, ?2, ?3)
-                       ON CONFLICT DO UPDATE SET descriptor = excluded.descriptor";
-            db.prepare_cached(sql)?.execute([layer.as_str(), blob.digest.as_str(), &text])?;
+            insert_blob(db, layer.as_str(), blob)?;
             Ok(true)
         })?;
         if known { Ok(()) } else { Err(Error::UnknownLayer { layer: layer.clone() }) }
@@ -122,19 +133,19 @@ impl Store {
     }
 
     /// Moves the directory into place, then writes the row: a row always has its directory.
-    fn keep(&self, active: &ActiveLayer, diff_id: Option<&Digest>) -> Result<LayerId> {
+    fn keep(&self, active: &ActiveLayer, unpacked: Option<&Unpacked<'_>>) -> Result<LayerId> {
         active.lease.note(&[Item::Layer(active.id.clone())])?;
         let dir = self.shared.layout.layer(&active.id);
         std::fs::rename(&active.dir, &dir).context("rename", &active.dir)?;
         reached("layer: renamed");
         let boot = boot_id();
         let winner = self.shared.db.write(|db| {
-            if let Some(diff_id) = diff_id
-                && let Some(winner) = layer_with(db, diff_id)?
+            if let Some(unpacked) = unpacked
+                && let Some(winner) = layer_with(db, unpacked.diff_id)?
             {
                 return Ok(Some(winner));
             }
-            insert(db, active, diff_id, &boot)?;
+            insert(db, active, unpacked, &boot)?;
             Ok(None)
         })?;
         reached("layer: recorded");
@@ -144,9 +155,26 @@ impl Store {
     }
 }
 
-fn insert(db: &Transaction<'_>, active: &ActiveLayer, diff_id: Option<&Digest>, boot: &str) -> rusqlite::Result<usize> {
-    let sql = "INSERT INTO layers (id, diff_id, created, boot) VALUES (?1, ?2, ?3, ?4)";
-    db.prepare_cached(sql)?.execute(params![active.id.as_str(), diff_id.map(Digest::as_str), now(), boot])
+/// All that is known of a layer goes in at once: its tar's digest without the tar would be a promise nobody can keep,
+/// since the same files may be packed in many ways.
+fn insert(
+    db: &Transaction<'_>,
+    active: &ActiveLayer,
+    unpacked: Option<&Unpacked<'_>>,
+    boot: &str,
+) -> rusqlite::Result<()> {
+    let id = active.id.as_str();
+    let (diff_id, size) = unpacked.map(|unpacked| (unpacked.diff_id.as_str(), unpacked.size)).unzip();
+    let sql = "INSERT INTO layers (id, diff_id, size, created, boot) VALUES (?1, ?2, ?3, ?4, ?5)";
+    db.prepare_cached(sql)?.execute(params![id, diff_id, size, now(), boot])?;
+    unpacked.and_then(|unpacked| unpacked.blob).map_or(Ok(()), |blob| insert_blob(db, id, blob))
+}
+
+fn insert_blob(db: &Transaction<'_>, layer: &str, blob: &Descriptor) -> rusqlite::Result<()> {
+    let text = serde_json::to_string(blob).expect("plain data with string keys serialises");
+    let sql = "INSERT INTO layer_blobs (layer, digest, descriptor) VALUES (?1, ?2, ?3)
+               ON CONFLICT DO UPDATE SET descriptor = excluded.descriptor";
+    db.prepare_cached(sql)?.execute([layer, blob.digest.as_str(), &text]).map(drop)
 }
 
 /// The oldest layer with this tar; ids are never written by strangers, so one that does not parse counts as none.
@@ -154,11 +182,6 @@ fn layer_with(db: &rusqlite::Connection, diff_id: &Digest) -> rusqlite::Result<O
     let sql = "SELECT id FROM layers WHERE diff_id = ?1 ORDER BY created, id LIMIT 1";
     let found = db.prepare_cached(sql)?.query_row([diff_id.as_str()], |row| row.get::<_, String>(0)).optional()?;
     Ok(found.and_then(|id| id.parse().ok()))
-}
-
-/// Layers are not synced when they are made (that would cost seconds), so each says in which boot it was written.
-fn boot_id() -> String {
-    std::fs::read_to_string(Path::new("/proc/sys/kernel/random/boot_id")).unwrap_or_default().trim().to_owned()
 }
 
 fn damaged(layer: &LayerId, source: serde_json::Error) -> Error {

@@ -56,6 +56,16 @@ impl Layout {
         }
     }
 
+    /// Whether there is nothing that a database would know of.
+    pub(crate) fn is_bare(&self) -> Result<bool> {
+        for dir in [self.blobs(), self.layers()] {
+            if std::fs::read_dir(&dir).context("list", &dir)?.next().is_some() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// Puts space aside, so that pruning can write its log when the disk is full.
     pub(crate) fn keep_reserve(&self) {
         let reserve = self.reserve();

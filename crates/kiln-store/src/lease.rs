@@ -42,6 +42,18 @@ pub(crate) enum Item {
     Blob(Digest),
 }
 
+impl From<LayerId> for Item {
+    fn from(layer: LayerId) -> Self {
+        Self::Layer(layer)
+    }
+}
+
+impl From<Digest> for Item {
+    fn from(digest: Digest) -> Self {
+        Self::Blob(digest)
+    }
+}
+
 impl Item {
     fn parse(line: &str) -> Option<Self> {
         match line.split_once(' ')? {
@@ -109,11 +121,17 @@ impl Lease {
             }
             Ok(None)
         })?;
-        reached("lease: seen");
-        if missing.is_none() {
-            self.note(items)?;
+        if missing.is_some() {
+            return Ok(missing);
         }
-        Ok(missing)
+        for item in items {
+            if !shared.is_present(item)? {
+                return Ok(Some(item.clone()));
+            }
+        }
+        reached("lease: seen");
+        self.note(items)?;
+        Ok(None)
     }
 
     /// Writes down what is held. The caller keeps the sweeper out, from here until the thing has its row.

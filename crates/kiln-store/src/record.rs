@@ -58,6 +58,11 @@ impl<'a> Records<'a> {
             Ok(Some((value, used, held_by(db, key)?)))
         })?;
         let Some((value, used, held)) = found else { return Ok(None) };
+        for item in &held {
+            if !self.shared.is_present(item)? {
+                return Ok(None);
+            }
+        }
         reached("result: found");
         lease.note(&held)?;
         self.shared.touched.result(key, used);

@@ -8,7 +8,7 @@ pub(crate) const APPLICATION_ID: i64 = 0x6b69_6c6e;
 pub(crate) const VERSION: i64 = MIGRATIONS.len() as i64;
 
 /// Step `n` takes schema `n` to `n + 1`. Steps are only ever added.
-pub(crate) const MIGRATIONS: &[&str] = &[FIRST, BUILDS];
+pub(crate) const MIGRATIONS: &[&str] = &[FIRST, BUILDS, UNSYNCED];
 
 /// Laws held by the schema itself:
 /// - a layer or blob that an image holds cannot be deleted (no `ON DELETE` on those references);
@@ -133,3 +133,6 @@ CREATE TABLE builds (
     value       BLOB NOT NULL
 ) STRICT;
 ";
+
+/// Layers that are not known to be on disk are looked for whenever the state directory is opened.
+const UNSYNCED: &str = "CREATE INDEX layers_unsynced ON layers (boot) WHERE boot <> '';";

@@ -1,7 +1,7 @@
 //! The store: one state directory, opened.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use kiln_sys::lock::LockMode;
 
@@ -31,6 +31,8 @@ pub(crate) struct Shared {
     pub(crate) db: Db,
     pub(crate) touched: Touched,
     pub(crate) pages: Pages,
+    /// What was found broken, until somebody asks.
+    pub(crate) notes: Mutex<Vec<String>>,
 }
 
 impl Store {
@@ -38,8 +40,11 @@ impl Store {
     pub fn open(root: &Path) -> Result<Self> {
         let layout = Layout::open(root)?;
         let db = Db::open(&layout)?;
-        let shared = Shared { layout, db, touched: Touched::default(), pages: Pages::default() };
-        Ok(Self { shared: Arc::new(shared) })
+        let shared =
+            Shared { layout, db, touched: Touched::default(), pages: Pages::default(), notes: Mutex::default() };
+        let store = Self { shared: Arc::new(shared) };
+        store.doubt_unsynced()?;
+        Ok(store)
     }
 
     /// The state directory.

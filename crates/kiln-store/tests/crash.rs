@@ -11,12 +11,15 @@ use std::time::Duration;
 use kiln_oci::{Digest, Platform, Reference};
 use kiln_store::testing::{POINTS, at_every_point};
 use kiln_store::{
-    CacheMountSpec, Holds, ImageRecord, Lease, PruneOptions, PruneScope, Result, Snapshot, Snapshotter as _, Store,
+    CacheMountSpec, FsckOptions, Holds, ImageRecord, Lease, PruneOptions, PruneScope, Result, Snapshot,
+    Snapshotter as _, Store, Unpacked, fsck,
 };
 
 /// What the child is to do: the state directory, and `point/count` at which to die, or nothing to work on and on.
 const STATE: &str = "KILN_TEST_STATE";
 const DEATH: &str = "KILN_TEST_DEATH";
+
+const REPAIR: FsckOptions = FsckOptions { repair: true, deep: false };
 
 /// How often a killer strikes at random.
 const STRIKES: u64 = 40;
@@ -25,7 +28,8 @@ const STRIKES: u64 = 40;
 fn killed_at_every_point_the_store_stays_consistent() {
     if let Some(state) = std::env::var_os(STATE) {
         die_at(&std::env::var(DEATH).unwrap());
-        return work(Path::new(&state), 1).unwrap();
+        work(Path::new(&state), 1).unwrap();
+        return damage_and_repair(Path::new(&state));
     }
     for point in POINTS {
         for count in 0..8 {
@@ -34,6 +38,9 @@ fn killed_at_every_point_the_store_stays_consistent() {
             let status = child("killed_at_every_point_the_store_stays_consistent", &state, &format!("{point}/{count}"));
             let is_dead = is_killed(status);
             assert!(is_dead || status.success(), "{point}/{count}: {status}");
+            if point.starts_with("salvage") {
+                fsck(&state, REPAIR).unwrap();
+            }
             check(&state).unwrap_or_else(|problem| panic!("after {point}/{count}: {problem}"));
             if !is_dead {
                 assert!(count > 0, "`{point}` was never reached");
@@ -127,15 +134,42 @@ fn work(state: &Path, round: u64) -> Result<()> {
     let spec = CacheMountSpec::new(format!("cache{round}"));
     let fill = |dir: &Path| std::fs::write(dir.join("seed"), "seed");
     store.cache_mounts().acquire(&spec, &lease, Duration::ZERO, &fill)?.unwrap();
+    reboot(&store, state, &lease)?;
     drop(lease);
     store.prune(&PruneOptions::default())?;
+    Ok(())
+}
+
+/// A database that breaks its own laws is made anew, and loses nothing else.
+fn damage_and_repair(state: &Path) {
+    let count = || Store::open(state).unwrap().images().list().unwrap().len();
+    let before = count();
+    let db = rusqlite::Connection::open(state.join("kiln.db")).unwrap();
+    db.execute_batch("PRAGMA foreign_keys = OFF; INSERT INTO names VALUES ('x', 'no image', 0)").unwrap();
+    drop(db);
+    assert!(fsck(state, REPAIR).unwrap().is_clean());
+    assert_eq!(count(), before);
+}
+
+/// A layer of another boot, which is doubted; the others are synced.
+fn reboot(store: &Store, state: &Path, lease: &Lease) -> Result<()> {
+    let active = store.begin_layer(lease)?;
+    std::fs::write(active.tree().join("file"), bytes_of("base")).unwrap();
+    let lost = store.commit_layer(active, &Unpacked { diff_id: &Digest::sha256("lost"), size: 1, blob: None })?;
+    store.settle(Duration::ZERO)?;
+    let db = rusqlite::Connection::open(state.join("kiln.db")).unwrap();
+    db.busy_timeout(Duration::from_secs(10)).unwrap();
+    db.execute("UPDATE layers SET boot = 'before' WHERE id = ?1", [lost.as_str()]).unwrap();
+    drop(db);
+    assert!(!Store::open(state)?.take_notes().is_empty());
     Ok(())
 }
 
 fn unpack(store: &Store, lease: &Lease, name: &str) -> Result<Snapshot> {
     let active = store.begin_layer(lease)?;
     std::fs::write(active.tree().join("file"), bytes_of("base")).unwrap();
-    Ok(Snapshot::new([store.commit_layer(active, &Digest::sha256(name))?]))
+    let unpacked = Unpacked { diff_id: &Digest::sha256(name), size: 1, blob: None };
+    Ok(Snapshot::new([store.commit_layer(active, &unpacked)?]))
 }
 
 /// Everything with a row is whole.

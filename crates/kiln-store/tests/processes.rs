@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use kiln_oci::Digest;
-use kiln_store::{Holds, PruneOptions, PruneScope, Snapshot, Snapshotter as _, Store};
+use kiln_store::{Holds, PruneOptions, PruneScope, Snapshot, Snapshotter as _, Store, Unpacked};
 
 const STATE: &str = "KILN_TEST_STATE";
 const NUMBER: &str = "KILN_TEST_NUMBER";
@@ -69,7 +69,12 @@ fn all_unpack_one_layer_and_receive_one_blob() {
         for round in 0..20 {
             let active = store.begin_layer(&lease).unwrap();
             std::fs::write(active.tree().join("file"), "x").unwrap();
-            let layer = store.commit_layer(active, &Digest::sha256(format!("tar{round}"))).unwrap();
+            let layer = store
+                .commit_layer(
+                    active,
+                    &Unpacked { diff_id: &Digest::sha256(format!("tar{round}")), size: 1, blob: None },
+                )
+                .unwrap();
             assert!(store.layer_dir(&layer).join("file").exists());
             store
                 .records()

@@ -18,8 +18,8 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::commands::{
-    check, completion, context, debug, fmt, history, images, inspect, load, login, prune, pull, push, rmi, run, save,
-    tag, version,
+    check, completion, context, debug, fmt, fsck, history, images, inspect, load, login, prune, pull, push, rmi, run,
+    save, tag, version,
 };
 
 pub(crate) use environment::Environment;
@@ -70,6 +70,7 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Context(context::ContextCommand),
     Prune(prune::PruneArgs),
+    Fsck(fsck::FsckArgs),
     Version(version::VersionArgs),
     Completion(completion::CompletionArgs),
     #[command(hide = true)]

@@ -6,6 +6,7 @@ pub(crate) mod completion;
 pub(crate) mod context;
 pub(crate) mod debug;
 pub(crate) mod fmt;
+pub(crate) mod fsck;
 pub(crate) mod history;
 pub(crate) mod images;
 pub(crate) mod inspect;
@@ -44,6 +45,7 @@ pub(crate) fn run(command: Command, setting: &Setting) -> Outcome {
         Command::Logout(args) => login::logout(&args, setting),
         Command::Context(command) => context::run(&command),
         Command::Prune(args) => prune::run(&args, setting),
+        Command::Fsck(args) => fsck::run(&args, setting),
         Command::Version(args) => version::run(&args),
         Command::Completion(args) => completion::run(&args),
         Command::Debug(args) => debug::run(&args),

@@ -63,6 +63,7 @@ impl Step<Artifact, Failure> for ExecStep {
     }
 
     async fn run(&self, inputs: Vec<Artifact>) -> Result<Vec<Artifact>> {
+        self.place.job.settle();
         self.execute(inputs).await.map_err(|failure| self.place.blame(failure))
     }
 }

@@ -29,11 +29,7 @@ const STALE_FACTS: i64 = 60 * 24 * 3600;
 
 pub(super) fn mark(db: &Transaction<'_>, options: &PruneOptions, live: &Live) -> rusqlite::Result<Marked> {
     let held = Held::of(live);
-    let mut marked = Marked {
-        known_layers: column(db, "SELECT id FROM layers", [])?.into_iter().collect(),
-        known_blobs: column(db, "SELECT digest FROM blobs", [])?.into_iter().collect(),
-        ..Marked::default()
-    };
+    let mut marked = known(db)?;
     marked.images = images(db, options)?;
     results(db, options, &held, &mut marked)?;
     facts(db, options)?;
@@ -51,6 +47,15 @@ pub(super) fn mark(db: &Transaction<'_>, options: &PruneOptions, live: &Live) ->
         RETURNING digest, size";
     delete_blobs(db, blobs, params![held.blobs], &mut marked)?;
     Ok(marked)
+}
+
+/// What has a row, nothing of it marked.
+pub(super) fn known(db: &rusqlite::Connection) -> rusqlite::Result<Marked> {
+    Ok(Marked {
+        known_layers: column(db, "SELECT id FROM layers", [])?.into_iter().collect(),
+        known_blobs: column(db, "SELECT digest FROM blobs", [])?.into_iter().collect(),
+        ..Marked::default()
+    })
 }
 
 /// What live leases hold, as JSON arrays, which SQL can look into.

@@ -162,6 +162,25 @@ impl Store {
         graves.empty(&mut report)
     }
 
+    /// Lists what dead processes left, or removes it: also what was moved into place and got no row.
+    pub(crate) fn leftovers(&self, dry_run: bool) -> Result<Vec<Pruned>> {
+        let lease = self.lease()?;
+        let mut report = PruneReport::default();
+        let graves = {
+            let _alone = self.shared.sweeper()?;
+            let live = Live::read(&self.shared.layout.leases())?;
+            let mut graves = sweep::Graves::new(&self.shared.layout, &lease, dry_run);
+            graves.bury_leftovers(&live, &mut report)?;
+            graves.bury_orphans(&live, &self.shared.db.read(mark::known)?, &mut report)?;
+            graves
+        };
+        graves.empty(&mut report)?;
+        if !dry_run {
+            self.remove_stray_claims()?;
+        }
+        Ok(report.items)
+    }
+
     /// Decides in one transaction; on a full disk after giving up the space kept for this.
     fn mark(&self, options: &PruneOptions, live: &Live) -> Result<mark::Marked> {
         if options.dry_run {

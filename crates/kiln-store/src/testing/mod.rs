@@ -27,6 +27,11 @@ pub const POINTS: &[&str] = &[
     "cache mount: in place",
     "prune: recorded",
     "prune: moved",
+    "doubt: looked at",
+    "doubt: forgotten",
+    "settle: synced",
+    "salvage: made",
+    "salvage: log removed",
 ];
 
 /// Calls `stop` whenever this process passes one of [`POINTS`]; the first caller decides. For crash tests.

@@ -3,6 +3,8 @@
 
 mod builds;
 mod cache_mounts;
+mod doubt;
+mod fsck;
 mod images;
 mod opening;
 mod prune;

@@ -75,7 +75,7 @@ fn a_state_directory_of_an_older_kiln_becomes_a_current_one() {
     f.store.records().put_fact("kind", "key", b"1");
     drop(f.store);
     let db = rusqlite::Connection::open(root.join("kiln.db")).unwrap();
-    db.execute_batch("DROP TABLE builds; PRAGMA user_version = 1").unwrap();
+    db.execute_batch("DROP TABLE builds; DROP INDEX layers_unsynced; PRAGMA user_version = 1").unwrap();
     let store = Store::open(&root).unwrap();
     assert!(store.builds().list().unwrap().is_empty());
     assert_eq!(store.records().get_fact("kind", "key").unwrap().as_deref(), Some(&b"1"[..]));
@@ -115,7 +115,7 @@ fn a_damaged_database_is_an_error_and_not_an_empty_store() {
     std::fs::remove_file(root.join("kiln.db-wal")).unwrap();
     std::fs::write(root.join("kiln.db"), vec![0x55; 8192]).unwrap();
     let error = Store::open(&root).err().unwrap();
-    assert!(matches!(error, Error::Database { .. }), "{error:?}");
+    assert!(matches!(error, Error::DamagedDatabase { .. }), "{error:?}");
     assert!(error.to_string().contains("kiln.db"), "{error}");
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use kiln_oci::{Descriptor, MediaType, Reference};
 use kiln_store::{
     CacheMountSpec, Holds, PruneOptions, PruneReport, PruneScope, PrunedKind, Snapshot, Snapshotter as _, Store,
+    Unpacked,
 };
 
 use crate::{Fixture, key, names};
@@ -224,7 +225,7 @@ fn one_layer_for_one_diff_id_however_many_unpack_it() {
         let active = store.begin_layer(&lease).unwrap();
         std::fs::write(active.tree().join("file"), "x").unwrap();
         std::thread::sleep(Duration::from_millis(5));
-        let layer = store.commit_layer(active, &key("tar")).unwrap();
+        let layer = store.commit_layer(active, &Unpacked { diff_id: &key("tar"), size: 1, blob: None }).unwrap();
         assert!(store.layer_dir(&layer).join("file").exists());
         (layer, lease)
     };

@@ -29,6 +29,7 @@ fn the_front_page() {
       logout      Log out of a registry
       context     Look at the files a build would see
       prune       Remove what nothing needs: images without a name, layers, old results
+      fsck        Check that all that is kept is whole
       version     Print the version
       completion  Print a completion script for a shell
 
@@ -436,6 +437,26 @@ fn prune() {
       -a, --all    Remove the whole cache, too
       -f, --force  Do not ask
       -h, --help   Print help
+
+    Global options:
+          --state <DIR>  Keep images and cache here [default: /var/lib/kiln as root, else
+                         ~/.local/share/kiln]
+      -D, --debug        Say more when something fails
+    ");
+}
+
+#[test]
+fn fsck() {
+    insta::assert_snapshot!(Kiln::new().run(&["fsck", "-h"]).stdout, @"
+    Check that all that is kept is whole
+
+    Usage: kiln fsck [OPTIONS]
+
+    Options:
+          --repair           Take out what is broken, and what needs it: the next build makes it again
+          --deep             Read every layer, too
+          --format <FORMAT>  Print text, or one JSON document
+      -h, --help             Print help
 
     Global options:
           --state <DIR>  Keep images and cache here [default: /var/lib/kiln as root, else

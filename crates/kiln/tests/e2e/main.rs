@@ -5,6 +5,7 @@
 mod bad_input;
 mod cache;
 mod context;
+mod crash;
 mod downloads;
 mod entitlements;
 mod files;

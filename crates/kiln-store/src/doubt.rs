@@ -1,0 +1,225 @@
+//! Layers and content that turn out not to be there, or not to be whole: what needs them goes with them.
+//!
+//! Layers are not synced when they are made: that would cost seconds. Each says in which boot of the machine it was
+//! written until somebody synced it. After another boot those that do not are looked at before anything uses them.
+
+use std::fs::File;
+use std::path::Path;
+use std::time::Duration;
+
+use kiln_fs::{Limits, compress};
+use kiln_oci::{Digest, Hasher};
+use kiln_sys::root::Root;
+use rusqlite::{Connection, Transaction, params};
+
+use crate::clean::remove_dir;
+use crate::db::{locked, now};
+use crate::error::{IoContext as _, Result};
+use crate::image::column;
+use crate::lease::Item;
+use crate::snapshot::{LayerId, LayerInfo};
+use crate::store::{Shared, Store};
+use crate::testing::reached;
+
+/// What went with something that was broken.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Dropped {
+    pub(crate) images: Vec<String>,
+    pub(crate) results: usize,
+}
+
+impl Dropped {
+    pub(crate) fn lines(&self) -> Vec<String> {
+        let images = self.images.iter().map(|name| format!("image `{name}`"));
+        let results = match self.results {
+            0 => None,
+            1 => Some("the result of 1 step".to_owned()),
+            many => Some(format!("the results of {many} steps")),
+        };
+        images.chain(results).collect()
+    }
+
+    fn note(&self, what: &str) -> String {
+        let lost = self.lines().join(", ");
+        if lost.is_empty() { what.to_owned() } else { format!("{what}; forgotten with it: {lost}") }
+    }
+}
+
+impl Item {
+    /// What would go with it.
+    pub(crate) fn dependents(&self, db: &Connection) -> rusqlite::Result<Dropped> {
+        let (images, results, key) = match self {
+            Self::Layer(id) => (
+                "SELECT ifnull(names.name, images.id) FROM image_layers JOIN images ON images.id = image_layers.image
+                     LEFT JOIN names ON names.image = images.id WHERE layer = ?1 ORDER BY 1",
+                "SELECT result FROM result_layers WHERE layer = ?1",
+                id.as_str(),
+            ),
+            Self::Blob(digest) => (
+                "SELECT ifnull(names.name, images.id) FROM image_blobs JOIN images ON images.id = image_blobs.image
+                     LEFT JOIN names ON names.image = images.id WHERE blob = ?1 ORDER BY 1",
+                "SELECT result FROM result_blobs WHERE blob = ?1",
+                digest.as_str(),
+            ),
+        };
+        Ok(Dropped { images: column(db, images, [key])?, results: column(db, results, [key])?.len() })
+    }
+
+    /// Forgets it, and all that needs it: results by the tables' own law, images here.
+    pub(crate) fn forget(&self, db: &Transaction<'_>) -> rusqlite::Result<Dropped> {
+        let dropped = self.dependents(db)?;
+        let (images, own, key) = match self {
+            Self::Layer(id) => ("SELECT image FROM image_layers WHERE layer = ?1", "layers WHERE id = ?1", id.as_str()),
+            Self::Blob(digest) => {
+                ("SELECT image FROM image_blobs WHERE blob = ?1", "blobs WHERE digest = ?1", digest.as_str())
+            }
+        };
+        db.execute(&format!("DELETE FROM images WHERE id IN ({images})"), [key])?;
+        db.execute(&format!("DELETE FROM {own}"), [key])?;
+        Ok(dropped)
+    }
+}
+
+impl Shared {
+    /// Whether what has a row has its files too. A layer without is forgotten: a miss, and nothing worse.
+    ///
+    /// Costs one look for each layer. Content is looked at by whoever opens it.
+    pub(crate) fn is_present(&self, item: &Item) -> Result<bool> {
+        let Item::Layer(id) = item else { return Ok(true) };
+        let tree = self.layout.layer(id).join("fs");
+        match std::fs::symlink_metadata(&tree) {
+            Ok(found) if found.is_dir() => return Ok(true),
+            Ok(_) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error).context("inspect", &tree),
+        }
+        let dropped = self.db.write(|db| item.forget(db))?;
+        self.note(dropped.note(&format!("layer {id} is gone from the state directory")));
+        Ok(false)
+    }
+
+    fn note(&self, note: String) {
+        locked(&self.notes).push(note);
+    }
+}
+
+impl Store {
+    /// What was found broken and forgotten since this was last asked, one sentence each.
+    pub fn take_notes(&self) -> Vec<String> {
+        std::mem::take(&mut *locked(&self.shared.notes))
+    }
+
+    /// Looks at the layers that another boot left unsynced. One that is what its digest says stays; others go, with all
+    /// that needs them. Costs one look at an index when there are none.
+    pub(crate) fn doubt_unsynced(&self) -> Result<()> {
+        let boot = boot_id();
+        if unsynced(&self.shared, &boot)?.is_empty() {
+            return Ok(());
+        }
+        let look = |id: LayerId| {
+            let is_whole = self.layer(&id).ok().and_then(|info| self.proves_whole(&id, &info)) == Some(true);
+            (id, is_whole)
+        };
+        let doubted: Vec<_> = unsynced(&self.shared, &boot)?.into_iter().map(look).collect();
+        reached("doubt: looked at");
+        let _alone = self.shared.sweeper()?;
+        let still = unsynced(&self.shared, &boot)?;
+        for (id, is_whole) in doubted.into_iter().filter(|(id, _)| still.contains(id)) {
+            if is_whole {
+                self.shared.db.write(|db| mark_synced(db, std::slice::from_ref(&id)))?;
+                continue;
+            }
+            let dropped = self.shared.db.write(|db| Item::Layer(id.clone()).forget(db))?;
+            reached("doubt: forgotten");
+            remove_dir(&self.shared.layout.layer(&id))?;
+            let what = format!("layer {id} was written shortly before the machine stopped, and may not be whole");
+            self.shared.note(dropped.note(&what));
+        }
+        Ok(())
+    }
+
+    /// Whether a layer's files are what its digest says: packed again they have it, or they are those of the tar they
+    /// came as, which others may have packed in another way. None when nothing can tell.
+    pub(crate) fn proves_whole(&self, layer: &LayerId, info: &LayerInfo) -> Option<bool> {
+        let diff_id = info.diff_id.as_ref()?;
+        if self.diff_id_of(layer).as_ref() == Some(diff_id) {
+            return Some(true);
+        }
+        if info.blobs.is_empty() { Some(false) } else { self.is_as_packed(layer, info) }
+    }
+
+    fn is_as_packed(&self, layer: &LayerId, info: &LayerInfo) -> Option<bool> {
+        let packed = info.blobs.iter().find_map(|blob| self.content().open(&blob.digest).ok())?;
+        let tar = compress::decompressor(std::io::BufReader::new(packed), &Limits::default()).ok()?;
+        let active = self.begin_layer(&self.lease().ok()?).ok()?;
+        let same = || -> Option<bool> {
+            let [fresh, kept] = [active.tree(), self.layer_dir(layer)].map(|dir| Root::open_ambient(&dir).ok());
+            let (fresh, kept) = (fresh?, kept?);
+            let stats = kiln_fs::layer::apply(tar, &fresh, &Limits::default()).ok()?;
+            // Directories it only passes through look as those of the layers below.
+            kiln_fs::layer::inherit_implied(&fresh, &stats.implied, std::slice::from_ref(&kept)).ok()?;
+            kiln_fs::layer::same_but_times(&kept, &fresh).ok()
+        };
+        let is_same = same();
+        // What stays behind goes with the next sweep.
+        let _ = self.discard_layer(active);
+        is_same
+    }
+
+    /// The digest of a layer's tar as its files are now; none when it cannot be read.
+    fn diff_id_of(&self, layer: &LayerId) -> Option<Digest> {
+        let tree = Root::open_ambient(self.layer_dir(layer)).ok()?;
+        let mut hasher = Hasher::new();
+        kiln_fs::layer::pack(&tree, &mut hasher).ok()?;
+        Some(hasher.finish())
+    }
+
+    /// Makes sure that layers made longer than `age` ago are on disk; says how many were not known to be.
+    ///
+    /// The kernel writes files back within half a minute by itself, so for older ones there is little left to do. It
+    /// may still wait for what other programs write: not for a thread that somebody waits for.
+    pub fn settle(&self, age: Duration) -> Result<usize> {
+        let before = now().saturating_sub(i64::try_from(age.as_secs()).unwrap_or(i64::MAX));
+        let old = self
+            .shared
+            .db
+            .read(|db| column(db, "SELECT id FROM layers WHERE boot <> '' AND created <= ?1", [before]))?;
+        let old: Vec<LayerId> = old.iter().filter_map(|id| id.parse().ok()).collect();
+        if old.is_empty() {
+            return Ok(0);
+        }
+        let layers = self.shared.layout.layers();
+        let dir = File::open(&layers).context("open", &layers)?;
+        rustix::fs::syncfs(dir).context("sync", &layers)?;
+        reached("settle: synced");
+        self.shared.db.write(|db| mark_synced(db, &old))?;
+        Ok(old.len())
+    }
+
+    /// Notes that files of a layer were changed after it was kept, so that it counts as unsynced again.
+    pub fn unsettle(&self, layer: &LayerId) -> Result<()> {
+        let boot = boot_id();
+        self.shared.db.write(|db| {
+            db.prepare_cached("UPDATE layers SET boot = ?2 WHERE id = ?1")?
+                .execute(params![layer.as_str(), boot])
+                .map(drop)
+        })
+    }
+}
+
+fn unsynced(shared: &Shared, boot: &str) -> Result<Vec<LayerId>> {
+    let sql = "SELECT id FROM layers WHERE boot <> '' AND boot <> ?1";
+    let found = shared.db.read(|db| column(db, sql, [boot]))?;
+    Ok(found.iter().filter_map(|id| id.parse().ok()).collect())
+}
+
+fn mark_synced(db: &Transaction<'_>, layers: &[LayerId]) -> rusqlite::Result<()> {
+    let mut update = db.prepare_cached("UPDATE layers SET boot = '' WHERE id = ?1")?;
+    layers.iter().try_for_each(|id| update.execute([id.as_str()]).map(drop))
+}
+
+/// The name of this boot of the machine. Never empty: that means synced.
+pub(crate) fn boot_id() -> String {
+    let id = std::fs::read_to_string(Path::new("/proc/sys/kernel/random/boot_id")).unwrap_or_default();
+    if id.trim().is_empty() { "unknown".to_owned() } else { id.trim().to_owned() }
+}

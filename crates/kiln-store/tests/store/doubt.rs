@@ -1,0 +1,135 @@
+//! What is not whole is forgotten with all that needs it, and nothing else is.
+
+use std::time::Duration;
+
+use kiln_oci::{Digest, Hasher, Reference};
+use kiln_store::{Holds, LayerId, Snapshot, Store, Unpacked};
+use kiln_sys::root::Root;
+
+use crate::{Fixture, key};
+
+/// As if the machine had been switched off since the layers were written.
+fn reboot(f: &Fixture) {
+    sql(f, "UPDATE layers SET boot = 'an earlier one' WHERE boot <> ''");
+}
+
+fn sql(f: &Fixture, text: &str) {
+    rusqlite::Connection::open(f.root().join("kiln.db")).unwrap().execute(text, []).unwrap();
+}
+
+fn diff_id(f: &Fixture, layer: &LayerId) -> Digest {
+    let mut hasher = Hasher::new();
+    kiln_fs::layer::pack(&Root::open_ambient(f.store.layer_dir(layer)).unwrap(), &mut hasher).unwrap();
+    hasher.finish()
+}
+
+#[test]
+fn after_a_power_cut_unsynced_layers_go_with_what_needs_them() {
+    let f = Fixture::new();
+    let lease = f.store.lease().unwrap();
+    let [kept, lost] = [1, 2].map(|bytes| f.grow(&Snapshot::scratch(), &lease, bytes));
+    for (name, snapshot) in [("kept", &kept), ("lost", &lost)] {
+        f.store.records().put_result(&key(name), b"", &Holds::snapshots([snapshot])).unwrap();
+        let image = f.image(&lease, name, Some(snapshot.clone()));
+        f.store.images().put(&image, &[name.parse::<Reference>().unwrap()]).unwrap();
+    }
+    sql(&f, &format!("UPDATE layers SET boot = '' WHERE id = '{}'", kept.layers()[0]));
+    drop(lease);
+    reboot(&f);
+    let store = Store::open(&f.root()).unwrap();
+    let notes = store.take_notes();
+    let lost = &lost.layers()[0];
+    assert_eq!(
+        notes,
+        [format!(
+            "layer {lost} was written shortly before the machine stopped, and may not be whole; forgotten with it: \
+             image `docker.io/library/lost:latest`, the result of 1 step"
+        )]
+    );
+    assert!(!store.layer_dir(lost).exists());
+    let has = |name: &str| (store.records().has_result(&key(name)).unwrap(), store.images().find(name).is_ok());
+    assert_eq!((has("kept"), has("lost")), ((true, true), (false, false)));
+    assert!(Store::open(&f.root()).unwrap().take_notes().is_empty(), "it is done once");
+}
+
+#[test]
+fn what_its_digest_proves_whole_stays() {
+    let f = Fixture::new();
+    let lease = f.store.lease().unwrap();
+    let [whole, torn] = [10, 20].map(|bytes| f.grow(&Snapshot::scratch(), &lease, bytes));
+    for layer in [&whole.layers()[0], &torn.layers()[0]] {
+        f.store.set_diff_id(layer, &diff_id(&f, layer), 1).unwrap();
+    }
+    // What a file system shows of a file whose bytes never came to the disk.
+    let file = f.store.layer_dir(&torn.layers()[0]).join("file");
+    std::fs::write(file, [0; 20]).unwrap();
+    reboot(&f);
+    let store = Store::open(&f.root()).unwrap();
+    assert_eq!(store.take_notes().len(), 1);
+    let lease = store.lease().unwrap();
+    assert!(lease.hold_snapshot(&whole).unwrap() && !lease.hold_snapshot(&torn).unwrap());
+    reboot(&f);
+    assert!(Store::open(&f.root()).unwrap().take_notes().is_empty(), "what was read back is on disk");
+}
+
+#[test]
+fn a_settled_layer_is_never_doubted() {
+    let f = Fixture::new();
+    let lease = f.store.lease().unwrap();
+    let snapshot = f.grow(&Snapshot::scratch(), &lease, 1);
+    assert_eq!(f.store.settle(Duration::from_secs(60)).unwrap(), 0, "too young");
+    assert_eq!(f.store.settle(Duration::ZERO).unwrap(), 1);
+    assert_eq!(f.store.settle(Duration::ZERO).unwrap(), 0);
+    reboot(&f);
+    assert!(Store::open(&f.root()).unwrap().take_notes().is_empty());
+    f.store.unsettle(&snapshot.layers()[0]).unwrap();
+    reboot(&f);
+    assert_eq!(Store::open(&f.root()).unwrap().take_notes().len(), 1, "it was changed since");
+}
+
+#[test]
+fn a_layer_whose_directory_is_gone_is_a_miss_wherever_it_is_asked_for() {
+    let f = Fixture::new();
+    let lease = f.store.lease().unwrap();
+    let active = f.store.begin_layer(&lease).unwrap();
+    let unpacked = Unpacked { diff_id: &key("tar"), size: 1, blob: None };
+    let based = Snapshot::new([f.store.commit_layer(active, &unpacked).unwrap()]);
+    let found = f.grow(&Snapshot::scratch(), &lease, 1);
+    f.store.records().put_result(&key("step"), b"", &Holds::snapshots([&found])).unwrap();
+    drop(lease);
+    for snapshot in [&based, &found] {
+        std::fs::remove_dir_all(f.store.layer_dir(&snapshot.layers()[0])).unwrap();
+    }
+    let lease = f.store.lease().unwrap();
+    assert_eq!(f.store.records().get_result(&key("step"), &lease).unwrap(), None);
+    assert!(!lease.hold_snapshot(&based).unwrap());
+    assert_eq!(f.store.find_layer_by_diff_id(&key("tar")).unwrap(), None, "the next to unpack it keeps its own");
+    let notes = f.store.take_notes();
+    assert_eq!(notes.len(), 2, "{notes:?}");
+    assert!(notes[0].ends_with("is gone from the state directory; forgotten with it: the result of 1 step"));
+}
+
+#[test]
+fn a_layer_that_others_packed_is_compared_with_its_own_tar() {
+    let f = Fixture::new();
+    let lease = f.store.lease().unwrap();
+    let made: Vec<LayerId> = (1..3)
+        .map(|bytes| {
+            let active = f.store.begin_layer(&lease).unwrap();
+            std::fs::write(active.tree().join("file"), vec![7; bytes]).unwrap();
+            let mut tar = Vec::new();
+            kiln_fs::layer::pack(&Root::open_ambient(active.tree()).unwrap(), &mut tar).unwrap();
+            // The same files, in a tar that ends otherwise than ours.
+            tar.extend([0; 10_240]);
+            let blob = f.store.content().put(&lease, "application/vnd.oci.image.layer.v1.tar", &tar).unwrap();
+            let unpacked = Unpacked { diff_id: &Digest::sha256(&tar), size: 1, blob: Some(&blob) };
+            f.store.commit_layer(active, &unpacked).unwrap()
+        })
+        .collect();
+    std::fs::write(f.store.layer_dir(&made[1]).join("file"), "xx").unwrap();
+    reboot(&f);
+    let store = Store::open(&f.root()).unwrap();
+    let lease = store.lease().unwrap();
+    let is_kept = |layer: &LayerId| lease.hold_snapshot(&Snapshot::new([layer.clone()])).unwrap();
+    assert_eq!((is_kept(&made[0]), is_kept(&made[1])), (true, false));
+}
