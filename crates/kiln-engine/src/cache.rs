@@ -1,7 +1,10 @@
 //! The solver's memory, kept in the store: results as lists of layers, facts as rows.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use kiln_fs::layer::same_but_times;
+use kiln_graph::VertexId;
 use kiln_oci::{Digest, Hasher};
 use kiln_solver::{CacheKey, Claim, ContentFact, Files, KeyParts, KeyStore, ResultStore};
 use kiln_store::{Holds, Lease, Snapshot, Store};
@@ -9,6 +12,7 @@ use kiln_store::{Holds, Lease, Snapshot, Store};
 use crate::artifact::Artifact;
 use crate::blocking::blocking;
 use crate::claim;
+use crate::remote::{Imported, Story};
 use crate::scratch::open_dir;
 
 /// Kinds of facts.
@@ -28,12 +32,32 @@ const LARGEST_PARTS: usize = 64 << 20;
 pub(crate) struct Cache {
     store: Store,
     lease: Lease,
+    /// Caches of others, looked into where the store has nothing.
+    imported: Arc<Imported>,
+    /// What is asked and learned, when it is to be told to others.
+    story: Option<Arc<Story>>,
 }
 
 impl Cache {
     /// Loads and saves under `lease`.
-    pub(crate) fn new(store: Store, lease: Lease) -> Self {
-        Self { store, lease }
+    pub(crate) fn new(store: Store, lease: Lease, imported: Imported, story: Option<Arc<Story>>) -> Self {
+        Self { store, lease, imported: Arc::new(imported), story }
+    }
+
+    /// Caches of others.
+    pub(crate) fn imported(&self) -> &Imported {
+        &self.imported
+    }
+
+    /// All outputs kept under a key in the store.
+    pub(crate) fn kept(&self, key: &CacheKey) -> Option<Vec<Snapshot>> {
+        let bytes = self.store.records().get_result(&key.0, &self.lease).ok()??;
+        serde_json::from_slice(&bytes).ok()
+    }
+
+    /// The digests of a snapshot's layers, base first, unless one of them was never digested.
+    pub(crate) fn diff_ids(&self, snapshot: &Snapshot) -> Option<Vec<Digest>> {
+        snapshot.layers().iter().map(|layer| self.store.layer(layer).ok()?.diff_id).collect()
     }
 
     fn fact(&self, kind: &str, key: &str) -> Option<Vec<u8>> {
@@ -52,15 +76,27 @@ fn content_key(fact: &ContentFact) -> String {
 
 impl KeyStore for Cache {
     fn content(&self, fact: &ContentFact) -> Option<Digest> {
-        String::from_utf8(self.fact(CONTENT, &content_key(fact))?).ok()?.parse().ok()
+        let kept = || String::from_utf8(self.fact(CONTENT, &content_key(fact))?).ok()?.parse().ok();
+        if let Some(digest) = kept() {
+            if let Some(story) = &self.story {
+                story.content(fact, &digest);
+            }
+            return Some(digest);
+        }
+        let digest = self.imported.content(fact)?;
+        self.put_content(fact, &digest);
+        Some(digest)
     }
 
     fn put_content(&self, fact: &ContentFact, digest: &Digest) {
+        if let Some(story) = &self.story {
+            story.content(fact, digest);
+        }
         self.store.records().put_fact(CONTENT, &content_key(fact), digest.as_str().as_bytes());
     }
 
     fn has_shape(&self, shape: &Digest) -> bool {
-        self.fact(SHAPE, shape.hex()).is_some()
+        self.fact(SHAPE, shape.hex()).is_some() || self.imported.has_shape(shape)
     }
 
     fn put_shape(&self, shape: &Digest) {
@@ -73,6 +109,15 @@ impl KeyStore for Cache {
 
     fn put_same_as(&self, key: &CacheKey, older: &CacheKey) {
         self.store.records().put_fact(SAME, key.0.hex(), older.0.as_str().as_bytes());
+    }
+
+    fn identified(&self, vertex: &VertexId, key: &CacheKey, shape: &Digest) {
+        if let Some(story) = &self.story {
+            story.identified(vertex, key, shape);
+        }
+        if self.imported.has_shape(shape) && self.fact(SHAPE, shape.hex()).is_none() {
+            self.put_shape(shape);
+        }
     }
 
     fn parts(&self, identity: &str) -> Vec<KeyParts> {
@@ -105,9 +150,13 @@ fn bound_listings(sets: &mut [KeyParts]) {
 #[async_trait]
 impl ResultStore<Artifact> for Cache {
     async fn load(&self, key: &CacheKey) -> Option<Vec<Artifact>> {
-        let bytes = self.store.records().get_result(&key.0, &self.lease).ok()??;
-        let snapshots: Vec<Snapshot> = serde_json::from_slice(&bytes).ok()?;
-        Some(snapshots.into_iter().map(Artifact::Snapshot).collect())
+        if let Some(kept) = self.kept(key) {
+            return Some(kept.into_iter().map(Artifact::Snapshot).collect());
+        }
+        let fetched = self.imported.load(key, &self.store, &self.lease).await?;
+        let outputs: Vec<Artifact> = fetched.into_iter().map(Artifact::Snapshot).collect();
+        self.save(key, &outputs).await;
+        Some(outputs)
     }
 
     async fn save(&self, key: &CacheKey, outputs: &[Artifact]) {

@@ -55,6 +55,11 @@ impl Finisher {
         Self { work: Finishing { store, lease, packing, watch }, running: Mutex::default() }
     }
 
+    /// Whether it packs layers this way.
+    pub(crate) fn packs(&self, packing: Packing) -> bool {
+        self.work.packing == Some(packing)
+    }
+
     /// Begins with the topmost layer of a snapshot, which a step just made.
     pub(crate) fn begin(&self, snapshot: &Snapshot) {
         if let Some(layer) = snapshot.layers().last() {

@@ -28,6 +28,7 @@ mod record;
 mod redact;
 mod registry;
 mod remember;
+mod remote;
 mod request;
 mod run;
 mod scratch;
@@ -46,8 +47,9 @@ pub use engine::Engine;
 pub use frontend::{named_contexts, read_dockerfile};
 pub use record::{BuildOptions, BuildOutcome, BuildRecord, BuildTarget, StepRecord};
 pub use request::{
-    BuildRequest, CompressionKind, Context, Dest, DockerfileSource, EngineConfig, Entitlement, FsckRequest,
-    LayerOptions, NamedContext, NetworkMode, Output, PruneRequest, RunRequest, Ulimit, Volume,
+    BuildRequest, CacheEntry, CacheFrom, CacheManifest, CacheMode, CachePlace, CacheTo, CompressionKind, Context, Dest,
+    DockerfileSource, EngineConfig, Entitlement, FsckRequest, LayerOptions, NamedContext, NetworkMode, Output,
+    PruneRequest, RunRequest, Ulimit, Volume,
 };
 pub use session::{NoSession, Session};
 pub use ssh::{SshAgent, SshKey};

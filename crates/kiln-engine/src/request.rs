@@ -1,10 +1,14 @@
 //! What is asked of the engine, in plain data: one type per verb.
 
+mod cache;
+
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
 use kiln_oci::{Platform, Reference};
+
+pub use cache::{CacheEntry, CacheFrom, CacheManifest, CacheMode, CachePlace, CacheTo};
 
 /// How an engine is set up. Everything the environment says arrives here.
 #[derive(Debug, Clone, Default)]
@@ -66,6 +70,10 @@ pub struct BuildRequest {
     pub source_date_epoch: Option<i64>,
     /// The host name steps see.
     pub hostname: Option<String>,
+    /// Caches of others; the first that has a result counts.
+    pub cache_from: Vec<CacheFrom>,
+    /// Caches for others, written when the build succeeded.
+    pub cache_to: Vec<CacheTo>,
 }
 
 /// Where the files of a build come from.

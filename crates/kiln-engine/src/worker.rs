@@ -23,6 +23,7 @@ use crate::finish::Finisher;
 use crate::frontend::{self, Loaded, Resolver};
 use crate::job::{Images, Job, Limits, Result};
 use crate::record::Draft;
+use crate::remote::{Built, Imported, Story, import};
 use crate::request::{BuildRequest, Context, Output};
 use crate::scratch::{Scratch, open_dir};
 use crate::session::Session;
@@ -36,6 +37,7 @@ pub(crate) struct Prepared {
     pub(crate) job: Arc<Job>,
     pub(crate) lowered: Lowered,
     unpacked: Option<Scratch<ActiveLayer>>,
+    imported: Imported,
 }
 
 /// Builds, and leaves a record of it.
@@ -60,11 +62,27 @@ async fn attempt(
 ) -> Result<BuildResult> {
     let waiter = Waiter::default();
     let prepared = prepare(engine, request, (session, reporter, waiter.watch())).await;
-    let Prepared { job, lowered, unpacked } = prepared?;
+    let Prepared { job, mut lowered, unpacked, imported } = prepared?;
     draft.know(&job.project, &lowered.definition);
-    let snapshot = solve(engine, &job, &lowered, wants_layers(request), draft).await?;
+    let story = (!request.cache_to.is_empty()).then(Arc::<Story>::default);
+    let cache = Arc::new(Cache::new(job.store.clone(), job.lease.clone(), imported, story.clone()));
+    let snapshot = solve((engine, &cache), &job, &lowered, wants_layers(request), draft).await?;
+    let built = story.as_deref().map(|story| Built {
+        job: &job,
+        definition: &lowered.definition,
+        cache: &cache,
+        story,
+        snapshot: &snapshot,
+    });
+    lowered.config.cache = match &built {
+        Some(built) => built.inline(&request.cache_to).await?,
+        None => None,
+    };
     let epoch = request.source_date_epoch.or(lowered.epoch);
     let mut result = crate::export::export(&job, request, lowered.config, &snapshot, epoch).await?;
+    if let Some(built) = built {
+        built.export(&request.cache_to).await?;
+    }
     result.reference = draft.reference();
     tidy(job, unpacked).await?;
     Ok(result)
@@ -77,7 +95,7 @@ pub(crate) async fn prepare(
     (session, reporter, watch): (Arc<dyn Session>, Arc<dyn Reporter>, Watch),
 ) -> Result<Prepared> {
     let platform = platform(request)?;
-    let packing = crate::export::packing(&request.outputs)?;
+    let packing = crate::export::packing(&request.outputs, &request.cache_to)?;
     crate::export::check(request)?;
     let limits = Limits::new(request)?;
     let store = engine.store()?;
@@ -103,7 +121,12 @@ pub(crate) async fn prepare(
     options.build_args.extend(engine.proxies().filter(|(name, _)| !request.build_args.contains_key(name)));
     let settings = frontend::settings(&source, &file, &request.build_args)?;
     frontend::judge(&source, &settings, frontend::check(&file, &settings, &options), reporter.as_ref())?;
-    let lowered = frontend::lower(&file, &options, &resolver).await?;
+    let registry = engine.registry();
+    let (lowered, imported) = tokio::join!(
+        frontend::lower(&file, &options, &resolver),
+        import(request, &registry, &options.platform, &reporter)
+    );
+    let lowered = lowered?;
     let mut warnings = lowered.warnings.clone();
     warnings.extend(context::check(&trees, &lowered.context_reads, &settings.check, ContextChecks::Rules)?);
     frontend::judge(&source, &settings, settings.admit(&file, warnings), reporter.as_ref())?;
@@ -126,7 +149,7 @@ pub(crate) async fn prepare(
         watch,
         settling: Once::new(),
     });
-    Ok(Prepared { job, lowered, unpacked })
+    Ok(Prepared { job, lowered, unpacked, imported })
 }
 
 /// Says what was kept and turned out to be broken: steps run again because of it.
@@ -212,7 +235,7 @@ fn wants_layers(request: &BuildRequest) -> bool {
 }
 
 async fn solve(
-    engine: &Engine,
+    (engine, cache): (&Engine, &Arc<Cache>),
     job: &Arc<Job>,
     Lowered { definition, root, .. }: &Lowered,
     wants_layers: bool,
@@ -221,8 +244,7 @@ async fn solve(
     let Some(root) = root else { return Ok(Snapshot::scratch()) };
     let image = if wants_layers { layers_of(definition, root) } else { Vec::new() };
     let plan = crate::step::plan(definition, job, &|vertex| image.contains(&vertex.id))?;
-    let cache = Arc::new(Cache::new(job.store.clone(), job.lease.clone()));
-    let solver = Solver::new(cache.clone(), cache, Arc::clone(&job.reporter), engine.jobs());
+    let solver = Solver::new(cache.clone(), cache.clone(), Arc::clone(&job.reporter), engine.jobs());
     let solved = solver.solve_with_accounts(&plan, std::slice::from_ref(root)).await;
     draft.steps(definition, solved.vertices);
     tell_losses(&job.store, job.reporter.as_ref());

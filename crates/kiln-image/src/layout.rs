@@ -1,5 +1,7 @@
 //! OCI image layouts: directories of blobs and one `index.json` (OCI image-spec, image-layout.md).
 
+mod sweep;
+
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -81,7 +83,12 @@ impl Layout {
 
     /// A sink that points these full image names, or nothing but the index, at the root of what is copied.
     pub fn sink(&self, names: impl IntoIterator<Item = String>) -> LayoutSink {
-        LayoutSink { layout: self.clone(), names: names.into_iter().collect() }
+        LayoutSink { layout: self.clone(), pointers: Pointers::Names(names.into_iter().collect()) }
+    }
+
+    /// A sink that points this tag, which is no image's name, at the root of what is copied.
+    pub fn tagged_sink(&self, tag: impl Into<String>) -> LayoutSink {
+        LayoutSink { layout: self.clone(), pointers: Pointers::Tag(tag.into()) }
     }
 
     /// The entries of the index.
@@ -189,7 +196,35 @@ impl BlobSource for Layout {
 #[derive(Debug, Clone)]
 pub struct LayoutSink {
     layout: Layout,
-    names: Vec<String>,
+    pointers: Pointers,
+}
+
+/// What points at the root.
+#[derive(Debug, Clone)]
+enum Pointers {
+    Names(Vec<String>),
+    Tag(String),
+}
+
+impl Pointers {
+    fn entries(&self, root: &Descriptor) -> Vec<Descriptor> {
+        match self {
+            Self::Names(names) => named_entries(root, names),
+            Self::Tag(tag) => {
+                let mut entry = root.clone();
+                entry.annotations.insert(REF_NAME.into(), tag.clone());
+                vec![entry]
+            }
+        }
+    }
+
+    /// Whether an older entry is one of these.
+    fn take(&self, entry: &LayoutEntry) -> bool {
+        match self {
+            Self::Names(names) => names.iter().any(|name| entry.name.as_deref() == Some(name)),
+            Self::Tag(tag) => entry.name.is_none() && entry.tag.as_deref() == Some(tag),
+        }
+    }
 }
 
 #[async_trait]
@@ -237,29 +272,33 @@ impl BlobSink for LayoutSink {
             replace(&path, bytes)?;
         }
         if role == Role::Root {
-            self.layout.point(&self.names, descriptor).await?;
+            self.layout.point(&self.pointers, descriptor).await?;
         }
         Ok(())
     }
 }
 
 impl Layout {
+    /// Several who write one layout take turns. The lock goes with the descriptor.
+    fn lock(&self) -> Result<std::fs::File> {
+        let dir = std::fs::File::open(&self.dir).map_err(Error::file("open", &self.dir))?;
+        dir.lock().map_err(Error::file("lock", &self.dir))?;
+        Ok(dir)
+    }
+
     /// Adds entries for a root whose content is all there; takes its names away from others.
-    async fn point(&self, names: &[String], root: &Descriptor) -> Result<()> {
-        let (layout, root, names) = (self.clone(), root.clone(), names.to_vec());
+    async fn point(&self, pointers: &Pointers, root: &Descriptor) -> Result<()> {
+        let (layout, root, pointers) = (self.clone(), root.clone(), pointers.clone());
         let update = move || {
-            let dir = std::fs::File::open(&layout.dir).map_err(Error::file("open", &layout.dir))?;
-            // Several exports into one layout take turns; the lock goes with the descriptor.
-            dir.lock().map_err(Error::file("lock", &layout.dir))?;
+            let _lock = layout.lock()?;
             let path = layout.dir.join("index.json");
             let bytes = std::fs::read(&path).map_err(Error::file("read", &path))?;
             let mut index = parse_index(&path.display().to_string(), bytes)?;
-            let added = named_entries(&root, &names);
+            let added = pointers.entries(&root);
             index.manifests.retain(|old| {
                 let entry = LayoutEntry::from(old.clone());
-                let renamed = names.iter().any(|name| entry.name.as_deref() == Some(name));
                 let doubled = added.contains(old) || (old.digest == root.digest && entry.is_nameless());
-                !renamed && !doubled
+                !pointers.take(&entry) && !doubled
             });
             index.manifests.extend(added);
             replace(&path, Raw::new(index).bytes())

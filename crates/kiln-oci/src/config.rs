@@ -27,6 +27,9 @@ pub struct ImageConfig {
     /// The steps, oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "null_as_default")]
     pub history: Vec<History>,
+    /// A build cache that consists of the image's own layers: BuildKit's records, in base64.
+    #[serde(default, rename = "moby.buildkit.cache.v0", skip_serializing_if = "Option::is_none")]
+    pub cache: Option<String>,
 }
 
 /// How a container of the image starts. Names are Docker's, as config.md has them.

@@ -199,7 +199,15 @@ where
         set(&self.answers[node].outline, outline);
         let parts = join_all((0..inputs).map(|index| self.part_of(node, index, &map.inputs[index]))).await;
         let key = CacheKey::new(&map.digest, parts.iter().map(|sourced| &sourced.part));
+        self.identified(node, &key).await;
         set(&self.answers[node].key, Keyed { key, map, parts });
+    }
+
+    async fn identified(&self, node: usize, key: &CacheKey) {
+        let outline = self.answers[node].outline.wait().await;
+        if outline.is_lasting {
+            self.shared.keys.identified(&self.graph.nodes[node].id, key, &outline.shape);
+        }
     }
 
     async fn outline_of(&self, vertex: &Node<R, E>, map: &CacheMap) -> Outline {
@@ -296,7 +304,12 @@ where
         let inputs = self.results_of(&vertex.inputs).await;
         let (parts, is_own) = self.seen_parts(node, keyed).await;
         let key = CacheKey::new(&keyed.map.digest, &parts);
-        let found = if key == keyed.key { None } else { self.kept(node, outline, &key).await };
+        let found = if key == keyed.key {
+            None
+        } else {
+            self.identified(node, &key).await;
+            self.kept(node, outline, &key).await
+        };
         let settled = match found {
             Some(outputs) => Settled { key: key.clone(), outputs, is_own },
             None => {

@@ -1,6 +1,7 @@
 //! What outlives a solve: facts about keys, and results.
 
 use async_trait::async_trait;
+use kiln_graph::VertexId;
 use kiln_oci::Digest;
 
 use crate::key::CacheKey;
@@ -46,6 +47,10 @@ pub trait KeyStore: Send + Sync {
 
     /// Keeps them, instead of what was kept under this identity.
     fn put_parts(&self, identity: &str, sets: &[KeyParts]);
+
+    /// Hears the key of a vertex whose results may be kept, and its shape; twice, when what it was made of turned out
+    /// to be something else. Who gives a build's results away needs to know.
+    fn identified(&self, _vertex: &VertexId, _key: &CacheKey, _shape: &Digest) {}
 }
 
 /// The right to run the step of one key, among all who share a store. Dropping it lets the next one in.

@@ -109,6 +109,15 @@ impl Store {
         if changed == 0 { Err(Error::UnknownLayer { layer: layer.clone() }) } else { Ok(()) }
     }
 
+    /// Notes when a layer was made, in seconds since 1970, when it was made elsewhere.
+    pub fn set_created(&self, layer: &LayerId, created: i64) -> Result<()> {
+        let changed = self.shared.db.write(|db| {
+            let sql = "UPDATE layers SET created = ?2 WHERE id = ?1";
+            db.prepare_cached(sql)?.execute(params![layer.as_str(), created])
+        })?;
+        if changed == 0 { Err(Error::UnknownLayer { layer: layer.clone() }) } else { Ok(()) }
+    }
+
     /// Notes a packed form of a layer. When it is in the content store it is kept as long as the layer.
     pub fn add_blob(&self, layer: &LayerId, blob: &Descriptor) -> Result<()> {
         let known = self.shared.db.write(|db| {

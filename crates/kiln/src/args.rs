@@ -2,6 +2,7 @@
 
 mod allow;
 pub(crate) mod build;
+mod cache;
 pub(crate) mod call;
 pub(crate) mod environment;
 mod groups;

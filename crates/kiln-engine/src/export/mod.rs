@@ -15,13 +15,13 @@ use kiln_store::Snapshot;
 
 pub(crate) use archive::{documents, write_archive};
 pub(crate) use image::{Made, make, note_pushed, store};
-pub(crate) use push::push;
+pub(crate) use push::{meter, push};
 pub(crate) use tree::OutFile;
 
 use crate::answer::BuildResult;
 use crate::finish::{Finished, Packing, spelled};
 use crate::job::{Job, Result};
-use crate::request::{BuildRequest, CompressionKind, Dest, LayerOptions, Output};
+use crate::request::{BuildRequest, CachePlace, CacheTo, CompressionKind, Dest, LayerOptions, Output};
 
 /// Does everything the request wants with one build's result.
 pub(crate) async fn export(
@@ -100,19 +100,26 @@ fn all_names(request: &BuildRequest, more: &[Reference]) -> Vec<Reference> {
     request.tags.iter().chain(more).cloned().collect()
 }
 
-/// How layers have to be packed for these outputs; none need be for the local store.
-pub(crate) fn packing(outputs: &[Output]) -> Result<Option<Packing>> {
+/// How layers have to be packed for these outputs; none need be for the local store. When only caches want them
+/// packed, the first says how.
+pub(crate) fn packing(outputs: &[Output], caches: &[CacheTo]) -> Result<Option<Packing>> {
     let mut found: Option<Packing> = None;
     for output in outputs {
         let Some(options) = packed(output) else { continue };
-        let packing = Packing { compression: compression(options)?, force: options.force };
+        let packing = packing_of(options)?;
         if found.is_some_and(|other| other != packing) {
             let message = "outputs of one build want different compressions";
             return Err(Failure::new(FailureKind::Usage, message).hint("give all outputs the same `compression`"));
         }
         found = Some(packing);
     }
-    Ok(found)
+    let for_others = caches.iter().find(|cache| cache.place != CachePlace::Inline);
+    found.map_or_else(|| for_others.map(|cache| packing_of(&cache.layers)).transpose(), |found| Ok(Some(found)))
+}
+
+/// How layers are packed by these options.
+pub(crate) fn packing_of(options: &LayerOptions) -> Result<Packing> {
+    Ok(Packing { compression: compression(options)?, force: options.force })
 }
 
 fn packed(output: &Output) -> Option<&LayerOptions> {
@@ -192,11 +199,11 @@ mod tests {
     #[test]
     fn layers_are_packed_only_for_others_and_in_one_way() {
         let to = || Dest::Path("x".into());
-        assert_eq!(packing(&[image(false), Output::CacheOnly]).unwrap(), None);
+        assert_eq!(packing(&[image(false), Output::CacheOnly], &[]).unwrap(), None);
         let zstd = Packing { compression: Compression::Zstd { level: Compression::ZSTD_LEVEL }, force: false };
-        assert_eq!(packing(&[image(false), oci(Some(CompressionKind::Zstd), true, to())]).unwrap(), Some(zstd));
+        assert_eq!(packing(&[image(false), oci(Some(CompressionKind::Zstd), true, to())], &[]).unwrap(), Some(zstd));
         let both = [oci(Some(CompressionKind::Zstd), true, to()), oci(None, true, to())];
-        assert_eq!(packing(&both).unwrap_err().kind, FailureKind::Usage);
+        assert_eq!(packing(&both, &[]).unwrap_err().kind, FailureKind::Usage);
         let level = LayerOptions { level: Some(10), ..LayerOptions::default() };
         let failure = compression(&level).unwrap_err();
         assert_eq!(failure.message, "`compression-level` goes from 0 to 9");

@@ -26,6 +26,17 @@ async fn an_unchanged_build_is_one_load() {
 }
 
 #[tokio::test]
+async fn whoever_may_be_kept_is_identified_also_below_a_cached_top() {
+    let build = chain();
+    build.solve("top").await;
+    let first = build.log.whom("identified ");
+    assert_eq!(first.len(), 3);
+    build.solve("top").await;
+    assert!(build.ran().is_empty());
+    assert_eq!(build.log.whom("identified "), first);
+}
+
+#[tokio::test]
 async fn a_cached_top_never_pulls_its_base() {
     let build = chain();
     build.solve("top").await;

@@ -255,6 +255,9 @@ impl KeyStore for Counted<MemoryKeys> {
         self.log.note("put parts", identity);
         self.inner.put_parts(identity, sets);
     }
+    fn identified(&self, _vertex: &VertexId, key: &CacheKey, _shape: &Digest) {
+        self.log.note("identified", &key.to_string());
+    }
 }
 
 #[async_trait]

@@ -8,6 +8,7 @@ use kiln_engine::{BuildRequest, Context, DockerfileSource, Entitlement, NamedCon
 use kiln_oci::{Platform, Reference};
 use kiln_report::{Failure, FailureKind};
 
+use super::cache::{self, CacheFromArg, CacheToArg};
 use super::call::{Call, CallKind};
 use super::later::{Flag, Later, Table, Takes, not_yet};
 use super::secret::{SecretArg, SecretSource};
@@ -80,6 +81,14 @@ pub(crate) struct BuildArgs {
     #[arg(long)]
     pub(crate) load: bool,
 
+    /// Take results from another cache: a name, or type=registry|local,…; may be repeated
+    #[arg(long, value_name = "CACHE", value_parser = cache::from)]
+    pub(crate) cache_from: Vec<CacheFromArg>,
+
+    /// Write results to a cache for others: a name, or type=inline|registry|local,…; may be repeated
+    #[arg(long, value_name = "CACHE", value_parser = cache::to)]
+    pub(crate) cache_to: Vec<CacheToArg>,
+
     /// Use no cached results
     #[arg(long)]
     pub(crate) no_cache: bool,
@@ -150,8 +159,6 @@ impl Table for BuildTable {
     const REFUSED: &'static [Flag] = &[
         ("annotation", None, Takes::Value),
         ("attest", None, Takes::Value),
-        ("cache-from", None, Takes::Value),
-        ("cache-to", None, Takes::Value),
         ("cgroup-parent", None, Takes::Value),
         ("compress", None, Takes::Nothing),
         ("cpu-period", None, Takes::Value),
@@ -224,6 +231,8 @@ impl BuildArgs {
             // Names that stand for a time are the language's business.
             source_date_epoch: build_args.get("SOURCE_DATE_EPOCH").and_then(|text| text.parse().ok()),
             hostname: build_args.get("BUILDKIT_SANDBOX_HOSTNAME").cloned(),
+            cache_from: self.cache_from.iter().flat_map(|CacheFromArg(from)| from.clone()).collect(),
+            cache_to: cache::all(&self.cache_to, &build_args),
             build_args,
         };
         let secrets = self.secret.iter().map(|secret| secret.clone().resolve(environment)).collect::<Result<_, _>>();

@@ -101,20 +101,31 @@ fn local(attributes: &mut Attributes) -> Result<Output, Wrong> {
     }
 }
 
-struct Attributes(BTreeMap<String, String>);
+/// The attributes of a value, each taken once.
+pub(super) struct Attributes(BTreeMap<String, String>);
 
 impl Attributes {
-    fn read(text: &str) -> Result<Self, Wrong> {
+    pub(super) fn read(text: &str) -> Result<Self, Wrong> {
         Ok(Self(attributes(text)?.into_iter().collect()))
     }
 
-    fn take(&mut self, key: &str) -> Option<String> {
+    pub(super) fn take(&mut self, key: &str) -> Option<String> {
         self.0.remove(key)
     }
 
-    fn flag(&mut self, key: &str) -> Result<Option<bool>, Wrong> {
+    pub(super) fn flag(&mut self, key: &str) -> Result<Option<bool>, Wrong> {
         let Some(text) = self.take(key) else { return Ok(None) };
         go_bool(&text).map(Some).map_err(|Wrong(why)| Wrong(format!("`{key}={text}`: {why}")))
+    }
+
+    /// Reads a switch without taking it.
+    pub(super) fn peek_flag(&self, key: &str) -> Result<Option<bool>, Wrong> {
+        Self(self.0.clone()).flag(key)
+    }
+
+    /// One that nobody took.
+    pub(super) fn into_first_key(self) -> Option<String> {
+        self.0.into_keys().next()
     }
 
     fn dest(&mut self) -> Result<Option<Dest>, Wrong> {
@@ -131,7 +142,7 @@ impl Attributes {
         names.split(',').map(|name| name.trim().parse().map_err(|e| Wrong(format!("{e}")))).collect()
     }
 
-    fn layers(&mut self) -> Result<LayerOptions, Wrong> {
+    pub(super) fn layers(&mut self) -> Result<LayerOptions, Wrong> {
         let compression = match self.take("compression").as_deref() {
             None => None,
             Some("uncompressed") => Some(CompressionKind::Uncompressed),

@@ -90,6 +90,10 @@ fn build() {
           --push                        Push the image to the registry of its name
           --load                        Put the image into the local store, as is done anyway when no
                                         output is given
+          --cache-from <CACHE>          Take results from another cache: a name, or
+                                        type=registry|local,…; may be repeated
+          --cache-to <CACHE>            Write results to a cache for others: a name, or
+                                        type=inline|registry|local,…; may be repeated
           --no-cache                    Use no cached results
           --no-cache-filter <STAGE>     Use no cached results of these stages; several are separated by
                                         commas

@@ -46,10 +46,10 @@ fn unknown_words_name_the_nearest() {
 #[test]
 fn what_is_not_there_yet_is_refused_by_name() {
     let kiln = Kiln::new();
-    insta::assert_snapshot!(kiln.run(&["build", "--cache-to", "type=local,dest=x", "."]), @"
+    insta::assert_snapshot!(kiln.run(&["build", "--squash", "."]), @"
     exit 2
     --- stderr
-    error: `--cache-to` is not supported yet
+    error: `--squash` is not supported yet
     ");
     insta::assert_snapshot!(kiln.run(&["build", "--sbom=true", "."]), @"
     exit 2

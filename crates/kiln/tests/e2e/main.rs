@@ -16,6 +16,7 @@ mod leftovers;
 mod outputs;
 mod project;
 mod registry;
+mod remote_cache;
 mod run_steps;
 mod ssh;
 mod stages;

@@ -100,7 +100,6 @@ fn platforms_come_from_the_flag_or_docker_s_default() {
 #[test]
 fn what_kiln_lacks_is_refused_by_name() {
     for (line, name) in [
-        ("--cache-from type=registry,ref=x .", "--cache-from"),
         ("-m 1g .", "--memory"),
         ("--squash .", "--squash"),
         ("--provenance=mode=max .", "--provenance"),

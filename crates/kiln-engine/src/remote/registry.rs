@@ -1,0 +1,73 @@
+//! Caches in registries.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use kiln_image::{BlobSource, CopyOptions, Either, copy_graph};
+use kiln_oci::{Platform, Reference};
+
+use crate::base;
+use crate::export::meter;
+use crate::job::Result;
+use crate::progress::Work;
+use crate::registry::Registry;
+use crate::remote::manifest::{Shape, documents, read};
+use crate::remote::records::Packed;
+use crate::remote::{CacheSink, CacheSource, Found};
+
+/// A cache, or an image with one, to read.
+pub(super) struct Source {
+    registry: Arc<Registry>,
+    reference: Reference,
+}
+
+impl Source {
+    /// Reads what `reference` leads to.
+    pub(super) fn new(registry: Arc<Registry>, reference: Reference) -> Self {
+        Self { registry, reference }
+    }
+}
+
+#[async_trait]
+impl CacheSource for Source {
+    fn name(&self) -> String {
+        self.reference.familiar()
+    }
+
+    async fn read(&self, platform: &Platform) -> Result<Found> {
+        let client = self.registry.client();
+        let document = client.resolve(&self.reference).await.map_err(base::registry)?.document;
+        let blobs: Arc<dyn BlobSource> = Arc::new(client.source(&self.reference));
+        Ok(Found { caches: read(document, blobs.as_ref(), platform).await?, blobs })
+    }
+}
+
+/// A cache to write.
+pub(super) struct Sink {
+    registry: Arc<Registry>,
+    reference: Reference,
+    shape: Shape,
+}
+
+impl Sink {
+    /// Writes to `reference`.
+    pub(super) fn new(registry: Arc<Registry>, reference: Reference, shape: Shape) -> Self {
+        Self { registry, reference, shape }
+    }
+}
+
+#[async_trait]
+impl CacheSink for Sink {
+    fn title(&self) -> String {
+        format!("exporting cache to registry {}", self.reference.familiar())
+    }
+
+    async fn write(&self, cache: Packed, blobs: &dyn BlobSource, work: &Work) -> Result<()> {
+        let (documents, root) = documents(&cache, self.shape);
+        let options = CopyOptions { progress: Some(meter(work)), ..CopyOptions::default() };
+        let sink = self.registry.client().sink(&self.reference);
+        copy_graph(&Either(&documents, blobs), &sink, &root, &options).await.map_err(base::registry)?;
+        work.part(format!("writing cache manifest {}", root.digest));
+        Ok(())
+    }
+}

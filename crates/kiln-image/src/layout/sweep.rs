@@ -1,0 +1,61 @@
+//! Removes from a layout what no entry of its index leads to.
+
+use std::collections::HashSet;
+use std::ffi::OsString;
+
+use kiln_oci::{Descriptor, Document};
+
+use super::Layout;
+use crate::blob::fetch_document;
+use crate::{Error, Result, limits};
+
+impl Layout {
+    /// Removes the blobs that no entry of the index leads to; says how many. Nothing is removed when a document that
+    /// would have to be followed cannot be read. Others must not write into the layout meanwhile.
+    pub async fn sweep(&self) -> Result<usize> {
+        let _lock = self.lock()?;
+        let needed = self.needed().await?;
+        let layout = self.clone();
+        let sweep = move || {
+            let dir = layout.dir.join("blobs/sha256");
+            let failed = Error::file("list", &dir);
+            let entries = std::fs::read_dir(&dir).and_then(Iterator::collect::<std::io::Result<Vec<_>>>);
+            let mut removed = 0;
+            for entry in entries.map_err(failed)? {
+                // What is being written has a name that is no digest.
+                let is_blob = entry.file_name().len() == 64;
+                if is_blob && !needed.contains(&entry.file_name()) {
+                    std::fs::remove_file(entry.path()).map_err(Error::file("remove", &entry.path()))?;
+                    removed += 1;
+                }
+            }
+            Ok(removed)
+        };
+        tokio::task::spawn_blocking(sweep).await.expect("listing a directory does not panic")
+    }
+
+    /// The names of the files that the index leads to.
+    async fn needed(&self) -> Result<HashSet<OsString>> {
+        let mut needed = HashSet::new();
+        let mut open: Vec<Descriptor> = self.entries().await?.into_iter().map(|entry| entry.descriptor).collect();
+        let mut documents = 0;
+        while let Some(descriptor) = open.pop() {
+            let is_document = descriptor.media_type.is_manifest() || descriptor.media_type.is_index();
+            if !needed.insert(OsString::from(descriptor.digest.hex())) || !is_document {
+                continue;
+            }
+            documents += 1;
+            if documents > limits::MANIFESTS {
+                return Err(Error::invalid("sweep the layout", "it has too many manifests"));
+            }
+            match fetch_document(self, &descriptor).await? {
+                Document::Manifest(manifest) => {
+                    let manifest = manifest.into_parts().1;
+                    open.extend(manifest.layers.into_iter().chain([manifest.config]));
+                }
+                Document::Index(index) => open.extend(index.into_parts().1.manifests),
+            }
+        }
+        Ok(needed)
+    }
+}

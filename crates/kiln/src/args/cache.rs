@@ -1,0 +1,265 @@
+//! `--cache-from` and `--cache-to`: `type=…` with attributes, or names of images.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use kiln_engine::{CacheEntry, CacheFrom, CacheManifest, CacheMode, CachePlace, CacheTo};
+use kiln_oci::Reference;
+
+use super::output::Attributes;
+use super::value::{Wrong, did_you_mean, fields, go_bool};
+
+const TYPES: [&str; 6] = ["inline", "registry", "local", "s3", "gha", "azblob"];
+
+/// Types that caches may have elsewhere and not here yet.
+const LATER: [&str; 3] = ["s3", "gha", "azblob"];
+
+/// Attributes that mean something to BuildKit and nothing here yet.
+const LATER_KEYS: [&str; 2] = ["registry.insecure", "mounts"];
+
+const TO_LAYERS: [&str; 7] = [
+    "mode",
+    "compression",
+    "compression-level",
+    "force-compression",
+    "oci-mediatypes",
+    "image-manifest",
+    "ignore-error",
+];
+
+/// The values of one `--cache-from`.
+#[derive(Debug, Clone)]
+pub(crate) struct CacheFromArg(pub(crate) Vec<CacheFrom>);
+
+/// The values of one `--cache-to`.
+#[derive(Debug, Clone)]
+pub(crate) struct CacheToArg(pub(crate) Vec<CacheTo>);
+
+/// Reads the value of `--cache-from`.
+pub(crate) fn from(text: &str) -> Result<CacheFromArg, Wrong> {
+    if let Some(names) = names(text)? {
+        return Ok(CacheFromArg(names.into_iter().map(|reference| CacheFrom::Registry { reference }).collect()));
+    }
+    let mut attributes = Attributes::read(text)?;
+    let from = match kind(&mut attributes)?.as_str() {
+        "registry" => {
+            let from = CacheFrom::Registry { reference: reference(&mut attributes)? };
+            refuse_rest(attributes, "registry", &["ref"])?;
+            from
+        }
+        "local" => {
+            let from = CacheFrom::Local { dir: dir(&mut attributes, "src")?, entry: entry(&mut attributes)? };
+            refuse_rest(attributes, "local", &["src", "tag", "digest"])?;
+            from
+        }
+        "inline" => {
+            let message =
+                "`type=inline` is for `--cache-to`; to use the cache of an image, write `type=registry,ref=NAME`";
+            return Err(Wrong(message.into()));
+        }
+        other => return Err(unknown(other)),
+    };
+    Ok(CacheFromArg(vec![from]))
+}
+
+/// Reads the value of `--cache-to`.
+pub(crate) fn to(text: &str) -> Result<CacheToArg, Wrong> {
+    if let Some(names) = names(text)? {
+        let to = |reference| plain(CachePlace::Registry { reference });
+        return Ok(CacheToArg(names.into_iter().map(to).collect()));
+    }
+    let mut attributes = Attributes::read(text)?;
+    let kind = kind(&mut attributes)?;
+    let (place, known) = match kind.as_str() {
+        "inline" => (CachePlace::Inline, &[][..]),
+        "registry" => (CachePlace::Registry { reference: reference(&mut attributes)? }, &["ref"][..]),
+        "local" => {
+            let tag = attributes.take("tag").unwrap_or_else(|| "latest".into());
+            let reset = attributes.flag("reset")?.unwrap_or(false);
+            (CachePlace::Local { dir: dir(&mut attributes, "dest")?, tag, reset }, &["dest", "tag", "reset"][..])
+        }
+        other => return Err(unknown(other)),
+    };
+    if place == CachePlace::Inline {
+        if attributes.take("mode").is_some_and(|mode| mode != "min") {
+            return Err(Wrong("an image carries only what it consists of: `type=inline` has only `mode=min`".into()));
+        }
+        refuse_rest(attributes, &kind, &["mode"])?;
+        return Ok(CacheToArg(vec![plain(place)]));
+    }
+    let to = CacheTo {
+        place,
+        mode: mode(&mut attributes)?,
+        manifest: manifest(&mut attributes)?,
+        layers: attributes.layers()?,
+        ignore_error: attributes.flag("ignore-error")?.unwrap_or(false),
+    };
+    refuse_rest(attributes, &kind, &[known, &TO_LAYERS].concat())?;
+    Ok(CacheToArg(vec![to]))
+}
+
+/// Where a build writes its caches: `typed`, and into the image when a build argument asks for that.
+pub(crate) fn all(typed: &[CacheToArg], build_args: &BTreeMap<String, String>) -> Vec<CacheTo> {
+    let mut all: Vec<CacheTo> = typed.iter().flat_map(|CacheToArg(to)| to.clone()).collect();
+    let is_asked_for = build_args.get("BUILDKIT_INLINE_CACHE").is_some_and(|value| go_bool(value) == Ok(true));
+    if is_asked_for && !all.iter().any(|to| to.place == CachePlace::Inline) {
+        all.push(plain(CachePlace::Inline));
+    }
+    all
+}
+
+fn plain(place: CachePlace) -> CacheTo {
+    CacheTo {
+        place,
+        mode: CacheMode::default(),
+        layers: kiln_engine::LayerOptions::default(),
+        manifest: CacheManifest::default(),
+        ignore_error: false,
+    }
+}
+
+/// The names, when there is nothing but names of images.
+fn names(text: &str) -> Result<Option<Vec<Reference>>, Wrong> {
+    let fields = fields(text)?;
+    if fields.iter().any(|field| field.contains('=')) {
+        return Ok(None);
+    }
+    fields.iter().map(|field| name(field)).collect::<Result<_, _>>().map(Some)
+}
+
+fn name(text: &str) -> Result<Reference, Wrong> {
+    text.trim().parse().map_err(|error| Wrong(format!("{error}")))
+}
+
+fn kind(attributes: &mut Attributes) -> Result<String, Wrong> {
+    attributes.take("type").ok_or_else(|| Wrong("the cache has no `type`".into()))
+}
+
+fn unknown(kind: &str) -> Wrong {
+    match LATER.contains(&kind) {
+        true => Wrong(format!("`type={kind}` is not supported yet")),
+        false => Wrong(format!("`{kind}` is no type of cache{}", did_you_mean(kind, TYPES))),
+    }
+}
+
+fn reference(attributes: &mut Attributes) -> Result<Reference, Wrong> {
+    let text = attributes.take("ref").filter(|text| !text.is_empty());
+    name(&text.ok_or_else(|| Wrong("`type=registry` needs `ref=NAME`".into()))?)
+}
+
+fn dir(attributes: &mut Attributes, key: &str) -> Result<PathBuf, Wrong> {
+    let dir = attributes.take(key).filter(|dir| !dir.is_empty());
+    dir.map(PathBuf::from).ok_or_else(|| Wrong(format!("`type=local` needs `{key}=DIR`")))
+}
+
+fn entry(attributes: &mut Attributes) -> Result<CacheEntry, Wrong> {
+    let tag = attributes.take("tag");
+    match attributes.take("digest") {
+        Some(digest) => Ok(CacheEntry::Digest(digest.parse().map_err(|error| Wrong(format!("{error}")))?)),
+        None => Ok(CacheEntry::Tag(tag.unwrap_or_else(|| "latest".into()))),
+    }
+}
+
+fn mode(attributes: &mut Attributes) -> Result<CacheMode, Wrong> {
+    match attributes.take("mode").as_deref() {
+        None | Some("min") => Ok(CacheMode::Min),
+        Some("max") => Ok(CacheMode::Max),
+        Some(other) => Err(Wrong(format!("`mode={other}`: expected `min` or `max`"))),
+    }
+}
+
+/// Docker's media types have no image manifest that could be a cache.
+fn manifest(attributes: &mut Attributes) -> Result<CacheManifest, Wrong> {
+    let is_oci = attributes.peek_flag("oci-mediatypes")?.unwrap_or(true);
+    match (attributes.flag("image-manifest")?, is_oci) {
+        (Some(true), false) => Err(Wrong("`image-manifest=true` needs `oci-mediatypes=true`".into())),
+        (Some(true) | None, true) => Ok(CacheManifest::Image),
+        (Some(false), _) | (None, false) => Ok(CacheManifest::Index),
+    }
+}
+
+fn refuse_rest(attributes: Attributes, kind: &str, known: &[&str]) -> Result<(), Wrong> {
+    let Some(key) = attributes.into_first_key() else { return Ok(()) };
+    if LATER_KEYS.contains(&key.as_str()) {
+        return Err(Wrong(format!("`{key}` is not supported yet for `type={kind}`")));
+    }
+    Err(Wrong(format!("`type={kind}` has no `{key}`{}", did_you_mean(&key, known.iter().copied()))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_form_names_one_place() {
+        for (text, wanted) in [
+            ("type=local,src=c", r#"[Local { dir: "c", entry: Tag("latest") }]"#),
+            ("type=local,src=c,tag=t", r#"[Local { dir: "c", entry: Tag("t") }]"#),
+        ] {
+            assert_eq!(format!("{:?}", from(text).unwrap().0), wanted, "{text}");
+        }
+        let digest = format!("type=local,src=c,digest=sha256:{}", "a".repeat(64));
+        assert!(matches!(&from(&digest).unwrap().0[0], CacheFrom::Local { entry: CacheEntry::Digest(_), .. }));
+        let CacheFromArg(several) = from("app:1,localhost:5000/app:2").unwrap();
+        let names: Vec<String> = several
+            .iter()
+            .map(|from| match from {
+                CacheFrom::Registry { reference } => reference.familiar(),
+                CacheFrom::Local { .. } => panic!("no directory was named"),
+            })
+            .collect();
+        assert_eq!(names, ["app:1", "localhost:5000/app:2"]);
+    }
+
+    #[test]
+    fn a_place_to_write_to_has_buildkits_defaults() {
+        let [to_registry] = to("localhost:5000/app:cache").unwrap().0.try_into().unwrap();
+        assert_eq!((to_registry.mode, to_registry.manifest), (CacheMode::Min, CacheManifest::Image));
+        let text = "type=local,dest=c,mode=max,oci-mediatypes=false,compression=zstd,ignore-error=true,reset=true";
+        let [to_dir] = to(text).unwrap().0.try_into().unwrap();
+        assert_eq!((to_dir.mode, to_dir.manifest, to_dir.ignore_error), (CacheMode::Max, CacheManifest::Index, true));
+        let place = CachePlace::Local { dir: "c".into(), tag: "latest".into(), reset: true };
+        assert_eq!((to_dir.place, to_dir.layers.oci_media_types), (place, Some(false)));
+    }
+
+    #[test]
+    fn a_build_argument_asks_for_the_cache_in_the_image_once() {
+        let args = |value: &str| BTreeMap::from([("BUILDKIT_INLINE_CACHE".to_owned(), value.to_owned())]);
+        assert_eq!(all(&[], &args("1")).len(), 1);
+        assert_eq!(all(&[to("type=inline").unwrap()], &args("true")).len(), 1);
+        assert!(all(&[], &args("0")).is_empty());
+    }
+
+    #[test]
+    fn what_is_no_cache_says_why() {
+        for (text, message) in [
+            ("ref=x", "the cache has no `type`"),
+            ("type=locla,src=x", "`locla` is no type of cache; did you mean `local`?"),
+            ("type=s3,bucket=x", "`type=s3` is not supported yet"),
+            ("type=registry", "`type=registry` needs `ref=NAME`"),
+            ("type=local", "`type=local` needs `src=DIR`"),
+            ("type=local,src=x,tga=y", "`type=local` has no `tga`; did you mean `tag`?"),
+            (
+                "type=registry,ref=x,registry.insecure=true",
+                "`registry.insecure` is not supported yet for `type=registry`",
+            ),
+        ] {
+            assert_eq!(from(text).unwrap_err().0, message, "{text}");
+        }
+        for (text, message) in [
+            ("type=local", "`type=local` needs `dest=DIR`"),
+            ("type=local,dest=x,mode=all", "`mode=all`: expected `min` or `max`"),
+            ("type=local,dest=x,src=y", "`type=local` has no `src`"),
+            ("type=local,dest=x,mounts=all", "`mounts` is not supported yet for `type=local`"),
+            ("type=registry,ref=x,reset=true", "`type=registry` has no `reset`"),
+            ("type=inline,ref=x", "`type=inline` has no `ref`"),
+            ("type=registry,ref=x,ignore-error=maybe", "`ignore-error=maybe`: expected `true` or `false`"),
+            (
+                "type=local,dest=x,image-manifest=true,oci-mediatypes=false",
+                "`image-manifest=true` needs `oci-mediatypes=true`",
+            ),
+        ] {
+            assert_eq!(to(text).unwrap_err().0, message, "{text}");
+        }
+    }
+}
