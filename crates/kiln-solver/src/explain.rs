@@ -153,9 +153,6 @@ fn distance(old: &KeyParts, new: &KeyParts) -> (usize, usize) {
 }
 
 fn own_change(old: &KeyParts, new: &KeyParts) -> Option<MissReason> {
-    if old.platform != new.platform {
-        return Some(MissReason::PlatformChanged);
-    }
     if let (Some(old), Some(new)) = (&old.base, &new.base)
         && old.reference == new.reference
         && old.digest != new.digest
@@ -165,6 +162,10 @@ fn own_change(old: &KeyParts, new: &KeyParts) -> Option<MissReason> {
     }
     if old.command != new.command || old.base != new.base {
         return Some(MissReason::CommandChanged);
+    }
+    // Steps that run nothing have none.
+    if old.platform != new.platform {
+        return Some(MissReason::PlatformChanged);
     }
     if old.mounts != new.mounts {
         return Some(MissReason::MountChanged);
@@ -319,6 +320,8 @@ mod tests {
         assert_eq!(after(|p| p.env = settings(&[("PATH", "/sbin")])), "ENV PATH /bin → /sbin");
         assert_eq!(after(|p| p.mounts.clear()), "mounts changed");
         assert_eq!(after(|p| p.platform = None), "platform changed");
+        let other_step = |p: &mut KeyParts| (p.platform, p.command) = (None, Some("WORKDIR /a".to_owned()));
+        assert_eq!(after(other_step), "command changed");
         assert_eq!(after(|p| p.options = settings(&[("network", "host")])), "network changed");
         assert_eq!(after(|p| p.digest = None), "step changed");
         assert_eq!(after(|p| p.base = base("busybox", "2")), "base moved: busybox 6b86b273ff34 → d4735e3a265e");
