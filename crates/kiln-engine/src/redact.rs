@@ -5,6 +5,10 @@
 
 /// Shorter values are left alone: they would match what is no secret.
 const SHORTEST: usize = 4;
+/// The same for a line of a value that has several.
+const SHORTEST_LINE: usize = 8;
+/// Keys have fewer lines, and each costs time with every byte of output.
+const MOST_LINES: usize = 200;
 /// What stands in their place.
 const MASK: &[u8] = b"****";
 
@@ -18,10 +22,9 @@ pub(crate) struct Redactor {
 }
 
 impl Redactor {
-    /// Masks these values, whole or without white space around them.
+    /// Masks these values without the white space around them, and each of their lines.
     pub(crate) fn new<'a>(values: impl IntoIterator<Item = &'a [u8]>) -> Self {
-        let forms = values.into_iter().flat_map(|value| [value, value.trim_ascii()]);
-        let mut values: Vec<Vec<u8>> = forms.filter(|form| form.len() >= SHORTEST).map(<[u8]>::to_vec).collect();
+        let mut values: Vec<Vec<u8>> = values.into_iter().flat_map(forms).map(<[u8]>::to_vec).collect();
         values.sort_by(|a, b| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
         values.dedup();
         Self { values, held: Vec::new() }
@@ -60,6 +63,12 @@ impl Redactor {
     }
 }
 
+fn forms(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let value = value.trim_ascii();
+    let lines = value.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii).filter(|line| line.len() >= SHORTEST_LINE);
+    Some(value).filter(|value| value.len() >= SHORTEST).into_iter().chain(lines.take(MOST_LINES))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -87,5 +96,13 @@ mod tests {
         assert_eq!(shown(&["abcd", "abcdef"], &["abcd", "ef abcdx"]), "**** ****x");
         assert_eq!(shown(&["abcd", "abcdef"], &["xabcde"]), "x****e");
         assert_eq!(shown(&["abc", ""], &["abc"]), "abc");
+    }
+
+    #[test]
+    fn the_end_of_a_line_stays_and_lines_of_a_value_are_masked_alone() {
+        assert_eq!(shown(&["abcdefgh\n"], &["abcdefgh\nnext\n"]), "****\nnext\n");
+        let key = "-----KEY-----\r\nabcdefgh\nshort\n12345678\n";
+        assert_eq!(shown(&[key], &["a abcdefgh short 12345678 b"]), "a **** short **** b");
+        assert_eq!(shown(&[key], &["x\n", key]), "x\n****\n");
     }
 }
