@@ -96,7 +96,7 @@ impl Resolver {
         let document = fetch_document(source.as_ref(), &root).await.map_err(registry)?;
         let name = reference.familiar();
         let (_, manifest) = image_manifest(&name, document, &source, platform).await?;
-        let config = self.config(&name, &manifest, &source, platform).await?;
+        let config = fetch_config(&name, &manifest, &source).await?.1.into_parts().1;
         let identifier = format!("docker-image://{}", reference.with_digest(root.digest.clone()));
         let image =
             BaseImage { name, config: config.clone(), blobs: manifest.layers, source: Some(source), snapshot: None };
@@ -132,7 +132,7 @@ impl Resolver {
         let source: Arc<dyn BlobSource> = Arc::new(layout);
         let document = fetch_document(source.as_ref(), &root).await.map_err(registry)?;
         let (_, manifest) = image_manifest(text, document, &source, platform).await?;
-        let config = self.config(text, &manifest, &source, platform).await?;
+        let config = fetch_config(text, &manifest, &source).await?.1.into_parts().1;
         let identifier = format!("oci-layout://{}@{}", path.display(), root.digest);
         let image = BaseImage {
             name: text.into(),
@@ -142,21 +142,6 @@ impl Resolver {
             snapshot: None,
         };
         Ok((ResolvedImage { digest: root.digest, identifier, config }, Arc::new(image)))
-    }
-
-    async fn config(
-        &self,
-        name: &str,
-        manifest: &Manifest,
-        source: &Arc<dyn BlobSource>,
-        platform: &Platform,
-    ) -> Result<ImageConfig> {
-        let config = fetch_config(name, manifest, source).await?.1.into_parts().1;
-        if fits(&config, platform) {
-            return Ok(config);
-        }
-        let message = format!("image `{name}` is for {}, not for {platform}", config.platform);
-        Err(Failure::new(FailureKind::Build, message).hint(format!("build with `--platform {}`", config.platform)))
     }
 }
 

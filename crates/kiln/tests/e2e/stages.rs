@@ -1,8 +1,11 @@
 //! Several stages: what is skipped, what runs side by side, what is copied across.
 
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::project::Project;
+use kiln_testkit::Registry;
+
+use crate::project::{Project, have, run};
 
 #[test]
 fn unused_stages_do_not_run_and_a_target_ends_the_build() {
@@ -92,4 +95,24 @@ fn a_stage_comes_after_another_that_it_takes_nothing_from() {
     assert_eq!(project.inspect("app")["RootFS"], project.inspect("busybox")["RootFS"]);
     project.dockerfile("FROM busybox AS tests\nRUN exit 7\nFROM --after=tests scratch\nCOPY Dockerfile /\n");
     project.build(&[]).fails(1).says("exit code: 7");
+}
+
+#[test]
+fn an_image_that_exists_for_another_platform_only_is_taken_as_it_is_with_a_warning() {
+    let Some(registry) = Registry::start() else { return };
+    if !have("umoci") || !have("skopeo") {
+        return;
+    }
+    let project = Project::new();
+    let layout = project.path().join("layout");
+    project.dockerfile("FROM busybox\n");
+    project.build(&["-o", &format!("type=oci,tar=false,name=x:t,dest={}", layout.display())]).ok();
+    let image = format!("{}:t", layout.display());
+    run(Command::new("umoci").args(["config", "--architecture", "s390x", "--image", &image])).ok();
+    let (from, to) = (format!("oci:{image}"), format!("{}/other:1", registry.host()));
+    let copy = ["copy", "--dest-tls-verify=false", &from, &format!("docker://{to}")];
+    run(Command::new("skopeo").arg("--insecure-policy").args(copy)).ok();
+    project.dockerfile(&format!("FROM {to}\nCOPY Dockerfile /\n"));
+    project.build(&[]).ok().says("InvalidBaseImagePlatform").says("linux/s390x");
+    assert_eq!(project.inspect("app")["Architecture"], "s390x");
 }
