@@ -42,4 +42,5 @@ pub use parse::{
     Arguments, BlankLine, Directive, Dockerfile, Flag, Frontend, Heredoc, Instruction, Item, ItemKind, Line, Pair,
     PairForm, Word, detect_syntax, frontend, parse, parse_shape, parse_source,
 };
+pub use suggest::nearest;
 pub use targets::{Target, targets};

@@ -7,7 +7,7 @@ const MAX_DISTANCE: usize = 2;
 const MAX_LENGTH: usize = 64;
 
 /// The name closest to `word`, when one is close enough and none is the same.
-pub(crate) fn nearest<'a>(word: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub fn nearest<'a>(word: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     if word.len() > MAX_LENGTH {
         return None;
     }

@@ -61,9 +61,19 @@ impl Cache {
     }
 
     fn fact(&self, kind: &str, key: &str) -> Option<Vec<u8>> {
-        // A cache that cannot be read is an empty one.
-        self.store.records().get_fact(kind, key).ok().flatten()
+        fact(&self.store, kind, key)
     }
+}
+
+fn fact(store: &Store, kind: &str, key: &str) -> Option<Vec<u8>> {
+    // A cache that cannot be read is an empty one.
+    store.records().get_fact(kind, key).ok().flatten()
+}
+
+/// The last sets of ingredients of a step.
+pub(crate) fn parts(store: &Store, identity: &str) -> Vec<KeyParts> {
+    let text = fact(store, PARTS, identity).and_then(|kept| zstd::bulk::decompress(&kept, LARGEST_PARTS).ok());
+    text.and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()
 }
 
 fn content_key(fact: &ContentFact) -> String {
@@ -121,8 +131,7 @@ impl KeyStore for Cache {
     }
 
     fn parts(&self, identity: &str) -> Vec<KeyParts> {
-        let text = self.fact(PARTS, identity).and_then(|kept| zstd::bulk::decompress(&kept, LARGEST_PARTS).ok());
-        text.and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()
+        parts(&self.store, identity)
     }
 
     fn put_parts(&self, identity: &str, sets: &[KeyParts]) {

@@ -11,6 +11,7 @@ use kiln_report::{Failure, Reporter};
 use kiln_store::Store;
 
 use crate::answer::{BuildResult, FsckAnswer, ImageDetails, ImageSummary, Loaded, PruneAnswer, PullResult, Removed};
+use crate::explain::Story;
 use crate::failure::environment;
 use crate::job::Result;
 use crate::record::BuildRecord;
@@ -84,6 +85,12 @@ impl Engine {
     /// The record of builds, newest first.
     pub fn builds(&self) -> Result<Vec<BuildRecord>> {
         crate::record::list(&self.store()?)
+    }
+
+    /// Why the steps of a build ran, or what differs from another build. Builds are named by id, beginning of an id, how
+    /// far back they are (`^1`), or the image they made; by default it is the last.
+    pub fn explain(&self, build: Option<&str>, against: Option<&str>) -> Result<Story> {
+        crate::explain::explain(&self.store()?, build, against)
     }
 
     /// Fetches an image from its registry into the local store.

@@ -14,6 +14,7 @@ mod config;
 mod context;
 mod devices;
 mod engine;
+mod explain;
 mod export;
 mod failure;
 mod finish;
@@ -44,7 +45,9 @@ pub use answer::{
 };
 pub use context::{ContextChecks, Contexts, LeftOutFile, PathVerdict, SentFile, is_ignored};
 pub use engine::Engine;
+pub use explain::{Advice, Cause, Step, Story, Summary};
 pub use frontend::{named_contexts, read_dockerfile};
+pub use kiln_solver::{Became, Fate, FileChange, MissReason};
 pub use record::{BuildOptions, BuildOutcome, BuildRecord, BuildTarget, StepRecord};
 pub use request::{
     BuildRequest, CacheEntry, CacheFrom, CacheManifest, CacheMode, CachePlace, CacheTo, CompressionKind, Context, Dest,

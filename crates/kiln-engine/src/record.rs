@@ -10,10 +10,12 @@ use kiln_report::Failure;
 use kiln_solver::{Account, Fate, KeyParts, MissReason, Setting};
 use kiln_store::Store;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::answer::BuildResult;
 use crate::failure::environment;
 use crate::job::Result;
+use crate::redact::Redactor;
 use crate::request::{BuildRequest, Context};
 
 /// One build, as it is remembered.
@@ -147,6 +149,8 @@ pub(crate) struct Draft {
     store: Store,
     begun: Instant,
     record: BuildRecord,
+    /// Private values that names and messages may bring.
+    private: Vec<String>,
     is_written: bool,
 }
 
@@ -174,7 +178,8 @@ impl Draft {
             steps: Vec::new(),
             dockerfile: String::new(),
         };
-        Self { store, begun: Instant::now(), record, is_written: false }
+        let private = request.build_args.iter().filter(|(name, _)| is_private(name)).map(|(_, value)| value.clone());
+        Self { store, begun: Instant::now(), record, private: private.collect(), is_written: false }
     }
 
     /// The build's own name, in the shape of buildx: builder, node, id.
@@ -227,7 +232,7 @@ impl Draft {
     fn write(&mut self) {
         self.is_written = true;
         self.record.time = self.begun.elapsed();
-        let Some(value) = pack(&self.record) else { return };
+        let Some(value) = pack(&self.record, &self.private) else { return };
         let build = kiln_store::Build {
             id: self.record.id.clone(),
             target: self.record.target.key(),
@@ -252,17 +257,42 @@ pub(crate) fn list(store: &Store) -> Result<Vec<BuildRecord>> {
     Ok(builds.iter().filter_map(|build| unpack(&build.value)).collect())
 }
 
-fn pack(record: &BuildRecord) -> Option<Vec<u8>> {
-    let text = serde_json::to_string(record).ok()?;
+fn pack(record: &BuildRecord, private: &[String]) -> Option<Vec<u8>> {
+    let text = if private.is_empty() {
+        serde_json::to_string(record).ok()?
+    } else {
+        let mut value = serde_json::to_value(record).ok()?;
+        mask(&mut value, &Redactor::new(private.iter().map(String::as_bytes)));
+        value.to_string()
+    };
     zstd::bulk::compress(without_credentials(&text).as_bytes(), 1).ok()
+}
+
+/// Masks private values in all texts.
+fn mask(value: &mut Value, redactor: &Redactor) {
+    match value {
+        Value::String(text) => {
+            let mut redactor = redactor.clone();
+            let mut shown = redactor.push(std::mem::take(text).into_bytes());
+            shown.extend(redactor.finish());
+            *text = String::from_utf8_lossy(&shown).into_owned();
+        }
+        Value::Array(values) => values.iter_mut().for_each(|value| mask(value, redactor)),
+        Value::Object(fields) => fields.values_mut().for_each(|value| mask(value, redactor)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
 }
 
 fn unpack(value: &[u8]) -> Option<BuildRecord> {
     serde_json::from_slice(&zstd::bulk::decompress(value, LARGEST).ok()?).ok()
 }
 
+/// Whether the values of a variable are for nobody's eyes: what sounds secret, and proxies, which may have passwords.
+fn is_private(name: &str) -> bool {
+    sounds_secret(name) || name.to_ascii_lowercase().ends_with("_proxy")
+}
+
 fn options(request: &BuildRequest) -> BuildOptions {
-    let is_private = |name: &str| sounds_secret(name) || name.to_ascii_lowercase().ends_with("_proxy");
     let setting = |(name, value): (&String, &String)| {
         let setting = if is_private(name) { Setting::hidden(value) } else { Setting::shown(value) };
         (name.clone(), setting)
@@ -343,10 +373,13 @@ mod tests {
     fn values_that_sound_private_are_not_in_the_record() {
         let args = [("API_TOKEN", "one"), ("https_proxy", "two"), ("VERSION", "three")];
         let build_args = args.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
-        let record = record(&BuildRequest { build_args, ..BuildRequest::default() });
+        let mut record = record(&BuildRequest { build_args, ..BuildRequest::default() });
         let text = serde_json::to_string(&record).unwrap();
         assert!(text.contains("three") && !text.contains("\"one") && !text.contains("two"), "{text}");
-        assert_eq!(unpack(&pack(&record).unwrap()).unwrap(), record);
+        assert_eq!(unpack(&pack(&record, &[]).unwrap()).unwrap(), record);
+        record.dockerfile = "a \"quoted\" value".to_owned();
+        let shown = unpack(&pack(&record, &["\"quoted\"".to_owned(), "steps".to_owned()]).unwrap()).unwrap();
+        assert_eq!(shown.dockerfile, "a **** value");
     }
 
     #[test]

@@ -135,7 +135,7 @@ pub fn explain(old: &KeyParts, new: &KeyParts) -> MissReason {
 }
 
 /// Of several sets of ingredients the one that a new set differs least from; of equals the first.
-pub(crate) fn nearest<'a>(sets: &'a [KeyParts], new: &KeyParts) -> Option<&'a KeyParts> {
+pub fn nearest<'a>(sets: &'a [KeyParts], new: &KeyParts) -> Option<&'a KeyParts> {
     sets.iter().min_by_key(|old| distance(old, new))
 }
 

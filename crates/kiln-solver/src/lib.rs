@@ -53,7 +53,7 @@ mod store;
 
 pub use account::{Account, Fate, Solved};
 pub use error::{Cause, SolveError};
-pub use explain::{Became, Change, FileChange, MissReason, explain, short_name};
+pub use explain::{Became, Change, FileChange, MissReason, explain, nearest, short_name};
 pub use key::{CacheKey, CacheMap, InputKey, Part};
 pub use memory::{MemoryKeys, MemoryResults};
 pub use parts::{Base, Files, InputPart, KeyParts, Setting};

@@ -46,7 +46,7 @@ pub struct KeyParts {
 
 impl KeyParts {
     /// The key they were made into; nothing when they are not whole.
-    pub(crate) fn key(&self) -> Option<CacheKey> {
+    pub fn key(&self) -> Option<CacheKey> {
         Some(CacheKey::new(self.digest.as_ref()?, self.inputs.iter().map(|input| &input.part)))
     }
 }

@@ -19,8 +19,8 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::commands::{
-    check, completion, context, debug, fmt, fsck, history, images, inspect, load, login, prune, pull, push, rmi, run,
-    save, tag, version,
+    builds, check, completion, context, debug, explain, fmt, fsck, history, images, inspect, load, login, prune, pull,
+    push, rmi, run, save, tag, version,
 };
 
 pub(crate) use environment::Environment;
@@ -54,6 +54,8 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Build(Box<build::BuildArgs>),
+    Explain(explain::ExplainArgs),
+    Builds(builds::BuildsArgs),
     Fmt(fmt::FmtArgs),
     Check(check::CheckArgs),
     Run(run::RunArgs),

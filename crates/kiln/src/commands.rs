@@ -1,10 +1,12 @@
 //! The commands, one file each: what is typed, then what is done.
 
 pub(crate) mod build;
+pub(crate) mod builds;
 pub(crate) mod check;
 pub(crate) mod completion;
 pub(crate) mod context;
 pub(crate) mod debug;
+pub(crate) mod explain;
 pub(crate) mod fmt;
 pub(crate) mod fsck;
 pub(crate) mod history;
@@ -29,6 +31,8 @@ use crate::ui::exit::Outcome;
 pub(crate) fn run(command: Command, setting: &Setting) -> Outcome {
     match command.ungrouped() {
         Command::Build(args) => build::run(&args, setting),
+        Command::Explain(args) => explain::run(&args, setting),
+        Command::Builds(args) => builds::run(&args, setting),
         Command::Fmt(args) => fmt::run(&args, setting),
         Command::Check(args) => check::run(&args, setting),
         Command::Run(args) => run::run(&args, setting),

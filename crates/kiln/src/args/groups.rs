@@ -3,7 +3,7 @@
 use clap::Subcommand;
 
 use super::{Command, build};
-use crate::commands::{history, images, inspect, load, prune, pull, push, rmi, save, tag};
+use crate::commands::{builds, history, images, inspect, load, prune, pull, push, rmi, save, tag};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Group {
@@ -25,7 +25,14 @@ pub(crate) enum Group {
 pub(crate) enum Builder {
     #[command(alias = "b")]
     Build(Box<build::BuildArgs>),
+    #[command(subcommand)]
+    History(Builds),
     Prune(prune::PruneArgs),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Builds {
+    Ls(builds::BuildsArgs),
 }
 
 #[derive(Debug, Subcommand)]
@@ -56,6 +63,9 @@ impl Group {
             Self::Buildx(Builder::Build(args))
             | Self::Builder(Builder::Build(args))
             | Self::Image(Image::Build(args)) => Command::Build(args),
+            Self::Buildx(Builder::History(Builds::Ls(args))) | Self::Builder(Builder::History(Builds::Ls(args))) => {
+                Command::Builds(args)
+            }
             Self::Buildx(Builder::Prune(args))
             | Self::Builder(Builder::Prune(args))
             | Self::Image(Image::Prune(args))

@@ -1,6 +1,6 @@
 //! Ages, times and sizes as docker's tables write them.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// How long ago a time was: `About a minute ago`, `3 weeks ago`.
 pub(crate) fn ago(seconds: i64) -> String {
@@ -21,6 +21,28 @@ pub(crate) fn ago(seconds: i64) -> String {
         _ => format!("{} years", hours / 24 / 365),
     };
     format!("{text} ago")
+}
+
+/// How long ago a time in milliseconds since 1970 was.
+pub(crate) fn since_millis(then: u64, now: SystemTime) -> String {
+    let now = now.duration_since(UNIX_EPOCH).map_or(0, |age| age.as_secs() as i64);
+    ago(now - (then / 1000) as i64)
+}
+
+/// A time in milliseconds since 1970, by RFC 3339.
+pub(crate) fn time_of_millis(then: u64) -> String {
+    jiff::Timestamp::from_millisecond(then as i64).map_or_else(|_| "N/A".to_owned(), |time| time.to_string())
+}
+
+/// How long something took: `12ms`, `3.4s`, `1m 23s`.
+pub(crate) fn duration(time: Duration) -> String {
+    let seconds = time.as_secs();
+    match seconds {
+        0 => format!("{}ms", time.as_millis()),
+        1..60 => format!("{:.1}s", time.as_secs_f64()),
+        60..3600 => format!("{}m {:02}s", seconds / 60, seconds % 60),
+        _ => format!("{}h {:02}m", seconds / 3600, seconds / 60 % 60),
+    }
 }
 
 /// An RFC 3339 time, as seconds since 1970.
@@ -99,6 +121,16 @@ mod tests {
         }
         assert_eq!(size(4_262_345, 4), "4.262MB");
         assert_eq!(size(999_999, 3), "1000kB");
+    }
+
+    #[test]
+    fn durations_have_the_digits_one_needs() {
+        for (milliseconds, text) in
+            [(0, "0ms"), (999, "999ms"), (1040, "1.0s"), (59_940, "59.9s"), (83_456, "1m 23s"), (3_660_000, "1h 01m")]
+        {
+            assert_eq!(duration(Duration::from_millis(milliseconds)), text);
+        }
+        assert_eq!(time_of_millis(1500), "1970-01-01T00:00:01.5Z");
     }
 
     #[test]

@@ -13,6 +13,8 @@ fn the_front_page() {
 
     Commands:
       build       Build an image from a Dockerfile
+      explain     Say why the steps of a build ran, what that cost, and what would make it less
+      builds      List the builds that are remembered, newest first
       fmt         Write Dockerfiles in one way, and change nothing about what they build
       check       Find mistakes in Dockerfiles, and what could be better
       run         Run a command in a container of an image, to try the image

@@ -8,6 +8,7 @@ mod context;
 mod crash;
 mod downloads;
 mod entitlements;
+mod explain;
 mod files;
 mod git;
 mod image;
