@@ -95,9 +95,9 @@ impl Layout {
             // Without the blank line a comment could become a directive.
             return self.has_blank && matches!(items[0].kind, ItemKind::Comment);
         }
-        let next = items.iter().find(|item| !matches!(item.kind, ItemKind::Comment));
-        let begins_stage = self.has_stage && !self.after_comment && next.is_some_and(is_from);
-        self.has_blank || begins_stage
+        // Looked for once per run of comments, however long it is.
+        let next = || items.iter().find(|item| !matches!(item.kind, ItemKind::Comment));
+        self.has_blank || self.has_stage && !self.after_comment && next().is_some_and(is_from)
     }
 
     fn pass(&mut self, item: &Item) {

@@ -279,3 +279,11 @@ fn a_line_of_very_many_words_is_formatted_in_time() {
     }
     assert!(started.elapsed().as_secs() < 60, "{:?}", started.elapsed());
 }
+
+#[test]
+fn very_many_comments_in_a_row_are_formatted_in_time() {
+    let started = std::time::Instant::now();
+    let text = format!("FROM a\n{}RUN b\n", "# x\n".repeat(200_000));
+    assert_eq!(formatted(&text), text);
+    assert!(started.elapsed().as_secs() < 60, "{:?}", started.elapsed());
+}

@@ -87,7 +87,9 @@ impl Stage<'_, '_, '_> {
     /// Notes a source of `COPY` or `ADD`, if it is one of a context.
     pub(super) fn note_source(&mut self, step: &Step<'_>, copy: &Copy, source: &Word, action: &FileActionCopy) {
         let by = if copy.kind == CopyKind::Add { Reader::Add } else { Reader::Copy };
-        let written = copy.sources.iter().find(|word| word.span == source.span);
+        // Sources stand in order of their places, and there may be very many; those of triggers are all at one.
+        let at = copy.sources.partition_point(|word| word.span < source.span);
+        let written = copy.sources.get(at).filter(|word| word.span == source.span);
         let is_certain = written.is_none_or(|word| self.knows_all(word));
         self.note(step, step.from, (by, source, is_certain), action.clone());
     }
