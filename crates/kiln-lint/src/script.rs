@@ -88,7 +88,10 @@ impl Script<'_> {
             Place::Line(at) => self.instruction.line.span(at + start, at + end),
             Place::File(at) => Span::new(at + start, at + end),
             Place::Arguments(arguments) => {
-                let part = |at: usize| arguments.iter().rfind(|(begin, _)| *begin <= at).or(arguments.first());
+                let part = |at: usize| {
+                    let after = arguments.partition_point(|(begin, _)| *begin <= at);
+                    arguments.get(after.saturating_sub(1))
+                };
                 let (Some((first, from)), Some((last, to))) = (part(start), part(end.saturating_sub(1))) else {
                     return self.instruction.span;
                 };
@@ -103,12 +106,12 @@ impl Script<'_> {
 
     /// Whether a shell stops at the first command that fails, at a place.
     pub(crate) fn stops_on_error(&self, at: usize) -> bool {
-        self.shell.stops_on_error || self.code.sets("e", at)
+        self.shell.stops_on_error || self.code.errexit.is_some_and(|from| from < at)
     }
 
     /// Whether a pipeline at a place fails with any of its commands.
     pub(crate) fn has_pipefail(&self, at: usize) -> bool {
-        self.shell.has_pipefail || self.code.sets("pipefail", at)
+        self.shell.has_pipefail || self.code.pipefail.is_some_and(|from| from < at)
     }
 }
 

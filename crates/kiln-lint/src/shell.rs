@@ -21,6 +21,10 @@ pub(crate) struct Code {
     pub(crate) assigned: Vec<Assignment>,
     /// Words of lists and patterns, which belong to no command.
     pub(crate) loose: Vec<Word>,
+    /// Where it first tells the shell to stop at what fails: `set -e`.
+    pub(crate) errexit: Option<usize>,
+    /// Where it first makes pipelines fail with any of their commands: `set -o pipefail`.
+    pub(crate) pipefail: Option<usize>,
 }
 
 /// A simple command.
@@ -149,23 +153,20 @@ impl Code {
     pub(crate) fn calls(&self) -> impl Iterator<Item = Call<'_>> {
         self.commands.iter().filter_map(Call::of)
     }
-
-    /// Whether an option of the shell is set by a command before a place: `e`, or `pipefail`.
-    pub(crate) fn sets(&self, option: &str, before: usize) -> bool {
-        let sets = |command: &Simple| {
-            let [program, rest @ ..] = command.words.as_slice() else { return false };
-            let is_cluster = |word: &str| {
-                let flags = word.strip_prefix('-').filter(|flags| !flags.starts_with('-'));
-                option.len() == 1 && flags.is_some_and(|flags| flags.contains(option))
-            };
-            let is_named = |word: &str| word == option || option == "e" && word == "errexit";
-            program.text == "set" && rest.iter().any(|word| is_cluster(&word.text) || is_named(&word.text))
-        };
-        self.commands.iter().any(|command| command.start < before && sets(command))
-    }
 }
 
 impl Simple {
+    /// Whether it sets an option of the shell: `e`, or `pipefail`.
+    fn sets(&self, option: &str) -> bool {
+        let [program, rest @ ..] = self.words.as_slice() else { return false };
+        let is_cluster = |word: &str| {
+            let flags = word.strip_prefix('-').filter(|flags| !flags.starts_with('-'));
+            option.len() == 1 && flags.is_some_and(|flags| flags.contains(option))
+        };
+        let is_named = |word: &str| word == option || option == "e" && word == "errexit";
+        program.text == "set" && rest.iter().any(|word| is_cluster(&word.text) || is_named(&word.text))
+    }
+
     /// The words without what only prepares the command: `exec`, `sudo`, `env`.
     pub(crate) fn program(&self) -> &[Word] {
         self.words.get(self.program..).unwrap_or_default()

@@ -38,7 +38,14 @@ pub(super) fn parse(text: &str) -> Code {
         }
     }
     assigned(&mut code);
+    code.errexit = first_that_sets(&code, "e");
+    code.pipefail = first_that_sets(&code, "pipefail");
     code
+}
+
+/// Where the first command stands that sets an option; those of substitutions come late.
+fn first_that_sets(code: &Code, option: &str) -> Option<usize> {
+    code.commands.iter().filter(|command| command.sets(option)).map(|command| command.start).min()
 }
 
 /// A part of the text to read.

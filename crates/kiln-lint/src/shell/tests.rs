@@ -119,8 +119,10 @@ fn variables_that_a_script_sets_are_known() {
 #[test]
 fn options_of_the_shell_are_seen() {
     let code = Code::parse("set -eux; a; set -o pipefail; b");
-    assert!(code.sets("e", 100) && code.sets("pipefail", 100) && !code.sets("pipefail", 10) && !code.sets("n", 100));
-    assert!(Code::parse("set -euo pipefail; a").sets("pipefail", 100));
+    assert_eq!((code.errexit, code.pipefail), (Some(0), Some(13)));
+    assert_eq!(Code::parse("a; set -euo pipefail").pipefail, Some(3));
+    assert_eq!(Code::parse("set -x; $(set -e); set +e").errexit, Some(10));
+    assert_eq!(Code::parse("echo set -e").errexit, None);
 }
 
 #[test]

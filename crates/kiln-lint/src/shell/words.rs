@@ -98,6 +98,10 @@ impl Reader<'_> {
 
     fn part(&mut self, kind: Kind, quoting: Quoting, start: usize, end: usize) {
         self.word.text.push_str(&self.script[start..end]);
+        if self.word.parts.is_empty() {
+            // Most words have one part, and a script may have millions of words.
+            self.word.parts.reserve_exact(1);
+        }
         self.word.parts.push(Part { kind, quoting, start, end });
     }
 
