@@ -77,6 +77,7 @@ fn safe_fixes_do_what_they_say() {
         ("FROM a\nLABEL a b \"c d\"\n", "FROM a\nLABEL a=b\\ \"c d\"\n"),
         ("FROM a\nEXPOSE 53/UDP 8080:80/TCP\n", "FROM a\nEXPOSE 53/udp 80/tcp\n"),
         ("FROM --platform=$TARGETPLATFORM  a\n", "FROM a\n"),
+        ("FROM a\nCOPY x y # z\n", "FROM a\n# z\nCOPY x y\n"),
         ("FROM a\nWORKDIR /x # here\n", "FROM a\n# here\nWORKDIR /x\n"),
         ("FROM a\nCMD [\"x\"] # go\n", "FROM a\n# go\nCMD [\"x\"]\n"),
         ("FROM a\nEXPOSE 80 # web\n", "FROM a\n# web\nEXPOSE 80\n"),
@@ -142,6 +143,13 @@ fn assert_same_build(text: &str) {
     assert_eq!(before.config, after.config, "another config:\n{text:?}\n{:?}", result.text);
     let again = fixed(&result.text, Consent::Safe, &[COMMENT]);
     assert_eq!(again.text, result.text, "there was more to fix");
+}
+
+#[test]
+fn the_destination_of_a_copy_is_no_comment() {
+    for text in ["FROM a\nCOPY /d #/\n", "FROM a\nADD --link /d #x\n"] {
+        assert_eq!(both(text), (text.to_owned(), text.to_owned()));
+    }
 }
 
 #[test]

@@ -57,7 +57,8 @@ fn inline_comment(instruction: &Instruction) -> Option<(String, Span)> {
     let from = |start: usize| Span::new(start, end.max(start + 1));
     match (&instruction.command, &instruction.arguments) {
         (Some(Command::Copy(copy)), Arguments::Words(words)) => {
-            let at = words.iter().skip(1).find(|word| word.text.starts_with('#'))?;
+            // A source and a destination stand before any comment.
+            let at = words.iter().skip(2).find(|word| word.text.starts_with('#'))?;
             let verb = if copy.kind == CopyKind::Add { "ADD" } else { "COPY" };
             let effect = format!("{verb} takes `{}` for the destination and all before it for sources", copy.dest.text);
             Some((effect, from(at.span.start)))
