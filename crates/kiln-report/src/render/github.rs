@@ -4,6 +4,7 @@
 
 use std::io::{self, Write};
 
+use super::sanitize::is_control;
 use crate::{Checked, Diagnostic, Level, SourceFile};
 
 /// Writes a line for each finding.
@@ -34,6 +35,8 @@ fn annotation(source: &SourceFile, finding: &Diagnostic, out: &mut dyn Write) ->
 }
 
 fn data(text: &str) -> String {
+    let visible = |c| if is_control(c) && !matches!(c, '\t' | '\n' | '\r') { char::REPLACEMENT_CHARACTER } else { c };
+    let text: String = text.chars().map(visible).collect();
     text.replace('%', "%25").replace('\r', "%0D").replace('\n', "%0A")
 }
 
@@ -55,5 +58,11 @@ mod tests {
         ::notice file=a dir/Dockerfile,line=2,endLine=3,title=Other::two lines:%0A100%25, <all> "of" it
         ::error file=b%3Ac%2Cd,line=1,endLine=1,col=1,endColumn=4,title=Syntax::`XYZ` is no instruction%0Ahint: did you mean `ENV`?
         "#);
+    }
+
+    #[test]
+    fn what_would_move_the_cursor_is_not_written() {
+        assert_eq!(data("a\u{1b}[2J\u{202e}\tb\r\n"), "a\u{fffd}[2J\u{fffd}\tb%0D%0A");
+        assert_eq!(property("a\0:b"), "a\u{fffd}%3Ab");
     }
 }

@@ -77,7 +77,8 @@ fn incomplete_utf8(bytes: &[u8]) -> usize {
     0
 }
 
-fn is_control(c: char) -> bool {
+/// Whether a character does something to a terminal, or to the text around it.
+pub(super) fn is_control(c: char) -> bool {
     // Marks that turn the direction of text could make a line read as another one.
     c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
@@ -111,8 +112,13 @@ fn csi_len(body: &str) -> usize {
 
 /// A string runs until BEL or ST.
 fn string_len(body: &str) -> usize {
-    let ends = [("\u{7}", 1), ("\u{1b}\\", 2), ("\u{9c}", 2)];
-    ends.iter().filter_map(|(end, len)| body.find(end).map(|at| at + len)).min().unwrap_or(body.len())
+    // One walk up to the first of them: there may be very many strings.
+    let end = |(at, c): (usize, char)| match c {
+        '\u{7}' | '\u{9c}' => Some(at + c.len_utf8()),
+        ESC if body[at + 1..].starts_with('\\') => Some(at + 2),
+        _ => None,
+    };
+    body.char_indices().find_map(end).unwrap_or(body.len())
 }
 
 fn next_len(text: &str) -> usize {

@@ -13,10 +13,13 @@ use crate::{Diagnostic, Excerpt, Failure, Level, SourceFile, Span};
 
 /// Nobody reads more findings than these before the first are mended.
 const MAX_SHOWN: usize = 50;
+/// How many bytes before a place in a long line are looked at, and half of those behind it; more than a line can show.
+const AROUND: usize = 1_000;
 
 const ERROR: Style = AnsiColor::BrightRed.on_default().bold();
 const WARNING: Style = AnsiColor::Yellow.on_default().bold();
 const HINT: Style = AnsiColor::BrightCyan.on_default().bold();
+const ARROW: Style = AnsiColor::BrightBlue.on_default().bold();
 const QUIET: Style = Style::new().dimmed();
 const BOLD: Style = Style::new().bold();
 
@@ -86,10 +89,12 @@ pub(super) fn write_warnings(found: &[(Diagnostic, Excerpt)], color: Color, out:
 
 /// The lines of the place, marked.
 fn source(excerpt: &Excerpt, level: Level, color: Color) -> String {
-    let part = excerpt.file.part(excerpt.span.start);
-    let (lines, first) = lines_of(&excerpt.file, excerpt.span);
-    let place = excerpt.span.start.saturating_sub(lines.start)..excerpt.span.end.saturating_sub(lines.start);
-    let (text, range) = visible(&excerpt.file.text()[lines], place);
+    let Excerpt { file, span } = excerpt;
+    let part = file.part(span.start);
+    let (lines, first) = lines_of(file, *span);
+    let shown = stretch(file.text(), &lines, *span);
+    let place = span.start.saturating_sub(shown.start)..span.end.saturating_sub(shown.start);
+    let (text, range) = visible(&file.text()[shown.clone()], place);
     let level = match level {
         Level::Error => annotate_snippets::Level::ERROR,
         Level::Warning => annotate_snippets::Level::WARNING,
@@ -97,37 +102,59 @@ fn source(excerpt: &Excerpt, level: Level, color: Color) -> String {
     };
     let name = one_line(part.name);
     let mark = AnnotationKind::Primary.span(range);
-    let snippet = Snippet::source(text.as_str()).path(name.as_str()).line_start(first).annotation(mark);
+    let snippet = Snippet::source(text.as_str()).line_start(first).annotation(mark);
+    let mut drawn = String::new();
+    let snippet = if shown == lines {
+        snippet.path(name.as_str())
+    } else {
+        // What is left out counts in the column, so the place is not the renderer's to write.
+        let (line, column) = file.position(span.start);
+        let arrow = format!("{:width$}--> ", "", width = first.to_string().len());
+        push_line(&mut drawn, &arrow, ARROW, &format!("{name}:{line}:{column}"), color);
+        snippet
+    };
     let renderer = if color == Color::On { Renderer::styled() } else { Renderer::plain() };
-    let mut drawn = renderer.render(&[Group::with_level(level).element(snippet)]).trim_end().to_owned();
+    drawn.push_str(renderer.render(&[Group::with_level(level).element(snippet)]).trim_end());
     drawn.push('\n');
     drawn
 }
 
 /// The whole lines that a place is in, and the number of the first: a file may be long, and its findings many.
 fn lines_of(file: &SourceFile, span: Span) -> (Range<usize>, usize) {
-    let text = file.text().as_bytes();
+    let text = file.text();
     let part = file.part(span.start);
     let limit = part.start + part.text.len();
-    let start = span.start.min(limit);
-    let end = span.end.clamp(start, limit);
-    let from = text[..start].iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
-    let to = text[end..limit].iter().position(|byte| *byte == b'\n').map_or(limit, |at| end + at);
+    let start = floor(text, span.start.min(limit));
+    let end = floor(text, span.end.clamp(start, limit));
+    let from = text[..start].rfind('\n').map_or(0, |at| at + 1);
+    let to = text[end..limit].find('\n').map_or(limit, |at| end + at);
     (from..to, file.position(from).0)
+}
+
+/// The part of a line around a place, all of it when it is not long: a line may be long, too, and full of findings.
+fn stretch(text: &str, lines: &Range<usize>, span: Span) -> Range<usize> {
+    if lines.len() <= 3 * AROUND || text[lines.clone()].contains('\n') {
+        return lines.clone();
+    }
+    let start = span.start.clamp(lines.start, lines.end);
+    let from = floor(text, start.saturating_sub(AROUND)).max(lines.start);
+    from..floor(text, start + 2 * AROUND).min(lines.end)
+}
+
+/// The boundary between characters at a place, or the last before it.
+fn floor(text: &str, at: usize) -> usize {
+    let mut at = at.min(text.len());
+    while !text.is_char_boundary(at) {
+        at -= 1;
+    }
+    at
 }
 
 /// The text without what would disturb the terminal, byte for byte as long as before; and the range, inside it, on
 /// character boundaries, without white space at its ends.
 fn visible(text: &str, range: Range<usize>) -> (String, Range<usize>) {
-    let floor = |mut at: usize| {
-        at = at.min(text.len());
-        while !text.is_char_boundary(at) {
-            at -= 1;
-        }
-        at
-    };
-    let start = floor(range.start);
-    let end = floor(range.end).max(start);
+    let start = floor(text, range.start);
+    let end = floor(text, range.end).max(start);
     let marked = &text[start..end];
     let trimmed = marked.trim();
     let (start, end) = if trimmed.is_empty() {
@@ -234,6 +261,23 @@ mod tests {
         hint: remove line 3 of `.dockerignore`
         ");
         insta::assert_snapshot!(warnings(&[(finding, excerpt("a b"))], Color::Off).lines().next().unwrap(), @"1 warning found:");
+    }
+
+    #[test]
+    fn of_a_long_line_the_part_around_the_place_is_drawn() {
+        let text = format!("FROM a\nRUN {} here {}\n", "é ".repeat(5_000), "x ".repeat(5_000));
+        let at = text.find("here").unwrap();
+        let file = Arc::new(SourceFile::new("f", text));
+        let drawn = source(&Excerpt { file, span: Span::new(at, at + 4) }, Level::Error, Color::Off);
+        assert!(drawn.starts_with(" --> f:2:10006\n  |\n2 | ...é"), "{drawn}");
+        assert!(drawn.contains(" here x x") && drawn.ends_with(" ^^^^\n"), "{drawn}");
+        assert_eq!(drawn.lines().count(), 4);
+        // Thousands of findings in one line are drawn in time.
+        let file = Arc::new(SourceFile::new("f", "a ".repeat(50_000)));
+        for at in (0..100_000).step_by(20) {
+            let file = Arc::clone(&file);
+            assert!(!source(&Excerpt { file, span: Span::new(at, at + 1) }, Level::Error, Color::Off).is_empty());
+        }
     }
 
     #[test]
