@@ -112,7 +112,8 @@ fn in_directory(dir: &Path) -> Result<PathBuf, Failure> {
     })
 }
 
-fn read_text(path: &Path) -> Result<String, Failure> {
+/// Reads a file of text that is no larger than a Dockerfile may be.
+pub(crate) fn read_text(path: &Path) -> Result<String, Failure> {
     let file = File::open(path).map_err(|error| cannot("read", path, &error))?;
     text_of(file, &format!("`{}`", path.display()))
 }
@@ -125,7 +126,7 @@ fn text_of(input: impl Read, name: &str) -> Result<String, Failure> {
         failure
     })?;
     if bytes.len() as u64 > MAX_SIZE {
-        let message = format!("{name} is larger than {} MiB, which no Dockerfile is", MAX_SIZE >> 20);
+        let message = format!("{name} is larger than {} MiB", MAX_SIZE >> 20);
         return Err(Failure::new(FailureKind::Build, message));
     }
     String::from_utf8(bytes).map_err(|error| Failure::not_utf8(name.trim_matches('`'), &error))

@@ -204,8 +204,14 @@ fn what_a_configuration_means_to_nobody_is_told_with_its_line() {
     insta::assert_snapshot!(kiln.run(&["check", "--config", "none.yaml"]), @"
     exit 2
     --- stderr
-    error: cannot read the configuration `none.yaml`
+    error: cannot read `none.yaml`
       caused by: No such file or directory (os error 2)
+    ");
+    // A file without an end is not read into memory.
+    insta::assert_snapshot!(kiln.run(&["check", "--config", "/dev/zero"]), @"
+    exit 1
+    --- stderr
+    error: `/dev/zero` is larger than 16 MiB
     ");
 }
 

@@ -8,18 +8,14 @@ use kiln_lint::Hadolint;
 use kiln_report::{Diagnostic, Excerpt, Failure, FailureKind, Level, SourceFile, Span, render};
 
 use crate::args::Environment;
+use crate::text_file::read_text;
 use crate::ui::terminal;
 
 /// Reads the file that is named, else the first that is found; says what in it has no meaning here.
 pub(super) fn load(named: Option<&Path>, environment: &Environment) -> Result<Hadolint, Failure> {
     let found = || environment.hadolint_configs().into_iter().find(|path| path.is_file());
     let Some(path) = named.map(Path::to_owned).or_else(found) else { return Ok(Hadolint::default()) };
-    let text = std::fs::read_to_string(&path).map_err(|error| {
-        let mut failure =
-            Failure::new(FailureKind::Usage, format!("cannot read the configuration `{}`", path.display()));
-        failure.causes.push(error.to_string());
-        failure
-    })?;
+    let text = read_text(&path)?;
     read(&path, text, environment)
 }
 
