@@ -21,7 +21,7 @@ fn unknown_words_name_the_nearest() {
     --- stderr
     error: unrecognized subcommand 'biuld'
 
-      tip: a similar subcommand exists: 'build'
+      tip: some similar subcommands exist: 'builds', 'build'
 
     Usage: kiln [OPTIONS] <COMMAND>
 
