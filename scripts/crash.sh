@@ -68,13 +68,14 @@ golden=$(files)
 before=$(left)
 say "one build takes $whole ms; $N kills"
 
-landed=0 wrong=0 leaks=0 half=0 unclean=0 reruns=()
+last=$whole landed=0 wrong=0 leaks=0 half=0 unclean=0 reruns=()
 for ((i = 1; i <= N; i++)); do
   kiln prune -af >/dev/null
   rm -f "$SCRATCH/image.tar"
   "$KILN" --state "$STATE" build -q -t app -o "type=oci,dest=$SCRATCH/image.tar" "$CONTEXT" >/dev/null 2>&1 &
   child=$!
-  moment=$((RANDOM * whole * 12 / 10 / 32768))
+  # As long as the last one took: machines are slower and faster by the minute.
+  moment=$((RANDOM * last / 32768))
   sleep "$(printf '%d.%03d' $((moment / 1000)) $((moment % 1000)))"
   kill -9 "$child" 2>/dev/null && landed=$((landed + 1))
   wait "$child" 2>/dev/null || true
@@ -86,7 +87,8 @@ for ((i = 1; i <= N; i++)); do
   if [[ -e $SCRATCH/image.tar ]] && ! tar -tf "$SCRATCH/image.tar" oci-layout >/dev/null 2>&1; then half=$((half + 1)); fi
   began=$(now)
   build >/dev/null
-  reruns+=($(($(now) - began)))
+  last=$(($(now) - began))
+  reruns+=("$last")
   [[ $(files) == "$golden" ]] || { wrong=$((wrong + 1)); echo "kill $i: another image"; }
   kiln fsck --deep >"$SCRATCH/fsck" || { unclean=$((unclean + 1)); cat "$SCRATCH/fsck"; }
   ((i % 20)) || say "$i kills: $landed landed, $wrong wrong, $leaks leaks, $half half files, $unclean unclean"

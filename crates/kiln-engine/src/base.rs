@@ -114,6 +114,7 @@ pub(crate) async fn fetch(
     if is_there()? {
         return Ok(());
     }
+    crate::space::require(&store.root(), blob.size, &format!("layer `{}`", blob.digest))?;
     let started = SystemTime::now();
     let mut reader = source.fetch(blob).await.map_err(registry)?;
     let ingest = store.content().ingest(lease).map_err(environment)?;

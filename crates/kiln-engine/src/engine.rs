@@ -41,7 +41,7 @@ impl Engine {
         let store = Store::open(&self.config.state).map_err(|error| {
             let is_elsewhere = matches!(error, kiln_store::Error::NotWritable { .. }) && !error.is_no_space();
             let hint = is_elsewhere.then_some("name a directory you can write to with `--state` or `KILN_STATE`");
-            hint.into_iter().fold(environment(error), Failure::hint)
+            crate::space::explain(hint.into_iter().fold(environment(error), Failure::hint), &self.config.state)
         })?;
         Ok(self.store.get_or_init(|| store).clone())
     }

@@ -34,6 +34,7 @@ mod request;
 mod run;
 mod scratch;
 mod session;
+mod space;
 mod ssh;
 mod step;
 mod transfer;

@@ -27,6 +27,7 @@ use crate::remote::{Built, Imported, Story, import};
 use crate::request::{BuildRequest, Context, Output};
 use crate::scratch::{Scratch, open_dir};
 use crate::session::Session;
+use crate::space;
 use crate::waiter::{Waiter, Watch};
 
 /// How often what dead processes left is looked for.
@@ -48,8 +49,10 @@ pub(crate) async fn build(
     reporter: Arc<dyn Reporter>,
 ) -> Result<BuildResult> {
     let request = &with_default_output(request);
-    let mut draft = Draft::new(engine.store()?, request, &platform(request)?);
+    let store = engine.store()?;
+    let mut draft = Draft::new(store.clone(), request, &platform(request)?);
     let outcome = attempt(engine, request, (session, reporter), &mut draft).await;
+    let outcome = outcome.map_err(|failure| space::explain(failure, &store.root()));
     draft.end(&outcome);
     outcome
 }

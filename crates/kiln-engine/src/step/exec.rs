@@ -23,6 +23,7 @@ use crate::frontend::LocalTree;
 use crate::job::Result;
 use crate::output::Output;
 use crate::redact::Redactor;
+use crate::space;
 use crate::step::missing::Doing;
 use crate::step::mounts::{self, Held, Prepared};
 use crate::step::{Opened, Place};
@@ -156,9 +157,19 @@ impl ExecStep {
         let (status, ()) = tokio::join!(running, output.forward(pipes.ours));
         let is_success = matches!(&status, Ok(status) if self.is_success(*status));
         // Trees are kept or removed on a thread that may take its time.
-        let snapshots = blocking(move || is_success.then(|| held.commit()).transpose()).await?;
+        let state = self.place.job.store.root();
+        let (snapshots, is_full) = blocking(move || match is_success {
+            true => Ok((Some(held.commit()?), false)),
+            // Asked before what the step wrote is gone.
+            false => Ok((None, space::is_full(&state))),
+        })
+        .await?;
         let status = status.map_err(|error| self.not_started(&error))?;
-        let Some(snapshots) = snapshots else { return Err(self.failed(status, &output)) };
+        let Some(snapshots) = snapshots else {
+            let failure = self.failed(status, &output);
+            // When nothing can be written any more it is hardly the process's fault.
+            return Err(if is_full { space::blame(failure, &self.place.job.store.root()) } else { failure });
+        };
         if self.place.is_finished {
             snapshots.iter().for_each(|snapshot| self.place.job.finisher.begin(snapshot));
         }

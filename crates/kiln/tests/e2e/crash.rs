@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crate::project::{Project, Run};
 
 /// Kills of the short version; `scripts/crash.sh` does as many as it is told.
-const KILLS: u32 = 12;
+const KILLS: u32 = 10;
 
 /// Several stages, a copy of many files, steps with a cache mount.
 fn large(project: &Project) {
@@ -86,7 +86,7 @@ fn a_build_killed_anywhere_is_followed_by_a_right_one() {
     large(&project);
     let whole = Instant::now();
     let golden = tree_of(&project.tree(&[]));
-    let whole = u32::try_from(whole.elapsed().as_millis()).unwrap();
+    let mut whole = whole.elapsed();
     let state = project.state();
     let mut landed = 0;
     for kill in 0..KILLS {
@@ -94,7 +94,7 @@ fn a_build_killed_anywhere_is_followed_by_a_right_one() {
         project.kiln(&["prune", "-af"]).ok();
         let out = project.path().join("image.tar");
         let mut child = start(&project, &out);
-        std::thread::sleep(Duration::from_millis((whole * (kill * 7 % KILLS) / KILLS).into()));
+        std::thread::sleep(whole * (kill * 7 % KILLS) / KILLS);
         landed += u32::from(child.try_wait().unwrap().is_none());
         child.kill().unwrap();
         child.wait().unwrap();
@@ -108,7 +108,9 @@ fn a_build_killed_anywhere_is_followed_by_a_right_one() {
             fs::remove_file(&out).unwrap();
         }
         fsck(&project).ok();
+        let again = Instant::now();
         let built = project.tree(&[]);
+        whole = again.elapsed().max(Duration::from_millis(200));
         assert!(tree_of(&built) == golden, "another tree after kill {kill}");
         fs::remove_dir_all(built).unwrap();
         fsck(&project).ok();
@@ -186,4 +188,99 @@ fn a_damaged_database_is_told_with_the_way_out() {
     project.kiln(&["fsck", "--repair"]).ok();
     project.kiln(&["fsck"]).ok();
     project.kiln(&["images"]).ok();
+}
+
+/// A build whose step ignores every signal it can, and never ends.
+const STUBBORN: &str =
+    "FROM busybox\nCOPY src /src\nRUN trap '' INT TERM HUP; (sleep 300) & find /src | wc -l; sleep 300; sleep 300\n";
+
+fn signal(child: &Child, signal: rustix::process::Signal) {
+    rustix::process::kill_process(rustix::process::Pid::from_child(child), signal).unwrap();
+}
+
+#[track_caller]
+fn ends_within(child: &mut Child, limit: Duration) -> Option<i32> {
+    let since = Instant::now();
+    let status = child.wait().unwrap();
+    assert!(since.elapsed() < limit, "{:?}", since.elapsed());
+    status.code()
+}
+
+#[test]
+fn a_build_stopped_anywhere_gives_the_prompt_back_and_kills_what_it_started() {
+    use rustix::process::Signal;
+    let project = Project::new();
+    large(&project);
+    project.dockerfile(STUBBORN);
+    for (round, (sent, code)) in [(Signal::INT, 130), (Signal::TERM, 143)].into_iter().cycle().take(8).enumerate() {
+        let mut child = start(&project, &project.path().join("image.tar"));
+        // Not before it listens: a process that has hardly begun dies of the signal itself.
+        std::thread::sleep(Duration::from_millis(150 + 130 * round as u64));
+        signal(&child, sent);
+        let ended = ends_within(&mut child, Duration::from_secs(2));
+        assert!(ended.is_none_or(|ended| ended == code), "{ended:?} after {sent:?}");
+        nothing_runs(&project);
+        fsck(&project).ok();
+    }
+    // A registry that takes the call and never answers.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    project.dockerfile(&format!("FROM {}/base\n", silent.local_addr().unwrap()));
+    let mut child = start(&project, &project.path().join("image.tar"));
+    drop(silent.accept().unwrap());
+    let kept = silent.accept();
+    signal(&child, Signal::INT);
+    assert_eq!(ends_within(&mut child, Duration::from_secs(2)), Some(130));
+    drop(kept);
+    // A reader of the output who never reads: the second signal ends what the first could not at once.
+    project.dockerfile("FROM busybox\n");
+    let mut command = project.command();
+    command.args(["build", "-q", "-o", "-", project.context().to_str().unwrap()]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    std::thread::sleep(Duration::from_millis(700));
+    assert!(child.try_wait().unwrap().is_none(), "more than a pipe holds");
+    signal(&child, Signal::INT);
+    std::thread::sleep(Duration::from_millis(100));
+    signal(&child, Signal::INT);
+    assert_eq!(ends_within(&mut child, Duration::from_millis(700)), Some(130));
+}
+
+/// What runs in a mount namespace of its own, on a small disk that is there for it alone.
+const SMALL_DISK: &str = r#"
+set -u
+mount -t tmpfs -o size=12m kiln-small "$STATE" || exit 99
+failed=0
+prune() { rm -f "$STATE/filler"; "$KILN" --state "$STATE" prune -af >"$LOG" 2>&1 || { cat "$LOG"; exit 1; }; }
+for room in 0 100 400 1000 2000 4000 6000 8000; do
+  [ "$room" = 0 ] || prune
+  free=$(stat -f -c %a "$STATE"); block=$(stat -f -c %S "$STATE")
+  fill=$(( free * block / 1024 - room )); [ "$fill" -gt 0 ] && dd if=/dev/zero of="$STATE/filler" bs=1024 count="$fill" 2>/dev/null
+  "$@" --build-arg ROOM=$room "$CONTEXT" >"$LOG" 2>&1; code=$?
+  [ "$code" = 0 ] && continue
+  failed=$((failed + 1))
+  [ "$code" = 3 ] && grep -q 'no space' "$LOG" && grep -q 'kiln prune' "$LOG" || { echo "room $room: exit $code"; cat "$LOG"; exit 1; }
+  grep -q panicked "$LOG" && { cat "$LOG"; exit 1; }
+  rm -f "$STATE/filler"
+  "$KILN" --state "$STATE" fsck --deep || exit 1
+  "$@" --build-arg ROOM=$room "$CONTEXT" >"$LOG" 2>&1 || { echo "room $room: after freeing space"; cat "$LOG"; exit 1; }
+done
+[ "$failed" -ge 4 ] || { echo "only $failed builds met a full disk"; exit 1; }
+"#;
+
+#[test]
+fn a_full_disk_is_told_and_harms_nothing() {
+    let project = Project::bare();
+    fs::create_dir_all(project.state()).unwrap();
+    let busybox = ["/bin/busybox", "/usr/bin/busybox"].into_iter().find(|path| Path::new(path).exists()).unwrap();
+    fs::copy(busybox, project.context().join("busybox")).unwrap();
+    project.dockerfile(
+        "FROM scratch\nARG ROOM\nCOPY busybox /bin/busybox\nRUN [\"/bin/busybox\", \"dd\", \"if=/dev/urandom\", \"of=/a\", \"bs=1k\", \"count=1500\"]\n\
+         COPY busybox /again\n",
+    );
+    let kiln = env!("CARGO_BIN_EXE_kiln");
+    let mut command = std::process::Command::new("unshare");
+    command.args(["-m", "sh", "-c", SMALL_DISK, "sh", kiln, "--state"]).arg(project.state());
+    command.args(["build", "--progress=plain", "-t", "app"]);
+    command.env("STATE", project.state()).env("CONTEXT", project.context()).env("KILN", kiln);
+    command.env("LOG", project.path().join("log")).env("DOCKER_CONFIG", project.path());
+    crate::project::run(&mut command).ok();
 }
