@@ -188,6 +188,8 @@ impl Nodes<'_> {
         if let Some(digest) = self.cache.get(&key) {
             return Ok(digest);
         }
+        // Asked before it is read: a long read must not make a fresh change look old.
+        let is_settled = is_settled(metadata);
         let handle = self.open_state(path, metadata, OFlags::RDONLY | OFlags::NONBLOCK)?;
         let mut hasher = Hasher::new();
         let attributes = xattrs(&handle).map_err(Error::io("read the attributes of", path))?;
@@ -207,7 +209,7 @@ impl Nodes<'_> {
         check_state(&file, path, metadata)?;
         let digest = hasher.finish();
         // A file changed this very moment may change again without its times showing it.
-        if is_settled(metadata) {
+        if is_settled {
             self.cache.put(&key, digest.clone());
         }
         Ok(digest)

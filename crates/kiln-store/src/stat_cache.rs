@@ -191,7 +191,11 @@ impl Entry {
     }
 }
 
+/// Whether a file may be changed without its key showing it. Some file systems have no time of change to show.
 fn is_racy(key: &StatKey) -> bool {
+    if key.ctime_ns == 0 {
+        return true;
+    }
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
     let changed = i128::from(key.mtime_ns.max(key.ctime_ns));
     changed > i128::try_from(now).unwrap_or(i128::MAX) - RACY_NS

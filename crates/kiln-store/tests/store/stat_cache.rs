@@ -62,6 +62,7 @@ fn a_file_that_changed_a_moment_ago_is_not_trusted() {
         StatKey { mtime_ns: now, ..file(1) },
         StatKey { ctime_ns: now - 1_000_000_000, ..file(2) },
         StatKey { mtime_ns: now + 3_600_000_000_000, ..file(3) },
+        StatKey { ctime_ns: 0, ..file(4) },
     ];
     for file in &racy {
         cache.put(file, key("x"));

@@ -176,3 +176,35 @@ fn two_versions_that_alternate_are_each_compared_with_their_like() {
     project.file("a", "3").file("b", "1").build(&[]).ok().says("a changed").never_says("files in all");
     project.file("a", "1").build(&["--build-arg", "VERSION=4"]).ok().says("ARG VERSION 1 → 4");
 }
+
+#[test]
+fn what_was_changed_behind_its_time_is_seen_and_a_new_time_alone_is_nothing() {
+    use std::os::unix::fs::FileExt as _;
+    let project = Project::new();
+    let old = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_600_000_000);
+    let put_back = |name: &str| {
+        let file = std::fs::File::options().write(true).open(project.context().join(name)).unwrap();
+        file.set_modified(old).unwrap();
+    };
+    for name in ["rewritten", "replaced", "still"] {
+        project.file(name, "one");
+        put_back(name);
+    }
+    // So long ago that the times of files are believed.
+    std::thread::sleep(std::time::Duration::from_millis(2200));
+    let dockerfile = "FROM busybox\nCOPY rewritten /\nCOPY replaced /\nCOPY still /\n";
+    project.builds(dockerfile);
+    assert_eq!(project.builds(dockerfile).cached(), 4);
+    let file = std::fs::File::options().write(true).open(project.context().join("rewritten")).unwrap();
+    file.write_all_at(b"two", 0).unwrap();
+    put_back("rewritten");
+    project.builds(dockerfile).says("miss: rewritten changed");
+    project.file("other", "two");
+    put_back("other");
+    std::fs::rename(project.context().join("other"), project.context().join("replaced")).unwrap();
+    project.builds(dockerfile).says("miss: replaced changed");
+    assert_eq!(project.sh("cat /rewritten /replaced /still"), "twotwoone");
+    let touched = std::fs::File::options().write(true).open(project.context().join("still")).unwrap();
+    touched.set_modified(std::time::SystemTime::now()).unwrap();
+    assert_eq!(project.builds(dockerfile).cached(), 4);
+}
