@@ -42,5 +42,6 @@ pub fn extract(
     owner: Option<(u32, u32)>,
 ) -> Result<ApplyStats, LayerError> {
     let plain = decompressor(reader, limits).map_err(|source: io::Error| LayerError::read(b"", source))?;
-    apply_with(plain, dest, &ApplyOptions { limits: limits.clone(), target: Target::Archive, owner })
+    let target = Target::Archive;
+    apply_with(plain, dest, &ApplyOptions { limits: limits.clone(), target, owner, refuse_devices: false })
 }

@@ -44,6 +44,8 @@ pub struct ApplyOptions {
     pub target: Target,
     /// Owner and group of everything, whatever the archive says.
     pub owner: Option<(u32, u32)>,
+    /// Whether an archive with devices is refused.
+    pub refuse_devices: bool,
 }
 
 /// What unpacking did.
@@ -225,6 +227,9 @@ impl Apply<'_> {
 
     fn node(&mut self, entry: &TarEntry, parent: &OwnedFd, name: &OsStr, what: (FileType, Device)) -> Result<()> {
         let (kind, device) = what;
+        if self.options.refuse_devices && kind != FileType::Fifo {
+            return Err(LayerError::Refused { entry: printable(&entry.path), what: "a device" });
+        }
         if kind == FileType::CharacterDevice && device == Device::default() {
             return Err(private(entry, "a character device 0:0".to_owned()));
         }

@@ -8,6 +8,7 @@ mod apply;
 mod entry;
 mod header;
 mod implied;
+mod live;
 mod pack;
 mod pax;
 mod place;
@@ -21,7 +22,8 @@ use std::io;
 pub use apply::{ApplyOptions, ApplyStats, Target, apply, apply_with};
 pub use entry::{EntryKind, TarEntry};
 pub use implied::inherit_implied;
-pub use pack::{PackOptions, PackStats, pack, pack_tree, pack_with};
+pub use live::Rewind;
+pub use pack::{PackOptions, PackStats, pack, pack_live, pack_tree, pack_with};
 pub use reader::TarReader;
 pub use same::same_but_times;
 
@@ -92,6 +94,14 @@ pub enum LayerError {
         entry: String,
         /// The attribute or node.
         what: String,
+    },
+    /// Something that may not be in this archive.
+    #[error("`{entry}` is {what}, which has no place here")]
+    Refused {
+        /// The entry.
+        entry: String,
+        /// What it is.
+        what: &'static str,
     },
     /// A file whose name a layer would read as a deletion.
     #[error("`{path}` cannot be part of a layer: names that begin with `.wh.` mean deletions there")]

@@ -11,9 +11,11 @@ use kiln_sys::metadata::{FileKind, Metadata, Timestamp};
 use kiln_sys::root::{Root, read_dir_fd};
 use kiln_sys::xattr;
 use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::io::Errno;
 
 use super::entry::{EntryKind, TarEntry};
 use super::header::{write_header, write_padding, write_trailer};
+use super::live::{Out, Rewind, is_gone};
 use super::whiteout::is_whiteout;
 use super::{LayerError, OPAQUE, OPAQUE_XATTR, Result, WHITEOUT};
 use crate::copy::file::{open_itself, with_buffer};
@@ -42,6 +44,8 @@ pub struct PackStats {
     pub bytes: u64,
     /// Sockets, which no archive can hold.
     pub skipped_sockets: u64,
+    /// What [`pack_live`] left out.
+    pub left_out: u64,
 }
 
 /// Packs the upper directory of an overlay as an OCI layer.
@@ -56,6 +60,16 @@ pub fn pack_tree(root: &Root, out: &mut dyn Write) -> Result<PackStats> {
 
 /// Packs a tree: directories before what is in them, siblings sorted by the bytes of their names.
 pub fn pack_with(root: &Root, out: &mut dyn Write, options: &PackOptions) -> Result<PackStats> {
+    pack_into(root, Out::Strict(out), options)
+}
+
+/// Packs a tree that others may be writing to. What changes while it is read is read again, and left out when it
+/// does not come to rest; so are devices, and names that [`apply_with`](super::apply_with) would refuse.
+pub fn pack_live(root: &Root, out: &mut dyn Rewind) -> Result<PackStats> {
+    pack_into(root, Out::Live(out), &PackOptions::default())
+}
+
+fn pack_into<'a>(root: &'a Root, out: Out<'a>, options: &'a PackOptions) -> Result<PackStats> {
     let mut pack = Pack { root, out, options, stats: PackStats::default(), links: HashMap::new(), stack: Vec::new() };
     let top = pack.open_directory(b"")?;
     pack.descend(top, Vec::new())?;
@@ -66,17 +80,17 @@ pub fn pack_with(root: &Root, out: &mut dyn Write, options: &PackOptions) -> Res
         };
         pack.name(&name)?;
     }
-    pack.stats.bytes += write_trailer(pack.out).map_err(|source| LayerError::Write { source })?;
+    pack.stats.bytes += write_trailer(pack.out.writer()).map_err(|source| LayerError::Write { source })?;
     Ok(pack.stats)
 }
 
-struct Pack<'a> {
+pub(super) struct Pack<'a> {
     root: &'a Root,
-    out: &'a mut dyn Write,
+    pub(super) out: Out<'a>,
     options: &'a PackOptions,
-    stats: PackStats,
+    pub(super) stats: PackStats,
     /// Where files with several names were packed first.
-    links: HashMap<(u64, u64), Vec<u8>>,
+    pub(super) links: HashMap<(u64, u64), Vec<u8>>,
     stack: Vec<Frame>,
 }
 
@@ -103,6 +117,11 @@ impl Pack<'_> {
         let mut names = Vec::new();
         for entry in read_dir_fd(&handle).map_err(LayerError::io("list", &path))? {
             let stat = rustix::fs::statat(&handle, &entry.name, AtFlags::SYMLINK_NOFOLLOW);
+            if self.out.is_live() && (matches!(stat, Err(Errno::NOENT)) || entry.name.as_bytes().starts_with(WHITEOUT))
+            {
+                self.stats.left_out += 1;
+                continue;
+            }
             let metadata =
                 Metadata::from(&stat.map_err(LayerError::io("look at", &join(&path, entry.name.as_bytes())))?);
             let packed = self.packed_name(&path, &entry.name, &metadata)?;
@@ -137,16 +156,27 @@ impl Pack<'_> {
             Some(handle) => handle,
             None => {
                 let path = frame.path.clone();
-                self.open_directory(&path)?
+                match self.open_directory(&path) {
+                    Err(error) if self.out.is_live() && is_gone(&error) => {
+                        self.stack.pop();
+                        return Ok(());
+                    }
+                    opened => opened?,
+                }
             }
         };
         let deeper = self.file(&directory, name, metadata, &path);
         if let Some(frame) = self.stack.last_mut() {
             frame.handle = Some(directory);
         }
-        match deeper? {
-            Some(directory) => self.descend(directory, path),
-            None => Ok(()),
+        match deeper {
+            Ok(Some(directory)) => self.descend(directory, path),
+            Err(error) if !(self.out.is_live() && is_gone(&error)) => Err(error),
+            Ok(None) => Ok(()),
+            Err(_gone) => {
+                self.stats.left_out += 1;
+                Ok(())
+            }
         }
     }
 
@@ -168,6 +198,10 @@ impl Pack<'_> {
                 let target =
                     rustix::fs::readlinkat(from, name, Vec::new()).map_err(LayerError::io("read the link", path))?;
                 EntryKind::Symlink(target.into_bytes())
+            }
+            FileKind::CharDevice | FileKind::BlockDevice if self.out.is_live() => {
+                self.stats.left_out += 1;
+                return Ok(None);
             }
             FileKind::CharDevice => EntryKind::CharDevice(metadata.rdev),
             FileKind::BlockDevice => EntryKind::BlockDevice(metadata.rdev),
@@ -197,6 +231,13 @@ impl Pack<'_> {
         if let Some(first) = self.first_name(metadata, path) {
             return self.hardlink(metadata, path, first);
         }
+        if self.out.is_live() {
+            return self.restless(from, name, metadata, path);
+        }
+        self.content(from, name, metadata, path)
+    }
+
+    pub(super) fn content(&mut self, from: &OwnedFd, name: &OsStr, metadata: &Metadata, path: &[u8]) -> Result<()> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let handle = rustix::fs::openat(from, name, flags, Mode::empty()).map_err(LayerError::io("open", path))?;
         let xattrs = self.xattrs(&handle, path)?.0;
@@ -213,7 +254,7 @@ impl Pack<'_> {
                     Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
                     Err(error) => return Err(LayerError::io("read", path)(error)),
                 };
-                self.out.write_all(&buffer[..read]).map_err(|source| LayerError::Write { source })?;
+                self.out.writer().write_all(&buffer[..read]).map_err(|source| LayerError::Write { source })?;
                 left -= read as u64;
             }
             Ok(())
@@ -223,7 +264,8 @@ impl Pack<'_> {
             return Err(changed());
         }
         self.stats.bytes += metadata.size;
-        self.stats.bytes += write_padding(self.out, metadata.size).map_err(|source| LayerError::Write { source })?;
+        self.stats.bytes +=
+            write_padding(self.out.writer(), metadata.size).map_err(|source| LayerError::Write { source })?;
         Ok(())
     }
 
@@ -268,7 +310,7 @@ impl Pack<'_> {
 
     fn write(&mut self, entry: &TarEntry) -> Result<()> {
         self.stats.entries += 1;
-        self.stats.bytes += write_header(self.out, entry).map_err(|source| LayerError::Write { source })?;
+        self.stats.bytes += write_header(self.out.writer(), entry).map_err(|source| LayerError::Write { source })?;
         Ok(())
     }
 

@@ -52,7 +52,7 @@ fn check(name: &str, make: &dyn Fn(&str) -> Vec<u8>, outcome: &Outcome, target: 
     let before = describe(&canary);
     let dest = scratch.dir("dest", &[]);
     let archive = make(canary.to_str().unwrap());
-    let options = ApplyOptions { limits: limits(), target, owner: None };
+    let options = ApplyOptions { limits: limits(), target, ..ApplyOptions::default() };
     let started = Instant::now();
     let done = apply_with(&archive[..], &root(&dest), &options);
     assert!(started.elapsed() < Duration::from_secs(10), "{name} took {:?}", started.elapsed());
