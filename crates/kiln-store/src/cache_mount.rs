@@ -17,9 +17,11 @@ use rusqlite::{OptionalExtension as _, params};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
 
-use crate::clean::remove_dir;
+use crate::claim;
+use crate::clean::{disk_usage, remove_dir};
 use crate::db::now;
 use crate::error::{IoContext as _, Result};
+use crate::holder::{Process, holders};
 use crate::layout::make_private_dir;
 use crate::lease::Lease;
 use crate::lock::{self, Guard};
@@ -49,6 +51,8 @@ pub enum Sharing {
 pub struct CacheMountSpec {
     /// Any text.
     pub id: String,
+    /// What a new one begins with, if with anything. Those of one id that begin with different things are different.
+    pub origin: Option<Digest>,
     /// Who else may use it meanwhile.
     pub sharing: Sharing,
     /// Owner of a new directory.
@@ -62,7 +66,36 @@ pub struct CacheMountSpec {
 impl CacheMountSpec {
     /// A shared one of mode 0755 that belongs to root.
     pub fn new(id: impl Into<String>) -> Self {
-        Self { id: id.into(), sharing: Sharing::default(), uid: 0, gid: 0, mode: 0o755 }
+        Self { id: id.into(), origin: None, sharing: Sharing::default(), uid: 0, gid: 0, mode: 0o755 }
+    }
+
+    /// What tells it from others, on any machine.
+    pub fn name(&self) -> CacheMountName {
+        let text = match &self.origin {
+            None => Digest::sha256(&self.id),
+            Some(origin) => Digest::sha256(format!("{}\0{origin}", self.id)),
+        };
+        CacheMountName(text.hex()[..NAME_LENGTH].to_owned())
+    }
+}
+
+/// What tells a cache mount from others: a hash of its id and what it began with.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct CacheMountName(String);
+
+/// Hexadecimal digits of a name.
+const NAME_LENGTH: usize = 32;
+
+impl CacheMountName {
+    /// The text, if it is a name.
+    pub fn parse(text: &str) -> Option<Self> {
+        let is_hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+        (text.len() == NAME_LENGTH && text.bytes().all(is_hex)).then(|| Self(text.to_owned()))
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
     }
 }
 
@@ -95,6 +128,24 @@ pub struct CacheMountInfo {
     pub is_used: bool,
 }
 
+impl CacheMountInfo {
+    /// What it is called on any machine, if it is the one that steps share and not another that one of them had alone.
+    pub fn name(&self) -> Option<CacheMountName> {
+        self.key.strip_suffix(".0").and_then(CacheMountName::parse)
+    }
+}
+
+/// What became of a cache mount that came from elsewhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Restored {
+    /// It is here now.
+    Made,
+    /// There was one, which stays.
+    Kept,
+    /// A step has it to itself.
+    InUse,
+}
+
 /// Time between two looks at a lock that a locked cache mount waits for.
 const LOOK: Duration = Duration::from_millis(10);
 
@@ -108,8 +159,8 @@ impl<'a> CacheMounts<'a> {
 
     /// Gets a cache mount, waiting for it at most `patience` when it is locked. None when it stayed taken.
     ///
-    /// A step with several takes them in the order of [`CacheMountSpec::id`], lest two steps wait for each other.
-    /// `fill` is called on a new directory before anybody sees it.
+    /// A step with several takes them in the order of [`CacheMountSpec::name`], lest two steps wait for each other.
+    /// `fill` is called on a new directory before anybody sees it, by one process at a time.
     pub fn acquire(
         &self,
         spec: &CacheMountSpec,
@@ -122,9 +173,10 @@ impl<'a> CacheMounts<'a> {
             if let Some((slot, lock)) = self.take_slot(spec)? {
                 let dir = slot.join("fs");
                 if !dir.is_dir() {
-                    self.furnish(spec, lease, &slot, fill)?;
+                    let owner = Owner { uid: spec.uid, gid: spec.gid, mode: spec.mode };
+                    self.furnish(owner, lease, &slot, fill)?;
                 }
-                self.note_use(spec, &slot)?;
+                self.note_use(&spec.id, &slot)?;
                 return Ok(Some(CacheMount { dir, _lock: lock }));
             }
             let left = patience.saturating_sub(since.elapsed());
@@ -166,6 +218,66 @@ impl<'a> CacheMounts<'a> {
         })
     }
 
+    /// Takes the directory that steps share, for reading while they use it. None when there is none, or when a step
+    /// that wants it alone has had it for all of `patience`.
+    pub fn borrow(&self, name: &CacheMountName, patience: Duration) -> Result<Option<CacheMount>> {
+        let slot = self.first_slot(name);
+        let since = Instant::now();
+        loop {
+            if !slot.join("fs").is_dir() {
+                return Ok(None);
+            }
+            let lock = {
+                let _nobody_looks = self.taking()?;
+                lock::attempt(&lock_of(&slot), LockMode::Shared)?
+            };
+            if let Some(lock) = lock {
+                return Ok(Some(CacheMount { dir: slot.join("fs"), _lock: lock }));
+            }
+            let left = patience.saturating_sub(since.elapsed());
+            if left.is_zero() {
+                return Ok(None);
+            }
+            std::thread::sleep(left.min(LOOK));
+        }
+    }
+
+    /// Makes a cache mount of which there is none, filled with what came from elsewhere.
+    pub fn restore(
+        &self,
+        name: &CacheMountName,
+        id: &str,
+        lease: &Lease,
+        fill: &dyn Fn(&Path) -> io::Result<()>,
+    ) -> Result<Restored> {
+        let slot = self.first_slot(name);
+        let lock = {
+            let _nobody_looks = self.taking()?;
+            lock::attempt(&lock_of(&slot), LockMode::Shared)?
+        };
+        let Some(_lock) = lock else { return Ok(Restored::InUse) };
+        if slot.join("fs").is_dir() {
+            return Ok(Restored::Kept);
+        }
+        self.furnish(Owner { uid: 0, gid: 0, mode: 0o755 }, lease, &slot, fill)?;
+        self.note_use(id, &slot)?;
+        Ok(Restored::Made)
+    }
+
+    /// Bytes of disk that a directory of a listing takes.
+    pub fn disk_usage(&self, key: &str) -> u64 {
+        disk_usage(&self.slot_dir(key))
+    }
+
+    /// The processes that use a directory of a listing, as far as one may know.
+    pub fn users(&self, key: &str) -> Vec<Process> {
+        holders(&lock_of(&self.slot_dir(key)))
+    }
+
+    fn first_slot(&self, name: &CacheMountName) -> PathBuf {
+        self.slot_dir(&format!("{}.0", name.as_str()))
+    }
+
     /// Removes all directories of an id that nobody uses; says how many.
     pub fn remove(&self, id: &str) -> Result<usize> {
         let keys = self.list()?.into_iter().filter(|mount| mount.id == id).map(|mount| mount.key);
@@ -191,8 +303,8 @@ impl<'a> CacheMounts<'a> {
         Ok(())
     }
 
-    /// Removes one directory unless it is used.
-    pub(crate) fn remove_key(&self, key: &str, lease: &Lease) -> Result<bool> {
+    /// Removes one directory of a listing unless it is used.
+    pub fn remove_key(&self, key: &str, lease: &Lease) -> Result<bool> {
         let slot = self.slot_dir(key);
         let grave = self.shared.layout.tmp().join(lease.fresh_name());
         {
@@ -222,8 +334,7 @@ impl<'a> CacheMounts<'a> {
     }
 
     fn take_slot(&self, spec: &CacheMountSpec) -> Result<Option<(PathBuf, Guard)>> {
-        let digest = Digest::sha256(&spec.id);
-        let hash = &digest.hex()[..32];
+        let name = spec.name();
         let (slots, mode) = match spec.sharing {
             Sharing::Shared => (MAX_SLOTS, LockMode::Shared),
             Sharing::Private => (MAX_SLOTS, LockMode::Exclusive),
@@ -231,7 +342,7 @@ impl<'a> CacheMounts<'a> {
         };
         let _nobody_looks = self.taking()?;
         for number in 0..slots {
-            let slot = self.slot_dir(&format!("{hash}.{number}"));
+            let slot = self.slot_dir(&format!("{}.{number}", name.as_str()));
             if let Some(lock) = lock::attempt(&lock_of(&slot), mode)? {
                 return Ok(Some((slot, lock)));
             }
@@ -240,21 +351,21 @@ impl<'a> CacheMounts<'a> {
     }
 
     /// Makes a new directory out of sight, then moves it into place unless another step was quicker.
-    fn furnish(
-        &self,
-        spec: &CacheMountSpec,
-        lease: &Lease,
-        slot: &Path,
-        fill: &dyn Fn(&Path) -> io::Result<()>,
-    ) -> Result<()> {
+    fn furnish(&self, owner: Owner, lease: &Lease, slot: &Path, fill: &dyn Fn(&Path) -> io::Result<()>) -> Result<()> {
+        let work = Digest::sha256(format!("cache mount {}", key_of(slot)));
+        let _nobody_else_fills = claim::wait(&self.shared.layout, &work)?;
+        if slot.join("fs").is_dir() {
+            return Ok(());
+        }
         let draft = self.shared.layout.tmp().join(lease.fresh_name());
         make_private_dir(&draft).context("create", &draft)?;
         let dir = draft.join("fs");
         std::fs::create_dir(&dir).context("create", &dir)?;
-        fill(&dir).context("fill", &dir)?;
-        chown(&dir, Some(spec.uid), Some(spec.gid)).context("change the owner of", &dir)?;
-        let mode = Permissions::from_mode(spec.mode & 0o7777);
+        chown(&dir, Some(owner.uid), Some(owner.gid)).context("change the owner of", &dir)?;
+        let mode = Permissions::from_mode(owner.mode & 0o7777);
         std::fs::set_permissions(&dir, mode).context("change the mode of", &dir)?;
+        // What it is filled with may bring an owner and a mode of its own.
+        fill(&dir).context("fill", &dir)?;
         reached("cache mount: made");
         match renameat_with(CWD, &draft, CWD, slot, RenameFlags::NOREPLACE) {
             Ok(()) => {}
@@ -266,8 +377,8 @@ impl<'a> CacheMounts<'a> {
     }
 
     /// Its times are good to the hour, so that a step usually writes nothing.
-    fn note_use(&self, spec: &CacheMountSpec, slot: &Path) -> Result<()> {
-        let key = slot.file_name().unwrap_or_default().to_string_lossy();
+    fn note_use(&self, id: &str, slot: &Path) -> Result<()> {
+        let key = key_of(slot);
         let noted = self.shared.db.read(|db| {
             let mut select = db.prepare_cached("SELECT used FROM cache_mounts WHERE key = ?1")?;
             select.query_row([&key], |row| row.get::<_, i64>(0)).optional()
@@ -278,9 +389,20 @@ impl<'a> CacheMounts<'a> {
         self.shared.db.write(|db| {
             let sql = "INSERT INTO cache_mounts (key, id, created, used) VALUES (?1, ?2, ?3, ?3)
                        ON CONFLICT DO UPDATE SET used = excluded.used";
-            db.prepare_cached(sql)?.execute(params![key, spec.id, now()]).map(drop)
+            db.prepare_cached(sql)?.execute(params![key, id, now()]).map(drop)
         })
     }
+}
+
+fn key_of(slot: &Path) -> String {
+    slot.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// What a new directory is like.
+struct Owner {
+    uid: u32,
+    gid: u32,
+    mode: u32,
 }
 
 /// Beside the directory, not in it: it must be there before the directory is.

@@ -7,6 +7,7 @@ use kiln_oci::Digest;
 use kiln_sys::lock::LockMode;
 
 use crate::error::{IoContext as _, Result};
+use crate::layout::Layout;
 use crate::lock::{self, Guard};
 use crate::store::Store;
 
@@ -19,6 +20,17 @@ pub struct Claim {
     path: PathBuf,
     /// Dropped after the file is removed, so that who waits for it makes a new one.
     _lock: Guard,
+}
+
+/// Waits until nobody has a claim to the work of this name, and claims it.
+pub(crate) fn wait(layout: &Layout, work: &Digest) -> Result<Claim> {
+    let path = file(layout, work);
+    let lock = lock::wait(&path, LockMode::Exclusive)?;
+    Ok(Claim { path, _lock: lock })
+}
+
+fn file(layout: &Layout, work: &Digest) -> PathBuf {
+    layout.locks().join(format!("{PREFIX}{}", work.hex()))
 }
 
 impl Store {
@@ -43,7 +55,7 @@ impl Store {
     }
 
     fn claim_file(&self, work: &Digest) -> PathBuf {
-        self.shared.layout.locks().join(format!("{PREFIX}{}", work.hex()))
+        file(&self.shared.layout, work)
     }
 
     /// Removes the files that claimants left when they died.

@@ -5,7 +5,8 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use kiln_store::{CacheMount, CacheMountSpec, Sharing, Store};
+use kiln_oci::Digest;
+use kiln_store::{CacheMount, CacheMountName, CacheMountSpec, Restored, Sharing, Store};
 
 use crate::{Fixture, names};
 
@@ -135,6 +136,78 @@ fn filling_happens_once_and_out_of_sight() {
     let lease = f.store.lease().unwrap();
     f.store.cache_mounts().acquire(&CacheMountSpec::new("filled"), &lease, Duration::ZERO, &fill).unwrap().unwrap();
     assert_eq!(filled.load(Ordering::Relaxed), before);
+}
+
+#[test]
+fn one_process_fills_at_a_time() {
+    let f = Fixture::new();
+    let filling = AtomicUsize::new(0);
+    let fill = |_: &Path| {
+        assert_eq!(filling.fetch_add(1, Ordering::SeqCst), 0, "two fill at once");
+        std::thread::sleep(Duration::from_millis(20));
+        Ok(())
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let other = Store::open(&f.root()).unwrap();
+                let lease = other.lease().unwrap();
+                let spec = CacheMountSpec::new("once");
+                other.cache_mounts().acquire(&spec, &lease, Duration::ZERO, &fill).unwrap().unwrap();
+            });
+        }
+    });
+    assert_eq!(filling.load(Ordering::SeqCst), 1, "the others find it filled");
+}
+
+#[test]
+fn those_of_one_id_that_begin_with_different_things_are_different() {
+    let f = Fixture::new();
+    let lease = f.store.lease().unwrap();
+    let take = |origin: Option<&str>| {
+        let spec = CacheMountSpec { origin: origin.map(Digest::sha256), ..CacheMountSpec::new("x") };
+        f.store.cache_mounts().acquire(&spec, &lease, Duration::ZERO, &|_| Ok(())).unwrap().unwrap()
+    };
+    let (plain, one, two) = (take(None), take(Some("1")), take(Some("2")));
+    assert!(plain.dir() != one.dir() && one.dir() != two.dir());
+    assert_eq!(take(Some("1")).dir(), one.dir());
+    assert!(f.store.cache_mounts().list().unwrap().iter().all(|mount| mount.id == "x"));
+}
+
+fn name(id: &str) -> CacheMountName {
+    CacheMountSpec::new(id).name()
+}
+
+#[test]
+fn what_is_borrowed_may_be_shared_meanwhile_and_not_had_alone() {
+    let f = Fixture::new();
+    let mounts = f.store.cache_mounts();
+    assert!(mounts.borrow(&name("b"), Duration::ZERO).unwrap().is_none(), "there is none");
+    let alone = take(&f.store, "b", Sharing::Locked).unwrap();
+    assert!(mounts.borrow(&name("b"), Duration::from_millis(20)).unwrap().is_none(), "a step has it alone");
+    drop(alone);
+    let borrowed = mounts.borrow(&name("b"), Duration::ZERO).unwrap().unwrap();
+    assert_eq!(take(&f.store, "b", Sharing::Shared).unwrap().dir(), borrowed.dir());
+    assert!(take(&f.store, "b", Sharing::Locked).is_none());
+}
+
+#[test]
+fn what_comes_from_elsewhere_is_used_by_the_next_step_and_never_replaces_what_is_here() {
+    let f = Fixture::new();
+    let lease = f.store.lease().unwrap();
+    let mounts = f.store.cache_mounts();
+    let restore = |text: &'static str| {
+        let fill = move |dir: &Path| std::fs::write(dir.join("seed"), text);
+        mounts.restore(&name("r"), "r", &lease, &fill).unwrap()
+    };
+    assert_eq!(restore("first"), Restored::Made);
+    assert_eq!(restore("second"), Restored::Kept);
+    let taken = take(&f.store, "r", Sharing::Locked).unwrap();
+    assert_eq!(std::fs::read_to_string(taken.dir().join("seed")).unwrap(), "first");
+    assert_eq!(restore("third"), Restored::InUse);
+    let listed = mounts.list().unwrap();
+    assert_eq!((listed.len(), listed[0].id.as_str(), listed[0].name()), (1, "r", Some(name("r"))));
+    assert_eq!(mounts.users(&listed[0].key).iter().map(|user| user.id).collect::<Vec<_>>(), [std::process::id()]);
 }
 
 #[test]
