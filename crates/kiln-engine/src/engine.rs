@@ -14,11 +14,12 @@ use crate::answer::{BuildResult, FsckAnswer, ImageDetails, ImageSummary, Loaded,
 use crate::explain::Story;
 use crate::failure::environment;
 use crate::job::Result;
+use crate::mounts::{MountExport, MountImport, MountPlace, MountSummary, MountsExported, MountsImported};
 use crate::record::BuildRecord;
 use crate::registry::Registry;
 use crate::request::{BuildRequest, EngineConfig, FsckRequest, PruneRequest, RunRequest};
 use crate::session::Session;
-use crate::{images, run, transfer, worker};
+use crate::{images, mounts, run, transfer, worker};
 
 /// Builds images and looks after them. Opening it costs next to nothing: what a verb needs is set up when it does.
 pub struct Engine {
@@ -151,6 +152,36 @@ impl Engine {
     /// Looks whether all that is kept is whole.
     pub fn fsck(&self, request: &FsckRequest) -> Result<FsckAnswer> {
         crate::fsck::fsck(&self.config.state, request)
+    }
+
+    /// All cache mounts, by id.
+    pub fn cache_mounts(&self) -> Result<Vec<MountSummary>> {
+        mounts::list(&self.store()?)
+    }
+
+    /// Removes cache mounts by id or key, all of them without any; gives what they were.
+    pub fn remove_cache_mounts(&self, ids: &[String]) -> Result<Vec<MountSummary>> {
+        mounts::remove(&self.store()?, ids)
+    }
+
+    /// Sends cache mounts elsewhere; what is there of an earlier time is not sent again.
+    pub async fn export_cache_mounts(
+        &self,
+        request: &MountExport,
+        place: &MountPlace,
+        reporter: Arc<dyn Reporter>,
+    ) -> Result<MountsExported> {
+        mounts::export_to(&self.store()?, request, place, (&self.registry, &reporter)).await
+    }
+
+    /// Brings cache mounts back from where they were sent.
+    pub async fn import_cache_mounts(
+        &self,
+        request: &MountImport,
+        place: &MountPlace,
+        reporter: Arc<dyn Reporter>,
+    ) -> Result<MountsImported> {
+        mounts::import_from(&self.store()?, request, place, (&self.registry, &reporter)).await
     }
 
     /// Checks credentials with a registry and keeps them; says whether they went to a credential helper.

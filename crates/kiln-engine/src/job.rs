@@ -15,6 +15,7 @@ use crate::base::BaseImage;
 use crate::devices::Devices;
 use crate::finish::Finisher;
 use crate::frontend::Trees;
+use crate::mounts::Returning;
 use crate::registry::Registry;
 use crate::request::BuildRequest;
 use crate::scratch::Scratch;
@@ -40,6 +41,8 @@ pub(crate) struct Job {
     /// All of the environment that programs of the host get: where others are found, and proxies.
     pub(crate) host_env: Vec<(String, OsString)>,
     pub(crate) materialized: Materialized,
+    /// Cache mounts that were exported, for steps that find none of theirs here.
+    pub(crate) returning: Returning,
     /// Whether somebody still waits for the build.
     pub(crate) watch: Watch,
     pub(crate) settling: Once,

@@ -22,6 +22,7 @@ mod frontend;
 mod fsck;
 mod images;
 mod job;
+mod mounts;
 mod output;
 mod progress;
 mod prune;
@@ -49,6 +50,10 @@ pub use engine::Engine;
 pub use explain::{Advice, Cause, Step, Story, Summary};
 pub use frontend::{named_contexts, read_dockerfile};
 pub use kiln_solver::{Became, Fate, FileChange, MissReason};
+pub use mounts::{
+    DEFAULT_MAX_SIZE, Existing, ExportedMount, MountExport, MountImport, MountPlace, MountSummary, MountsExported,
+    MountsFrom, MountsImported, MountsTo, Skipped,
+};
 pub use record::{BuildOptions, BuildOutcome, BuildRecord, BuildTarget, StepRecord};
 pub use request::{
     BuildRequest, CacheEntry, CacheFrom, CacheManifest, CacheMode, CachePlace, CacheTo, CompressionKind, Context, Dest,

@@ -10,6 +10,8 @@ use kiln_oci::{Platform, Reference};
 
 pub use cache::{CacheEntry, CacheFrom, CacheManifest, CacheMode, CachePlace, CacheTo};
 
+use crate::mounts::{MountsFrom, MountsTo};
+
 /// How an engine is set up. Everything the environment says arrives here.
 #[derive(Debug, Clone, Default)]
 pub struct EngineConfig {
@@ -74,6 +76,10 @@ pub struct BuildRequest {
     pub cache_from: Vec<CacheFrom>,
     /// Caches for others, written when the build succeeded.
     pub cache_to: Vec<CacheTo>,
+    /// Where cache mounts come from that are not here when a step wants them.
+    pub mounts_from: Vec<MountsFrom>,
+    /// Where cache mounts go after the build.
+    pub mounts_to: Vec<MountsTo>,
 }
 
 /// Where the files of a build come from.

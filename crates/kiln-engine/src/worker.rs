@@ -22,6 +22,7 @@ use crate::failure::{Context as _, environment};
 use crate::finish::Finisher;
 use crate::frontend::{self, Loaded, Resolver};
 use crate::job::{Images, Job, Limits, Result};
+use crate::mounts::{self, Returning};
 use crate::record::Draft;
 use crate::remote::{Built, Imported, Story, import};
 use crate::request::{BuildRequest, Context, Output};
@@ -86,6 +87,7 @@ async fn attempt(
     if let Some(built) = built {
         built.export(&request.cache_to).await?;
     }
+    mounts::after_build(&job, &request.mounts_to).await?;
     result.reference = draft.reference();
     tidy(job, unpacked).await?;
     Ok(result)
@@ -133,6 +135,7 @@ pub(crate) async fn prepare(
     let mut warnings = lowered.warnings.clone();
     warnings.extend(context::check(&trees, &lowered.context_reads, &settings.check, ContextChecks::Rules)?);
     frontend::judge(&source, &settings, settings.admit(&file, warnings), reporter.as_ref())?;
+    let returning = Returning::new(&request.mounts_from, &store, (&engine.registry(), &reporter));
     let job = Arc::new(Job {
         project: project(&request.context, source.name()),
         finisher: Finisher::new(store.clone(), lease.clone(), packing, watch.clone()),
@@ -151,6 +154,7 @@ pub(crate) async fn prepare(
         materialized: Default::default(),
         watch,
         settling: Once::new(),
+        returning,
     });
     Ok(Prepared { job, lowered, unpacked, imported })
 }

@@ -7,6 +7,7 @@ pub(crate) mod call;
 pub(crate) mod environment;
 mod groups;
 pub(crate) mod later;
+pub(crate) mod mount_place;
 mod output;
 mod secret;
 mod ssh;
@@ -18,6 +19,7 @@ use std::path::PathBuf;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand};
 
+use crate::commands::cache::CacheCommand;
 use crate::commands::{
     builds, check, completion, context, debug, explain, fmt, fsck, history, images, inspect, load, login, prune, pull,
     push, rmi, run, save, tag, version,
@@ -72,6 +74,8 @@ pub(crate) enum Command {
     Logout(login::LogoutArgs),
     #[command(subcommand)]
     Context(context::ContextCommand),
+    #[command(subcommand)]
+    Cache(CacheCommand),
     Prune(prune::PruneArgs),
     Fsck(fsck::FsckArgs),
     Version(version::VersionArgs),

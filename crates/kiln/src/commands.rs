@@ -2,6 +2,8 @@
 
 pub(crate) mod build;
 pub(crate) mod builds;
+pub(crate) mod cache;
+pub(crate) mod cache_mounts;
 pub(crate) mod check;
 pub(crate) mod completion;
 pub(crate) mod context;
@@ -48,6 +50,7 @@ pub(crate) fn run(command: Command, setting: &Setting) -> Outcome {
         Command::Login(args) => login::run(&args, setting),
         Command::Logout(args) => login::logout(&args, setting),
         Command::Context(command) => context::run(&command),
+        Command::Cache(command) => cache::run(&command, setting),
         Command::Prune(args) => prune::run(&args, setting),
         Command::Fsck(args) => fsck::run(&args, setting),
         Command::Version(args) => version::run(&args),

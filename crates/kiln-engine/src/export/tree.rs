@@ -64,30 +64,30 @@ pub(crate) fn open(job: &Job, dest: &Dest) -> Result<OutFile> {
                 writer.ok_or_else(|| Failure::new(FailureKind::Usage, "standard output is taken by two outputs"))?;
             Ok(OutFile { writer, rename: None })
         }
-        Dest::Path(path) => file(path),
+        Dest::Path(path) => OutFile::replacing(path),
     }
-}
-
-/// A file of the machine: written beside the old one, which it replaces when it is whole. What is no plain file, like
-/// `/dev/null` or a named pipe, is written to as it stands; a link keeps its place, and its target is replaced.
-fn file(path: &Path) -> Result<OutFile> {
-    let doing = || format!("cannot write `{}`", path.display());
-    let writer = |file| Box::new(std::io::BufWriter::with_capacity(1 << 20, file));
-    let path = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-    if std::fs::metadata(&path).is_ok_and(|there| !there.is_file()) {
-        let file = std::fs::File::options().write(true).open(&path).or_environment(doing)?;
-        return Ok(OutFile::plain(writer(file)));
-    }
-    let mut part = path.clone().into_os_string();
-    part.push(format!(".part-{}", std::process::id()));
-    let file = std::fs::File::create(&part).or_environment(doing)?;
-    if let Ok(before) = std::fs::metadata(&path) {
-        file.set_permissions(before.permissions()).or_environment(doing)?;
-    }
-    Ok(OutFile { writer: writer(file), rename: Some((part.into(), path)) })
 }
 
 impl OutFile {
+    /// A file of the machine: written beside the old one, which it replaces when it is whole. What is no plain file, like
+    /// `/dev/null` or a named pipe, is written to as it stands; a link keeps its place, and its target is replaced.
+    pub(crate) fn replacing(path: &Path) -> Result<OutFile> {
+        let doing = || format!("cannot write `{}`", path.display());
+        let writer = |file| Box::new(std::io::BufWriter::with_capacity(1 << 20, file));
+        let path = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+        if std::fs::metadata(&path).is_ok_and(|there| !there.is_file()) {
+            let file = std::fs::File::options().write(true).open(&path).or_environment(doing)?;
+            return Ok(OutFile::plain(writer(file)));
+        }
+        let mut part = path.clone().into_os_string();
+        part.push(format!(".part-{}", std::process::id()));
+        let file = std::fs::File::create(&part).or_environment(doing)?;
+        if let Ok(before) = std::fs::metadata(&path) {
+            file.set_permissions(before.permissions()).or_environment(doing)?;
+        }
+        Ok(OutFile { writer: writer(file), rename: Some((part.into(), path)) })
+    }
+
     /// What is written to a stream has no name to take.
     pub(crate) fn plain(writer: Box<dyn Write + Send>) -> Self {
         Self { writer, rename: None }

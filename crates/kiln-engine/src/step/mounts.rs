@@ -9,7 +9,7 @@ use kiln_fs::CopySpec;
 use kiln_graph::llb::{CacheOpt, CacheSharing, ExecOp, Mount, MountType};
 use kiln_oci::Hasher;
 use kiln_report::{Failure, FailureKind};
-use kiln_store::{ActiveSnapshot, CacheMount, CacheMountSpec, Lease, Sharing, Snapshot, Store};
+use kiln_store::{ActiveSnapshot, CacheMount, CacheMountName, CacheMountSpec, Lease, Sharing, Snapshot, Store};
 use kiln_sys::mount::{Bind, DATA, Depth, bind_path_detached};
 use kiln_sys::root::Root;
 
@@ -36,8 +36,8 @@ pub(crate) struct Held {
     scratch: Vec<Scratch<ActiveSnapshot>>,
     /// Agents for ssh.
     sockets: Vec<Socket>,
-    /// Cache mounts by id.
-    caches: Vec<(String, CacheMount)>,
+    /// Cache mounts.
+    caches: Vec<(CacheMountName, CacheMount)>,
 }
 
 /// A step's mounts, ready.
@@ -57,12 +57,15 @@ pub(crate) fn prepare(
 ) -> Result<Prepared> {
     let mut work = Work { place, inputs, held: Held::default(), mounts: Vec::new() };
     // Locked cache mounts are taken in one order by all, lest two steps wait for each other.
-    let mut ordered: Vec<&Mount> = op.mounts.iter().filter(|mount| mount.dest != "/").collect();
-    ordered.sort_by_key(|mount| cache_id(mount));
+    let mut ordered = Vec::new();
+    for (index, mount) in op.mounts.iter().enumerate().filter(|(_, mount)| mount.dest != "/") {
+        ordered.push((work.wanted_cache(mount)?, index, mount));
+    }
+    ordered.sort_by_cached_key(|(wanted, ..)| wanted.as_ref().map(|wanted| wanted.spec.name()));
     let mut indexed = Vec::new();
-    for mount in ordered {
-        if let Some(made) = work.mount(mount)? {
-            indexed.push((op.mounts.iter().position(|m| std::ptr::eq(m, mount)), made));
+    for (wanted, index, mount) in ordered {
+        if let Some(made) = work.mount(mount, wanted)? {
+            indexed.push((index, made));
         }
     }
     indexed.sort_by_key(|(index, _)| *index);
@@ -72,6 +75,12 @@ pub(crate) fn prepare(
     let root = root.ok_or_else(|| Failure::new(FailureKind::Build, "a step has no root"))?;
     let root = work.root(root)?;
     Ok(Prepared { root, mounts: work.mounts, env, held: work.held })
+}
+
+/// A cache mount that a step wants, and the tree that a new one begins with.
+struct WantedCache {
+    spec: CacheMountSpec,
+    begins: Option<(Opened, String)>,
 }
 
 struct Work<'a> {
@@ -98,17 +107,17 @@ impl Work<'_> {
         Ok(root)
     }
 
-    fn mount(&mut self, mount: &Mount) -> Result<Option<ContainerMount>> {
-        let source = match mount.mount_type() {
-            MountType::Bind => Some(self.bind(mount)?),
-            MountType::Cache => Some(self.cache(mount)?),
-            MountType::Tmpfs => {
+    fn mount(&mut self, mount: &Mount, cache: Option<WantedCache>) -> Result<Option<ContainerMount>> {
+        let source = match (mount.mount_type(), cache) {
+            (_, Some(cache)) => Some(self.cache(mount, &cache)?),
+            (MountType::Bind | MountType::Cache, None) => Some(self.bind(mount)?),
+            (MountType::Tmpfs, None) => {
                 let size =
                     mount.tmpfs_opt.as_ref().and_then(|opt| u64::try_from(opt.size).ok()).filter(|size| *size > 0);
                 Some(MountSource::Tmpfs { size, mode: 0o1777 })
             }
-            MountType::Secret => self.secret(mount)?,
-            MountType::Ssh => self.ssh(mount)?,
+            (MountType::Secret, None) => self.secret(mount)?,
+            (MountType::Ssh, None) => self.ssh(mount)?,
         };
         Ok(source.map(|source| ContainerMount { target: mount.dest.clone(), readonly: mount.readonly, source }))
     }
@@ -137,14 +146,37 @@ impl Work<'_> {
         Ok(MountSource::Tree { dir, subpath })
     }
 
+    /// Which cache mount a mount is, if it is one. Those of one id that begin with different things are different.
+    fn wanted_cache(&self, mount: &Mount) -> Result<Option<WantedCache>> {
+        let Some(id) = cache_id(mount) else { return Ok(None) };
+        let sharing = match mount.cache_opt.as_ref().map(CacheOpt::sharing).unwrap_or_default() {
+            CacheSharing::Shared => Sharing::Shared,
+            CacheSharing::Private => Sharing::Private,
+            CacheSharing::Locked => Sharing::Locked,
+        };
+        let mut spec = CacheMountSpec { sharing, ..CacheMountSpec::new(id) };
+        let Some(artifact) = self.input(mount) else { return Ok(Some(WantedCache { spec, begins: None })) };
+        let opened = self.place.open(artifact)?;
+        let path = if mount.selector.is_empty() { "/" } else { &mount.selector };
+        let doing = || format!("cannot begin the cache mount at `{}` with `{path}`", mount.dest);
+        let metadata = opened.tree().root.metadata_followed(path).or_build(doing)?;
+        (spec.mode, spec.uid, spec.gid) = (metadata.mode & 0o7777, metadata.uid, metadata.gid);
+        let digest = match &opened {
+            Opened::Tree(tree) => kiln_fs::digest_tree(tree.tree(), path, &self.place.job.store.stat_cache()),
+            Opened::Snapshot(tree) => kiln_fs::digest_tree(tree, path, &kiln_fs::NoCache),
+        };
+        spec.origin = Some(digest.or_build(doing)?);
+        Ok(Some(WantedCache { spec, begins: Some((opened, mount.selector.clone())) }))
+    }
+
     /// A step that mounts one cache at several places has one directory in all of them.
-    fn cache(&mut self, mount: &Mount) -> Result<MountSource> {
-        let id = cache_id(mount).unwrap_or_default();
-        let index = match self.held.caches.iter().position(|(held, _)| *held == id) {
+    fn cache(&mut self, mount: &Mount, wanted: &WantedCache) -> Result<MountSource> {
+        let name = wanted.spec.name();
+        let index = match self.held.caches.iter().position(|(held, _)| *held == name) {
             Some(index) => index,
             None => {
-                let taken = self.take_cache(mount, &id)?;
-                self.held.caches.push((id, taken));
+                let taken = self.take_cache(wanted)?;
+                self.held.caches.push((name, taken));
                 self.held.caches.len() - 1
             }
         };
@@ -153,31 +185,28 @@ impl Work<'_> {
         Ok(MountSource::Tree { dir: bind_dir(self.held.caches[index].1.dir())?, subpath })
     }
 
-    fn take_cache(&self, mount: &Mount, id: &str) -> Result<CacheMount> {
-        let sharing = match mount.cache_opt.as_ref().map(CacheOpt::sharing).unwrap_or_default() {
-            CacheSharing::Shared => Sharing::Shared,
-            CacheSharing::Private => Sharing::Private,
-            CacheSharing::Locked => Sharing::Locked,
+    fn take_cache(&self, wanted: &WantedCache) -> Result<CacheMount> {
+        let job = &self.place.job;
+        let fill = |dir: &Path| {
+            if job.returning.restore(&wanted.spec.name(), &wanted.spec.id, dir) {
+                return Ok(());
+            }
+            match &wanted.begins {
+                Some((opened, selector)) => fill_cache(opened, selector, dir),
+                None => Ok(()),
+            }
         };
-        let origin = self.input(mount).map(|artifact| self.place.open(artifact)).transpose()?;
-        let (mode, uid, gid) = cache_owner(mount, origin.as_ref())?;
-        let spec = CacheMountSpec { id: id.to_owned(), sharing, uid, gid, mode };
-        let fill = |dir: &Path| match &origin {
-            Some(opened) => fill_cache(opened, &mount.selector, dir),
-            None => Ok(()),
-        };
-        let (job, since) = (&self.place.job, Instant::now());
+        let since = Instant::now();
         while since.elapsed() < PATIENCE {
-            if let Some(taken) =
-                job.store.cache_mounts().acquire(&spec, &job.lease, LOOK, &fill).map_err(environment)?
-            {
+            let taken = job.store.cache_mounts().acquire(&wanted.spec, &job.lease, LOOK, &fill);
+            if let Some(taken) = taken.map_err(environment)? {
                 return Ok(taken);
             }
             if job.watch.is_left() {
                 return Err(Failure::new(FailureKind::Interrupted, "canceled"));
             }
         }
-        let message = format!("cache mount `{id}` is still locked by another step after an hour");
+        let message = format!("cache mount `{}` is still locked by another step after an hour", wanted.spec.id);
         Err(Failure::new(FailureKind::Environment, message)
             .hint("stop the build that holds it, or give this step an `id` of its own"))
     }
@@ -238,15 +267,6 @@ fn cache_id(mount: &Mount) -> Option<String> {
 fn bind_dir(dir: &Path) -> Result<OwnedFd> {
     let bind = Bind { depth: Depth::One, attributes: DATA };
     bind_path_detached(dir, bind).or_environment(|| format!("cannot mount `{}`", dir.display()))
-}
-
-/// A cache mount begins as what it is mounted from, owner and mode included.
-fn cache_owner(mount: &Mount, origin: Option<&Opened>) -> Result<(u32, u32, u32)> {
-    let Some(opened) = origin else { return Ok((0o755, 0, 0)) };
-    let path = if mount.selector.is_empty() { "/" } else { &mount.selector };
-    let metadata = opened.tree().root.metadata_followed(path);
-    let metadata = metadata.or_build(|| format!("cannot begin the cache mount at `{}` with `{path}`", mount.dest))?;
-    Ok((metadata.mode & 0o7777, metadata.uid, metadata.gid))
 }
 
 fn fill_cache(opened: &Opened, selector: &str, dir: &Path) -> std::io::Result<()> {

@@ -231,8 +231,10 @@ impl BuildArgs {
             // Names that stand for a time are the language's business.
             source_date_epoch: build_args.get("SOURCE_DATE_EPOCH").and_then(|text| text.parse().ok()),
             hostname: build_args.get("BUILDKIT_SANDBOX_HOSTNAME").cloned(),
-            cache_from: self.cache_from.iter().flat_map(|CacheFromArg(from)| from.clone()).collect(),
+            cache_from: self.cache_from.iter().flat_map(|from| from.caches.clone()).collect(),
             cache_to: cache::all(&self.cache_to, &build_args),
+            mounts_from: self.cache_from.iter().flat_map(|from| from.mounts.clone()).collect(),
+            mounts_to: self.cache_to.iter().filter_map(|to| to.mounts.clone()).collect(),
             build_args,
         };
         let secrets = self.secret.iter().map(|secret| secret.clone().resolve(environment)).collect::<Result<_, _>>();

@@ -3,11 +3,14 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use kiln_engine::{CacheEntry, CacheFrom, CacheManifest, CacheMode, CachePlace, CacheTo};
+use kiln_engine::{
+    CacheEntry, CacheFrom, CacheManifest, CacheMode, CachePlace, CacheTo, DEFAULT_MAX_SIZE, MountExport, MountPlace,
+    MountsFrom, MountsTo,
+};
 use kiln_oci::Reference;
 
 use super::output::Attributes;
-use super::value::{Wrong, did_you_mean, fields, go_bool};
+use super::value::{Wrong, bytes, did_you_mean, fields, go_bool};
 
 const TYPES: [&str; 6] = ["inline", "registry", "local", "s3", "gha", "azblob"];
 
@@ -15,9 +18,11 @@ const TYPES: [&str; 6] = ["inline", "registry", "local", "s3", "gha", "azblob"];
 const LATER: [&str; 3] = ["s3", "gha", "azblob"];
 
 /// Attributes that mean something to BuildKit and nothing here yet.
-const LATER_KEYS: [&str; 2] = ["registry.insecure", "mounts"];
+const LATER_KEYS: [&str; 1] = ["registry.insecure"];
 
-const TO_LAYERS: [&str; 7] = [
+const TO_LAYERS: [&str; 9] = [
+    "mounts",
+    "mounts-max-size",
     "mode",
     "compression",
     "compression-level",
@@ -29,27 +34,37 @@ const TO_LAYERS: [&str; 7] = [
 
 /// The values of one `--cache-from`.
 #[derive(Debug, Clone)]
-pub(crate) struct CacheFromArg(pub(crate) Vec<CacheFrom>);
+pub(crate) struct CacheFromArg {
+    pub(crate) caches: Vec<CacheFrom>,
+    /// Where cache mounts are beside them.
+    pub(crate) mounts: Vec<MountsFrom>,
+}
 
 /// The values of one `--cache-to`.
 #[derive(Debug, Clone)]
-pub(crate) struct CacheToArg(pub(crate) Vec<CacheTo>);
+pub(crate) struct CacheToArg {
+    pub(crate) caches: Vec<CacheTo>,
+    /// Cache mounts that go along.
+    pub(crate) mounts: Option<MountsTo>,
+}
 
 /// Reads the value of `--cache-from`.
 pub(crate) fn from(text: &str) -> Result<CacheFromArg, Wrong> {
     if let Some(names) = names(text)? {
-        return Ok(CacheFromArg(names.into_iter().map(|reference| CacheFrom::Registry { reference }).collect()));
+        let caches = names.into_iter().map(|reference| CacheFrom::Registry { reference });
+        return Ok(with_mounts(caches.collect(), DEFAULT_MAX_SIZE));
     }
     let mut attributes = Attributes::read(text)?;
+    let max_size = max_size(&mut attributes)?;
     let from = match kind(&mut attributes)?.as_str() {
         "registry" => {
             let from = CacheFrom::Registry { reference: reference(&mut attributes)? };
-            refuse_rest(attributes, "registry", &["ref"])?;
+            refuse_rest(attributes, "registry", &["ref", "mounts-max-size"])?;
             from
         }
         "local" => {
             let from = CacheFrom::Local { dir: dir(&mut attributes, "src")?, entry: entry(&mut attributes)? };
-            refuse_rest(attributes, "local", &["src", "tag", "digest"])?;
+            refuse_rest(attributes, "local", &["src", "tag", "digest", "mounts-max-size"])?;
             from
         }
         "inline" => {
@@ -59,14 +74,49 @@ pub(crate) fn from(text: &str) -> Result<CacheFromArg, Wrong> {
         }
         other => return Err(unknown(other)),
     };
-    Ok(CacheFromArg(vec![from]))
+    Ok(with_mounts(vec![from], max_size))
+}
+
+/// Cache mounts are looked for beside every cache.
+fn with_mounts(caches: Vec<CacheFrom>, max_size: u64) -> CacheFromArg {
+    let place = |cache: &CacheFrom| match cache {
+        CacheFrom::Registry { reference } if reference.digest.is_some() => None,
+        CacheFrom::Registry { reference } => Some(MountPlace::Registry(reference.clone())),
+        CacheFrom::Local { dir, .. } => Some(MountPlace::Layout(dir.clone())),
+    };
+    let mounts = caches.iter().filter_map(place).map(|place| MountsFrom { place, max_size }).collect();
+    CacheFromArg { caches, mounts }
+}
+
+fn max_size(attributes: &mut Attributes) -> Result<u64, Wrong> {
+    let Some(text) = attributes.take("mounts-max-size") else { return Ok(DEFAULT_MAX_SIZE) };
+    bytes(&text).map_err(|Wrong(why)| Wrong(format!("`mounts-max-size={text}`: {why}")))
+}
+
+/// `mounts=all`, or ids with semicolons between them.
+fn mounts(attributes: &mut Attributes, place: &CachePlace, ignore_error: bool) -> Result<Option<MountsTo>, Wrong> {
+    let max_size = max_size(attributes)?;
+    let Some(text) = attributes.take("mounts") else { return Ok(None) };
+    let ids: Vec<String> = match text.as_str() {
+        "all" => Vec::new(),
+        ids => ids.split(';').map(str::to_owned).collect(),
+    };
+    if ids.iter().any(String::is_empty) {
+        return Err(Wrong("`mounts` names no cache mount: expected `all`, or ids with `;` between them".into()));
+    }
+    let place = match place {
+        CachePlace::Registry { reference } => MountPlace::Registry(reference.clone()),
+        CachePlace::Local { dir, .. } => MountPlace::Layout(dir.clone()),
+        CachePlace::Inline => return Err(Wrong("an image carries no cache mounts".into())),
+    };
+    Ok(Some(MountsTo { place, mounts: MountExport { ids, max_size }, ignore_error }))
 }
 
 /// Reads the value of `--cache-to`.
 pub(crate) fn to(text: &str) -> Result<CacheToArg, Wrong> {
     if let Some(names) = names(text)? {
         let to = |reference| plain(CachePlace::Registry { reference });
-        return Ok(CacheToArg(names.into_iter().map(to).collect()));
+        return Ok(CacheToArg { caches: names.into_iter().map(to).collect(), mounts: None });
     }
     let mut attributes = Attributes::read(text)?;
     let kind = kind(&mut attributes)?;
@@ -85,22 +135,24 @@ pub(crate) fn to(text: &str) -> Result<CacheToArg, Wrong> {
             return Err(Wrong("an image carries only what it consists of: `type=inline` has only `mode=min`".into()));
         }
         refuse_rest(attributes, &kind, &["mode"])?;
-        return Ok(CacheToArg(vec![plain(place)]));
+        return Ok(CacheToArg { caches: vec![plain(place)], mounts: None });
     }
+    let ignore_error = attributes.flag("ignore-error")?.unwrap_or(false);
+    let mounts = mounts(&mut attributes, &place, ignore_error)?;
     let to = CacheTo {
         place,
         mode: mode(&mut attributes)?,
         manifest: manifest(&mut attributes)?,
         layers: attributes.layers()?,
-        ignore_error: attributes.flag("ignore-error")?.unwrap_or(false),
+        ignore_error,
     };
     refuse_rest(attributes, &kind, &[known, &TO_LAYERS].concat())?;
-    Ok(CacheToArg(vec![to]))
+    Ok(CacheToArg { caches: vec![to], mounts })
 }
 
 /// Where a build writes its caches: `typed`, and into the image when a build argument asks for that.
 pub(crate) fn all(typed: &[CacheToArg], build_args: &BTreeMap<String, String>) -> Vec<CacheTo> {
-    let mut all: Vec<CacheTo> = typed.iter().flat_map(|CacheToArg(to)| to.clone()).collect();
+    let mut all: Vec<CacheTo> = typed.iter().flat_map(|to| to.caches.clone()).collect();
     let is_asked_for = build_args.get("BUILDKIT_INLINE_CACHE").is_some_and(|value| go_bool(value) == Ok(true));
     if is_asked_for && !all.iter().any(|to| to.place == CachePlace::Inline) {
         all.push(plain(CachePlace::Inline));
@@ -196,12 +248,13 @@ mod tests {
             ("type=local,src=c", r#"[Local { dir: "c", entry: Tag("latest") }]"#),
             ("type=local,src=c,tag=t", r#"[Local { dir: "c", entry: Tag("t") }]"#),
         ] {
-            assert_eq!(format!("{:?}", from(text).unwrap().0), wanted, "{text}");
+            assert_eq!(format!("{:?}", from(text).unwrap().caches), wanted, "{text}");
         }
         let digest = format!("type=local,src=c,digest=sha256:{}", "a".repeat(64));
-        assert!(matches!(&from(&digest).unwrap().0[0], CacheFrom::Local { entry: CacheEntry::Digest(_), .. }));
-        let CacheFromArg(several) = from("app:1,localhost:5000/app:2").unwrap();
+        assert!(matches!(&from(&digest).unwrap().caches[0], CacheFrom::Local { entry: CacheEntry::Digest(_), .. }));
+        let several = from("app:1,localhost:5000/app:2").unwrap();
         let names: Vec<String> = several
+            .caches
             .iter()
             .map(|from| match from {
                 CacheFrom::Registry { reference } => reference.familiar(),
@@ -213,13 +266,27 @@ mod tests {
 
     #[test]
     fn a_place_to_write_to_has_buildkits_defaults() {
-        let [to_registry] = to("localhost:5000/app:cache").unwrap().0.try_into().unwrap();
+        let [to_registry] = to("localhost:5000/app:cache").unwrap().caches.try_into().unwrap();
         assert_eq!((to_registry.mode, to_registry.manifest), (CacheMode::Min, CacheManifest::Image));
         let text = "type=local,dest=c,mode=max,oci-mediatypes=false,compression=zstd,ignore-error=true,reset=true";
-        let [to_dir] = to(text).unwrap().0.try_into().unwrap();
+        let [to_dir] = to(text).unwrap().caches.try_into().unwrap();
         assert_eq!((to_dir.mode, to_dir.manifest, to_dir.ignore_error), (CacheMode::Max, CacheManifest::Index, true));
         let place = CachePlace::Local { dir: "c".into(), tag: "latest".into(), reset: true };
         assert_eq!((to_dir.place, to_dir.layers.oci_media_types), (place, Some(false)));
+    }
+
+    #[test]
+    fn mounts_go_to_the_place_of_the_cache_and_are_looked_for_at_each() {
+        let mounts = |text: &str| to(text).unwrap().mounts.unwrap();
+        let all = mounts("type=local,dest=c,mounts=all,ignore-error=true");
+        assert_eq!((all.place, all.ignore_error), (MountPlace::Layout("c".into()), true));
+        assert_eq!(all.mounts, MountExport { ids: Vec::new(), max_size: DEFAULT_MAX_SIZE });
+        let some = mounts("type=registry,ref=localhost:5000/c,mounts=pip;npm,mounts-max-size=1g");
+        assert_eq!(some.mounts, MountExport { ids: vec!["pip".into(), "npm".into()], max_size: 1 << 30 });
+        assert_eq!(to("type=local,dest=c").unwrap().mounts, None);
+        let found = from("type=local,src=c,mounts-max-size=5m").unwrap().mounts;
+        assert_eq!(found, [MountsFrom { place: MountPlace::Layout("c".into()), max_size: 5 << 20 }]);
+        assert_eq!(from("app:1,app:2").unwrap().mounts.len(), 2);
     }
 
     #[test]
@@ -250,9 +317,13 @@ mod tests {
             ("type=local", "`type=local` needs `dest=DIR`"),
             ("type=local,dest=x,mode=all", "`mode=all`: expected `min` or `max`"),
             ("type=local,dest=x,src=y", "`type=local` has no `src`"),
-            ("type=local,dest=x,mounts=all", "`mounts` is not supported yet for `type=local`"),
+            (
+                "type=local,dest=x,mounts=a;;b",
+                "`mounts` names no cache mount: expected `all`, or ids with `;` between them",
+            ),
             ("type=registry,ref=x,reset=true", "`type=registry` has no `reset`"),
             ("type=inline,ref=x", "`type=inline` has no `ref`"),
+            ("type=inline,mounts=all", "`type=inline` has no `mounts`"),
             ("type=registry,ref=x,ignore-error=maybe", "`ignore-error=maybe`: expected `true` or `false`"),
             (
                 "type=local,dest=x,image-manifest=true,oci-mediatypes=false",

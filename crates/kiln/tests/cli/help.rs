@@ -30,6 +30,7 @@ fn the_front_page() {
       login       Log in to a registry
       logout      Log out of a registry
       context     Look at the files a build would see
+      cache       Look after what is kept between builds
       prune       Remove what nothing needs: images without a name, layers, old results
       fsck        Check that all that is kept is whole
       version     Print the version

@@ -4,6 +4,7 @@
 
 mod bad_input;
 mod cache;
+mod cache_mounts;
 mod context;
 mod crash;
 mod downloads;

@@ -1,0 +1,93 @@
+//! Where cache mounts travel to and from: a layout directory, an archive file, a registry.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use kiln_image::archive::Archive;
+use kiln_image::{BlobSource, ErrorKind, Layout, Selector};
+use kiln_oci::{Descriptor, Reference};
+use kiln_report::{Failure, FailureKind};
+
+use crate::base::registry;
+use crate::job::Result;
+use crate::registry::Registry;
+
+/// Where exported cache mounts are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MountPlace {
+    /// An OCI layout, beside whatever else is in it.
+    Layout(PathBuf),
+    /// A tar of a layout, written anew each time.
+    Archive(PathBuf),
+    /// A repository of a registry, under the reference's tag with `.mounts` after it.
+    Registry(Reference),
+}
+
+/// What mounts are called in a layout or archive.
+pub(crate) const LAYOUT_NAME: &str = "kiln/cache-mounts:mounts";
+/// What follows the tag of a reference.
+const TAG_SUFFIX: &str = ".mounts";
+
+/// Mounts that were found somewhere.
+#[derive(Clone)]
+pub(crate) struct Found {
+    pub(crate) blobs: Arc<dyn BlobSource>,
+    pub(crate) root: Descriptor,
+}
+
+impl MountPlace {
+    /// Its name, for messages.
+    pub fn label(&self) -> String {
+        match self {
+            Self::Layout(path) | Self::Archive(path) => path.display().to_string(),
+            Self::Registry(reference) => tagged(reference).map_or_else(|_| reference.familiar(), |r| r.familiar()),
+        }
+    }
+
+    /// Looks for mounts; `None` when nothing was ever exported to this place.
+    pub(crate) async fn find(&self, client: &Registry) -> Result<Option<Found>> {
+        match self {
+            Self::Layout(path) => {
+                if !path.join("oci-layout").exists() {
+                    return Ok(None);
+                }
+                let layout = Layout::open(path).await.map_err(registry)?;
+                let root = layout.resolve(&Selector::Name(LAYOUT_NAME.into())).await;
+                Ok(absent(root)?.map(|root| Found { blobs: Arc::new(layout), root }))
+            }
+            Self::Archive(path) => {
+                if !path.exists() {
+                    return Ok(None);
+                }
+                let archive = Archive::open(path).await.map_err(registry)?;
+                let is_ours = |name: &String| name.ends_with(LAYOUT_NAME);
+                let root = archive.images().iter().find(|image| image.names.iter().any(is_ours));
+                let root = root.map(|image| image.descriptor.clone());
+                Ok(root.map(|root| Found { blobs: Arc::new(archive), root }))
+            }
+            Self::Registry(reference) => {
+                let reference = tagged(reference)?;
+                let resolved = absent(client.client().resolve(&reference).await)?;
+                let blobs = Arc::new(client.client().source(&reference));
+                Ok(resolved.map(|resolved| Found { blobs, root: resolved.descriptor }))
+            }
+        }
+    }
+}
+
+/// The reference that mounts have beside an image or a cache of this name.
+pub(crate) fn tagged(reference: &Reference) -> Result<Reference> {
+    if reference.digest.is_some() {
+        let message = format!("`{reference}` names one content for ever; cache mounts need a tag that can move");
+        return Err(Failure::new(FailureKind::Usage, message).hint("leave out the digest"));
+    }
+    let tag = format!("{}{TAG_SUFFIX}", reference.tag.as_deref().unwrap_or("latest"));
+    Ok(Reference { tag: Some(tag), ..reference.clone() })
+}
+
+fn absent<T>(found: kiln_image::Result<T>) -> Result<Option<T>> {
+    match found {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        found => found.map(Some).map_err(registry),
+    }
+}
