@@ -77,3 +77,12 @@ fn triggers_of_a_stage_take_from_the_context_where_the_stage_is_a_base() {
     let text = "FROM scratch AS base\nONBUILD COPY late /\nFROM base\n";
     assert_eq!(shown(text), [("COPY context:late".to_owned(), "FROM base")]);
 }
+
+#[test]
+fn what_was_meant_for_a_comment_is_no_source_unless_nobody_is_told_of_the_comment() {
+    let text = "FROM scratch\nCOPY a b ./ # the files\nCOPY c #/\n";
+    let paths = |text: &str| shown(text).into_iter().map(|(_, written)| written.to_owned()).collect::<Vec<_>>();
+    assert_eq!(paths(text), ["a", "b", "c"]);
+    let skipped = format!("# check=skip=InlineCommentInInstruction\n{text}");
+    assert_eq!(paths(&skipped), ["a", "b", "./", "#", "the", "c"]);
+}

@@ -3,7 +3,7 @@
 use kiln_report::Span;
 
 use super::fixes::{self, mend};
-use super::{Findings, rules};
+use super::{Findings, arrays, rules};
 use crate::instruction::{Command, CopyKind, Form};
 use crate::parse::{Arguments, Instruction, Pair, PairForm, Word};
 
@@ -23,6 +23,9 @@ pub(super) fn check(instruction: &Instruction, escape: char, findings: &mut Find
         }
         _ => {}
     }
+    if let Some(finding) = arrays::broken(instruction).filter(|_| instruction.command.is_some()) {
+        findings.push(instruction, finding);
+    }
     if let Some((effect, span)) = inline_comment(instruction) {
         let fix = fixes::comment_above(instruction, span.start);
         findings.push(instruction, mend(rules::inline_comment(&effect, span), fix));
@@ -32,8 +35,11 @@ pub(super) fn check(instruction: &Instruction, escape: char, findings: &mut Find
 fn legacy(instruction: &Instruction, pairs: &[Pair], escape: char, findings: &mut Findings<'_>) {
     for pair in pairs.iter().filter(|pair| pair.form == PairForm::Space) {
         let span = Span::new(pair.key.span.start, pair.value.span.end);
-        let finding = rules::legacy_pair(&instruction.keyword.text, &pair.key.text, span);
-        findings.push(instruction, mend(finding, fixes::pair_of_old(instruction, pair, escape)));
+        let fix = fixes::pair_of_old(instruction, pair, escape);
+        let (keyword, key) = (&instruction.keyword.text, &pair.key.text);
+        let other = || format!("{key}=\"…\"");
+        let new = fix.as_ref().and_then(|fix| fix.edits.first()).map_or_else(other, |edit| edit.text.clone());
+        findings.push(instruction, mend(rules::legacy_pair(keyword, key, &new, span), fix));
     }
 }
 

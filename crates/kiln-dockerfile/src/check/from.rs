@@ -68,7 +68,9 @@ fn image(from: &From, globals: &Globals, lexer: Lexer) -> Vec<Diagnostic> {
     let mut found = undeclared(&from.image, &expansion, globals);
     let unset = expansion.uses.iter().find(|used| !used.is_set).or(expansion.uses.first());
     if let Some(used) = unset.filter(|_| expansion.text.parse::<Reference>().is_err()) {
-        found.push(rules::invalid_default_arg(&from.image.text, &used.name, from.image.span));
+        let names = globals.declared.iter().map(String::as_str);
+        let nearest = suggest::nearest(&used.name, names).filter(|_| !globals.declared.contains(&used.name));
+        found.push(rules::invalid_default_arg(&from.image.text, &used.name, nearest, from.image.span));
     }
     found
 }

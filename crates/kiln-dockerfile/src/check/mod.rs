@@ -4,6 +4,7 @@
 //! while lowering and comes with its result.
 
 mod arguments;
+pub(crate) mod arrays;
 mod config;
 mod context;
 mod descriptions;
@@ -119,7 +120,10 @@ fn stages(file: &Dockerfile, findings: &mut Findings<'_>) {
         }
         if let Some(command) = shell_form(instruction).filter(|_| !has_shell) {
             let span = command.map_or(instruction.span, |command| command.span);
-            findings.push(instruction, mend(rules::json_args(keyword, span), command.and_then(fixes::json_command)));
+            let is_broken = arrays::broken(instruction).is_some();
+            let finding = if is_broken { rules::json_args_of_broken_array } else { rules::json_args }(keyword, span);
+            let fix = command.filter(|_| !is_broken).and_then(fixes::json_command);
+            findings.push(instruction, mend(finding, fix));
         }
     }
 }

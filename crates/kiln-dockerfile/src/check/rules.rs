@@ -4,6 +4,8 @@
 use kiln_oci::Platform;
 use kiln_report::{Diagnostic, Span};
 
+use super::arrays::Fault;
+use crate::instruction::Keyword;
 use crate::suggest;
 
 pub(crate) const STAGE_NAME_CASING: &str = "StageNameCasing";
@@ -33,6 +35,8 @@ pub(crate) const UNUSED_BUILD_ARG: &str = "UnusedBuildArg";
 pub(crate) const COPY_IGNORED: &str = "CopyIgnoredFile";
 pub(crate) const COPY_SOURCE_MISSING: &str = "CopySourceMissing";
 pub(crate) const CONTEXT_NOT_FILTERED: &str = "ContextNotFiltered";
+pub(crate) const MISSPELT_STAGE: &str = "MisspeltStage";
+pub(crate) const BROKEN_ARRAY: &str = "BrokenJSONArray";
 
 fn did_you_mean(finding: Diagnostic, nearest: Option<String>) -> Diagnostic {
     match nearest {
@@ -78,6 +82,35 @@ pub(crate) fn json_args(keyword: &str, span: Span) -> Diagnostic {
         .hint(format!("write the arguments as a JSON array: `{keyword} [\"program\", \"argument\"]`"))
 }
 
+/// Of a command that was meant for an array.
+pub(crate) fn json_args_of_broken_array(keyword: &str, span: Span) -> Diagnostic {
+    Diagnostic { hints: vec!["mend the array: it is no JSON as it is".to_owned()], ..json_args(keyword, span) }
+}
+
+pub(crate) fn broken_array(keyword: Keyword, fault: Fault, text: &str, span: Span) -> Diagnostic {
+    let inner = text.trim_matches(['\'', '"', '“', '”', '„', '‘', '’']);
+    let quote = || format!("JSON has straight double quotes only: write `\"{inner}\"`");
+    let (what, hint) = match fault {
+        Fault::Unclosed => ("`]` is missing behind this".to_owned(), "close the array with `]`".to_owned()),
+        Fault::TrailingComma => ("a comma ends the array".to_owned(), "leave the last comma out".to_owned()),
+        Fault::MissingComma => ("a comma is missing before this".to_owned(), "put commas between strings".to_owned()),
+        Fault::SingleQuotes => (format!("`{text}` is in single quotes"), quote()),
+        Fault::TypographicQuotes => (format!("`{text}` is in typographic quotes"), quote()),
+        Fault::Unquoted => (format!("`{text}` is not in double quotes"), quote()),
+        Fault::OpenQuote => ("a quote is never closed".to_owned(), "close it with `\"`".to_owned()),
+        Fault::Escape => (format!("`{text}` is no escape of JSON"), "write `\\\\` for a backslash".to_owned()),
+        Fault::TextBehind => (
+            format!("`{text}` stands behind the array"),
+            "leave it out, or write the whole line without `[`".to_owned(),
+        ),
+    };
+    let effect = match keyword {
+        Keyword::Add | Keyword::Copy | Keyword::Volume => "each word is taken for a path",
+        _ => "the shell gets the whole line",
+    };
+    Diagnostic::warning(BROKEN_ARRAY, span, format!("{what}: this is no JSON array, and {effect}")).hint(hint)
+}
+
 pub(crate) fn maintainer(span: Span) -> Diagnostic {
     Diagnostic::warning(MAINTAINER, span, "MAINTAINER is deprecated")
         .hint("write `LABEL org.opencontainers.image.authors=\"…\"`")
@@ -106,9 +139,10 @@ pub(crate) fn multiple_instructions(keyword: &str, span: Span) -> Diagnostic {
         .hint("keep only the last one")
 }
 
-pub(crate) fn legacy_pair(keyword: &str, key: &str, span: Span) -> Diagnostic {
+/// `pair` is how it is written now.
+pub(crate) fn legacy_pair(keyword: &str, key: &str, pair: &str, span: Span) -> Diagnostic {
     Diagnostic::warning(LEGACY_PAIRS, span, format!("`{key}` is separated from its value by a space"))
-        .hint(format!("write `{keyword} {key}=value`"))
+        .hint(format!("write `{keyword} {pair}`"))
 }
 
 pub(crate) fn invalid_base_platform(image: &str, wanted: &Platform, found: &Platform, span: Span) -> Diagnostic {
@@ -128,10 +162,13 @@ pub(crate) fn secret_in_env(keyword: &str, name: &str, span: Span) -> Diagnostic
         .hint("pass it with `--secret` and use it with `RUN --mount=type=secret`")
 }
 
-pub(crate) fn invalid_default_arg(image: &str, argument: &str, span: Span) -> Diagnostic {
+pub(crate) fn invalid_default_arg(image: &str, argument: &str, nearest: Option<&str>, span: Span) -> Diagnostic {
     let message = format!("`{image}` is no valid image when no build argument is given");
-    Diagnostic::warning(INVALID_DEFAULT_ARG, span, message)
-        .hint(format!("give the argument a default before the first FROM: `ARG {argument}=…`"))
+    let finding = Diagnostic::warning(INVALID_DEFAULT_ARG, span, message);
+    match nearest {
+        Some(nearest) => did_you_mean(finding, Some(format!("${nearest}"))),
+        None => finding.hint(format!("give the argument a default before the first FROM: `ARG {argument}=…`")),
+    }
 }
 
 pub(crate) fn const_platform(platform: &str, span: Span) -> Diagnostic {
@@ -159,6 +196,11 @@ pub(crate) fn definition_description(keyword: &str, name: &str, span: Span) -> D
 pub(crate) fn inline_comment(effect: &str, span: Span) -> Diagnostic {
     Diagnostic::warning(INLINE_COMMENT, span, format!("`#` begins no comment within a line: {effect}"))
         .hint("put the comment on a line of its own, above the instruction")
+}
+
+pub(crate) fn misspelt_stage(image: &str, stage: &str, span: Span) -> Diagnostic {
+    let message = format!("no stage is called `{image}`, so it is taken for an image");
+    did_you_mean(Diagnostic::warning(MISSPELT_STAGE, span, message), Some(stage.to_owned()))
 }
 
 pub(crate) fn unused_build_arg<'a>(name: &str, declared: impl Iterator<Item = &'a str>, span: Span) -> Diagnostic {

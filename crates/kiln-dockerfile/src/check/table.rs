@@ -262,6 +262,26 @@ pub const RULES: &[Rule] = &[
         ..BUILDKIT
     },
     Rule {
+        name: r::MISSPELT_STAGE,
+        origin: Origin::Kiln,
+        summary: "an image is named that is nearly a stage above",
+        why: "A name that no stage has is an image's, and is pulled: at best there is none, at worst it is somebody else's. Names \
+              with a tag, a digest or a slash are taken for images, and so are well-known ones.",
+        bad: "FROM alpine:3.20 AS build\nFROM scratch\nCOPY --from=biuld /app /\n",
+        good: "FROM alpine:3.20 AS build\nFROM scratch\nCOPY --from=build /app /\n",
+        ..BUILDKIT
+    },
+    Rule {
+        name: r::BROKEN_ARRAY,
+        origin: Origin::Kiln,
+        summary: "arguments begin like a JSON array and are none",
+        why: "An array that JSON cannot read is no error: the shell gets the whole line, and COPY, ADD and VOLUME take its \
+              words for paths. Strings are in double quotes, a comma stands between them and none behind the last.",
+        bad: "FROM alpine:3.20\nENTRYPOINT [\"nginx\", '-g',]\n",
+        good: "FROM alpine:3.20\nENTRYPOINT [\"nginx\", \"-g\"]\n",
+        ..BUILDKIT
+    },
+    Rule {
         name: r::INLINE_COMMENT,
         origin: Origin::Kiln,
         summary: "`#` within a line is taken for a comment, which it is not",

@@ -4,6 +4,7 @@ use kiln_report::{Diagnostic, Span};
 
 use super::flags::{self, Flags, Kind};
 use super::{ArgItem, Command, CommandLine, CopyKind, Device, Form, From, Keyword, Run, copy, healthcheck, mount};
+use crate::check::arrays;
 use crate::parse::{Arguments, Instruction, Pair, Word};
 
 pub(super) struct Reader<'a> {
@@ -202,7 +203,12 @@ impl<'a> Reader<'a> {
         match &self.instruction.arguments {
             Arguments::Json(words) if !words.is_empty() => Some(words.clone()),
             Arguments::Text(word) => {
-                self.error(word.span, "SHELL takes a JSON array", "write `SHELL [\"/bin/bash\", \"-c\"]`");
+                let broken = arrays::broken(self.instruction);
+                let error = Diagnostic::error(word.span, "SHELL takes a JSON array");
+                self.diagnostics.push(match broken {
+                    Some(broken) => Diagnostic { span: broken.span, hints: broken.hints, fix: broken.fix, ..error },
+                    None => error.hint("write `SHELL [\"/bin/bash\", \"-c\"]`"),
+                });
                 None
             }
             _ => self.no_arguments("[\"/bin/sh\", \"-c\"]"),

@@ -33,6 +33,8 @@ pub(super) struct Copying<'s> {
     pub(super) template: FileActionCopy,
     /// The step's name.
     pub(super) name: String,
+    /// Where what was meant for sources ends, when a comment that is none follows.
+    pub(super) sources_end: Option<usize>,
 }
 
 /// One action: what is copied, and from where.
@@ -54,7 +56,8 @@ impl Stage<'_, '_, '_> {
         let shown = self.copy_name(step, copy);
         let name = self.name_step(&shown);
         let template = self.template(&filled)?;
-        let copying = Copying { step, filled, template, name };
+        let sources_end = self.sources_end(step);
+        let copying = Copying { step, filled, template, name, sources_end };
         let mut actions = Vec::new();
         for source in &copying.filled.sources {
             history.push_str(&format!(" {}", source.text));
@@ -211,7 +214,7 @@ impl Stage<'_, '_, '_> {
             allow_empty_wildcard: true,
             ..template.clone()
         };
-        self.note_source(step, filled.copy, source, &copy);
+        self.note_source(copying, source, &copy);
         Ok(Action { from, copy })
     }
 

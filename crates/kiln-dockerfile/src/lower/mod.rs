@@ -262,6 +262,7 @@ impl<'c, 'a> Lowerer<'c, 'a> {
             return Err(self.errors);
         }
         names::warn_unused_build_args(&mut self, target);
+        names::warn_misspelt_stages(&mut self, reachable);
         Ok(Box::new(self.finish(target, &stages)))
     }
 

@@ -79,6 +79,15 @@ pub(super) fn shown(lexer: Lexer, text: &str, env: &dyn Variables) -> String {
     }
 }
 
+/// Warns about images that were probably meant for stages.
+pub(super) fn warn_misspelt_stages(all: &mut Lowerer<'_, '_>, nodes: &BTreeSet<usize>) {
+    let plan = all.plan;
+    let found = nodes.iter().filter_map(|node| plan.misspelt(*node));
+    let warnings: Vec<Diagnostic> =
+        found.map(|(span, image, stage)| rules::misspelt_stage(image, stage, span)).collect();
+    all.warnings.extend(warnings.into_iter().filter(|w| w.rule.is_none_or(|rule| all.cx.check.allows(rule, &[]))));
+}
+
 /// Warns about build arguments that no `ARG` declares.
 pub(super) fn warn_unused_build_args(all: &mut Lowerer<'_, '_>, target: usize) {
     let declared: BTreeSet<&str> = all

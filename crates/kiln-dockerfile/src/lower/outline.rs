@@ -154,6 +154,9 @@ impl Collector<'_, '_, '_> {
             let stage = &plan.nodes[node];
             let (mut own, mut global) = (BTreeMap::new(), self.used_in_from(node));
             for step in &stage.steps {
+                if let Some(Command::Copy(copy)) = &step.instruction.command {
+                    global.extend(copy.from.iter().flat_map(|from| uses(self.all.cx, from)));
+                }
                 let Some(Command::Arg(items)) = &step.instruction.command else { continue };
                 for item in items {
                     match self.is_inherited(item) {
@@ -261,6 +264,14 @@ mod tests {
                 (19, "password", None, None),
             ]
         );
+    }
+
+    #[test]
+    fn arguments_of_the_file_that_name_what_is_copied_from_are_listed() {
+        let text = "ARG SUFFIX=er\nARG BUILDER=build$SUFFIX\nARG OTHER=1\nFROM scratch\nCOPY --from=$BUILDER /a /\n";
+        let found = outlined(text, "0", &[]);
+        let names: Vec<&str> = found.args.iter().map(|arg| arg.name.as_str()).collect();
+        assert_eq!(names, ["SUFFIX", "BUILDER"]);
     }
 
     #[test]

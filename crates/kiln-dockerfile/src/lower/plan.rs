@@ -40,6 +40,10 @@ pub(super) struct Node<'a> {
     pub(super) span: Span,
     /// Whether the triggers of its base are among its steps.
     has_triggers: bool,
+    /// The image as written.
+    word: Span,
+    /// The stage that takes from it, when it is none itself.
+    taker: Option<usize>,
 }
 
 /// What a stage begins with.
@@ -131,7 +135,7 @@ impl<'a> Plan<'a> {
             },
         };
         let label = name.clone().unwrap_or_else(|| format!("stage-{}", self.nodes.len()));
-        Ok(Node { name, label, platform, after, is_replaced, ..Node::new(base, span) })
+        Ok(Node { name, label, platform, after, is_replaced, word: from.image.span, ..Node::new(base, span) })
     }
 
     /// The stage that `--after` names.
@@ -228,7 +232,12 @@ impl<'a> Plan<'a> {
             return self.must_be_before(stage, node, from.span);
         }
         let base = self.outside(cx, from, &cx.options.platform)?;
-        Ok(self.source(base, at))
+        let source = self.source(base, at);
+        // A trigger's own text is not in this file.
+        let range = at.range();
+        self.nodes[source].word = if range.contains(&from.span.start) { from.span } else { at };
+        self.nodes[source].taker = Some(node);
+        Ok(source)
     }
 
     fn must_be_before(&self, stage: usize, node: usize, span: Span) -> Result<usize, Box<Diagnostic>> {
@@ -284,6 +293,21 @@ impl<'a> Plan<'a> {
     /// The name of a stage that is nearly `name`.
     pub(super) fn similar_stage(&self, name: &str) -> Option<String> {
         suggest::nearest(name, self.names.keys().map(String::as_str)).map(str::to_owned)
+    }
+
+    /// Whether a node's image was probably meant for a stage above: its place, its name, and the stage's.
+    pub(super) fn misspelt(&self, node: usize) -> Option<(Span, &str, &str)> {
+        let Node { base: Base::Image(image), word, taker, .. } = &self.nodes[node] else { return None };
+        let is_plain = image.len() > 3 && image.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b));
+        if !is_plain || KNOWN_IMAGES.contains(&image.as_str()) {
+            return None;
+        }
+        let before = taker.unwrap_or(node);
+        let above = self.names.iter().filter(|(_, stages)| stages[0] < before).map(|(name, _)| name.as_str());
+        let nearest = suggest::nearest(&image.to_lowercase(), above)?;
+        // `python` beside `python3` is meant.
+        let letters = |name: &str| name.chars().filter(char::is_ascii_alphabetic).collect::<String>();
+        (letters(image) != letters(nearest)).then_some((*word, image, nearest))
     }
 
     /// A node and everything it needs.
@@ -369,6 +393,8 @@ impl Node<'_> {
             total: 0,
             span,
             has_triggers: false,
+            word: span,
+            taker: None,
         }
     }
 }
@@ -402,6 +428,13 @@ impl<'a> Step<'a> {
         diagnostic
     }
 }
+
+/// Images that people name without a tag, and that stages may nearly be called like.
+const KNOWN_IMAGES: [&str; 26] = [
+    "alpine", "busybox", "caddy", "centos", "composer", "debian", "docker", "fedora", "golang", "gradle", "haproxy",
+    "httpd", "mariadb", "maven", "mongo", "mysql", "nginx", "node", "perl", "postgres", "python", "redis", "registry",
+    "ruby", "rust", "ubuntu",
+];
 
 /// The value of `from` in a mount, before variables are filled in.
 fn mount_from(flag: &Word) -> Option<Word> {

@@ -3,11 +3,13 @@
 use kiln_graph::llb::FileActionCopy;
 use kiln_report::{Diagnostic, Span};
 
+use super::copy::Copying;
 use super::plan::{Base, Plan, Step};
 use super::stage::Stage;
 use super::{Context, ImageFacts, LowerOptions, Lowerer, NamedContext};
-use crate::instruction::{Copy, CopyKind, Mount};
-use crate::parse::{Dockerfile, Word};
+use crate::check::rules;
+use crate::instruction::{CopyKind, Mount};
+use crate::parse::{Arguments, Dockerfile, Word};
 use crate::path;
 
 /// The name of the build context among all directories.
@@ -85,13 +87,26 @@ pub fn context_reads(file: &Dockerfile, options: &LowerOptions) -> Vec<ContextRe
 
 impl Stage<'_, '_, '_> {
     /// Notes a source of `COPY` or `ADD`, if it is one of a context.
-    pub(super) fn note_source(&mut self, step: &Step<'_>, copy: &Copy, source: &Word, action: &FileActionCopy) {
+    pub(super) fn note_source(&mut self, copying: &Copying<'_>, source: &Word, action: &FileActionCopy) {
+        if copying.sources_end.is_some_and(|end| source.span.start >= end) {
+            return;
+        }
+        let (step, copy) = (copying.step, copying.filled.copy);
         let by = if copy.kind == CopyKind::Add { Reader::Add } else { Reader::Copy };
         // Sources stand in order of their places, and there may be very many; those of triggers are all at one.
         let at = copy.sources.partition_point(|word| word.span < source.span);
         let written = copy.sources.get(at).filter(|word| word.span == source.span);
         let is_certain = written.is_none_or(|word| self.knows_all(word));
         self.note(step, step.from, (by, source, is_certain), action.clone());
+    }
+
+    /// Where the sources end before what was meant for a comment, which is told as one mistake; the word before it was
+    /// meant for the destination.
+    pub(super) fn sources_end(&self, step: &Step<'_>) -> Option<usize> {
+        let Arguments::Words(words) = &step.instruction.arguments else { return None };
+        let at = words.iter().skip(2).position(|word| word.text.starts_with('#'))?;
+        let is_told = self.all.cx.check.allows(rules::INLINE_COMMENT, &step.instruction.comments);
+        is_told.then(|| words[at + 1].span.start)
     }
 
     /// Notes the source of a bind mount, if it is one of a context.

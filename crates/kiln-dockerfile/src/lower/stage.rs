@@ -162,16 +162,17 @@ impl Stage<'_, '_, '_> {
             self.all.guesses += 1;
             let is_early = self.all.guesses <= 100;
             let nearest = if is_early { self.state.nearest(&used.name) } else { None };
+            let global = if is_early && nearest.is_none() { self.nearest_global(&used.name) } else { None };
             let cx = self.all.cx;
             let has_value = cx.globals.declared.contains(&used.name) || cx.options.build_args.contains_key(&used.name);
-            let is_slip = nearest.is_some_and(|nearest| suggest::is_slip(&used.name, nearest));
+            let is_slip = nearest.or(global).is_some_and(|nearest| suggest::is_slip(&used.name, nearest));
             if self.state.is_base_unknown && !is_slip && !has_value {
                 continue;
             }
             let fix = nearest.and_then(|nearest| fixes::rename_variable(word, used.start, &used.name, nearest));
-            let finding = rules::undefined_variable(&used.name, nearest, word.part(used.start, used.end));
+            let finding = rules::undefined_variable(&used.name, nearest.or(global), word.part(used.start, used.end));
             let finding = fixes::mend(finding, fix);
-            let hint = is_early.then(|| self.where_to_get(&used.name, nearest.is_some())).flatten();
+            let hint = is_early.then(|| self.where_to_get(&used.name, nearest, global)).flatten();
             self.all.warnings.push(match hint {
                 Some(hint) => finding.hint(hint),
                 None => finding,
@@ -180,14 +181,20 @@ impl Stage<'_, '_, '_> {
         Ok(expansion)
     }
 
+    /// The argument before the first `FROM` that was probably meant.
+    fn nearest_global(&self, name: &str) -> Option<&str> {
+        let declared = self.all.cx.globals.declared.iter().map(String::as_str);
+        suggest::nearest(name, declared)
+    }
+
     /// How a stage comes by a variable that it does not have.
-    fn where_to_get(&self, name: &str, is_misspelt: bool) -> Option<String> {
+    fn where_to_get(&self, name: &str, own: Option<&str>, global: Option<&str>) -> Option<String> {
         let cx = self.all.cx;
         if cx.globals.declared.contains(name) || cx.options.build_args.contains_key(name) {
             return Some(format!("declare it in this stage with `ARG {name}`"));
         }
-        if is_misspelt {
-            return None;
+        if own.or(global).is_some() {
+            return global.map(|global| format!("declare it in this stage with `ARG {global}`"));
         }
         Some(match self.all.plan.stage_that_sets(name) {
             Some(own) if own == self.node.label => "it is set only below this line".to_owned(),
@@ -200,7 +207,13 @@ impl Stage<'_, '_, '_> {
     pub(super) fn way_out(&self, word: &Word, otherwise: &str) -> String {
         let uses = self.all.cx.lexer.expand(&word.text, &self.state.env).map(|expansion| expansion.uses);
         match uses.unwrap_or_default().iter().find(|used| !used.is_set) {
-            Some(used) => format!("declare it in this stage with `ARG {}`, or set it with ENV", used.name),
+            Some(used) => match (self.state.nearest(&used.name), self.nearest_global(&used.name)) {
+                (Some(nearest), _) => format!("did you mean `${nearest}`?"),
+                (None, Some(nearest)) => {
+                    format!("did you mean `${nearest}`? declare it in this stage with `ARG {nearest}`")
+                }
+                (None, None) => format!("declare it in this stage with `ARG {}`, or set it with ENV", used.name),
+            },
             None => otherwise.to_owned(),
         }
     }

@@ -29,6 +29,7 @@ pub fn survey(file: &Dockerfile, options: &LowerOptions) -> Vec<Diagnostic> {
     let mut all = Lowerer::new(&cx, &plan);
     all.lower_nodes(&nodes);
     names::warn_unused_build_args(&mut all, target);
+    names::warn_misspelt_stages(&mut all, &nodes);
     errors.extend(all.errors);
     errors.extend(all.warnings);
     errors.sort_by_key(|finding| finding.span);
@@ -114,6 +115,30 @@ mod tests {
         assert_eq!(found(&text.replace("golang:1", "scratch"), None).len(), 4);
         let second = "FROM golang:1 AS base\nFROM base\nCOPY $GOPATH /\n";
         assert_eq!(found(second, None), []);
+    }
+
+    #[test]
+    fn a_misspelt_stage_is_told_unless_the_name_is_a_context_s_an_image_s_or_far_from_all() {
+        let names = |image: &str| {
+            let text = format!("FROM busybox:1 AS build\nFROM busybox:1 AS nodes\nFROM {image}\n");
+            let (file, _) = parse(&text);
+            let mut options = options(&text, None);
+            options.contexts.insert("buildx".to_owned(), crate::NamedContext::Local { name: "buildx".to_owned() });
+            survey(&file, &options).into_iter().map(|found| (found.rule, found.hints)).collect::<Vec<_>>()
+        };
+        assert_eq!(names("biuld"), [(Some(rules::MISSPELT_STAGE), vec!["did you mean `build`?".to_owned()])]);
+        for image in ["buildx", "build1", "node", "biuld:1", "me/biuld", "debian", "BUILD"] {
+            assert_eq!(names(image), [], "{image}");
+        }
+    }
+
+    #[test]
+    fn a_variable_that_is_nearly_a_global_argument_is_met_with_both_steps() {
+        let text = "ARG VERSION=1\nFROM busybox:1\nLABEL v=${VERSON}\n";
+        let (file, _) = parse(text);
+        let found = survey(&file, &options(text, None));
+        let hints = ["did you mean `$VERSION`?", "declare it in this stage with `ARG VERSION`"];
+        assert_eq!(found.iter().map(|finding| finding.hints.clone()).collect::<Vec<_>>(), [hints.map(str::to_owned)]);
     }
 
     #[test]

@@ -5,7 +5,7 @@ mod dockerfile;
 mod ignore;
 mod images;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -110,10 +110,20 @@ pub(crate) fn judge(
     reporter: &dyn Reporter,
 ) -> Result<()> {
     if settings.check.error && !findings.is_empty() {
-        return Err(mistakes(source, findings));
+        let reason = violated(&findings);
+        let failure = mistakes(source, findings);
+        return Err(Failure { message: format!("{}: {reason}", failure.message), ..failure });
     }
     warn(source, findings, reporter);
     Ok(())
+}
+
+/// ``its checks count as errors, and 3 findings are of `StageNameCasing`, …``.
+fn violated(findings: &[Diagnostic]) -> String {
+    let rules: BTreeSet<&str> = findings.iter().filter_map(|finding| finding.rule).collect();
+    let rules: Vec<String> = rules.into_iter().map(|rule| format!("`{rule}`")).collect();
+    let (count, is) = (findings.len(), if findings.len() == 1 { "finding is" } else { "findings are" });
+    format!("its checks count as errors, and {count} {is} of {}", rules.join(", "))
 }
 
 /// What is checked in a build: what the file says, unless the build says otherwise.

@@ -39,7 +39,9 @@ pub(super) const RULES: &[Rule] = &[
         scope: Scope::Check,
         summary: "a command's failure is lost in a pipe",
         why: "A pipeline succeeds when its last command does, whatever happened before it: the step goes on with half of the data, or \
-              none. `pipefail` makes it fail when any of its commands does. Not every `sh` knows the option; bash does.",
+              none. `pipefail` makes it fail when any of its commands does. Not every `sh` knows the option; bash does. \
+              Nothing is said where the last command fails for want of input, as `tar` in `curl -f … | tar x`, and of commands \
+              that hardly fail, such as `echo`; what is fetched into a shell is `DownloadIntoShell`'s.",
         bad: "FROM debian:12\nRUN ./report | tee /report.txt\n",
         good: "FROM debian:12\nSHELL [\"/bin/bash\", \"-o\", \"pipefail\", \"-c\"]\nRUN ./report | tee /report.txt\n",
         check: pipes,

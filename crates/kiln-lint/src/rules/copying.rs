@@ -26,11 +26,11 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         name: "CopyManyToOne",
         aliases: &["DL3021"],
-        level: Level::Error,
-        scope: Scope::Check,
+        level: Level::Warning,
+        scope: Scope::Build,
         summary: "several sources are copied to a path that is not written as a directory",
-        why: "When the last path does not end in `/` and is no directory yet, it depends on the builder what becomes of the \
-              sources.",
+        why: "When the last path does not end in `/` and is no directory yet, each source becomes the file of that name, and the \
+              last one stays. Classic builders refuse it.",
         bad: "FROM debian:12\nCOPY a.txt b.txt /srv\n",
         good: "FROM debian:12\nCOPY a.txt b.txt /srv/\n",
         check: many_to_one,
@@ -148,7 +148,7 @@ fn many_to_one(view: &View<'_>, findings: &mut Findings<'_>) {
         if copy.sources.len() + copy.documents.len() < 2 || is_directory || has_comment {
             continue;
         }
-        let message = format!("several sources cannot all become `{dest}`");
+        let message = format!("several sources become one file, unless `{dest}` is a directory already");
         findings.report(instruction, copy.dest.span, message, format!("write `{dest}/`"));
         let span = kiln_report::Span::new(copy.dest.span.end, copy.dest.span.end);
         if copy.dest.span.end - copy.dest.span.start == dest.len() {
@@ -194,6 +194,10 @@ fn from_itself(view: &View<'_>, findings: &mut Findings<'_>) {
 fn to_relative(view: &View<'_>, findings: &mut Findings<'_>) {
     let placed = view.since(|instruction| matches!(instruction.command, Some(Command::Workdir(_))));
     for (number, index, instruction, copy) in copies(view) {
+        // A comment that is none is told about as such.
+        if copy.sources.iter().any(|source| source.text.starts_with('#')) {
+            continue;
+        }
         let dest = copy.dest.text.trim_matches(['"', '\'']);
         let has_drive = dest.as_bytes().get(1) == Some(&b':');
         if dest.starts_with(['/', '$', '\\']) || has_drive {

@@ -32,7 +32,8 @@ pub(super) const RULES: &[Rule] = &[
         scope: Scope::Check,
         summary: "a variable without quotes is taken apart at blanks",
         why: "Without quotes the shell splits a value at every blank and fills in patterns; when it is empty, the argument is gone. \
-              Variables whose value is known to have no blanks, and those that are named like lists, are let pass.",
+              Variables whose value is known to have no blanks, those that are named like lists, and names in capitals that nothing in \
+              the file sets (the base image may) are let pass.",
         bad: "FROM debian:12\nARG DIR\nRUN mkdir $DIR\n",
         good: "FROM debian:12\nARG DIR\nRUN mkdir \"$DIR\"\n",
         check: variables,

@@ -84,6 +84,7 @@ pub(crate) fn run(args: &CheckArgs, setting: &Setting) -> Outcome {
     if args.list_rules {
         return output::list_rules(args.format.unwrap_or_default());
     }
+    args.fix.must_make_sense()?;
     args.ignore.iter().try_for_each(|rule| must_be_known(rule))?;
     let config = config::load(args.config.as_deref(), &setting.environment)?;
     let format = match args.format {

@@ -273,3 +273,24 @@ fn rules_are_listed_and_explained() {
     hint: did you mean `JSONArgsRecommended`?
     ");
 }
+
+#[test]
+fn one_mistake_is_one_finding() {
+    let kiln = Kiln::new();
+    let count = |text: &str| {
+        kiln.file("Dockerfile", text);
+        kiln.run(&["check", "--format=github"]).stdout.lines().count()
+    };
+    assert_eq!(count("ARG VERSION=1\nFROM busybox:$VERSIN\n"), 1);
+    assert_eq!(count("FROM busybox:1 AS build\nFROM biuld\n"), 1);
+    assert_eq!(count("FROM busybox:1 AS build\nFROM busybox:1\nCOPY --from=biuld /a /b\n"), 1);
+    assert_eq!(count("FROM scratch\nCOPY Dockerfile ./ # all of it\n"), 1);
+}
+
+#[test]
+fn unsafe_fixes_want_a_fix_to_be_asked_for() {
+    let kiln = Kiln::new();
+    kiln.file("Dockerfile", ODD);
+    let answer = kiln.run(&["check", "--unsafe-fixes"]);
+    assert!(answer.code == 2 && answer.stderr.contains("--fix"), "{answer}");
+}

@@ -68,7 +68,7 @@ fn a_build_warns_of_a_source_that_is_ignored_and_may_fail_for_it() {
         .dockerfile("# check=error=true\nFROM busybox\nCOPY a *.env /\n")
         .build(&[])
         .fails(1)
-        .says("CopyIgnoredFile");
+        .says("its checks count as errors, and 1 finding is of `CopyIgnoredFile`");
 }
 
 #[test]

@@ -5,7 +5,33 @@ use std::sync::Arc;
 use kiln_dockerfile::{CheckConfig, Dockerfile, LowerOptions, Reach};
 use kiln_engine::{BuildRequest, Context, ContextChecks, Contexts};
 use kiln_lint::{Scope, Settings, lint};
-use kiln_report::{Diagnostic, Failure, FailureKind, Level, SourceFile};
+use kiln_report::{Diagnostic, Failure, FailureKind, Level, SourceFile, Span};
+
+/// Leaves one finding of those that say the same of one word: what keeps the file from being built, or knows better.
+fn once(findings: &mut Vec<Diagnostic>) {
+    let of = |rule| findings.iter().filter(|finding| finding.rule == Some(rule)).cloned().collect::<Vec<_>>();
+    let (undeclared, misspelt) = (of("UndefinedArgInFrom"), of("MisspeltStage"));
+    let mut wrong = Vec::new();
+    for error in findings.iter_mut().filter(|finding| finding.rule.is_none()) {
+        if let Some(reason) = undeclared.iter().find(|reason| is_within(reason.span, error.span)) {
+            error.fix = error.fix.take().or_else(|| reason.fix.clone());
+        }
+        wrong.push(error.span);
+    }
+    let is_wrong = |span: Span| wrong.iter().any(|wrong| is_within(span, *wrong));
+    findings.retain(|finding| match finding.rule {
+        Some("UndefinedArgInFrom") => !is_wrong(finding.span),
+        Some("InvalidDefaultArgInFrom") => {
+            !is_wrong(finding.span) && !undeclared.iter().any(|reason| is_within(reason.span, finding.span))
+        }
+        Some("UntaggedImage" | "CopyFromUnknownStage") => !misspelt.iter().any(|known| known.span == finding.span),
+        _ => true,
+    });
+}
+
+fn is_within(inner: Span, outer: Span) -> bool {
+    outer.start <= inner.start && inner.end <= outer.end
+}
 
 /// What was found.
 #[derive(Debug)]
@@ -57,5 +83,8 @@ pub(crate) fn examine(source: &Arc<SourceFile>, request: &BuildRequest, settings
     }
     findings.sort_by_key(|diagnostic| diagnostic.span);
     findings.dedup();
+    if settings.scope == Scope::Check {
+        once(&mut findings);
+    }
     Ok(Found { file, findings, is_strict: settings.check.error })
 }

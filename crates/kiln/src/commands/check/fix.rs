@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use clap::Args;
 use kiln_lint::{Consent, Fixed};
-use kiln_report::{Diagnostic, Failure, SourceFile, render};
+use kiln_report::{Diagnostic, Failure, FailureKind, SourceFile, render};
 
 use crate::setting::Setting;
 use crate::text_file::TextFile;
@@ -37,6 +37,15 @@ impl FixArgs {
     /// Whether fixes are asked for at all.
     pub(super) fn are_wanted(&self) -> bool {
         self.fix || self.diff
+    }
+
+    /// Refuses what alone does nothing.
+    pub(super) fn must_make_sense(&self) -> Result<(), Failure> {
+        if !self.unsafe_fixes || self.are_wanted() {
+            return Ok(());
+        }
+        let failure = Failure::new(FailureKind::Usage, "`--unsafe-fixes` alone fixes nothing");
+        Err(failure.hint("add `--fix` to make the fixes, or `--diff` to see them"))
     }
 
     fn only_shows(&self) -> bool {
