@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use kiln_graph::{Edge, VertexId};
 use kiln_oci::Digest;
 use kiln_report::Silent;
-use kiln_solver::{CacheMap, InputKey, KeyParts, MemoryKeys, MemoryResults, Plan, PlanVertex, Solver, Step};
+use kiln_solver::{CacheMap, InputKey, KeyParts, MemoryKeys, MemoryResults, Plan, PlanVertex, Solver, Step, Turns};
 
 struct Link {
     digest: Digest,
@@ -49,7 +49,7 @@ fn main() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     for length in [10, 100, 1000, 10_000] {
         let (keys, results) = (Arc::new(MemoryKeys::default()), Arc::new(MemoryResults::default()));
-        let solver = Solver::new(keys, results, Arc::new(Silent), 2);
+        let solver = Solver::new(keys, results, Arc::new(Silent), Turns::new(2));
         let (plan, roots) = (chain(length), [Edge { vertex: id(length - 1), output: 0 }]);
         let solve = || {
             let begun = Instant::now();

@@ -16,7 +16,7 @@ use futures::FutureExt;
 use futures::future::join_all;
 use kiln_oci::Digest;
 use kiln_report::Reporter;
-use tokio::sync::{OnceCell, Semaphore, SetOnce, mpsc};
+use tokio::sync::{OnceCell, SetOnce, mpsc};
 use tokio::task::JoinSet;
 
 use crate::account::Account;
@@ -25,12 +25,13 @@ use crate::graph::{Graph, Input, Node};
 use crate::key::{CacheKey, CacheMap, InputKey, Outline, Part};
 use crate::progress::{End, Progress, Why};
 use crate::store::{ContentFact, KeyStore, ResultStore};
+use crate::turns::Turns;
 
 /// What all solves of a solver share.
 pub(crate) struct Shared<R> {
     pub(crate) keys: Arc<dyn KeyStore>,
     pub(crate) results: Arc<dyn ResultStore<R>>,
-    pub(crate) permits: Semaphore,
+    pub(crate) turns: Turns,
 }
 
 /// One solve.
@@ -83,7 +84,7 @@ struct Settled<R> {
 }
 
 /// What a step needs to run.
-struct Turn<'a, R> {
+struct Work<'a, R> {
     key: &'a CacheKey,
     parts: Vec<Part>,
     inputs: Vec<R>,
@@ -314,7 +315,7 @@ where
             Some(outputs) => Settled { key: key.clone(), outputs, is_own },
             None => {
                 let entry = shared_cell(&self.entries, &key);
-                let ran = entry.ran.get_or_init(|| self.run(node, Turn { key: &key, parts, inputs })).await;
+                let ran = entry.ran.get_or_init(|| self.run(node, Work { key: &key, parts, inputs })).await;
                 self.check_outputs(node, &ran.outputs).await;
                 // Says nothing if it was this vertex that ran; its twin got the result for nothing.
                 self.progress.hit(node);

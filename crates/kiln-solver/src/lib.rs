@@ -10,7 +10,7 @@
 //! use kiln_graph::{Edge, VertexId};
 //! use kiln_oci::Digest;
 //! use kiln_report::Silent;
-//! use kiln_solver::{CacheMap, KeyParts, MemoryKeys, MemoryResults, Plan, PlanVertex, Solver, Step};
+//! use kiln_solver::{CacheMap, KeyParts, MemoryKeys, MemoryResults, Plan, PlanVertex, Solver, Step, Turns};
 //!
 //! struct Hello;
 //!
@@ -31,7 +31,7 @@
 //! let id = VertexId(Digest::sha256("vertex"));
 //! let mut plan = Plan::new();
 //! plan.add(id.clone(), PlanVertex { inputs: vec![], step: Arc::new(Hello), name: "[1/1] hello".into(), ignore_cache: false });
-//! let solver = Solver::new(Arc::new(MemoryKeys::default()), Arc::new(MemoryResults::default()), Arc::new(Silent), 2);
+//! let solver = Solver::new(Arc::new(MemoryKeys::default()), Arc::new(MemoryResults::default()), Arc::new(Silent), Turns::new(2));
 //! let results = solver.solve(&plan, &[Edge { vertex: id, output: 0 }]).await.expect("it runs");
 //! assert_eq!(results, ["hello"]);
 //! # });
@@ -50,6 +50,7 @@ mod plan;
 mod progress;
 mod solver;
 mod store;
+mod turns;
 
 pub use account::{Account, Fate, Solved};
 pub use error::{Cause, SolveError};
@@ -61,3 +62,4 @@ pub use plan::{Plan, PlanVertex, Step};
 pub use progress::CANCELED;
 pub use solver::Solver;
 pub use store::{Claim, ContentFact, KeyStore, ResultStore};
+pub use turns::{Room, Turns};

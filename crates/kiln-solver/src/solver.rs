@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use kiln_graph::Edge;
 use kiln_report::Reporter;
-use tokio::sync::Semaphore;
 
 use crate::account::Solved;
 use crate::error::SolveError;
@@ -12,23 +11,23 @@ use crate::graph::Graph;
 use crate::job::{Job, Shared};
 use crate::plan::Plan;
 use crate::store::{KeyStore, ResultStore};
+use crate::turns::Turns;
 
-/// Decides what must run, runs it once, and says why. Solves may overlap; they share the stores and the jobs limit.
+/// Decides what must run, runs it once, and says why. Solves may overlap; they share the stores and the turns.
 pub struct Solver<R> {
     shared: Arc<Shared<R>>,
     reporter: Arc<dyn Reporter>,
 }
 
 impl<R: Clone + Send + Sync + 'static> Solver<R> {
-    /// A solver that runs at most `jobs` steps at once (one, if 0 is asked for).
+    /// A solver whose steps run when it is their turn.
     pub fn new(
         keys: Arc<dyn KeyStore>,
         results: Arc<dyn ResultStore<R>>,
         reporter: Arc<dyn Reporter>,
-        jobs: usize,
+        turns: Turns,
     ) -> Self {
-        let permits = Semaphore::new(jobs.clamp(1, Semaphore::MAX_PERMITS));
-        Self { shared: Arc::new(Shared { keys, results, permits }), reporter }
+        Self { shared: Arc::new(Shared { keys, results, turns }), reporter }
     }
 
     /// Gives the results of `roots`, in order, running only what is not kept.

@@ -2,20 +2,19 @@
 
 use std::sync::atomic::Ordering;
 
-use tokio::sync::SemaphorePermit;
-
-use super::{Job, Keyed, Outputs, Ran, Turn, answer};
+use super::{Job, Keyed, Outputs, Ran, Work, answer};
 use crate::explain::{MissReason, explain, nearest, short_name};
 use crate::graph::Node;
 use crate::key::{CacheKey, InputKey, Outline, Part};
 use crate::parts::{Files, InputPart, KeyParts, remember};
 use crate::progress::Why;
 use crate::store::Claim;
+use crate::turns::Turn;
 
 /// What a step that wants to run comes to.
 enum Chance<'a, R> {
     /// It may.
-    Run(SemaphorePermit<'a>, Claim),
+    Run(Turn<'a>, Claim),
     /// Somebody else did meanwhile.
     Done(Outputs<R>),
 }
@@ -26,19 +25,19 @@ where
     E: std::error::Error + Send + Sync + 'static,
 {
     /// Runs a step whose inputs are there, when it is its turn.
-    pub(super) async fn run(&self, node: usize, turn: Turn<'_, R>) -> Ran<R> {
+    pub(super) async fn run(&self, node: usize, work: Work<'_, R>) -> Ran<R> {
         let (vertex, answers) = (&self.graph.nodes[node], &self.answers[node]);
         let (outline, keyed) = (answers.outline.wait().await, answers.key.wait().await);
-        let (permit, claim) = match self.claim(node, outline, turn.key).await {
-            Chance::Run(permit, claim) => (permit, claim),
+        let (turn, claim) = match self.claim(node, outline, work.key).await {
+            Chance::Run(turn, claim) => (turn, claim),
             Chance::Done(outputs) => {
-                return Ran { key: self.shared.keys.same_as(turn.key).unwrap_or_else(|| turn.key.clone()), outputs };
+                return Ran { key: self.shared.keys.same_as(work.key).unwrap_or_else(|| work.key.clone()), outputs };
             }
         };
         self.progress.start(node);
-        let ran = answer(vertex.step.run(turn.inputs.clone())).await;
-        drop(permit);
-        let parts = self.parts_to_keep(vertex, outline, keyed, &turn).await;
+        let ran = answer(vertex.step.run(work.inputs.clone())).await;
+        drop(turn);
+        let parts = self.parts_to_keep(vertex, outline, keyed, &work).await;
         let before = parts.as_ref().map(|parts| self.shared.keys.parts(&parts.identity)).unwrap_or_default();
         let reason = self.reason(vertex, (outline, keyed), parts.as_ref(), &before);
         let outputs: Outputs<R> = match ran {
@@ -46,14 +45,14 @@ where
             Err(cause) => return self.fail(node, cause, reason).await,
         };
         self.check_outputs(node, &outputs).await;
-        let mut ran = Ran { key: turn.key.clone(), outputs };
+        let mut ran = Ran { key: work.key.clone(), outputs };
         if outline.is_lasting {
             let same = self.same_as_before(outline, &before, &ran.outputs).await;
             if let Some(before) = same {
-                self.shared.keys.put_same_as(turn.key, &before.key);
+                self.shared.keys.put_same_as(work.key, &before.key);
                 ran = before;
             }
-            self.shared.results.save(turn.key, &ran.outputs).await;
+            self.shared.results.save(work.key, &ran.outputs).await;
             self.shared.keys.put_shape(&outline.shape);
         }
         drop(claim);
@@ -61,7 +60,7 @@ where
             let identity = parts.identity.clone();
             self.shared.keys.put_parts(&identity, &remember(before, parts));
         }
-        let is_same = ran.key != *turn.key;
+        let is_same = ran.key != *work.key;
         self.progress.finish(node, reason, is_same);
         ran
     }
@@ -86,21 +85,21 @@ where
     async fn claim(&self, node: usize, outline: &Outline, key: &CacheKey) -> Chance<'_, R> {
         let results = &self.shared.results;
         loop {
-            let permit = self.shared.permits.acquire().await.expect("nobody closes the semaphore");
+            let turn = self.shared.turns.take().await;
             if self.is_over.load(Ordering::SeqCst) {
                 return std::future::pending().await;
             }
             if !outline.may_load() {
-                return Chance::Run(permit, Claim::free());
+                return Chance::Run(turn, Claim::free());
             }
             let Some(claim) = results.try_claim(key) else {
-                drop(permit);
+                drop(turn);
                 results.unclaimed(key, &|who| self.progress.note(node, who)).await;
                 continue;
             };
             // It was not there a moment ago; but between then and the claim somebody may have finished.
             let done = results.load(key).await.filter(|outputs| outputs.len() >= self.graph.nodes[node].wanted);
-            return done.map_or_else(|| Chance::Run(permit, claim), |outputs| Chance::Done(outputs.into()));
+            return done.map_or_else(|| Chance::Run(turn, claim), |outputs| Chance::Done(outputs.into()));
         }
     }
 
@@ -110,12 +109,12 @@ where
         vertex: &Node<R, E>,
         outline: &Outline,
         keyed: &Keyed,
-        turn: &Turn<'_, R>,
+        work: &Work<'_, R>,
     ) -> Option<KeyParts> {
-        let mut parts = self.whole_parts(vertex, outline, keyed, turn.parts.iter())?;
+        let mut parts = self.whole_parts(vertex, outline, keyed, work.parts.iter())?;
         for (index, input) in parts.inputs.iter_mut().enumerate() {
             if let Part::Content(_) = input.part {
-                input.files = vertex.step.listing(index, &turn.inputs[index]).await;
+                input.files = vertex.step.listing(index, &work.inputs[index]).await;
             }
         }
         Some(parts)

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use kiln_oci::Digest;
 use kiln_report::Silent;
-use kiln_solver::{CacheMap, InputKey, KeyParts, MemoryKeys, MemoryResults, Plan, PlanVertex, Solver, Step};
+use kiln_solver::{CacheMap, InputKey, KeyParts, MemoryKeys, MemoryResults, Plan, PlanVertex, Solver, Step, Turns};
 
 use crate::fakes::{Exit, Fakes, edge, in_time, vertex};
 
@@ -270,7 +270,7 @@ async fn a_vertex_with_the_key_of_its_own_ancestor_does_not_wait_for_itself() {
         add(name, vec![edge(input)], Arc::new(Again { runs: Arc::clone(&runs) }));
     }
     let (keys, results) = (Arc::new(MemoryKeys::default()), Arc::new(MemoryResults::default()));
-    let solver = Solver::new(Arc::clone(&keys) as _, Arc::clone(&results) as _, Arc::new(Silent), 1);
+    let solver = Solver::new(Arc::clone(&keys) as _, Arc::clone(&results) as _, Arc::new(Silent), Turns::new(1));
     for _ in 0..2 {
         let solved = in_time(solver.solve(&plan, &[edge("thrice")])).await.unwrap();
         assert_eq!((solved, runs.load(Ordering::Relaxed)), (vec!["x".to_owned()], 1));

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -11,8 +12,9 @@ use kiln_oci::Digest;
 use kiln_report::{Event, Reporter, VertexState};
 use kiln_solver::{
     CacheKey, CacheMap, Claim, ContentFact, Files, InputKey, KeyParts, KeyStore, MemoryKeys, MemoryResults, Plan,
-    PlanVertex, ResultStore, SolveError, Solver, Step,
+    PlanVertex, ResultStore, SolveError, Solver, Step, Turns,
 };
+use tokio::sync::Notify;
 
 /// How a fake step fails.
 #[derive(Debug, thiserror::Error)]
@@ -375,7 +377,7 @@ impl Fakes {
 
     pub(crate) fn solver(&self) -> Solver<String> {
         let (keys, results) = (Arc::clone(&self.keys), Arc::clone(&self.results));
-        Solver::new(keys, results, Arc::clone(&self.heard) as Arc<dyn Reporter>, self.jobs)
+        Solver::new(keys, results, Arc::clone(&self.heard) as Arc<dyn Reporter>, Turns::new(self.jobs))
     }
 
     /// Solves for some roots, with fresh counts. A solve that hangs fails the test.
@@ -418,6 +420,47 @@ impl Fakes {
         }
         kept.sort();
         kept
+    }
+}
+
+/// Runs until it is dropped, and tells both.
+pub(crate) struct Endless {
+    pub(crate) begun: Arc<Notify>,
+    running: Arc<AtomicUsize>,
+    pub(crate) ended: Arc<Notify>,
+}
+
+struct Running(Arc<AtomicUsize>, Arc<Notify>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+        self.1.notify_one();
+    }
+}
+
+impl Endless {
+    pub(crate) fn new() -> Self {
+        Self { begun: Arc::default(), running: Arc::default(), ended: Arc::default() }
+    }
+
+    pub(crate) fn work(
+        &self,
+    ) -> impl Fn() -> futures::future::BoxFuture<'static, Result<(), Exit>> + Send + Sync + 'static {
+        let (begun, running, ended) = (Arc::clone(&self.begun), Arc::clone(&self.running), Arc::clone(&self.ended));
+        move || {
+            let (begun, running, ended) = (Arc::clone(&begun), Arc::clone(&running), Arc::clone(&ended));
+            Box::pin(async move {
+                running.fetch_add(1, Ordering::SeqCst);
+                let _running = Running(running, ended);
+                begun.notify_one();
+                std::future::pending().await
+            })
+        }
+    }
+
+    pub(crate) fn running(&self) -> usize {
+        self.running.load(Ordering::SeqCst)
     }
 }
 

@@ -10,7 +10,7 @@ use kiln_oci::{Digest, Hasher};
 use kiln_report::Reporter;
 use kiln_solver::{
     CacheKey, CacheMap, ContentFact, InputKey, KeyParts, KeyStore, MemoryKeys, MemoryResults, Part, Plan, PlanVertex,
-    Solver, Step,
+    Solver, Step, Turns,
 };
 use proptest::prelude::*;
 use tokio::runtime::Runtime;
@@ -18,42 +18,42 @@ use tokio::sync::Notify;
 
 use crate::fakes::{Exit, Heard, edge, in_time, select};
 
-static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
+pub(crate) static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
     tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build().expect("a runtime")
 });
 
 /// A vertex of a random graph. Equal seeds make twins where the inputs agree.
 #[derive(Debug, Clone)]
-struct Spec {
+pub(crate) struct Spec {
     seed: u8,
     pinned: bool,
-    ignored: bool,
+    pub(crate) ignored: bool,
     outputs: usize,
-    inputs: Vec<Reads>,
+    pub(crate) inputs: Vec<Reads>,
 }
 
 /// Reads an output of an earlier vertex: all of it, or the words that begin with a letter.
 #[derive(Debug, Clone)]
-struct Reads {
-    vertex: usize,
-    output: usize,
-    selector: Option<&'static str>,
+pub(crate) struct Reads {
+    pub(crate) vertex: usize,
+    pub(crate) output: usize,
+    pub(crate) selector: Option<&'static str>,
 }
 
 /// What happens before and during one of several solves.
-#[derive(Debug, Clone)]
-struct Round {
-    edit: Option<(usize, u8)>,
-    ignore: Option<usize>,
-    epoch: u8,
-    prune: u64,
-    jobs: usize,
-    roots: Vec<usize>,
-    fails: Option<usize>,
-    drop_after: Option<usize>,
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Round {
+    pub(crate) edit: Option<(usize, u8)>,
+    pub(crate) ignore: Option<usize>,
+    pub(crate) epoch: u8,
+    pub(crate) prune: u64,
+    pub(crate) jobs: usize,
+    pub(crate) roots: Vec<usize>,
+    pub(crate) fails: Option<usize>,
+    pub(crate) drop_after: Option<usize>,
 }
 
-fn specs() -> impl Strategy<Value = Vec<Spec>> {
+pub(crate) fn specs() -> impl Strategy<Value = Vec<Spec>> {
     let reads = (any::<prop::sample::Index>(), 0..2usize, prop::sample::select(vec![None, Some("a"), Some("b")]));
     let spec = (0..6u8, prop::bool::weighted(0.8), prop::bool::weighted(0.05), prop::collection::vec(reads, 0..4));
     prop::collection::vec(spec, 1..=24).prop_map(|drafts| {
@@ -113,17 +113,33 @@ impl Spec {
 }
 
 /// What all steps of a round share.
-struct World {
+pub(crate) struct World {
     epoch: u8,
     fails: Option<usize>,
-    ran: Mutex<Vec<usize>>,
+    pub(crate) ran: Mutex<Vec<usize>>,
     begun: AtomicUsize,
     drop_after: usize,
-    enough: Notify,
+    pub(crate) enough: Notify,
     /// Counts the runs of steps, if those that are kept never give the same twice.
     unrepeatable: Option<Arc<AtomicUsize>>,
     /// What was made of what.
     made: Mutex<Vec<Run>>,
+}
+
+impl World {
+    /// What a round says of it.
+    pub(crate) fn new(round: &Round) -> Self {
+        Self {
+            epoch: round.epoch,
+            fails: round.fails,
+            ran: Mutex::default(),
+            begun: AtomicUsize::new(0),
+            drop_after: round.drop_after.unwrap_or(usize::MAX),
+            enough: Notify::new(),
+            unrepeatable: None,
+            made: Mutex::default(),
+        }
+    }
 }
 
 /// One run of a vertex.
@@ -133,11 +149,11 @@ struct Run {
     outputs: Vec<String>,
 }
 
-struct RandomStep {
-    at: usize,
-    spec: Spec,
-    is_lasting: bool,
-    world: Arc<World>,
+pub(crate) struct RandomStep {
+    pub(crate) at: usize,
+    pub(crate) spec: Spec,
+    pub(crate) is_lasting: bool,
+    pub(crate) world: Arc<World>,
 }
 
 #[async_trait]
@@ -177,16 +193,16 @@ impl Step<String, Exit> for RandomStep {
 }
 
 /// What a solve should come to, found by evaluating everything.
-struct Model {
-    values: Vec<Vec<String>>,
-    keys: Vec<CacheKey>,
+pub(crate) struct Model {
+    pub(crate) values: Vec<Vec<String>>,
+    pub(crate) keys: Vec<CacheKey>,
     /// Keys of what may run: not kept, and needed for a result or to see a content.
     may_run: HashSet<CacheKey>,
     reachable: BTreeSet<usize>,
 }
 
 impl Model {
-    fn new(specs: &[Spec], round: &Round, keys: &MemoryKeys, results: &MemoryResults<String>) -> Self {
+    pub(crate) fn new(specs: &[Spec], round: &Round, keys: &MemoryKeys, results: &MemoryResults<String>) -> Self {
         let mut model =
             Self { values: Vec::new(), keys: Vec::new(), may_run: HashSet::new(), reachable: BTreeSet::new() };
         let (mut may_load, mut lasts): (Vec<bool>, Vec<bool>) = (Vec::new(), Vec::new());
@@ -260,21 +276,12 @@ async fn play(specs: &[Spec], round: &Round, stores: &Stores) -> Result<(), Test
         stores.results.remove(key).expect("it is kept");
     }
     let model = Model::new(specs, round, &stores.keys, &stores.results);
-    let (heard, drop_after) = (Arc::new(Heard::default()), round.drop_after.unwrap_or(usize::MAX));
-    let world = Arc::new(World {
-        epoch: round.epoch,
-        fails: round.fails,
-        ran: Mutex::default(),
-        begun: AtomicUsize::new(0),
-        drop_after,
-        enough: Notify::new(),
-        unrepeatable: None,
-        made: Mutex::default(),
-    });
+    let heard = Arc::new(Heard::default());
+    let world = Arc::new(World::new(round));
     let solved = {
         let plan = plan(specs, &world);
         let (keys, results) = (Arc::clone(&stores.keys), Arc::clone(&stores.results));
-        let solver = Solver::new(keys, results, Arc::clone(&heard) as Arc<dyn Reporter>, round.jobs);
+        let solver = Solver::new(keys, results, Arc::clone(&heard) as Arc<dyn Reporter>, Turns::new(round.jobs));
         let roots: Vec<_> = round.roots.iter().map(|at| edge(&format!("v{at}"))).collect();
         tokio::select! {
             solved = in_time(solver.solve(&plan, &roots)) => Some(solved),
@@ -383,7 +390,7 @@ proptest! {
 type Made = (Spec, Vec<String>, Option<CacheKey>);
 
 /// Which vertices' results may be kept.
-fn lasting(specs: &[Spec]) -> Vec<bool> {
+pub(crate) fn lasting(specs: &[Spec]) -> Vec<bool> {
     let mut lasts: Vec<bool> = Vec::new();
     for spec in specs {
         let mut named = spec.inputs.iter().filter(|reads| reads.selector.is_none());
@@ -406,19 +413,11 @@ async fn play_unrepeatable(
     for (_, key) in kept.iter().enumerate().filter(|(n, _)| !is_again && round.prune >> (n % 64) & 1 == 1) {
         stores.results.remove(key).expect("it is kept");
     }
-    let world = Arc::new(World {
-        epoch: round.epoch,
-        fails: None,
-        ran: Mutex::default(),
-        begun: AtomicUsize::new(0),
-        drop_after: usize::MAX,
-        enough: Notify::new(),
-        unrepeatable: Some(Arc::clone(runs)),
-        made: Mutex::default(),
-    });
+    let round_of_all = Round { fails: None, drop_after: None, ..round.clone() };
+    let world = Arc::new(World { unrepeatable: Some(Arc::clone(runs)), ..World::new(&round_of_all) });
     let specs: Vec<Spec> = specs.iter().map(|spec| Spec { ignored: false, ..spec.clone() }).collect();
     let (keys, results) = (Arc::clone(&stores.keys), Arc::clone(&stores.results));
-    let solver = Solver::new(keys, results, Arc::new(kiln_report::Silent), round.jobs);
+    let solver = Solver::new(keys, results, Arc::new(kiln_report::Silent), Turns::new(round.jobs));
     let roots: Vec<_> = round.roots.iter().map(|at| edge(&format!("v{at}"))).collect();
     in_time(solver.solve(&plan(&specs, &world), &roots)).await.expect("nothing fails");
     world

@@ -3,11 +3,13 @@
 
 mod caching;
 mod contents;
+mod crowds;
 mod cutoff;
 mod fakes;
 mod graphs;
+mod overlapping;
 mod running;
-
 mod saying;
 mod sharing;
 mod stopping;
+mod turns;

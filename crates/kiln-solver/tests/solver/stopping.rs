@@ -1,14 +1,13 @@
 //! Errors, panics and dropping: what ends a solve, and that nothing goes on after it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use kiln_report::Silent;
-use kiln_solver::{CacheKey, Cause, MemoryKeys, ResultStore, SolveError, Solver};
+use kiln_solver::{CacheKey, Cause, MemoryKeys, ResultStore, SolveError, Solver, Turns};
 use tokio::sync::Notify;
 
-use crate::fakes::{Exit, Fake, Fakes, edge, in_time, vertex};
+use crate::fakes::{Endless, Exit, Fake, Fakes, edge, in_time, vertex};
 
 fn failing(name: &str) -> Fake {
     vertex(name).on_run(|| async { Err(Exit(7)) })
@@ -38,45 +37,6 @@ async fn a_failure_is_met_once_however_many_wait_for_it() {
         ]);
         assert!(build.try_solve(["top", "one", "bad"]).await.is_err());
         assert_eq!(build.log.count("run "), 1);
-    }
-}
-
-/// Runs until it is dropped, and tells both.
-struct Endless {
-    begun: Arc<Notify>,
-    running: Arc<AtomicUsize>,
-    ended: Arc<Notify>,
-}
-
-struct Running(Arc<AtomicUsize>, Arc<Notify>);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::SeqCst);
-        self.1.notify_one();
-    }
-}
-
-impl Endless {
-    fn new() -> Self {
-        Self { begun: Arc::default(), running: Arc::default(), ended: Arc::default() }
-    }
-
-    fn work(&self) -> impl Fn() -> futures::future::BoxFuture<'static, Result<(), Exit>> + Send + Sync + 'static {
-        let (begun, running, ended) = (Arc::clone(&self.begun), Arc::clone(&self.running), Arc::clone(&self.ended));
-        move || {
-            let (begun, running, ended) = (Arc::clone(&begun), Arc::clone(&running), Arc::clone(&ended));
-            Box::pin(async move {
-                running.fetch_add(1, Ordering::SeqCst);
-                let _running = Running(running, ended);
-                begun.notify_one();
-                std::future::pending().await
-            })
-        }
-    }
-
-    fn running(&self) -> usize {
-        self.running.load(Ordering::SeqCst)
     }
 }
 
@@ -222,7 +182,7 @@ impl ResultStore<String> for BrokenStore {
 
 #[tokio::test]
 async fn a_panic_in_a_store_is_an_error_too() {
-    let solver = Solver::new(Arc::new(MemoryKeys::default()), Arc::new(BrokenStore), Arc::new(Silent), 1);
+    let solver = Solver::new(Arc::new(MemoryKeys::default()), Arc::new(BrokenStore), Arc::new(Silent), Turns::new(1));
     let plan = Fakes::new([vertex("top")]).plan();
     let error = in_time(solver.solve(&plan, &[edge("top")])).await.unwrap_err();
     assert!(panic_text(&error).starts_with("cannot load sha256:"));
