@@ -55,11 +55,6 @@ impl Engine {
         Executor::new()
     }
 
-    pub(crate) fn jobs(&self) -> usize {
-        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        self.config.jobs.unwrap_or_else(|| cores.max(4))
-    }
-
     pub(crate) fn proxies(&self) -> impl Iterator<Item = (String, String)> + '_ {
         self.config.proxies.iter().map(|(name, value)| (name.clone(), value.clone()))
     }

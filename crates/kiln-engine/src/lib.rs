@@ -32,6 +32,7 @@ mod registry;
 mod remember;
 mod remote;
 mod request;
+mod room;
 mod run;
 mod scratch;
 mod session;

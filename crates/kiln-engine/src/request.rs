@@ -4,6 +4,7 @@ mod cache;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::num::NonZero;
 use std::path::PathBuf;
 
 use kiln_oci::{Platform, Reference};
@@ -19,8 +20,6 @@ pub struct EngineConfig {
     pub state: PathBuf,
     /// `config.json` with registry credentials.
     pub docker_config: Option<PathBuf>,
-    /// How many steps may run at once; by default one per core, at least 4, because steps wait as much as they work.
-    pub jobs: Option<usize>,
     /// Where programs of the machine are found: `PATH`.
     pub search_path: Option<OsString>,
     /// Where devices of the machine are described, in the Container Device Interface; later directories go before.
@@ -46,6 +45,8 @@ pub struct BuildRequest {
     pub target: Option<String>,
     /// The platforms; by default the machine's.
     pub platforms: Vec<Platform>,
+    /// How many steps may run at once; by default one per core, at least 4, because steps wait as much as they work.
+    pub jobs: Option<NonZero<usize>>,
     /// Whether cached results are not used.
     pub no_cache: bool,
     /// Stages whose cached results are not used.

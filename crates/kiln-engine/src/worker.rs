@@ -1,5 +1,6 @@
 //! One build: opens a job and a lease, asks the frontend for the graph, solves it, exports the result.
 
+use std::num::NonZero;
 use std::sync::{Arc, Once, PoisonError};
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use kiln_graph::llb::OpKind;
 use kiln_graph::{Definition, Edge, VertexId};
 use kiln_oci::{Hasher, Platform};
 use kiln_report::{Event, Failure, FailureKind, Reporter};
-use kiln_solver::{Cause, SolveError, Solver};
+use kiln_solver::{Cause, SolveError, Solver, Turns};
 use kiln_store::{ActiveLayer, Lease, Snapshot, Store};
 
 use crate::answer::BuildResult;
@@ -26,10 +27,14 @@ use crate::mounts::{self, Returning};
 use crate::record::Draft;
 use crate::remote::{Built, Imported, Story, import};
 use crate::request::{BuildRequest, Context, Output};
+use crate::room::Memory;
 use crate::scratch::{Scratch, open_dir};
 use crate::session::Session;
 use crate::space;
 use crate::waiter::{Waiter, Watch};
+
+/// Steps wait as much as they work, so that a machine of few cores is good for this many.
+const LEAST_JOBS: usize = 4;
 
 /// How often what dead processes left is looked for.
 const SWEEP_EVERY: Duration = Duration::from_secs(3600);
@@ -70,7 +75,7 @@ async fn attempt(
     draft.know(&job.project, &lowered.definition);
     let story = (!request.cache_to.is_empty()).then(Arc::<Story>::default);
     let cache = Arc::new(Cache::new(job.store.clone(), job.lease.clone(), imported, story.clone()));
-    let snapshot = solve((engine, &cache), &job, &lowered, wants_layers(request), draft).await?;
+    let snapshot = solve(&cache, &job, request, &lowered, draft).await?;
     let built = story.as_deref().map(|story| Built {
         job: &job,
         definition: &lowered.definition,
@@ -242,22 +247,31 @@ fn wants_layers(request: &BuildRequest) -> bool {
 }
 
 async fn solve(
-    (engine, cache): (&Engine, &Arc<Cache>),
+    cache: &Arc<Cache>,
     job: &Arc<Job>,
+    request: &BuildRequest,
     Lowered { definition, root, .. }: &Lowered,
-    wants_layers: bool,
     draft: &mut Draft,
 ) -> Result<Snapshot> {
     let Some(root) = root else { return Ok(Snapshot::scratch()) };
-    let image = if wants_layers { layers_of(definition, root) } else { Vec::new() };
+    let image = if wants_layers(request) { layers_of(definition, root) } else { Vec::new() };
     let plan = crate::step::plan(definition, job, &|vertex| image.contains(&vertex.id))?;
-    let solver = Solver::new(cache.clone(), cache.clone(), Arc::clone(&job.reporter), engine.jobs());
+    let solver = Solver::new(cache.clone(), cache.clone(), Arc::clone(&job.reporter), turns(request));
     let solved = solver.solve_with_accounts(&plan, std::slice::from_ref(root)).await;
     draft.steps(definition, solved.vertices);
     tell_losses(&job.store, job.reporter.as_ref());
     match solved.outcome.map_err(solve_failure)?.first() {
         Some(Artifact::Snapshot(snapshot)) => Ok(snapshot.clone()),
         _ => Err(Failure::new(FailureKind::Bug, "a build ended without a file system")),
+    }
+}
+
+/// As many as were asked for; else as many as the machine is good for, and fewer while its memory is short.
+fn turns(request: &BuildRequest) -> Turns {
+    let cores = || std::thread::available_parallelism().map_or(1, NonZero::get);
+    match request.jobs {
+        Some(jobs) => Turns::new(jobs.get()),
+        None => Turns::new(cores().max(LEAST_JOBS)).within(Arc::new(Memory::default())),
     }
 }
 

@@ -22,7 +22,6 @@ impl Setting {
         Engine::open(EngineConfig {
             state: self.state_directory()?,
             docker_config: self.environment.docker_config(),
-            jobs: None,
             search_path: self.environment.raw("PATH").map(ToOwned::to_owned),
             device_specs: self.environment.device_specs(),
             proxies: self.environment.proxies(),

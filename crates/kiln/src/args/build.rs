@@ -1,6 +1,7 @@
 //! `kiln build`: what was typed, and the request it makes. Reads no file and no stream.
 
 use std::collections::BTreeMap;
+use std::num::NonZero;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -96,6 +97,11 @@ pub(crate) struct BuildArgs {
     /// Use no cached results of these stages; several are separated by commas
     #[arg(long, value_name = "STAGE", value_delimiter = ',')]
     pub(crate) no_cache_filter: Vec<String>,
+
+    /// Run at most so many steps at once, 0 for as many as there are [default: one per core and at least 4, fewer while
+    /// memory is short]
+    #[arg(long, value_name = "N", value_parser = value::jobs)]
+    pub(crate) jobs: Option<NonZero<usize>>,
 
     /// Look base images up at their registry although they are here
     #[arg(long)]
@@ -217,6 +223,7 @@ impl BuildArgs {
             tags: self.tags()?,
             target: self.target.clone(),
             platforms: self.platforms(environment)?,
+            jobs: self.jobs(environment)?,
             no_cache: self.no_cache,
             no_cache_filter: self.no_cache_filter.clone(),
             pull: self.pull,
@@ -296,6 +303,13 @@ impl BuildArgs {
         let Some(default) = environment.text("DOCKER_DEFAULT_PLATFORM") else { return Ok(Vec::new()) };
         let platform = default.parse().map_err(|e| usage(format!("`DOCKER_DEFAULT_PLATFORM`: {e}")))?;
         Ok(vec![platform])
+    }
+
+    fn jobs(&self, environment: &Environment) -> Result<Option<NonZero<usize>>, Failure> {
+        match (self.jobs, environment.text("KILN_JOBS")) {
+            (None, Some(text)) => value::jobs(text).map(Some).map_err(|e| usage(format!("`KILN_JOBS`: {e}"))),
+            (typed, _) => Ok(typed),
+        }
     }
 
     fn outputs(&self) -> Result<Vec<Output>, Failure> {

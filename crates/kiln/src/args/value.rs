@@ -1,6 +1,7 @@
 //! Values of options: sizes, limits, hosts, key–value pairs, comma-separated lists.
 
 use std::net::IpAddr;
+use std::num::NonZero;
 
 use kiln_engine::Ulimit;
 
@@ -41,6 +42,14 @@ pub(crate) fn bytes(text: &str) -> Result<u64, Wrong> {
         return wrong("the size is out of range");
     }
     Ok(bytes as u64)
+}
+
+/// How many steps may run at once; 0 is as many as there are.
+pub(crate) fn jobs(text: &str) -> Result<NonZero<usize>, Wrong> {
+    match text.parse::<usize>() {
+        Ok(jobs) => Ok(NonZero::new(jobs).unwrap_or(NonZero::<usize>::MAX)),
+        Err(_) => wrong("expected a number of steps, or 0 for as many as there are"),
+    }
 }
 
 /// The names of resource limits.

@@ -100,6 +100,9 @@ fn build() {
           --no-cache                    Use no cached results
           --no-cache-filter <STAGE>     Use no cached results of these stages; several are separated by
                                         commas
+          --jobs <N>                    Run at most so many steps at once, 0 for as many as there are
+                                        [default: one per core and at least 4, fewer while memory is
+                                        short]
           --pull                        Look base images up at their registry although they are here
           --network <MODE>              Network of RUN steps: default, none or host [default: default]
           --add-host <NAME:IP>          Add a line to /etc/hosts of RUN steps

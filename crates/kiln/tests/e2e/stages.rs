@@ -31,6 +31,21 @@ fn independent_stages_run_at_once() {
 }
 
 #[test]
+fn with_one_job_steps_run_one_at_a_time() {
+    // Fails where another is at it.
+    let alone = "RUN --mount=type=cache,target=/n mkdir /n/busy && sleep 0.3 && rmdir /n/busy";
+    let names = ["a", "b", "c"];
+    let stages: String = names.iter().map(|n| format!("FROM busybox AS {n}\n{alone} && echo {n} >/{n}\n")).collect();
+    let copies: String = names.iter().map(|n| format!("COPY --from={n} /{n} /\n")).collect();
+    let build = |jobs| {
+        let project = Project::new();
+        project.dockerfile(&format!("{stages}FROM busybox\n{copies}")).build(&["--jobs", jobs])
+    };
+    build("3").fails(1).says("File exists");
+    build("1").ok();
+}
+
+#[test]
 fn stages_are_named_numbered_and_built_on() {
     let project = Project::new();
     project.builds(

@@ -42,6 +42,20 @@ fn the_dockerfile_is_where_docker_looks_for_it() {
 }
 
 #[test]
+fn the_number_of_jobs_is_typed_or_of_the_environment() {
+    let jobs = |environment, line| plan_in(environment, line).map(|plan| plan.request.jobs.map(NonZero::get));
+    let three = || Environment::from([("KILN_JOBS", "3")]);
+    assert_eq!(jobs(Environment::default(), "."), Ok(None));
+    assert_eq!(jobs(three(), "."), Ok(Some(3)));
+    assert_eq!(jobs(three(), "--jobs 1 ."), Ok(Some(1)));
+    assert_eq!(jobs(three(), "--jobs 0 ."), Ok(Some(usize::MAX)));
+    let many = Environment::from([("KILN_JOBS", "many")]);
+    let wrong = "`KILN_JOBS`: expected a number of steps, or 0 for as many as there are";
+    assert_eq!(jobs(many, "."), Err(wrong.to_owned()));
+    assert!(refusal("--jobs=-1 .").contains("expected a number of steps"));
+}
+
+#[test]
 fn build_arguments_without_a_value_come_from_the_environment() {
     let environment = || Environment::from([("A", "from env"), ("EMPTY", ""), ("SOURCE_DATE_EPOCH", "12")]);
     let request =
