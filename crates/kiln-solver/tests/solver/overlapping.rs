@@ -14,11 +14,13 @@ use tokio::time::{sleep, timeout};
 
 use crate::fakes::{Endless, Exit, Fake, Fakes, edge, in_time, vertex};
 
+async fn moment() -> Result<(), Exit> {
+    sleep(Duration::from_millis(10)).await;
+    Ok(())
+}
+
 fn slow(name: &str) -> Fake {
-    vertex(name).on_run(|| async {
-        sleep(Duration::from_millis(10)).await;
-        Ok(())
-    })
+    vertex(name).on_run(moment)
 }
 
 #[tokio::test]
@@ -41,15 +43,8 @@ async fn of_many_who_wait_for_a_dropped_worker_one_takes_over() {
         let (endless, tries) = (Endless::new(), Arc::new(AtomicUsize::new(0)));
         let (work, count) = (endless.work(), Arc::clone(&tries));
         let build = Fakes::new([vertex("slow").on_run(move || {
-            let first = count.fetch_add(1, Ordering::SeqCst) == 0;
-            let (endless, moment) = (work(), sleep(Duration::from_millis(5)));
-            async move {
-                if first {
-                    endless.await?;
-                }
-                moment.await;
-                Ok(())
-            }
+            let is_first = count.fetch_add(1, Ordering::SeqCst) == 0;
+            if is_first { work() } else { Box::pin(moment()) }
         })]);
         let (solver, plan, root) = (build.solver(), build.plan(), [edge("slow")]);
         let mut worker = Box::pin(solver.solve(&plan, &root));
