@@ -2,6 +2,8 @@
 
 mod exec;
 mod file;
+#[cfg(test)]
+mod keys;
 mod merge;
 mod missing;
 mod mounts;
