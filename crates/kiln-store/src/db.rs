@@ -17,6 +17,7 @@ use crate::schema::{APPLICATION_ID, MIGRATIONS, VERSION};
 /// The database: one connection that writes, and readers opened when that one is busy.
 pub(crate) struct Db {
     path: PathBuf,
+    log: PathBuf,
     main: Mutex<Connection>,
     readers: Mutex<Vec<Connection>>,
 }
@@ -24,9 +25,10 @@ pub(crate) struct Db {
 /// How long a transaction may wait for other processes before it is an error.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Pages of write-ahead log after which a commit folds it into the database. Small, because the first process after a
-/// pause reads the log through, and no process folds it on exit.
-const CHECKPOINT_PAGES: u32 = 250;
+/// Length of the write-ahead log beyond which a commit folds it into the database and empties it. Small, because the first
+/// process after a pause reads the log through, and no process folds it on exit. Emptied, because that process can't tell
+/// what of it was folded before, and would fold all of it again.
+const LONGEST_LOG: u64 = 1 << 20;
 
 impl Db {
     /// Opens the database of a state directory, making or migrating it when needed.
@@ -47,7 +49,9 @@ impl Db {
         if marks(&main).map_err(db)? != (VERSION, APPLICATION_ID) {
             bring_up_to_date(&mut main, layout)?;
         }
-        Ok(Self { path, main: Mutex::new(main), readers: Mutex::default() })
+        let mut log = path.clone().into_os_string();
+        log.push("-wal");
+        Ok(Self { path, log: log.into(), main: Mutex::new(main), readers: Mutex::default() })
     }
 
     /// Runs a reading closure, all of which sees one state of the database, whatever other processes write meanwhile. It
@@ -81,9 +85,21 @@ impl Db {
             let transaction = main.transaction_with_behavior(TransactionBehavior::Immediate)?;
             let answer = write(&transaction)?;
             transaction.commit()?;
+            self.fold(&mut main);
             Ok(answer)
         };
         run().map_err(|source| self.error(source))
+    }
+
+    /// Folds the log when it has become long. Nobody is waited for, and the commit stands: while others read, or the disk
+    /// is full, the next one tries again.
+    fn fold(&self, main: &mut Connection) {
+        if std::fs::metadata(&self.log).map_or(0, |metadata| metadata.len()) > LONGEST_LOG
+            && main.busy_handler(None::<fn(i32) -> bool>).is_ok()
+        {
+            let _ = main.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+            let _ = main.busy_handler(Some(patience()));
+        }
     }
 
     /// Runs one writing transaction and undoes it: what it would do, without doing it.
@@ -145,9 +161,8 @@ fn connect(path: &Path) -> Result<Connection> {
         // A process that lives for milliseconds must not pay for folding the log (three fsyncs) when it ends.
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
         connection.set_prepared_statement_cache_capacity(64);
-        connection.execute_batch(&format!(
-            "PRAGMA foreign_keys = ON; PRAGMA synchronous = NORMAL; PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}"
-        ))?;
+        connection
+            .execute_batch("PRAGMA foreign_keys = ON; PRAGMA synchronous = NORMAL; PRAGMA wal_autocheckpoint = 0")?;
         Ok(connection)
     };
     run().map_err(|source| Error::database(path, source))

@@ -130,3 +130,21 @@ fn what_is_not_a_directory_is_refused_by_name() {
         assert!(error.to_string().contains(root.to_str().unwrap()), "{error}");
     }
 }
+
+#[test]
+fn a_log_that_has_become_long_is_emptied_and_nothing_is_lost() {
+    let f = Fixture::new();
+    let log = f.dir.path().join("state/kiln.db-wal");
+    let length = || std::fs::metadata(&log).unwrap().len();
+    f.store.records().put_fact("kind", "short", b"1");
+    f.store.flush().unwrap();
+    assert!(length() > 0, "a short one is left for the next process");
+    for key in 0..1000 {
+        f.store.records().put_fact("kind", &key.to_string(), &[7; 2048]);
+    }
+    f.store.flush().unwrap();
+    assert_eq!(length(), 0);
+    let other = Store::open(&f.dir.path().join("state")).unwrap();
+    assert_eq!(other.records().get_fact("kind", "short").unwrap().unwrap(), b"1");
+    assert_eq!(other.records().get_fact("kind", "999").unwrap().unwrap(), [7; 2048]);
+}
