@@ -28,6 +28,17 @@ impl Digest {
         hasher.finish()
     }
 
+    /// The digest that SHA-256 gave as these bytes.
+    pub fn from_sha256(bytes: &[u8; 32]) -> Self {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        // Contexts of many files make many of these: no formatting, one allocation.
+        let mut text = *b"sha256:----------------------------------------------------------------";
+        for (pair, byte) in text[7..].chunks_exact_mut(2).zip(bytes) {
+            pair.copy_from_slice(&[DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
+        }
+        Self(std::str::from_utf8(&text).expect("hex digits are ASCII").into())
+    }
+
     /// The algorithm: `sha256` or `sha512`.
     pub fn algorithm(&self) -> &str {
         self.0.split_once(':').map_or("", |(algorithm, _)| algorithm)
@@ -118,13 +129,7 @@ impl Hasher {
 
     /// The digest of all that was added.
     pub fn finish(self) -> Digest {
-        use fmt::Write as _;
-        let mut text = String::with_capacity(71);
-        text.push_str("sha256:");
-        for byte in self.0.finalize() {
-            write!(text, "{byte:02x}").expect("writing to a string");
-        }
-        Digest(text.into())
+        Digest::from_sha256(&self.0.finalize().into())
     }
 }
 

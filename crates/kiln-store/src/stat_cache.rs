@@ -165,8 +165,7 @@ impl Entry {
     }
 
     fn digest(&self) -> Digest {
-        let hex: String = self.sha256.iter().map(|byte| format!("{byte:02x}")).collect();
-        format!("sha256:{hex}").parse().expect("thirty-two bytes are sixty-four hex digits")
+        Digest::from_sha256(&self.sha256)
     }
 
     fn to_bytes(self) -> [u8; ENTRY] {

@@ -20,14 +20,19 @@ use crate::tree::{join, open_beneath};
 const CHUNK: usize = 128 << 10;
 
 /// Whether two upper directories hold the same: names, kinds, modes, owners, attributes, deletions, contents, and which
-/// names are of one file. Times do not count, unless they were set: those are part of what was made. Contents are only read
-/// when all the rest is the same.
+/// names are of one file. Times do not count, unless they were set: those are part of what was made. What costs more is looked
+/// at when all that costs less is the same: first what `stat` says, then attributes, then contents.
 pub fn same_but_times(one: &Root, other: &Root) -> Result<bool> {
     let sides = [one, other];
     let mut found = Found::default();
     found.directories.push(Vec::new());
     while let Some(path) = found.directories.pop() {
         if !same_directory(sides, &path, &mut found)? {
+            return Ok(false);
+        }
+    }
+    for (path, names) in &found.listed {
+        if !same_in_directory(sides, path, names)? {
             return Ok(false);
         }
     }
@@ -39,10 +44,15 @@ pub fn same_but_times(one: &Root, other: &Root) -> Result<bool> {
     Ok(true)
 }
 
+/// Names in a directory, and what they are.
+type Names = Vec<(OsString, FileKind)>;
+
 /// What is left to compare, and what is known of files with several names.
 #[derive(Default)]
 struct Found {
     directories: Vec<Vec<u8>>,
+    /// What each directory holds besides directories.
+    listed: Vec<(Vec<u8>, Names)>,
     files: Vec<Vec<u8>>,
     /// By inode of each side, that of the other.
     twins: [HashMap<u64, u64>; 2],
@@ -56,14 +66,14 @@ impl Found {
     }
 }
 
-/// Compares what stands in a directory without reading files.
+/// Compares what stands in a directory, by what `stat` says.
 fn same_directory(sides: [&Root; 2], path: &[u8], found: &mut Found) -> Result<bool> {
-    let [one, other] = sides.map(|side| open(side, path, OFlags::DIRECTORY));
-    let handles = [one?, other?];
+    let handles = open_both(sides, path, OFlags::DIRECTORY)?;
     let [names, others] = [sorted_names(&handles[0], path)?, sorted_names(&handles[1], path)?];
-    if names != others || !same_attributes(&handles, path)? {
+    if names != others {
         return Ok(false);
     }
+    let mut listed = Vec::with_capacity(names.len());
     for name in names {
         let path = join(path, name.as_bytes());
         let [one, other] = [metadata(&handles[0], &name, &path)?, metadata(&handles[1], &name, &path)?];
@@ -77,11 +87,24 @@ fn same_directory(sides: [&Root; 2], path: &[u8], found: &mut Found) -> Result<b
         if one.nlink > 1 && !is_whiteout(&one) && !found.are_twins(one.ino, other.ino) {
             return Ok(false);
         }
-        if !same_itself(&handles, &name, (&one, &path))? {
-            return Ok(false);
-        }
         if one.is_file() && one.size > 0 {
             found.files.push(path);
+        }
+        listed.push((name, one.kind));
+    }
+    found.listed.push((path.to_vec(), listed));
+    Ok(true)
+}
+
+/// Compares the attributes of a directory and of what stands in it, without reading files.
+fn same_in_directory(sides: [&Root; 2], path: &[u8], names: &Names) -> Result<bool> {
+    let handles = open_both(sides, path, OFlags::DIRECTORY)?;
+    if !same_attributes(&handles, path)? {
+        return Ok(false);
+    }
+    for (name, kind) in names {
+        if !same_itself(&handles, name, (*kind, &join(path, name.as_bytes())))? {
+            return Ok(false);
         }
     }
     Ok(true)
@@ -115,10 +138,10 @@ fn is_natural(directory: &OwnedFd, name: &OsStr, of: &Metadata) -> bool {
 }
 
 /// Compares attributes and, of links, where they lead.
-fn same_itself(handles: &[OwnedFd; 2], name: &OsStr, (metadata, path): (&Metadata, &[u8])) -> Result<bool> {
+fn same_itself(handles: &[OwnedFd; 2], name: &OsStr, (kind, path): (FileKind, &[u8])) -> Result<bool> {
     let open = |directory: &OwnedFd| open_itself(directory.as_fd(), name).map_err(LayerError::io("open", path));
     let [one, other] = [open(&handles[0])?, open(&handles[1])?];
-    if metadata.is_symlink() {
+    if kind == FileKind::Symlink {
         let target = |link: &OwnedFd| {
             rustix::fs::readlinkat(link, "", Vec::new()).map_err(LayerError::io("read the link", path))
         };
@@ -151,8 +174,7 @@ fn attributes(handle: &OwnedFd, path: &[u8]) -> Result<Vec<Xattr>> {
 }
 
 fn same_content(sides: [&Root; 2], path: &[u8]) -> Result<bool> {
-    let [one, other] = sides.map(|side| open(side, path, OFlags::empty()).map(File::from));
-    let (mut one, mut other) = (one?, other?);
+    let [mut one, mut other] = open_both(sides, path, OFlags::empty())?.map(File::from);
     let mut buffers = [vec![0; CHUNK], vec![0; CHUNK]];
     loop {
         let [first, second] = &mut buffers;
@@ -179,6 +201,10 @@ fn fill(file: &mut File, buffer: &mut [u8]) -> std::io::Result<usize> {
         }
     }
     Ok(length)
+}
+
+fn open_both(sides: [&Root; 2], path: &[u8], flags: OFlags) -> Result<[OwnedFd; 2]> {
+    Ok([open(sides[0], path, flags)?, open(sides[1], path, flags)?])
 }
 
 fn open(side: &Root, path: &[u8], flags: OFlags) -> Result<OwnedFd> {
