@@ -5,6 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use kiln_fs::layer::same_but_times;
 use kiln_graph::VertexId;
+use kiln_image::BlobSource;
 use kiln_oci::{Digest, Hasher};
 use kiln_solver::{CacheKey, Claim, ContentFact, Files, KeyParts, KeyStore, ResultStore};
 use kiln_store::{Holds, Lease, Snapshot, Store};
@@ -12,7 +13,7 @@ use kiln_store::{Holds, Lease, Snapshot, Store};
 use crate::artifact::Artifact;
 use crate::blocking::blocking;
 use crate::claim;
-use crate::remote::{Imported, Story};
+use crate::remote::{Imported, Names, Outputs, Story};
 use crate::scratch::open_dir;
 
 /// Kinds of facts.
@@ -36,17 +37,24 @@ pub(crate) struct Cache {
     imported: Arc<Imported>,
     /// What is asked and learned, when it is to be told to others.
     story: Option<Arc<Story>>,
+    /// What BuildKit calls the vertices, when caches are imported or written.
+    names: Option<Arc<Names>>,
 }
 
 impl Cache {
     /// Loads and saves under `lease`.
     pub(crate) fn new(store: Store, lease: Lease, imported: Imported, story: Option<Arc<Story>>) -> Self {
-        Self { store, lease, imported: Arc::new(imported), story }
+        Self { store, lease, imported: Arc::new(imported), story, names: None }
     }
 
-    /// Caches of others.
-    pub(crate) fn imported(&self) -> &Imported {
-        &self.imported
+    /// With BuildKit's names for the vertices.
+    pub(crate) fn with_names(self, names: Option<Arc<Names>>) -> Self {
+        Self { names, ..self }
+    }
+
+    /// All outputs of a key at caches of others, and where their layers are.
+    pub(crate) fn elsewhere(&self, key: &CacheKey) -> Option<(Outputs<'_>, &Arc<dyn BlobSource>)> {
+        self.imported.outputs(key, self.names.as_ref()?)
     }
 
     /// All outputs kept under a key in the store.
@@ -125,6 +133,9 @@ impl KeyStore for Cache {
         if let Some(story) = &self.story {
             story.identified(vertex, key, shape);
         }
+        if let Some(names) = &self.names {
+            names.identified(vertex, key);
+        }
         if self.imported.has_shape(shape) && self.fact(SHAPE, shape.hex()).is_none() {
             self.put_shape(shape);
         }
@@ -162,7 +173,8 @@ impl ResultStore<Artifact> for Cache {
         if let Some(kept) = self.kept(key) {
             return Some(kept.into_iter().map(Artifact::Snapshot).collect());
         }
-        let fetched = self.imported.load(key, &self.store, &self.lease).await?;
+        let names = self.names.as_ref()?;
+        let fetched = self.imported.load((key, names), &self.store, &self.lease).await?;
         let outputs: Vec<Artifact> = fetched.into_iter().map(Artifact::Snapshot).collect();
         self.save(key, &outputs).await;
         Some(outputs)

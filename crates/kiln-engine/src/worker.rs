@@ -25,7 +25,7 @@ use crate::frontend::{self, Loaded, Resolver};
 use crate::job::{Images, Job, Limits, Result};
 use crate::mounts::{self, Returning};
 use crate::record::Draft;
-use crate::remote::{Built, Imported, Story, import};
+use crate::remote::{Built, Imported, Names, Story, import};
 use crate::request::{BuildRequest, Context, Output};
 use crate::room::Memory;
 use crate::scratch::{Scratch, open_dir};
@@ -74,13 +74,17 @@ async fn attempt(
     let Prepared { job, mut lowered, unpacked, imported } = prepared?;
     draft.know(&job.project, &lowered.definition);
     let story = (!request.cache_to.is_empty()).then(Arc::<Story>::default);
-    let cache = Arc::new(Cache::new(job.store.clone(), job.lease.clone(), imported, story.clone()));
+    let is_exchanged = !(request.cache_from.is_empty() && request.cache_to.is_empty());
+    let names = is_exchanged.then(|| Arc::new(Names::of(&lowered.definition, &job.images, &job.trees)));
+    let cache = Cache::new(job.store.clone(), job.lease.clone(), imported, story.clone());
+    let cache = Arc::new(cache.with_names(names.clone()));
     let snapshot = solve(&cache, &job, request, &lowered, draft).await?;
-    let built = story.as_deref().map(|story| Built {
+    let built = story.as_deref().zip(names.as_ref()).map(|(story, names)| Built {
         job: &job,
         definition: &lowered.definition,
         cache: &cache,
         story,
+        names,
         snapshot: &snapshot,
     });
     lowered.config.cache = match &built {

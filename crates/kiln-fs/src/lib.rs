@@ -30,6 +30,7 @@ mod limits;
 mod meta;
 pub mod pattern;
 mod remove;
+mod tarsum;
 mod tree;
 
 pub use copy::{CopySpec, CopyStats, Presence, copy, materialize, probe};
@@ -37,6 +38,7 @@ pub use digest::{Prints, digest_copy, digest_tree, list_copy, list_tree};
 pub use error::{Error, Result};
 pub use limits::Limits;
 pub use remove::remove_tree;
+pub use tarsum::tarsum;
 pub use tree::{
     LeftOut, MemoryCache, NoCache, Ownership, Sent, SourceTree, StatCache, StatKey, Survey, Verdict, survey, verdict,
 };

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
-use kiln_graph::Definition;
+use kiln_graph::{Definition, Edge, VertexId};
 use kiln_image::{BlobReader, BlobSource};
 use kiln_oci::{Descriptor, Digest};
 use kiln_solver::CacheKey;
@@ -21,7 +21,7 @@ use crate::progress::Work;
 use crate::remote::format::{CREATED, DIFF_ID};
 use crate::remote::import::warn;
 use crate::remote::records::Packed;
-use crate::remote::{CacheSink, Story, inline, sink};
+use crate::remote::{CacheSink, Names, Story, inline, sink};
 use crate::request::{CacheMode, CachePlace, CacheTo};
 
 /// What there is to give away: a build that succeeded.
@@ -30,8 +30,12 @@ pub(crate) struct Built<'a> {
     pub(crate) definition: &'a Definition,
     pub(crate) cache: &'a Cache,
     pub(crate) story: &'a Story,
+    pub(crate) names: &'a Arc<Names>,
     pub(crate) snapshot: &'a Snapshot,
 }
+
+/// An output of a vertex, and its key.
+type Output = (VertexId, CacheKey, usize, Kept);
 
 /// One output of a step: here, or at another cache only.
 enum Kept {
@@ -45,9 +49,10 @@ impl Built<'_> {
         if !to.iter().any(|to| to.place == CachePlace::Inline) {
             return Ok(None);
         }
+        self.names.read().await?;
         let layers = self.job.finisher.finish(self.snapshot).await?;
         let diff_ids: Vec<Digest> = layers.into_iter().map(|layer| layer.diff_id).collect();
-        Ok(Some(inline::write(self.cache, self.story, &diff_ids)))
+        Ok(Some(inline::write(self.cache, (self.story, self.names), &diff_ids)))
     }
 
     /// Writes all the caches that were asked for, except those within images.
@@ -70,14 +75,17 @@ impl Built<'_> {
         let mut blobs = Blobs { here: self.blobs(), there: HashMap::new() };
         let kept = self.kept(to.mode, &mut blobs).await?;
         let layers = self.layers(&kept, to).await?;
+        self.names.read().await?;
         let mut packed = Packed::default();
-        for (key, output, kept) in &kept {
-            match kept {
-                Kept::Here(snapshot) => {
-                    let layers = snapshot.layers().iter().map(|layer| layers[layer].clone());
-                    packed.result((key, *output), &layers.collect::<Vec<_>>());
-                }
-                Kept::There(layers) => packed.result((key, *output), layers),
+        packed.sign();
+        for (vertex, key, output, kept) in &kept {
+            let layers: Vec<Descriptor> = match kept {
+                Kept::Here(snapshot) => snapshot.layers().iter().map(|layer| layers[layer].clone()).collect(),
+                Kept::There(layers) => layers.clone(),
+            };
+            packed.result((key, *output), &layers);
+            for record in self.names.records(&Edge { vertex: vertex.clone(), output: *output }, &mut packed) {
+                packed.add(record, &layers);
             }
         }
         self.story.keys().iter().for_each(|(_, _, shape)| packed.shape(shape));
@@ -95,7 +103,7 @@ impl Built<'_> {
 
     /// The results of the build's steps. What was found at another cache and not fetched, because nothing needed it,
     /// is passed on as it is: else a build that finds everything would leave a cache with nothing below its top.
-    async fn kept(&self, mode: CacheMode, blobs: &mut Blobs) -> Result<Vec<(CacheKey, usize, Kept)>> {
+    async fn kept(&self, mode: CacheMode, blobs: &mut Blobs) -> Result<Vec<Output>> {
         let result = self.job.finisher.finish(self.snapshot).await?;
         let result: HashSet<Digest> = result.into_iter().map(|layer| layer.diff_id).collect();
         let is_wanted = |diff_ids: Option<Vec<Digest>>| {
@@ -111,16 +119,16 @@ impl Built<'_> {
             let here = self.cache.kept(&key);
             for (output, snapshot) in here.iter().flatten().enumerate() {
                 if is_wanted(self.cache.diff_ids(snapshot)) {
-                    kept.push((key.clone(), output, Kept::Here(snapshot.clone())));
+                    kept.push((vertex.clone(), key.clone(), output, Kept::Here(snapshot.clone())));
                 }
             }
-            let there = if here.is_none() { self.cache.imported().outputs(&key) } else { None };
+            let there = if here.is_none() { self.cache.elsewhere(&key) } else { None };
             let Some((outputs, source)) = there else { continue };
             for (output, layers) in outputs.into_iter().enumerate() {
                 if is_wanted(Some(layers.iter().map(|layer| layer.diff_id.clone()).collect())) {
                     let layers: Vec<Descriptor> = layers.iter().map(|layer| layer.blob.clone()).collect();
                     layers.iter().for_each(|blob| blobs.add(blob, source));
-                    kept.push((key.clone(), output, Kept::There(layers)));
+                    kept.push((vertex.clone(), key.clone(), output, Kept::There(layers)));
                 }
             }
         }
@@ -128,10 +136,10 @@ impl Built<'_> {
     }
 
     /// The layers of results, packed.
-    async fn layers(&self, kept: &[(CacheKey, usize, Kept)], to: &CacheTo) -> Result<BTreeMap<LayerId, Descriptor>> {
+    async fn layers(&self, kept: &[Output], to: &CacheTo) -> Result<BTreeMap<LayerId, Descriptor>> {
         let job = self.job;
         let mut ids: Vec<LayerId> = Vec::new();
-        for (_, _, kept) in kept {
+        for (.., kept) in kept {
             let Kept::Here(snapshot) = kept else { continue };
             ids.extend(snapshot.layers().iter().cloned());
         }

@@ -85,7 +85,7 @@ pub(crate) struct ChainedResult {
 }
 
 /// A record that may stand for an input.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct CacheInput {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub(crate) selector: String,

@@ -18,7 +18,7 @@ use crate::progress::Work;
 use crate::registry::Registry;
 use crate::remote::format::CREATED;
 use crate::remote::records::{Known, Layer, Outputs};
-use crate::remote::{CacheSource, source};
+use crate::remote::{CacheSource, Names, source};
 use crate::request::BuildRequest;
 
 /// The caches of others that a build may use. Whatever is wrong with them is a miss, and said once.
@@ -78,7 +78,8 @@ impl Imported {
 
     /// Whether any has a result of this shape.
     pub(crate) fn has_shape(&self, shape: &Digest) -> bool {
-        self.known().any(|known| known.has_shape(shape))
+        // Results by other names have no shapes: to ask before one knows costs less than to miss them.
+        self.known().any(|known| known.has_shape(shape) || known.has_strangers())
     }
 
     fn known(&self) -> impl Iterator<Item = &Known> {
@@ -86,14 +87,22 @@ impl Imported {
     }
 
     /// The outputs of the step of a key as layers, and where these are, without fetching anything.
-    pub(super) fn outputs(&self, key: &CacheKey) -> Option<(Outputs<'_>, &Arc<dyn BlobSource>)> {
-        self.caches.iter().find_map(|import| import.outputs(key).map(|outputs| (outputs, &import.blobs)))
+    pub(crate) fn outputs(&self, key: &CacheKey, names: &Names) -> Option<(Outputs<'_>, &Arc<dyn BlobSource>)> {
+        self.caches.iter().find_map(|import| import.outputs(key, names).map(|outputs| (outputs, &import.blobs)))
     }
 
     /// Fetches all outputs of the step of a key, from the first that has them.
-    pub(crate) async fn load(&self, key: &CacheKey, store: &Store, lease: &Lease) -> Option<Vec<Snapshot>> {
+    pub(crate) async fn load(
+        &self,
+        (key, names): (&CacheKey, &Arc<Names>),
+        store: &Store,
+        lease: &Lease,
+    ) -> Option<Vec<Snapshot>> {
+        if self.known().any(Known::has_strangers) && names.read().await.is_err() {
+            return None;
+        }
         for import in &self.caches {
-            let Some(outputs) = import.outputs(key) else { continue };
+            let Some(outputs) = import.outputs(key, names) else { continue };
             match import.fetch(outputs, (store, lease), &self.reporter).await {
                 Ok(snapshots) => return Some(snapshots),
                 Err(failure) => {
@@ -107,11 +116,16 @@ impl Imported {
 }
 
 impl Import {
-    fn outputs(&self, key: &CacheKey) -> Option<Outputs<'_>> {
+    fn outputs(&self, key: &CacheKey, names: &Names) -> Option<Outputs<'_>> {
         if self.broken.lock().unwrap_or_else(PoisonError::into_inner).contains(key) {
             return None;
         }
-        self.known.iter().map(|known| known.outputs(key)).find(|outputs| !outputs.is_empty())
+        let own = self.known.iter().map(|known| known.outputs(key)).find(|outputs| !outputs.is_empty());
+        own.or_else(|| {
+            let vertex = names.vertex(key)?;
+            let strangers = self.known.iter().filter(|known| known.has_strangers());
+            strangers.map(|known| known.named_outputs(&vertex, names)).find(|outputs| !outputs.is_empty())
+        })
     }
 
     async fn fetch(

@@ -2,6 +2,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use kiln_graph::Edge;
 use kiln_image::{BlobSource, limits};
 use kiln_oci::{Descriptor, Digest, Manifest, MediaType};
 
@@ -9,21 +10,26 @@ use crate::base::registry;
 use crate::cache::Cache;
 use crate::failure::Context as _;
 use crate::job::Result;
-use crate::remote::Story;
 use crate::remote::format::{CacheConfig, CacheLayer, DIFF_ID};
 use crate::remote::manifest::no_cache;
 use crate::remote::records::Packed;
+use crate::remote::{Names, Story};
 
 /// What an image's config says of its cache: the records of steps whose layers are all among these, base first.
-pub(super) fn write(cache: &Cache, story: &Story, diff_ids: &[Digest]) -> String {
+pub(super) fn write(cache: &Cache, (story, names): (&Story, &Names), diff_ids: &[Digest]) -> String {
     let named = |diff_id: &Digest| Descriptor::new(MediaType::OCI_LAYER, diff_id.clone(), 0);
     let layers: Vec<Descriptor> = diff_ids.iter().map(named).collect();
     let mut packed = Packed::of_image(&layers);
-    for (_, key, shape) in story.keys() {
+    packed.sign();
+    for (vertex, key, shape) in story.keys() {
         for (output, snapshot) in cache.kept(&key).into_iter().flatten().enumerate() {
             // A layer whose digest nobody wanted is in no image.
             let Some(diff_ids) = cache.diff_ids(&snapshot) else { continue };
-            packed.selection((&key, output), &diff_ids);
+            if packed.selection((&key, output), &diff_ids) {
+                let edge = Edge { vertex: vertex.clone(), output };
+                let records = names.records(&edge, &mut packed);
+                records.into_iter().for_each(|record| packed.select(record, &diff_ids));
+            }
         }
         packed.shape(&shape);
     }

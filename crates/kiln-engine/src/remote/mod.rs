@@ -9,6 +9,7 @@ mod import;
 mod inline;
 mod local;
 mod manifest;
+mod names;
 mod records;
 mod registry;
 mod story;
@@ -21,6 +22,8 @@ use kiln_oci::{Descriptor, Platform};
 
 pub(crate) use export::Built;
 pub(crate) use import::{Imported, import};
+pub(crate) use names::Names;
+pub(crate) use records::Outputs;
 pub(crate) use story::Story;
 
 use crate::job::Result;

@@ -5,14 +5,17 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
+use kiln_graph::{Edge, VertexId};
 use kiln_oci::{Descriptor, Digest};
 use kiln_report::{Failure, FailureKind};
 use kiln_solver::{CacheKey, ContentFact};
 
 use crate::job::Result;
+use crate::remote::Names;
 use crate::remote::format::{
     CREATED, CacheConfig, CacheInput, CacheLayer, CacheRecord, CacheResult, ChainedResult, DIFF_ID, output_digest,
 };
+use crate::remote::names::Records;
 
 /// More layers than this has no result.
 const LAYERS: usize = kiln_image::limits::LAYERS;
@@ -29,6 +32,25 @@ pub(crate) struct Packed {
     places: HashMap<(Digest, i64), usize>,
     roots: HashMap<Digest, usize>,
     contents: HashMap<Digest, usize>,
+    steps: HashMap<(Digest, Vec<Vec<CacheInput>>), usize>,
+}
+
+/// Makes what is not there.
+impl Records for Packed {
+    fn root(&mut self, digest: Digest) -> Vec<usize> {
+        vec![Self::root(self, digest)]
+    }
+
+    fn step(&mut self, digest: Digest, inputs: Vec<Vec<(usize, String)>>) -> Vec<usize> {
+        let input = |(link, selector)| CacheInput { selector, link };
+        let inputs: Vec<Vec<CacheInput>> = inputs.into_iter().map(|of| of.into_iter().map(input).collect()).collect();
+        let next = self.config.records.len();
+        let record = *self.steps.entry((digest.clone(), inputs.clone())).or_insert(next);
+        if record == next {
+            self.config.records.push(CacheRecord { inputs, ..record_of(digest) });
+        }
+        vec![record]
+    }
 }
 
 impl Packed {
@@ -48,12 +70,21 @@ impl Packed {
         self.config.records[record].results = vec![CacheResult { layer, created_at }];
     }
 
-    /// Adds one output of a step whose layers are some of those that are there already, if they are.
-    pub(crate) fn selection(&mut self, (key, output): (&CacheKey, usize), layers: &[Digest]) {
+    /// Adds one output of a step whose layers are some of those that are there already; says whether they are.
+    pub(crate) fn selection(&mut self, (key, output): (&CacheKey, usize), layers: &[Digest]) -> bool {
+        if layers.is_empty() || layers.iter().any(|layer| self.config.layers.iter().all(|there| there.blob != *layer)) {
+            return false;
+        }
+        let record = Self::root(self, output_digest(&key.0, output));
+        self.select(record, layers);
+        true
+    }
+
+    /// Gives a record a result of layers that are there already.
+    pub(crate) fn select(&mut self, record: usize, layers: &[Digest]) {
         let place = |blob: &Digest| self.config.layers.iter().position(|layer| layer.blob == *blob);
-        let Some(places) = layers.iter().map(place).collect::<Option<Vec<usize>>>() else { return };
+        let places: Vec<usize> = layers.iter().filter_map(place).collect();
         let Some(&layer) = places.last() else { return };
-        let record = self.root(output_digest(&key.0, output));
         let record = &mut self.config.records[record];
         let created_at = NO_TIME.to_owned();
         match places.iter().enumerate().all(|(index, place)| index == *place) {
@@ -71,6 +102,17 @@ impl Packed {
             self.config.records.push(CacheRecord { inputs: vec![Vec::new()], ..record_of(digest.clone()) });
         }
         self.config.records[record].inputs[0].push(CacheInput { selector: fact.selector.clone(), link });
+    }
+
+    /// Gives a record a result.
+    pub(crate) fn add(&mut self, record: usize, layers: &[Descriptor]) {
+        let Some(layer) = self.chain(layers) else { return };
+        self.config.records[record].results = vec![CacheResult { layer, created_at: created(layers.last()) }];
+    }
+
+    /// Adds that kiln wrote it.
+    pub(crate) fn sign(&mut self) {
+        Self::root(self, own_mark());
     }
 
     /// Adds that there is a result of this shape.
@@ -104,6 +146,11 @@ impl Packed {
     }
 }
 
+/// The record that a cache has when kiln wrote it, so that its results are there under kiln's names too.
+fn own_mark() -> Digest {
+    Digest::sha256("kiln.cache.1")
+}
+
 fn record_of(digest: Digest) -> CacheRecord {
     CacheRecord { results: Vec::new(), chains: Vec::new(), digest, inputs: Vec::new() }
 }
@@ -128,6 +175,29 @@ pub(crate) struct Known {
     results: HashMap<Digest, Vec<Layer>>,
     names: HashSet<Digest>,
     contents: HashMap<(Digest, String), Digest>,
+    records: Vec<CacheRecord>,
+    by_digest: HashMap<Digest, Vec<usize>>,
+    /// Results of records that have inputs.
+    stepped: HashMap<usize, Vec<Layer>>,
+}
+
+/// Finds what is there.
+impl Records for &Known {
+    fn root(&mut self, digest: Digest) -> Vec<usize> {
+        let records = self.by_digest.get(&digest).into_iter().flatten();
+        records.copied().filter(|record| self.records[*record].inputs.is_empty()).collect()
+    }
+
+    fn step(&mut self, digest: Digest, inputs: Vec<Vec<(usize, String)>>) -> Vec<usize> {
+        let leads = |links: &Vec<CacheInput>, found: &Vec<(usize, String)>| {
+            links.iter().any(|link| found.iter().any(|(record, by)| *record == link.link && *by == link.selector))
+        };
+        let is_meant = |record: &usize| {
+            let links = &self.records[*record].inputs;
+            links.len() == inputs.len() && links.iter().zip(&inputs).all(|(links, found)| leads(links, found))
+        };
+        self.by_digest.get(&digest).into_iter().flatten().copied().filter(is_meant).collect()
+    }
 }
 
 impl Known {
@@ -135,8 +205,14 @@ impl Known {
     pub(crate) fn read(config: &CacheConfig, blobs: &[Descriptor]) -> Result<Self> {
         let described: HashMap<&Digest, Layer> =
             blobs.iter().filter_map(|blob| Some((&blob.digest, layer(blob)?))).collect();
-        let mut known = Self::default();
-        for record in &config.records {
+        let mut known = Self { records: config.records.clone(), ..Self::default() };
+        for (place, record) in config.records.iter().enumerate() {
+            known.by_digest.entry(record.digest.clone()).or_default().push(place);
+            if !record.inputs.is_empty()
+                && let Some(layers) = result(config, record, &described)?
+            {
+                known.stepped.insert(place, layers);
+            }
             match record.inputs.as_slice() {
                 [] => {
                     known.names.insert(record.digest.clone());
@@ -163,6 +239,20 @@ impl Known {
         (0..).map_while(|output| self.results.get(&output_digest(&key.0, output)).map(Vec::as_slice)).collect()
     }
 
+    /// The outputs of a vertex by BuildKit's names for it; nothing when there are none.
+    pub(crate) fn named_outputs(&self, vertex: &VertexId, names: &Names) -> Outputs<'_> {
+        let output = |output| {
+            let found = names.records(&Edge { vertex: vertex.clone(), output }, &mut &*self);
+            found.into_iter().find_map(|record| self.stepped.get(&record)).map(Vec::as_slice)
+        };
+        (0..).map_while(output).collect()
+    }
+
+    /// Whether it has results that kiln's own keys do not name, because another builder wrote it.
+    pub(crate) fn has_strangers(&self) -> bool {
+        !self.stepped.is_empty() && !self.names.contains(&own_mark())
+    }
+
     /// The digest of what a step reads of another.
     pub(crate) fn content(&self, fact: &ContentFact) -> Option<&Digest> {
         self.contents.get(&(output_digest(&fact.input.0, fact.output), fact.selector.clone()))
@@ -175,7 +265,7 @@ impl Known {
 
     /// How many results it has, whoever can use them.
     pub(crate) fn len(&self) -> usize {
-        self.results.len()
+        self.results.len() + self.stepped.len()
     }
 }
 
