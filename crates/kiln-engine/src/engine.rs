@@ -13,6 +13,7 @@ use kiln_store::Store;
 use crate::answer::{BuildResult, FsckAnswer, ImageDetails, ImageSummary, Loaded, PruneAnswer, PullResult, Removed};
 use crate::explain::Story;
 use crate::failure::environment;
+use crate::forecast::Forecast;
 use crate::job::Result;
 use crate::mounts::{MountExport, MountImport, MountPlace, MountSummary, MountsExported, MountsImported};
 use crate::record::BuildRecord;
@@ -76,6 +77,16 @@ impl Engine {
         reporter: Arc<dyn Reporter>,
     ) -> Result<BuildResult> {
         worker::build(self, request, session, reporter).await
+    }
+
+    /// Tells what a build would do. Nothing runs, and nothing is written.
+    pub async fn forecast(
+        &self,
+        request: &BuildRequest,
+        session: Arc<dyn Session>,
+        reporter: Arc<dyn Reporter>,
+    ) -> Result<Forecast> {
+        crate::forecast::forecast(self, request, session, reporter).await
     }
 
     /// The record of builds, newest first.

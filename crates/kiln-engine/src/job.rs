@@ -21,6 +21,7 @@ use crate::request::BuildRequest;
 use crate::scratch::Scratch;
 use crate::session::Session;
 use crate::waiter::Watch;
+use crate::worker::Purpose;
 
 /// What the steps of one build share. Everything made under its lease survives until the job is dropped.
 pub(crate) struct Job {
@@ -46,6 +47,8 @@ pub(crate) struct Job {
     /// Whether somebody still waits for the build.
     pub(crate) watch: Watch,
     pub(crate) settling: Once,
+    /// What its steps are for.
+    pub(crate) purpose: Purpose,
 }
 
 /// The kernel writes files back within half a minute: older ones cost little to sync.

@@ -18,6 +18,7 @@ mod explain;
 mod export;
 mod failure;
 mod finish;
+mod forecast;
 mod frontend;
 mod fsck;
 mod images;
@@ -49,8 +50,9 @@ pub use answer::{
 pub use context::{ContextChecks, Contexts, LeftOutFile, PathVerdict, SentFile, is_ignored};
 pub use engine::Engine;
 pub use explain::{Advice, Cause, Step, Story, Summary};
+pub use forecast::{Forecast, ForecastStep};
 pub use frontend::{named_contexts, read_dockerfile};
-pub use kiln_solver::{Became, Fate, FileChange, MissReason};
+pub use kiln_solver::{Became, Fate, FileChange, MissReason, Verdict};
 pub use mounts::{
     DEFAULT_MAX_SIZE, Existing, ExportedMount, MountExport, MountImport, MountPlace, MountSummary, MountsExported,
     MountsFrom, MountsImported, MountsTo, Skipped,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime};
 
 use kiln_dockerfile::check::sounds_secret;
-use kiln_graph::Definition;
+use kiln_graph::{Definition, VertexId};
 use kiln_oci::{Digest, Hasher, Platform};
 use kiln_report::Failure;
 use kiln_solver::{Account, Fate, KeyParts, MissReason, Setting};
@@ -200,13 +200,8 @@ impl Draft {
 
     /// Learns what became of the steps.
     pub(crate) fn steps(&mut self, definition: &Definition, accounts: Vec<Account>) {
-        let lines = |account: &Account| {
-            let (index, span) = definition.vertex(&account.id)?.meta.source?;
-            let source = definition.sources().get(index)?;
-            Some((source.position(span.start).0, source.position(span.end.max(span.start + 1) - 1).0))
-        };
         let step = |account: Account| StepRecord {
-            lines: lines(&account),
+            lines: lines(definition, &account.id),
             name: account.name,
             inputs: account.inputs,
             fate: account.fate,
@@ -249,6 +244,13 @@ impl Drop for Draft {
             self.write();
         }
     }
+}
+
+/// First and last line of the instruction that a vertex was made of.
+pub(crate) fn lines(definition: &Definition, vertex: &VertexId) -> Option<(usize, usize)> {
+    let (index, span) = definition.vertex(vertex)?.meta.source?;
+    let source = definition.sources().get(index)?;
+    Some((source.position(span.start).0, source.position(span.end.max(span.start + 1) - 1).0))
 }
 
 /// All builds that can be read, newest first.

@@ -14,6 +14,8 @@ pub(crate) struct Remembered {
     pub(crate) store: Store,
     pub(crate) lease: Lease,
     pub(crate) source: Arc<dyn BlobSource>,
+    /// Whether what was fetched is kept, or only what is kept is read.
+    pub(crate) keeps: bool,
 }
 
 fn is_document(descriptor: &Descriptor) -> bool {
@@ -40,7 +42,9 @@ impl BlobSource for Remembered {
         }
         let bytes = self.source.fetch(descriptor).await?.bytes(&doing, limits::CONFIG).await?;
         // Not to keep it costs another request next time, and nothing else.
-        let _ = self.store.content().put(&self.lease, descriptor.media_type.clone(), &bytes);
+        if self.keeps {
+            let _ = self.store.content().put(&self.lease, descriptor.media_type.clone(), &bytes);
+        }
         Ok(BlobReader::from_bytes(doing, descriptor, bytes.into()))
     }
 

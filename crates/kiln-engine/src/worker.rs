@@ -39,12 +39,21 @@ const LEAST_JOBS: usize = 4;
 /// How often what dead processes left is looked for.
 const SWEEP_EVERY: Duration = Duration::from_secs(3600);
 
+/// What a graph is made for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// To be solved.
+    Build,
+    /// To tell what solving it would do: nothing is fetched but what names lead to, and nothing is kept.
+    Forecast,
+}
+
 /// A build that could begin.
 pub(crate) struct Prepared {
     pub(crate) job: Arc<Job>,
     pub(crate) lowered: Lowered,
     unpacked: Option<Scratch<ActiveLayer>>,
-    imported: Imported,
+    pub(crate) imported: Imported,
 }
 
 /// Builds, and leaves a record of it.
@@ -70,7 +79,7 @@ async fn attempt(
     draft: &mut Draft,
 ) -> Result<BuildResult> {
     let waiter = Waiter::default();
-    let prepared = prepare(engine, request, (session, reporter, waiter.watch())).await;
+    let prepared = prepare(engine, request, (session, reporter, waiter.watch()), Purpose::Build).await;
     let Prepared { job, mut lowered, unpacked, imported } = prepared?;
     draft.know(&job.project, &lowered.definition);
     let story = (!request.cache_to.is_empty()).then(Arc::<Story>::default);
@@ -107,6 +116,7 @@ pub(crate) async fn prepare(
     engine: &Engine,
     request: &BuildRequest,
     (session, reporter, watch): (Arc<dyn Session>, Arc<dyn Reporter>, Watch),
+    purpose: Purpose,
 ) -> Result<Prepared> {
     let platform = platform(request)?;
     let packing = crate::export::packing(&request.outputs, &request.cache_to)?;
@@ -130,16 +140,19 @@ pub(crate) async fn prepare(
         reporter: Arc::clone(&reporter),
         images: Arc::clone(&images),
         pull: request.pull,
+        purpose,
     };
     let mut options = frontend::options(request, Arc::clone(&source), platform);
     options.build_args.extend(engine.proxies().filter(|(name, _)| !request.build_args.contains_key(name)));
     let settings = frontend::settings(&source, &file, &request.build_args)?;
     frontend::judge(&source, &settings, frontend::check(&file, &settings, &options), reporter.as_ref())?;
     let registry = engine.registry();
-    let (lowered, imported) = tokio::join!(
-        frontend::lower(&file, &options, &resolver),
-        import(request, &registry, &options.platform, &reporter)
-    );
+    let (lowered, imported) = tokio::join!(frontend::lower(&file, &options, &resolver), async {
+        match purpose {
+            Purpose::Build => import(request, &registry, &options.platform, &reporter).await,
+            Purpose::Forecast => Imported::nothing(&reporter),
+        }
+    });
     let lowered = lowered?;
     let mut warnings = lowered.warnings.clone();
     warnings.extend(context::check(&trees, &lowered.context_reads, &settings.check, ContextChecks::Rules)?);
@@ -162,6 +175,7 @@ pub(crate) async fn prepare(
         host_env: engine.host_env(),
         materialized: Default::default(),
         watch,
+        purpose,
         settling: Once::new(),
         returning,
     });

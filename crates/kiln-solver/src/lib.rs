@@ -41,6 +41,7 @@
 mod account;
 mod error;
 mod explain;
+mod forecast;
 mod graph;
 mod job;
 mod key;
@@ -55,6 +56,7 @@ mod turns;
 pub use account::{Account, Fate, Solved};
 pub use error::{Cause, SolveError};
 pub use explain::{Became, Change, FileChange, MissReason, explain, nearest, short_name};
+pub use forecast::{Forecast, Verdict};
 pub use key::{CacheKey, CacheMap, InputKey, Part};
 pub use memory::{MemoryKeys, MemoryResults};
 pub use parts::{Base, Files, InputPart, KeyParts, Setting};

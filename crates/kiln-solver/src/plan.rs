@@ -27,6 +27,11 @@ pub trait Step<R, E>: Send + Sync {
         Files::new()
     }
 
+    /// Its outputs, where they are there without any work: a directory on the user's disk.
+    async fn at_hand(&self) -> Option<Vec<R>> {
+        None
+    }
+
     /// Does it; gives its outputs in order.
     async fn run(&self, inputs: Vec<R>) -> Result<Vec<R>, E>;
 }

@@ -7,6 +7,7 @@ use kiln_report::Reporter;
 
 use crate::account::Solved;
 use crate::error::SolveError;
+use crate::forecast::{Forecast, forecast};
 use crate::graph::Graph;
 use crate::job::{Job, Shared};
 use crate::plan::Plan;
@@ -39,6 +40,14 @@ impl<R: Clone + Send + Sync + 'static> Solver<R> {
         E: std::error::Error + Send + Sync + 'static,
     {
         self.solve_with_accounts(plan, roots).await.outcome
+    }
+
+    /// Tells what a solve would do, running nothing and keeping nothing. What is kept is looked at, and what is at hand.
+    pub async fn forecast<E>(&self, plan: &Plan<R, E>, roots: &[Edge]) -> Result<Vec<Forecast>, SolveError<E>>
+    where
+        E: std::error::Error + Send + Sync + 'static,
+    {
+        forecast(&self.shared, plan, roots).await
     }
 
     /// Does what [`Self::solve`] does, and tells what became of each vertex, however it ended.

@@ -15,6 +15,7 @@ use crate::job::{Images, Result};
 use crate::progress::Work;
 use crate::registry::Registry;
 use crate::remember::Remembered;
+use crate::worker::Purpose;
 
 /// Facts about what references with a digest stand for.
 const PINNED: &str = "pinned image";
@@ -28,6 +29,8 @@ pub(crate) struct Resolver {
     pub(crate) images: Arc<Images>,
     /// Whether the registry is asked even if the image is here.
     pub(crate) pull: bool,
+    /// What is resolved for a forecast is not kept.
+    pub(crate) purpose: Purpose,
 }
 
 impl Resolver {
@@ -91,6 +94,7 @@ impl Resolver {
             store: self.store.clone(),
             lease: self.lease.clone(),
             source: Arc::new(self.registry.client().source(reference)),
+            keeps: self.purpose == Purpose::Build,
         });
         let root = self.root(reference).await?;
         let document = fetch_document(source.as_ref(), &root).await.map_err(registry)?;

@@ -49,7 +49,13 @@ impl Step<Artifact, Failure> for FileStep {
     async fn listing(&self, input: usize, result: &Artifact) -> Files {
         // Snapshots would have to be read through, and contexts are what people change.
         let Artifact::Tree(tree) = result else { return Files::new() };
-        self.place.job.seen.files(tree.name(), &self.selector(input))
+        let files = self.place.job.seen.files(tree.name(), &self.selector(input));
+        if !files.is_empty() {
+            return files;
+        }
+        // It did not come to its end, or is only asked what it would do.
+        let (step, tree) = (self.clone(), Arc::clone(tree));
+        blocking(move || step.list(input, &tree)).await.map(|(_, files)| files).unwrap_or_default()
     }
 
     async fn run(&self, inputs: Vec<Artifact>) -> Result<Vec<Artifact>> {

@@ -89,6 +89,10 @@ impl Step<Artifact, Failure> for TreeStep {
         Err(no_inputs())
     }
 
+    async fn at_hand(&self) -> Option<Vec<Artifact>> {
+        self.tree.as_ref().map(|tree| vec![Artifact::Tree(Arc::clone(tree))])
+    }
+
     async fn run(&self, _inputs: Vec<Artifact>) -> Result<Vec<Artifact>> {
         match &self.tree {
             Some(tree) => Ok(vec![Artifact::Tree(Arc::clone(tree))]),

@@ -209,6 +209,10 @@ impl Step<String, Exit> for FakeStep {
         result.split(' ').filter_map(|w| w.split_once('=')).map(|(k, v)| (k.to_owned(), print(v))).collect()
     }
 
+    async fn at_hand(&self) -> Option<Vec<String>> {
+        self.fake.gives.clone().filter(|_| !self.fake.pinned).map(|value| vec![value])
+    }
+
     async fn run(&self, inputs: Vec<String>) -> Result<Vec<String>, Exit> {
         self.log.note("run", &self.fake.name);
         if let Some(hook) = &self.fake.on_run {

@@ -6,6 +6,7 @@ mod contents;
 mod crowds;
 mod cutoff;
 mod fakes;
+mod forecasting;
 mod graphs;
 mod overlapping;
 mod running;

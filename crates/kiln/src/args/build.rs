@@ -147,6 +147,13 @@ pub(crate) struct BuildArgs {
     #[arg(long, value_name = "WHAT")]
     call: Option<Call>,
 
+    /// Build nothing, but say which steps would run and why; `=json` says it as JSON
+    #[arg(
+        long, value_name = "FORMAT", num_args = 0..=1, require_equals = true, default_missing_value = "text",
+        value_parser = dry_run
+    )]
+    pub(crate) dry_run: Option<DryRun>,
+
     #[arg(long, hide = true)]
     provenance: Option<String>,
 
@@ -423,6 +430,26 @@ fn oci_layout(text: &str) -> NamedContext {
         },
     };
     NamedContext::OciLayout { path: path.into(), reference: reference.map(str::to_owned) }
+}
+
+/// How a dry run answers, if it is one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum DryRun {
+    Text,
+    Json,
+    No,
+}
+
+fn dry_run(text: &str) -> Result<DryRun, Wrong> {
+    match text {
+        "text" => Ok(DryRun::Text),
+        "json" => Ok(DryRun::Json),
+        other => match value::go_bool(other) {
+            Ok(true) => Ok(DryRun::Text),
+            Ok(false) => Ok(DryRun::No),
+            Err(_) => Err(Wrong("expected `text` or `json`".into())),
+        },
+    }
 }
 
 /// The network modes of steps and containers.

@@ -3,6 +3,7 @@
 mod agents;
 mod answer;
 mod call;
+mod dry_run;
 mod lend;
 mod stdin;
 
@@ -14,7 +15,7 @@ use kiln_report::Failure;
 
 use self::lend::Lender;
 pub(crate) use self::lend::check_context;
-use crate::args::build::{BuildArgs, BuildPlan, writes_to_stdout};
+use crate::args::build::{BuildArgs, BuildPlan, DryRun, writes_to_stdout};
 use crate::setting::Setting;
 use crate::ui::exit::{Exit, Outcome};
 use crate::ui::progress::{Choice, Progress};
@@ -27,7 +28,7 @@ pub(crate) fn run(args: &BuildArgs, setting: &Setting) -> Outcome {
         check_context(dir)?;
     }
     let has_data = plan.request.outputs.iter().any(writes_to_stdout);
-    if has_data {
+    if has_data && args.dry_run.is_none() {
         stdout::refuse_terminal("an archive")?;
     }
     let input = stdin::settle(&mut plan)?;
@@ -37,6 +38,9 @@ pub(crate) fn run(args: &BuildArgs, setting: &Setting) -> Outcome {
     let agents = plan.agents.iter().map(|(id, paths)| Ok((id.clone(), agents::lend(id, paths)?)));
     let agents = agents.collect::<Result<_, Failure>>()?;
     let lender = Arc::new(Lender::new(std::mem::take(&mut plan.secrets), agents, input)?);
+    if let Some(format) = args.dry_run.filter(|asked| *asked != DryRun::No) {
+        return dry_run::run(format, &plan, lender, setting);
+    }
     if let Some(path) = &args.iidfile {
         answer::forget(path)?;
     }

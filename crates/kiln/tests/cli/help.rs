@@ -115,6 +115,8 @@ fn build() {
           --check                       Build nothing, but check the Dockerfile, as --call=check does
           --call <WHAT>                 Build nothing, but answer: check, outline, targets or
                                         subrequests.describe; with `,format=json` as JSON
+          --dry-run[=<FORMAT>]          Build nothing, but say which steps would run and why; `=json`
+                                        says it as JSON
       -h, --help                        Print help
 
     Global options:

@@ -85,3 +85,47 @@ fn secrets_and_private_values_are_in_no_record() {
     let text = explain(&project, &["--format=json"]);
     assert!(!text.contains("s3cr3t-value") && !text.contains("pr1vate-value"), "{text}");
 }
+
+/// All that is in the state directory, by name and content.
+fn state(project: &Project) -> std::collections::BTreeMap<std::path::PathBuf, Vec<u8>> {
+    let mut open = vec![project.state()];
+    let mut files = std::collections::BTreeMap::new();
+    while let Some(dir) = open.pop() {
+        for entry in std::fs::read_dir(dir).unwrap().map(Result::unwrap) {
+            match entry.file_type().unwrap() {
+                kind if kind.is_dir() => open.push(entry.path()),
+                // What SQLite shares between processes is written by those who read, too.
+                kind if kind.is_file() && !entry.path().ends_with("kiln.db-shm") => {
+                    files.insert(entry.path(), std::fs::read(entry.path()).unwrap());
+                }
+                _ => {}
+            }
+        }
+    }
+    files
+}
+
+#[test]
+fn a_dry_run_says_what_would_run_and_why_and_writes_nothing() {
+    let project = Project::new();
+    project.file("a", "1").file("b", "1").dockerfile(
+        "FROM busybox AS build\nRUN echo one\nCOPY . /src\nRUN cat /src/a >/out\n\
+         FROM busybox\nCOPY --from=build /out /out\nRUN echo two\n",
+    );
+    let dry = |args: &[&str]| project.build(&[&["--dry-run"], args].concat()).ok().stdout;
+    let before = state(&project);
+    assert!(dry(&[]).contains("would run  [build 2/4] RUN echo one  # first build\n"), "{}", dry(&[]));
+    assert_eq!(state(&project), before);
+    project.build(&[]).ok();
+    assert!(dry(&[]).ends_with("\n0 would run, 6 cached\n"), "{}", dry(&[]));
+    project.file("b", "2");
+    let before = state(&project);
+    let told = dry(&[]);
+    assert!(told.contains("would run  [build 3/4] COPY . /src  # b changed\n"), "{told}");
+    assert!(told.contains("# follows [build 3/4]\n") && told.contains("depends on what [build 4/4] makes\n"), "{told}");
+    let answer: Value = serde_json::from_str(&project.build(&["--dry-run=json"]).ok().stdout).unwrap();
+    assert_eq!((&answer["would_run"], &answer["may_hit"]), (&Value::from(2), &Value::from(2)), "{answer}");
+    assert_eq!(state(&project), before, "not even what was read of the context is noted");
+    let run = project.build(&[]).ok().says("b changed").says("follows [build 3/4]");
+    assert_eq!(run.cached(), 4, "what may hit hits: the same file is copied\n{}", run.stderr);
+}

@@ -21,6 +21,7 @@ use crate::job::Result;
 use crate::scratch::{Scratch, open_dir};
 use crate::session::text_secret;
 use crate::step::Place;
+use crate::worker::Purpose;
 
 /// Facts about URLs are kept under this kind.
 const FACT: &str = "http";
@@ -91,6 +92,13 @@ impl HttpStep {
                 FailureKind::Build,
                 format!("`{}` says it did not change, but it is new here", self.url),
             )),
+            // What nobody has fetched is known by nothing that is kept.
+            (Fetched::File(_), _) if job.purpose == Purpose::Forecast => Ok(Arc::new(Remote {
+                digest: Digest::sha256("not fetched"),
+                etag: None,
+                last_modified: None,
+                modified: None,
+            })),
             (Fetched::File(download), _) => self.keep(*download).await,
         }
     }
