@@ -54,7 +54,7 @@ pub(crate) async fn forecast(
     let store = engine.store()?;
     let prepared = worker::prepare(engine, request, (session, reporter, waiter.watch()), Purpose::Forecast).await;
     let steps = match prepared {
-        Ok(prepared) => steps(engine, prepared).await,
+        Ok(prepared) => steps(request, prepared).await,
         Err(failure) => Err(failure),
     };
     // Leases write down what was collected when they end; what is left by now is only what was looked at.
@@ -69,13 +69,13 @@ pub(crate) async fn forecast(
     })
 }
 
-async fn steps(engine: &Engine, prepared: Prepared) -> Result<Vec<ForecastStep>> {
+async fn steps(request: &BuildRequest, prepared: Prepared) -> Result<Vec<ForecastStep>> {
     let Prepared { job, lowered, imported, .. } = prepared;
     let Some(root) = &lowered.root else { return Ok(Vec::new()) };
     let definition = &lowered.definition;
     let plan = crate::step::plan(definition, &job, &|_| false)?;
     let cache = Arc::new(Cache::new(job.store.clone(), job.lease.clone(), imported, None));
-    let solver = Solver::new(cache.clone(), cache, Arc::clone(&job.reporter), engine.jobs());
+    let solver = Solver::new(cache.clone(), cache, Arc::clone(&job.reporter), worker::turns(request));
     let forecast = solver.forecast(&plan, std::slice::from_ref(root)).await;
     job.store.forget_pending();
     let step = |vertex: kiln_solver::Forecast| {

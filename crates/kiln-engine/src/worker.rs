@@ -285,7 +285,7 @@ async fn solve(
 }
 
 /// As many as were asked for; else as many as the machine is good for, and fewer while its memory is short.
-fn turns(request: &BuildRequest) -> Turns {
+pub(crate) fn turns(request: &BuildRequest) -> Turns {
     let cores = || std::thread::available_parallelism().map_or(1, NonZero::get);
     match request.jobs {
         Some(jobs) => Turns::new(jobs.get()),
