@@ -13,7 +13,7 @@ use kiln_graph::llb::{
     SourceOp, SshOpt,
 };
 use kiln_oci::{Digest, ImageConfig};
-use kiln_report::{Failure, Silent};
+use kiln_report::{Failure, Reporter, Silent};
 use kiln_solver::{CacheKey, InputKey, Part, Step};
 use kiln_store::Store;
 use kiln_testkit::{HttpServer, Reply};
@@ -28,11 +28,13 @@ use crate::devices::Devices;
 use crate::finish::Finisher;
 use crate::frontend::LocalTree;
 use crate::job::{Images, Job, Limits};
+use crate::mounts::Returning;
 use crate::registry::Registry;
 use crate::request::{BuildRequest, Ulimit};
 use crate::session::Session;
 use crate::ssh::SshAgent;
 use crate::waiter::Waiter;
+use crate::worker::Purpose;
 
 const PAGE: &str = include_str!("../../../../docs/design/caching.md");
 const COMMIT: &str = "0123456789012345678901234567890123456789";
@@ -194,14 +196,18 @@ impl World {
         };
         images.insert(self.image_name.clone(), Arc::new(image));
         let watch = Waiter::default().watch();
+        let registry = Arc::new(Registry::new(None));
+        let reporter: Arc<dyn Reporter> = Arc::new(Silent);
         Arc::new(Job {
             project: String::new(),
+            purpose: Purpose::Build,
+            returning: Returning::new(&[], store, (&registry, &reporter)),
             finisher: Finisher::new(store.clone(), lease.clone(), None, watch.clone()),
             store: store.clone(),
             lease,
-            registry: Arc::new(Registry::new(None)),
+            registry,
             session: Arc::new(Lent(self.secret)),
-            reporter: Arc::new(Silent),
+            reporter,
             executor: kiln_exec::Executor::new(),
             trees: BTreeMap::from([("context".to_owned(), Arc::clone(tree))]),
             images,
