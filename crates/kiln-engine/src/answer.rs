@@ -107,8 +107,35 @@ pub struct Loaded {
 /// What pruning removed.
 #[derive(Debug, Clone, Default)]
 pub struct PruneAnswer {
-    /// What, each in a line.
-    pub removed: Vec<String>,
+    /// What.
+    pub removed: Vec<Pruned>,
+}
+
+impl PruneAnswer {
     /// Bytes given back.
+    pub fn bytes(&self) -> u64 {
+        self.removed.iter().map(|thing| thing.bytes).sum()
+    }
+}
+
+/// A thing that was pruned.
+#[derive(Debug, Clone)]
+pub struct Pruned {
+    /// What it was: `image`, `result`, `layer`, …
+    pub kind: &'static str,
+    /// Its id.
+    pub id: String,
+    /// Bytes of disk.
     pub bytes: u64,
+}
+
+/// What was done to keep within the limits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Collected {
+    /// Bytes given back.
+    pub freed: u64,
+    /// Bytes that are kept at most.
+    pub most: u64,
+    /// Bytes of what images with names need, which stay.
+    pub named: u64,
 }

@@ -8,7 +8,7 @@ use kiln_graph::VertexId;
 use kiln_image::BlobSource;
 use kiln_oci::{Digest, Hasher};
 use kiln_solver::{CacheKey, Claim, ContentFact, Files, KeyParts, KeyStore, ResultStore};
-use kiln_store::{Holds, Lease, Snapshot, Store};
+use kiln_store::{Holds, Lease, Maker, Snapshot, Store};
 
 use crate::artifact::Artifact;
 use crate::blocking::blocking;
@@ -25,6 +25,9 @@ const SAME: &str = "same";
 /// More files than these, of all sets of a step, are not worth their room: the digests still say that files changed.
 const LISTED: usize = 50_000;
 
+/// The step of results that came from others: whose they are is not told.
+const IMPORTED: &str = "a step of an imported cache";
+
 /// What the ingredients of a key may take; more is none of ours.
 const LARGEST_PARTS: usize = 64 << 20;
 
@@ -33,6 +36,8 @@ const LARGEST_PARTS: usize = 64 << 20;
 pub(crate) struct Cache {
     store: Store,
     lease: Lease,
+    /// The Dockerfile, for people who ask what is kept.
+    origin: String,
     /// Caches of others, looked into where the store has nothing.
     imported: Arc<Imported>,
     /// What is asked and learned, when it is to be told to others.
@@ -42,9 +47,15 @@ pub(crate) struct Cache {
 }
 
 impl Cache {
-    /// Loads and saves under `lease`.
-    pub(crate) fn new(store: Store, lease: Lease, imported: Imported, story: Option<Arc<Story>>) -> Self {
-        Self { store, lease, imported: Arc::new(imported), story, names: None }
+    /// Loads and saves under `lease`, on behalf of a Dockerfile.
+    pub(crate) fn new(
+        store: Store,
+        lease: Lease,
+        origin: String,
+        imported: Imported,
+        story: Option<Arc<Story>>,
+    ) -> Self {
+        Self { store, lease, origin, imported: Arc::new(imported), story, names: None }
     }
 
     /// With BuildKit's names for the vertices.
@@ -176,17 +187,19 @@ impl ResultStore<Artifact> for Cache {
         let names = self.names.as_ref()?;
         let fetched = self.imported.load((key, names), &self.store, &self.lease).await?;
         let outputs: Vec<Artifact> = fetched.into_iter().map(Artifact::Snapshot).collect();
-        self.save(key, &outputs).await;
+        self.save(key, &outputs, IMPORTED).await;
         Some(outputs)
     }
 
-    async fn save(&self, key: &CacheKey, outputs: &[Artifact]) {
+    async fn save(&self, key: &CacheKey, outputs: &[Artifact], step: &str) {
         let snapshots: Option<Vec<&Snapshot>> = outputs.iter().map(|output| output.snapshot().ok()).collect();
         let Some(snapshots) = snapshots else { return };
         let Ok(bytes) = serde_json::to_vec(&snapshots) else { return };
         let holds = Holds::snapshots(snapshots);
+        let maker = Maker { step: step.to_owned(), origin: self.origin.clone() };
         let (store, key) = (self.store.clone(), key.0.clone());
-        let saved = tokio::task::spawn_blocking(move || store.records().put_result(&key, &bytes, &holds)).await;
+        let save = move || store.records().put_result_of(&maker, &key, &bytes, &holds);
+        let saved = tokio::task::spawn_blocking(save).await;
         // A result that could not be saved is made again next time; the build has it all the same.
         drop(saved);
     }

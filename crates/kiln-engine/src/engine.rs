@@ -8,9 +8,11 @@ use std::sync::{Arc, OnceLock};
 use kiln_exec::Executor;
 use kiln_oci::{Descriptor, Platform, Reference};
 use kiln_report::{Failure, Reporter};
-use kiln_store::Store;
+use kiln_store::{Entry, Store, Why};
 
-use crate::answer::{BuildResult, FsckAnswer, ImageDetails, ImageSummary, Loaded, PruneAnswer, PullResult, Removed};
+use crate::answer::{
+    BuildResult, Collected, FsckAnswer, ImageDetails, ImageSummary, Loaded, PruneAnswer, PullResult, Removed,
+};
 use crate::explain::Story;
 use crate::failure::environment;
 use crate::forecast::Forecast;
@@ -20,7 +22,7 @@ use crate::record::BuildRecord;
 use crate::registry::Registry;
 use crate::request::{BuildRequest, EngineConfig, FsckRequest, PruneRequest, RunRequest};
 use crate::session::Session;
-use crate::{images, mounts, run, transfer, worker};
+use crate::{images, mounts, run, transfer, usage, worker};
 
 /// Builds images and looks after them. Opening it costs next to nothing: what a verb needs is set up when it does.
 pub struct Engine {
@@ -152,7 +154,26 @@ impl Engine {
 
     /// Gives back space that nothing needs.
     pub fn prune(&self, request: &PruneRequest) -> Result<PruneAnswer> {
-        crate::prune::prune(&self.store()?, request)
+        usage::prune(&self.store()?, request)
+    }
+
+    /// All that is kept, largest first.
+    pub fn disk_usage(&self) -> Result<Vec<Entry>> {
+        usage::usage(&self.store()?)
+    }
+
+    /// What holds the thing of this id.
+    pub fn why(&self, id: &str) -> Result<Why> {
+        usage::why(&self.store()?, id)
+    }
+
+    /// After a build that added something: removes what was not used for longest until no more is kept than may be.
+    /// Nothing when no more is, when another process is at it, or when nothing was added.
+    pub fn collect(&self) -> Result<Option<Collected>> {
+        match (&self.config.gc, self.store.get()) {
+            (Some(limits), Some(store)) => usage::collect(store, limits),
+            _ => Ok(None),
+        }
     }
 
     /// Looks whether all that is kept is whole.

@@ -27,6 +27,8 @@ use crate::worker::Purpose;
 pub(crate) struct Job {
     /// Tells this project's steps from those of others, to explain misses.
     pub(crate) project: String,
+    /// What people call the project: its Dockerfile and its directory.
+    pub(crate) origin: String,
     pub(crate) store: Store,
     pub(crate) lease: Lease,
     pub(crate) registry: Arc<Registry>,

@@ -26,7 +26,6 @@ mod job;
 mod mounts;
 mod output;
 mod progress;
-mod prune;
 mod record;
 mod redact;
 mod registry;
@@ -41,11 +40,13 @@ mod space;
 mod ssh;
 mod step;
 mod transfer;
+mod usage;
 mod waiter;
 mod worker;
 
 pub use answer::{
-    BuildResult, FsckAnswer, FsckProblem, ImageDetails, ImageSummary, Loaded, PruneAnswer, PullResult, Removed,
+    BuildResult, Collected, FsckAnswer, FsckProblem, ImageDetails, ImageSummary, Loaded, PruneAnswer, Pruned,
+    PullResult, Removed,
 };
 pub use context::{ContextChecks, Contexts, LeftOutFile, PathVerdict, SentFile, is_ignored};
 pub use engine::Engine;
@@ -53,15 +54,16 @@ pub use explain::{Advice, Cause, Step, Story, Summary};
 pub use forecast::{Forecast, ForecastStep};
 pub use frontend::{named_contexts, read_dockerfile};
 pub use kiln_solver::{Became, Fate, FileChange, MissReason, Verdict};
+pub use kiln_store::{Condition, Entry, EntryKind, Field, Holder, Need, Pattern, PatternError, RecordType, Test, Why};
 pub use mounts::{
     DEFAULT_MAX_SIZE, Existing, ExportedMount, MountExport, MountImport, MountPlace, MountSummary, MountsExported,
     MountsFrom, MountsImported, MountsTo, Skipped,
 };
 pub use record::{BuildOptions, BuildOutcome, BuildRecord, BuildTarget, StepRecord};
 pub use request::{
-    BuildRequest, CacheEntry, CacheFrom, CacheManifest, CacheMode, CachePlace, CacheTo, CompressionKind, Context, Dest,
-    DockerfileSource, EngineConfig, Entitlement, FsckRequest, LayerOptions, NamedContext, NetworkMode, Output,
-    PruneRequest, RunRequest, Ulimit, Volume,
+    Amount, BuildRequest, CacheEntry, CacheFrom, CacheManifest, CacheMode, CachePlace, CacheTo, CompressionKind,
+    Context, Dest, DockerfileSource, EngineConfig, Entitlement, FsckRequest, LayerOptions, NamedContext, NetworkMode,
+    Output, PruneRequest, RunRequest, SpaceLimits, Ulimit, Volume,
 };
 pub use session::{NoSession, Session};
 pub use ssh::{SshAgent, SshKey};

@@ -6,8 +6,10 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::num::NonZero;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use kiln_oci::{Platform, Reference};
+use kiln_store::Condition;
 
 pub use cache::{CacheEntry, CacheFrom, CacheManifest, CacheMode, CachePlace, CacheTo};
 
@@ -24,6 +26,9 @@ pub struct EngineConfig {
     pub search_path: Option<OsString>,
     /// Where devices of the machine are described, in the Container Device Interface; later directories go before.
     pub device_specs: Vec<PathBuf>,
+    /// How much is kept after builds that add something; without it, whatever they leave. When no most is said, it is
+    /// 10 % of the disk, and no more than 20 GiB.
+    pub gc: Option<SpaceLimits>,
     /// Proxy variables (`HTTP_PROXY`, …) given to RUN steps; in no cache key.
     pub proxies: BTreeMap<String, String>,
 }
@@ -295,8 +300,46 @@ pub struct FsckRequest {
 }
 
 /// What may be pruned.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default)]
 pub struct PruneRequest {
-    /// Also cached results, cache mounts and images without a container… everything no name holds.
+    /// Also what leads to images, cache mounts, repositories: everything no name holds.
     pub all: bool,
+    /// Only what was not used for so long.
+    pub unused_for: Option<Duration>,
+    /// Only things that are all of this.
+    pub filter: Vec<Condition>,
+    /// Only until these limits are met, longest unused first.
+    pub limits: SpaceLimits,
+    /// Only say what would go.
+    pub dry_run: bool,
+}
+
+/// Limits of what is kept, as people set them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SpaceLimits {
+    /// So much is always kept.
+    pub reserved: Option<Amount>,
+    /// So much is kept at most.
+    pub max_used: Option<Amount>,
+    /// So much is to be free on the disk.
+    pub min_free: Option<Amount>,
+}
+
+/// An amount of disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Amount {
+    /// Bytes.
+    Bytes(u64),
+    /// A share of the disk that the state directory is on.
+    Percent(u8),
+}
+
+impl Amount {
+    /// Its bytes, on a disk of so many.
+    pub(crate) fn of(self, disk: u64) -> u64 {
+        match self {
+            Self::Bytes(bytes) => bytes,
+            Self::Percent(percent) => disk / 100 * u64::from(percent),
+        }
+    }
 }

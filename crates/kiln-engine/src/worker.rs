@@ -85,7 +85,7 @@ async fn attempt(
     let story = (!request.cache_to.is_empty()).then(Arc::<Story>::default);
     let is_exchanged = !(request.cache_from.is_empty() && request.cache_to.is_empty());
     let names = is_exchanged.then(|| Arc::new(Names::of(&lowered.definition, &job.images, &job.trees)));
-    let cache = Cache::new(job.store.clone(), job.lease.clone(), imported, story.clone());
+    let cache = Cache::new(job.store.clone(), job.lease.clone(), job.origin.clone(), imported, story.clone());
     let cache = Arc::new(cache.with_names(names.clone()));
     let snapshot = solve(&cache, &job, request, &lowered, draft).await?;
     let built = story.as_deref().zip(names.as_ref()).map(|(story, names)| Built {
@@ -160,6 +160,7 @@ pub(crate) async fn prepare(
     let returning = Returning::new(&request.mounts_from, &store, (&engine.registry(), &reporter));
     let job = Arc::new(Job {
         project: project(&request.context, source.name()),
+        origin: origin(&request.context, source.name()),
         finisher: Finisher::new(store.clone(), lease.clone(), packing, watch.clone()),
         executor: engine.executor(),
         store,
@@ -204,14 +205,25 @@ async fn tidy(job: Arc<Job>, unpacked: Option<Scratch<ActiveLayer>>) -> Result<(
 
 /// A name for the project in the records of this machine: its directory and its Dockerfile.
 fn project(context: &Context, dockerfile: &str) -> String {
-    let directory = match context {
-        Context::Dir(path) => std::fs::canonicalize(path).unwrap_or_else(|_| path.clone()).display().to_string(),
-        Context::Stdin | Context::Empty => String::new(),
-    };
     let mut hasher = Hasher::new();
-    hasher.field(directory.as_bytes());
+    hasher.field(directory(context).as_bytes());
     hasher.field(dockerfile.as_bytes());
     hasher.finish().short().to_owned()
+}
+
+/// What people call the project.
+fn origin(context: &Context, dockerfile: &str) -> String {
+    match directory(context).as_str() {
+        "" => dockerfile.to_owned(),
+        directory => format!("{dockerfile} of {directory}"),
+    }
+}
+
+fn directory(context: &Context) -> String {
+    match context {
+        Context::Dir(path) => std::fs::canonicalize(path).unwrap_or_else(|_| path.clone()).display().to_string(),
+        Context::Stdin | Context::Empty => String::new(),
+    }
 }
 
 pub(crate) fn with_default_output(request: &BuildRequest) -> BuildRequest {

@@ -324,7 +324,7 @@ where
         };
         if is_own && key != keyed.key && outline.may_load() {
             // Below it, something ran and gave what it gave before. The next build finds this at once.
-            self.shared.results.save(&keyed.key, &settled.outputs).await;
+            self.shared.results.save(&keyed.key, &settled.outputs, &self.graph.nodes[node].name).await;
         }
         set(&answers.result, settled);
     }

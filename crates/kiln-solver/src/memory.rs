@@ -124,7 +124,7 @@ impl<R: Clone + Send + Sync> ResultStore<R> for MemoryResults<R> {
         self.results().get(key).cloned()
     }
 
-    async fn save(&self, key: &CacheKey, outputs: &[R]) {
+    async fn save(&self, key: &CacheKey, outputs: &[R], _step: &str) {
         self.results().insert(key.clone(), outputs.to_vec());
     }
 

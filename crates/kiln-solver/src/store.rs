@@ -83,8 +83,9 @@ pub trait ResultStore<R>: Send + Sync {
     /// All outputs kept under a key, if they can still be used.
     async fn load(&self, key: &CacheKey) -> Option<Vec<R>>;
 
-    /// Keeps all outputs under a key; new ones replace the old.
-    async fn save(&self, key: &CacheKey, outputs: &[R]);
+    /// Keeps all outputs under a key; new ones replace the old. `step` is the name of the step that gave them, for
+    /// people who ask what is kept.
+    async fn save(&self, key: &CacheKey, outputs: &[R], step: &str);
 
     /// Whether what a step gave now is, for all that can follow, what is kept under an older key of the same step: then
     /// those outputs, which serve instead.

@@ -314,7 +314,8 @@ impl<'a> CacheMounts<'a> {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error).context("rename", &slot),
                 _ => {}
             }
-            self.shared.db.write(|db| db.prepare_cached("DELETE FROM cache_mounts WHERE key = ?1")?.execute([key]))?;
+            let delete = "DELETE FROM cache_mounts WHERE key = ?1";
+            self.shared.write_somehow(|db| db.prepare_cached(delete)?.execute([key]))?;
             let _ = std::fs::remove_file(lock_of(&slot));
         }
         remove_dir(&grave)?;
@@ -372,24 +373,26 @@ impl<'a> CacheMounts<'a> {
             Err(Errno::EXIST) => remove_dir(&draft)?,
             Err(error) => Err(error).context("rename", &draft)?,
         }
+        self.shared.grew();
         reached("cache mount: in place");
         Ok(())
     }
 
-    /// Its times are good to the hour, so that a step usually writes nothing.
+    /// Its times are good to the hour, so that a step writes nothing unless what it takes was measured since.
     fn note_use(&self, id: &str, slot: &Path) -> Result<()> {
         let key = key_of(slot);
         let noted = self.shared.db.read(|db| {
-            let mut select = db.prepare_cached("SELECT used FROM cache_mounts WHERE key = ?1")?;
+            let mut select = db.prepare_cached("SELECT used FROM cache_mounts WHERE key = ?1 AND disk IS NULL")?;
             select.query_row([&key], |row| row.get::<_, i64>(0)).optional()
         })?;
         if noted.is_some_and(|used| now() - used < USE_RESOLUTION) {
             return Ok(());
         }
+        let now = now();
         self.shared.db.write(|db| {
             let sql = "INSERT INTO cache_mounts (key, id, created, used) VALUES (?1, ?2, ?3, ?3)
-                       ON CONFLICT DO UPDATE SET used = excluded.used";
-            db.prepare_cached(sql)?.execute(params![key, id, now()]).map(drop)
+                       ON CONFLICT DO UPDATE SET disk = NULL, uses = uses + (used < ?4), used = max(used, ?3)";
+            db.prepare_cached(sql)?.execute(params![key, id, now, now - USE_RESOLUTION]).map(drop)
         })
     }
 }

@@ -206,6 +206,7 @@ impl Ingest {
                 self.sync()?; // a sweep took the twin meanwhile
             }
             std::fs::rename(&self.path, &target).context("rename", &self.path)?;
+            self.shared.grew();
             reached("content: renamed");
             let dir = self.shared.layout.blobs();
             File::open(&dir).and_then(|dir| dir.sync_all()).context("sync", &dir)?;

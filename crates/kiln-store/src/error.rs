@@ -50,6 +50,20 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// There is nothing of this id.
+    #[error("nothing that is kept has the id `{id}`")]
+    UnknownEntry {
+        /// The id.
+        id: String,
+    },
+    /// Several things have ids that begin so.
+    #[error("`{id}` begins the ids of {count} things")]
+    AmbiguousEntry {
+        /// The beginning.
+        id: String,
+        /// How many.
+        count: usize,
+    },
     /// The metadata database failed.
     #[error("cannot use the metadata database `{}`", .path.display())]
     Database {
@@ -167,6 +181,11 @@ fn quoted(candidates: &[Digest]) -> String {
     candidates.iter().map(|digest| format!("`{digest}`")).collect::<Vec<_>>().join(", ")
 }
 
+/// Growing the index of the log is the one write whose failure SQLite does not call a full disk.
+fn is_full(error: &rusqlite::ffi::Error) -> bool {
+    error.code == rusqlite::ErrorCode::DiskFull || error.extended_code == rusqlite::ffi::SQLITE_IOERR_SHMSIZE
+}
+
 /// Gives an IO error its verb and its operand.
 pub(crate) trait IoContext<T> {
     fn context(self, action: &'static str, path: &Path) -> Result<T>;
@@ -200,7 +219,7 @@ impl Error {
             Self::Io { source, .. } | Self::NotWritable { source, .. } | Self::Lock { source, .. } => {
                 matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
             }
-            Self::Database { source, .. } => source.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull),
+            Self::Database { source, .. } => source.sqlite_error().is_some_and(is_full),
             _ => false,
         }
     }

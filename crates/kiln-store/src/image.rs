@@ -148,7 +148,7 @@ impl<'a> Images<'a> {
     /// Removes a name; the image goes with its last one.
     pub fn remove_name(&self, name: &Reference) -> Result<Removed> {
         let tag = tag_of(name);
-        let removed = self.shared.db.write(|db| {
+        let removed = self.shared.write_somehow(|db| {
             let mut select = db.prepare_cached("SELECT image FROM names WHERE name = ?1")?;
             let Some(image) = select.query_row([&tag], |row| row.get::<_, String>(0)).optional()? else {
                 return Ok(None);
@@ -167,7 +167,7 @@ impl<'a> Images<'a> {
 
     /// Removes an image with all its names.
     pub fn remove(&self, id: &Digest) -> Result<Removed> {
-        let removed = self.shared.db.write(|db| {
+        let removed = self.shared.write_somehow(|db| {
             let names = names_of(db, id.as_str())?;
             let count = db.prepare_cached("DELETE FROM images WHERE id = ?1")?.execute([id.as_str()])?;
             Ok((count > 0).then_some(names))

@@ -146,6 +146,7 @@ impl Store {
         active.lease.note(&[Item::Layer(active.id.clone())])?;
         let dir = self.shared.layout.layer(&active.id);
         std::fs::rename(&active.dir, &dir).context("rename", &active.dir)?;
+        self.shared.grew();
         reached("layer: renamed");
         let boot = boot_id();
         let winner = self.shared.db.write(|db| {

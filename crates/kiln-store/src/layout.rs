@@ -80,7 +80,18 @@ impl Layout {
         }
     }
 
-    pub(crate) fn give_up_reserve(&self) {
+    /// Does what makes room; on a full disk after giving up the space kept for that.
+    pub(crate) fn somehow<T>(&self, work: impl Fn() -> Result<T>) -> Result<T> {
+        match work() {
+            Err(error) if error.is_no_space() => {
+                self.give_up_reserve();
+                work()
+            }
+            outcome => outcome,
+        }
+    }
+
+    fn give_up_reserve(&self) {
         // Not there: given up before.
         let _ = std::fs::remove_file(self.reserve());
     }

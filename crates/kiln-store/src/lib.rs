@@ -47,6 +47,7 @@ mod error;
 mod fsck;
 mod holder;
 mod image;
+mod inventory;
 mod layer;
 mod layout;
 mod lease;
@@ -59,7 +60,7 @@ mod snapshot;
 mod stat_cache;
 mod store;
 pub mod testing;
-mod usage;
+mod why;
 
 pub use build::{Build, Builds};
 pub use cache_mount::{CacheMount, CacheMountInfo, CacheMountName, CacheMountSpec, CacheMounts, Restored, Sharing};
@@ -69,11 +70,15 @@ pub use error::{Error, Result};
 pub use fsck::{FsckOptions, FsckReport, Problem, ProblemKind, fsck};
 pub use holder::Process;
 pub use image::{Image, ImageRecord, Images, Removed};
+pub use inventory::{Entry, EntryKind, Foreign, Need, RecordType};
 pub use layer::Unpacked;
 pub use lease::Lease;
-pub use prune::{PruneOptions, PruneReport, PruneScope, Pruned, PrunedKind};
-pub use record::{Holds, Records};
+pub use prune::{
+    Condition, Disk, Field, Limits, Pattern, PatternError, PruneOptions, PruneReport, PruneScope, Pruned, PrunedKind,
+    Test,
+};
+pub use record::{Holds, Maker, Records};
 pub use snapshot::{ActiveLayer, ActiveSnapshot, LayerId, LayerIdError, LayerInfo, Snapshot, Snapshotter};
 pub use stat_cache::StatCache;
 pub use store::Store;
-pub use usage::{Total, Usage};
+pub use why::{Holder, Why};

@@ -31,6 +31,15 @@ pub struct Holds {
     pub blobs: Vec<Digest>,
 }
 
+/// Who made a result, for people who ask what is kept.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Maker {
+    /// The step, as the progress names it.
+    pub step: String,
+    /// The Dockerfile it stands in.
+    pub origin: String,
+}
+
 impl Holds {
     /// All layers of these snapshots.
     pub fn snapshots<'s>(snapshots: impl IntoIterator<Item = &'s Snapshot>) -> Self {
@@ -79,6 +88,11 @@ impl<'a> Records<'a> {
 
     /// Keeps a result, instead of any older one, as long as all that it holds is there. Facts put before it go along.
     pub fn put_result(&self, key: &Digest, value: &[u8], holds: &Holds) -> Result<()> {
+        self.put_result_of(&Maker::default(), key, value, holds)
+    }
+
+    /// As [`Self::put_result`], saying who made it.
+    pub fn put_result_of(&self, maker: &Maker, key: &Digest, value: &[u8], holds: &Holds) -> Result<()> {
         let facts = self.shared.touched.take();
         let missing = self.shared.db.write(|db| {
             facts.write(db)?;
@@ -87,7 +101,7 @@ impl<'a> Records<'a> {
                     return Ok(Some(item));
                 }
             }
-            write_result(db, key, value, holds)?;
+            write_result(db, maker, (key, value), holds)?;
             Ok(None)
         })?;
         missing.map_or(Ok(()), |item| Err(item.unknown()))
@@ -129,14 +143,16 @@ fn held_by(db: &Connection, key: &Digest) -> rusqlite::Result<Vec<Item>> {
     Ok(layers.chain(blobs).collect())
 }
 
-fn write_result(db: &Transaction<'_>, key: &Digest, value: &[u8], holds: &Holds) -> rusqlite::Result<()> {
+fn write_result(
+    db: &Transaction<'_>,
+    maker: &Maker,
+    (key, value): (&Digest, &[u8]),
+    holds: &Holds,
+) -> rusqlite::Result<()> {
     let key = key.as_str();
     db.prepare_cached("DELETE FROM results WHERE key = ?1")?.execute([key])?;
-    db.prepare_cached("INSERT INTO results (key, value, created, used) VALUES (?1, ?2, ?3, ?3)")?.execute(params![
-        key,
-        value,
-        now()
-    ])?;
+    let sql = "INSERT INTO results (key, value, created, used, step, origin) VALUES (?1, ?2, ?3, ?3, ?4, ?5)";
+    db.prepare_cached(sql)?.execute(params![key, value, now(), maker.step, maker.origin])?;
     let mut layer = db.prepare_cached("INSERT OR IGNORE INTO result_layers (result, layer) VALUES (?1, ?2)")?;
     for held in &holds.layers {
         layer.execute([key, held.as_str()])?;
@@ -201,7 +217,8 @@ impl Pending {
     pub(crate) fn write(&self, db: &Transaction<'_>) -> rusqlite::Result<()> {
         let now = now();
         for key in &self.results {
-            db.prepare_cached("UPDATE results SET used = ?2 WHERE key = ?1")?.execute(params![key, now])?;
+            db.prepare_cached("UPDATE results SET used = ?2, uses = uses + 1 WHERE key = ?1")?
+                .execute(params![key, now])?;
         }
         for (kind, key) in &self.used_facts {
             let sql = "UPDATE facts SET used = ?3 WHERE kind = ?1 AND key = ?2";

@@ -8,7 +8,7 @@ pub(crate) const APPLICATION_ID: i64 = 0x6b69_6c6e;
 pub(crate) const VERSION: i64 = MIGRATIONS.len() as i64;
 
 /// Step `n` takes schema `n` to `n + 1`. Steps are only ever added.
-pub(crate) const MIGRATIONS: &[&str] = &[FIRST, BUILDS, UNSYNCED];
+pub(crate) const MIGRATIONS: &[&str] = &[FIRST, BUILDS, UNSYNCED, USE];
 
 /// Laws held by the schema itself:
 /// - a layer or blob that an image holds cannot be deleted (no `ON DELETE` on those references);
@@ -136,3 +136,12 @@ CREATE TABLE builds (
 
 /// Layers that are not known to be on disk are looked for whenever the state directory is opened.
 const UNSYNCED: &str = "CREATE INDEX layers_unsynced ON layers (boot) WHERE boot <> '';";
+
+/// What tells people of the things that are kept: whose they are, how often they were of use, how large they are.
+const USE: &str = "
+ALTER TABLE results ADD COLUMN step TEXT NOT NULL DEFAULT '';
+ALTER TABLE results ADD COLUMN origin TEXT NOT NULL DEFAULT ''; -- the Dockerfile
+ALTER TABLE results ADD COLUMN uses INTEGER NOT NULL DEFAULT 1;
+ALTER TABLE cache_mounts ADD COLUMN uses INTEGER NOT NULL DEFAULT 1;
+ALTER TABLE cache_mounts ADD COLUMN disk INTEGER; -- bytes of disk it takes, unless it was used since
+";

@@ -1,9 +1,11 @@
 //! The store: one state directory, opened.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use kiln_sys::lock::LockMode;
+use rusqlite::Transaction;
 
 use crate::build::Builds;
 use crate::cache_mount::CacheMounts;
@@ -33,15 +35,23 @@ pub(crate) struct Shared {
     pub(crate) pages: Pages,
     /// What was found broken, until somebody asks.
     pub(crate) notes: Mutex<Vec<String>>,
+    /// Whether something was added.
+    pub(crate) grown: AtomicBool,
 }
 
 impl Store {
     /// Opens the state directory `root`, making it when it is not there.
     pub fn open(root: &Path) -> Result<Self> {
         let layout = Layout::open(root)?;
-        let db = Db::open(&layout)?;
-        let shared =
-            Shared { layout, db, touched: Touched::default(), pages: Pages::default(), notes: Mutex::default() };
+        let db = layout.somehow(|| Db::open(&layout))?;
+        let shared = Shared {
+            layout,
+            db,
+            touched: Touched::default(),
+            pages: Pages::default(),
+            notes: Mutex::default(),
+            grown: AtomicBool::new(false),
+        };
         let store = Self { shared: Arc::new(shared) };
         store.doubt_unsynced()?;
         Ok(store)
@@ -118,6 +128,21 @@ impl Shared {
 
     fn sweep_lock(&self) -> PathBuf {
         self.layout.locks().join("sweep")
+    }
+
+    /// Does what makes room; on a full disk after giving up the space kept for that.
+    pub(crate) fn somehow<T>(&self, work: impl Fn() -> Result<T>) -> Result<T> {
+        self.layout.somehow(work)
+    }
+
+    /// Writes what makes room.
+    pub(crate) fn write_somehow<T>(&self, write: impl Fn(&Transaction<'_>) -> rusqlite::Result<T>) -> Result<T> {
+        self.somehow(|| self.db.write(&write))
+    }
+
+    /// Notes that there is more than there was.
+    pub(crate) fn grew(&self) {
+        self.grown.store(true, Ordering::Relaxed);
     }
 
     pub(crate) fn flush(&self) -> Result<()> {

@@ -8,7 +8,9 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _, chown, symlink};
 use std::path::{Path, PathBuf};
 
-use kiln_store::{ActiveSnapshot, Error, Lease, PruneOptions, PruneScope, Snapshot, Snapshotter as _, Store};
+use kiln_store::{
+    ActiveSnapshot, Error, ImageRecord, Lease, Limits, PruneOptions, PruneScope, Snapshot, Snapshotter as _, Store,
+};
 use kiln_sys::mount::{Depth, MountAttrFlags, Swap, Tmpfs, attach_at_path, set_attributes};
 
 /// Ends a test, aloud, where it cannot run.
@@ -313,6 +315,57 @@ fn a_full_disk_is_said_so_and_can_be_pruned() {
     store.content().verify(&made.digest).unwrap();
 }
 
+#[test]
+fn a_disk_without_a_free_byte_can_be_opened_and_emptied() {
+    require_root!();
+    let Some((place, _disk)) = small_disk("a_disk_without_a_free_byte_can_be_opened_and_emptied") else { return };
+    let place = place.as_path();
+    let store = Store::open(place).unwrap();
+    let lease = store.lease().unwrap();
+    // Layers that nobody has measured yet: one of an image, one of nothing.
+    let grow = || {
+        let active = store.prepare(None, &lease).unwrap();
+        fs::write(active.upper_dir().join("file"), vec![7; 500_000]).unwrap();
+        store.commit(active).unwrap()
+    };
+    let (needed, lost) = (grow(), grow());
+    let config = store.content().put(&lease, "application/json", b"{}").unwrap();
+    let image = ImageRecord {
+        id: config.digest.clone(),
+        manifest: None,
+        snapshot: Some(needed.clone()),
+        blobs: vec![config.digest],
+        repo_digests: Vec::new(),
+        platform: kiln_oci::Platform::linux("amd64"),
+        created: None,
+        size: 0,
+    };
+    let name: kiln_oci::Reference = "app".parse().unwrap();
+    store.images().put(&image, std::slice::from_ref(&name)).unwrap();
+    let (kept, lost) = (store.layer_dir(&needed.layers()[0]), store.layer_dir(&lost.layers()[0]));
+    drop((lease, store));
+    fill(place);
+    let store = Store::open(place).unwrap();
+    let limits = Limits { max_used: Some(0), ..Limits::default() };
+    let limited = PruneOptions { scope: PruneScope::Cache, limits, ..PruneOptions::default() };
+    store.prune(&limited).unwrap();
+    assert!(kept.exists() && !lost.exists());
+    assert!(place.join("reserve").exists(), "the next time it will be needed again");
+    drop(store);
+    fill(place);
+    let store = Store::open(place).unwrap();
+    store.images().remove_name(&name).unwrap();
+    store.prune(&limited).unwrap();
+    assert!(!kept.exists());
+}
+
+/// Takes what is free.
+fn fill(place: &Path) {
+    let mut file = fs::File::options().create(true).append(true).open(place.join("filler")).unwrap();
+    while std::io::Write::write_all(&mut file, &[0; 4096]).is_ok() {}
+    assert_eq!(rustix::fs::statvfs(place).unwrap().f_bavail, 0);
+}
+
 /// Ends when a disk error came, which must be the right one, and no byte is left.
 fn fill_and_fail(store: &Store, lease: &Lease) {
     let mut number = 0_u32;
@@ -324,7 +377,5 @@ fn fill_and_fail(store: &Store, lease: &Lease) {
         }
     };
     assert!(error.is_no_space(), "{error:?}");
-    let filler = store.root().join("filler");
-    let mut file = fs::File::create(filler).unwrap();
-    while std::io::Write::write_all(&mut file, &[0; 4096]).is_ok() {}
+    fill(&store.root());
 }

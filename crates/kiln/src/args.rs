@@ -10,6 +10,7 @@ pub(crate) mod later;
 pub(crate) mod mount_place;
 mod output;
 mod secret;
+pub(crate) mod space;
 mod ssh;
 pub(crate) mod value;
 
@@ -21,8 +22,8 @@ use clap::{Arg, ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::commands::cache::CacheCommand;
 use crate::commands::{
-    builds, check, completion, context, debug, explain, fmt, fsck, history, images, inspect, load, login, prune, pull,
-    push, rmi, run, save, tag, version,
+    builds, check, completion, context, debug, du, explain, fmt, fsck, history, images, inspect, load, login, prune,
+    pull, push, rmi, run, save, tag, version,
 };
 
 pub(crate) use environment::Environment;
@@ -76,6 +77,7 @@ pub(crate) enum Command {
     Context(context::ContextCommand),
     #[command(subcommand)]
     Cache(CacheCommand),
+    Du(du::DuArgs),
     Prune(prune::PruneArgs),
     Fsck(fsck::FsckArgs),
     Version(version::VersionArgs),

@@ -8,6 +8,7 @@ pub(crate) mod check;
 pub(crate) mod completion;
 pub(crate) mod context;
 pub(crate) mod debug;
+pub(crate) mod du;
 pub(crate) mod explain;
 pub(crate) mod fmt;
 pub(crate) mod fsck;
@@ -50,6 +51,7 @@ pub(crate) fn run(command: Command, setting: &Setting) -> Outcome {
         Command::Login(args) => login::run(&args, setting),
         Command::Logout(args) => login::logout(&args, setting),
         Command::Context(command) => context::run(&command),
+        Command::Du(args) => du::run(&args, setting),
         Command::Cache(command) => cache::run(&command, setting),
         Command::Prune(args) => prune::run(&args, setting),
         Command::Fsck(args) => fsck::run(&args, setting),

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use kiln_engine::{Engine, EngineConfig};
 use kiln_report::{Failure, FailureKind};
 
-use crate::args::Environment;
+use crate::args::{Environment, space};
 
 /// The surroundings of a command.
 #[derive(Debug)]
@@ -24,6 +24,7 @@ impl Setting {
             docker_config: self.environment.docker_config(),
             search_path: self.environment.raw("PATH").map(ToOwned::to_owned),
             device_specs: self.environment.device_specs(),
+            gc: space::gc(&self.environment)?,
             proxies: self.environment.proxies(),
         })
     }

@@ -200,6 +200,7 @@ impl World {
         let reporter: Arc<dyn Reporter> = Arc::new(Silent);
         Arc::new(Job {
             project: String::new(),
+            origin: String::new(),
             purpose: Purpose::Build,
             returning: Returning::new(&[], store, (&registry, &reporter)),
             finisher: Finisher::new(store.clone(), lease.clone(), None, watch.clone()),

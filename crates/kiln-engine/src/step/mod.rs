@@ -13,7 +13,7 @@ pub(crate) use file::copy_spec;
 
 pub(crate) use exec::make_cwd;
 pub(crate) use mounts::stubs;
-pub(crate) use source::prune_repositories;
+pub(crate) use source::{remove_repository, repositories};
 
 use std::sync::Arc;
 

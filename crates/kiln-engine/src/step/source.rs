@@ -17,7 +17,7 @@ use crate::step::Place;
 mod git;
 mod http;
 
-pub(crate) use git::prune as prune_repositories;
+pub(crate) use git::{list as repositories, remove_mirror as remove_repository};
 
 /// Picks what brings a source in, by its scheme.
 pub(crate) fn step(place: Place, op: SourceOp) -> Result<Arc<dyn Step<Artifact, Failure>>> {

@@ -52,7 +52,7 @@ where
                 self.shared.keys.put_same_as(work.key, &before.key);
                 ran = before;
             }
-            self.shared.results.save(work.key, &ran.outputs).await;
+            self.shared.results.save(work.key, &ran.outputs, &vertex.name).await;
             self.shared.keys.put_shape(&outline.shape);
         }
         drop(claim);

@@ -273,9 +273,9 @@ impl ResultStore<String> for Counted<MemoryResults<String>> {
         self.log.note("load", outputs.as_ref().map_or("nothing", |outputs| &outputs[0]));
         outputs
     }
-    async fn save(&self, key: &CacheKey, outputs: &[String]) {
+    async fn save(&self, key: &CacheKey, outputs: &[String], step: &str) {
         self.log.note("save", &outputs[0]);
-        self.inner.save(key, outputs).await;
+        self.inner.save(key, outputs, step).await;
     }
     /// Values are the same that differ only in the digits behind `@`: when they were made.
     async fn same(&self, older: &CacheKey, outputs: &[String]) -> Option<Vec<String>> {

@@ -426,7 +426,7 @@ async fn play_unrepeatable(
 fn note_kept(stores: &Stores, kept_as: &mut HashMap<String, Made>) {
     for key in stores.results.keys() {
         let outputs = stores.results.remove(&key).expect("it is kept");
-        RUNTIME.block_on(kiln_solver::ResultStore::save(&*stores.results, &key, &outputs));
+        RUNTIME.block_on(kiln_solver::ResultStore::save(&*stores.results, &key, &outputs, ""));
         kept_as.get_mut(&outputs[0]).expect("it was made").2 = Some(key);
     }
 }

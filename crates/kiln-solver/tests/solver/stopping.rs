@@ -177,7 +177,7 @@ impl ResultStore<String> for BrokenStore {
     async fn load(&self, key: &CacheKey) -> Option<Vec<String>> {
         panic!("cannot load {key}")
     }
-    async fn save(&self, _key: &CacheKey, _outputs: &[String]) {}
+    async fn save(&self, _key: &CacheKey, _outputs: &[String], _step: &str) {}
 }
 
 #[tokio::test]

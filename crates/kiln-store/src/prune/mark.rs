@@ -8,6 +8,7 @@ use rusqlite::{Transaction, params};
 use super::{PruneOptions, PruneScope};
 use crate::db::now;
 use crate::image::column;
+use crate::inventory::blocks;
 use crate::lease::Live;
 use crate::snapshot::LayerId;
 
@@ -18,6 +19,14 @@ pub(super) struct Marked {
     pub(super) results: Vec<String>,
     pub(super) layers: Vec<(LayerId, u64)>,
     pub(super) blobs: Vec<(Digest, u64)>,
+    /// Cache mounts that are to go, by their names in the state directory.
+    pub(super) mounts: Vec<(String, u64)>,
+    /// What others are to remove.
+    pub(super) foreign: Vec<(String, u64)>,
+    /// Bytes of all that is left.
+    pub(super) left: u64,
+    /// Bytes of what images with names need.
+    pub(super) named: u64,
     /// All layers with a row before anything was marked.
     pub(super) known_layers: HashSet<String>,
     /// All content with a row before anything was marked.
@@ -76,7 +85,7 @@ impl Held {
     }
 }
 
-fn images(db: &Transaction<'_>, options: &PruneOptions) -> rusqlite::Result<Vec<String>> {
+pub(super) fn images(db: &Transaction<'_>, options: &PruneOptions) -> rusqlite::Result<Vec<String>> {
     let which = match options.scope {
         PruneScope::Dangling | PruneScope::Cache => "NOT EXISTS (SELECT 1 FROM names WHERE image = id)",
         PruneScope::Everything => "TRUE",
@@ -85,7 +94,7 @@ fn images(db: &Transaction<'_>, options: &PruneOptions) -> rusqlite::Result<Vec<
     column(db, &sql, [options.cutoff()])
 }
 
-/// Longest unused first, and not what a running build uses.
+/// Not what a running build uses.
 fn results(db: &Transaction<'_>, options: &PruneOptions, held: &Held, marked: &mut Marked) -> rusqlite::Result<()> {
     let which = match options.scope {
         PruneScope::Dangling => {
@@ -95,72 +104,22 @@ fn results(db: &Transaction<'_>, options: &PruneOptions, held: &Held, marked: &m
         PruneScope::Cache | PruneScope::Everything => "TRUE",
     };
     let sql = format!(
-        "SELECT key FROM results WHERE used < ?1 AND {which}
+        "DELETE FROM results WHERE {which}
          AND NOT EXISTS (SELECT 1 FROM result_layers WHERE result = key
-             AND layer IN (SELECT value FROM json_each(?2)))
+             AND layer IN (SELECT value FROM json_each(?1)))
          AND NOT EXISTS (SELECT 1 FROM result_blobs WHERE result = key
-             AND blob IN (SELECT value FROM json_each(?3)))
-         ORDER BY used, key"
+             AND blob IN (SELECT value FROM json_each(?2)))
+         RETURNING key"
     );
-    let mut candidates = db.prepare_cached(&sql)?;
-    let candidates = candidates.query_map(params![options.cutoff(), held.layers, held.blobs], |row| row.get(0))?;
-    let candidates = candidates.collect::<rusqlite::Result<Vec<String>>>()?;
-    let Some(keep) = options.keep_bytes else {
-        for key in candidates {
-            delete_result(db, &key)?;
-            marked.results.push(key);
-        }
-        return Ok(());
-    };
-    let mut total = total_bytes(db)?;
-    for key in candidates {
-        if total <= keep {
-            break;
-        }
-        total = total.saturating_sub(evict(db, &key, held, marked)?);
-        marked.results.push(key);
-    }
+    marked.results = column(db, &sql, params![held.layers, held.blobs])?;
     Ok(())
 }
 
-fn delete_result(db: &Transaction<'_>, key: &str) -> rusqlite::Result<usize> {
-    db.prepare_cached("DELETE FROM results WHERE key = ?1")?.execute([key])
-}
-
-fn total_bytes(db: &Transaction<'_>) -> rusqlite::Result<u64> {
-    let sql = "SELECT (SELECT ifnull(sum(disk), 0) FROM layers) + (SELECT ifnull(sum(size), 0) FROM blobs)";
-    db.prepare_cached(sql)?.query_row([], |row| row.get(0))
-}
-
-/// Removes one result with the layers and content that only it held; says how many bytes that gives back.
-fn evict(db: &Transaction<'_>, key: &str, held: &Held, marked: &mut Marked) -> rusqlite::Result<u64> {
-    let layers = column(db, "SELECT layer FROM result_layers WHERE result = ?1", [key])?;
-    delete_result(db, key)?;
-    let freed_before = marked.bytes();
-    for layer in layers {
-        let packed = column(db, "SELECT digest FROM layer_blobs WHERE layer = ?1", [&layer])?;
-        let sql = "DELETE FROM layers WHERE id = ?1
-            AND NOT EXISTS (SELECT 1 FROM image_layers WHERE layer = id)
-            AND NOT EXISTS (SELECT 1 FROM result_layers WHERE layer = id)
-            AND id NOT IN (SELECT value FROM json_each(?2))
-            RETURNING id, disk";
-        delete_layers(db, sql, params![layer, held.layers], marked)?;
-        for blob in packed {
-            let sql = "DELETE FROM blobs WHERE digest = ?1
-                AND NOT EXISTS (SELECT 1 FROM image_blobs WHERE blob = digest)
-                AND NOT EXISTS (SELECT 1 FROM result_blobs WHERE blob = digest)
-                AND NOT EXISTS (SELECT 1 FROM layer_blobs WHERE layer_blobs.digest = blobs.digest)
-                AND digest NOT IN (SELECT value FROM json_each(?2))
-                RETURNING digest, size";
-            delete_blobs(db, sql, params![blob, held.blobs], marked)?;
+pub(super) fn facts(db: &Transaction<'_>, options: &PruneOptions) -> rusqlite::Result<()> {
+    let cutoff = match options.scope {
+        PruneScope::Cache | PruneScope::Everything if options.filter.is_empty() && options.limits.is_none() => {
+            options.cutoff()
         }
-    }
-    Ok(marked.bytes() - freed_before)
-}
-
-fn facts(db: &Transaction<'_>, options: &PruneOptions) -> rusqlite::Result<()> {
-    let cutoff = match (options.scope, options.keep_bytes) {
-        (PruneScope::Cache | PruneScope::Everything, None) => options.cutoff(),
         _ => now() - STALE_FACTS,
     };
     db.execute("DELETE FROM facts WHERE used < ?1", [cutoff])?;
@@ -168,7 +127,7 @@ fn facts(db: &Transaction<'_>, options: &PruneOptions) -> rusqlite::Result<()> {
     Ok(())
 }
 
-fn delete_layers(
+pub(super) fn delete_layers(
     db: &Transaction<'_>,
     sql: &str,
     args: impl rusqlite::Params,
@@ -180,14 +139,14 @@ fn delete_layers(
     Ok(())
 }
 
-fn delete_blobs(
+pub(super) fn delete_blobs(
     db: &Transaction<'_>,
     sql: &str,
     args: impl rusqlite::Params,
     marked: &mut Marked,
 ) -> rusqlite::Result<()> {
     for (digest, size) in deleted(db, sql, args)? {
-        marked.blobs.extend(digest.parse().ok().map(|digest| (digest, size)));
+        marked.blobs.extend(digest.parse().ok().map(|digest| (digest, blocks(size))));
     }
     Ok(())
 }
@@ -199,9 +158,10 @@ fn deleted(db: &Transaction<'_>, sql: &str, args: impl rusqlite::Params) -> rusq
 }
 
 impl Marked {
-    fn bytes(&self) -> u64 {
-        let layers: u64 = self.layers.iter().map(|(_, size)| size).sum();
-        let blobs: u64 = self.blobs.iter().map(|(_, size)| size).sum();
-        layers + blobs
+    /// Bytes of disk of all that goes.
+    pub(super) fn bytes(&self) -> u64 {
+        let layers: u64 = self.layers.iter().map(|(_, bytes)| bytes).sum();
+        let blobs: u64 = self.blobs.iter().map(|(_, bytes)| bytes).sum();
+        layers + blobs + self.mounts.iter().chain(&self.foreign).map(|(_, bytes)| bytes).sum::<u64>()
     }
 }

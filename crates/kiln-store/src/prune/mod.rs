@@ -3,18 +3,26 @@
 //! Roots are images, results that stay, and live leases; everything else goes. The sweeper is alone while it decides
 //! and moves things out of sight; what takes long (removing trees) comes after, when nobody waits any more.
 
+mod condition;
+mod gc;
+mod limits;
 mod mark;
+mod select;
 mod sweep;
 
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
-use crate::clean::disk_usage;
 use crate::db::now;
 use crate::error::Result;
+use crate::inventory::Foreign;
 use crate::lease::Live;
 use crate::store::Store;
 use crate::testing::reached;
+
+pub use condition::{Condition, Field, Pattern, PatternError, Test};
+pub use gc::Disk;
+pub use limits::Limits;
 
 /// How much may go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -29,15 +37,18 @@ pub enum PruneScope {
 }
 
 /// What to prune. The default removes what is dangling.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct PruneOptions {
     /// How much may go.
     pub scope: PruneScope,
     /// Only what was not used for so long.
     pub unused_for: Option<Duration>,
-    /// Results go only until layers and content take no more than so many bytes, longest unused first. Cache mounts
-    /// stay then.
-    pub keep_bytes: Option<u64>,
+    /// Things go only until so much is kept, longest unused first.
+    pub limits: Limits,
+    /// Only things that are all of this.
+    pub filter: Vec<Condition>,
+    /// What others keep in the state directory. They remove what the report says.
+    pub foreign: Vec<Foreign>,
     /// Only say what would go.
     pub dry_run: bool,
 }
@@ -45,6 +56,11 @@ pub struct PruneOptions {
 impl PruneOptions {
     fn cutoff(&self) -> i64 {
         self.unused_for.map_or(i64::MAX, |age| now().saturating_sub(i64::try_from(age.as_secs()).unwrap_or(i64::MAX)))
+    }
+
+    /// Whether things are chosen one by one. Without any of this, whole kinds of things go.
+    fn is_selective(&self) -> bool {
+        self.unused_for.is_some() || !self.limits.is_none() || !self.filter.is_empty()
     }
 }
 
@@ -61,6 +77,8 @@ pub enum PrunedKind {
     Blob,
     /// A cache mount.
     CacheMount,
+    /// What others keep, and are to remove.
+    Foreign,
     /// What a dead process left.
     Leftover,
 }
@@ -81,6 +99,10 @@ pub struct Pruned {
 pub struct PruneReport {
     /// One by one.
     pub items: Vec<Pruned>,
+    /// Bytes of all that is left, when there were limits.
+    pub left: u64,
+    /// Bytes of what images with names need, when there were limits.
+    pub named: u64,
 }
 
 impl PruneReport {
@@ -102,35 +124,51 @@ impl PruneReport {
 impl Store {
     /// Removes what nobody needs. Whatever a live process holds stays, whoever runs it.
     pub fn prune(&self, options: &PruneOptions) -> Result<PruneReport> {
-        let lease = self.lease()?;
+        self.prune_until(options, None)
+    }
+
+    /// As [`Self::prune`]; at `until` removing files ends.
+    fn prune_until(&self, options: &PruneOptions, until: Option<Instant>) -> Result<PruneReport> {
+        let lease = self.shared.somehow(|| self.lease())?;
         self.measure_layers()?;
-        if options.scope != PruneScope::Dangling {
+        let aside = self.aside(options)?;
+        if options.scope != PruneScope::Dangling && !options.is_selective() {
             self.shared.pages.clear();
         }
         let mut report = PruneReport::default();
-        let graves = {
+        let (graves, mounts) = {
             let _alone = self.shared.sweeper()?;
             let live = Live::read(&self.shared.layout.leases())?;
             let mut graves = sweep::Graves::new(&self.shared.layout, &lease, options.dry_run);
-            // First what needs no transaction: on a full disk it makes room for the log.
             graves.bury_leftovers(&live, &mut report)?;
-            let marked = self.mark(options, &live)?;
+            let mut marked = self.mark(options, &live, &aside)?;
             reached("prune: recorded");
+            let mounts = std::mem::take(&mut marked.mounts);
             graves.bury_orphans(&live, &marked, &mut report)?;
             graves.bury(marked, &mut report)?;
             reached("prune: moved");
-            graves
+            (graves, mounts)
         };
-        graves.empty(&mut report)?;
-        self.prune_cache_mounts(options, &lease, &mut report)?;
+        graves.empty(&mut report, until)?;
+        match options.is_selective() {
+            true => self.remove_mounts(mounts, options, &lease, &mut report)?,
+            false => self.prune_cache_mounts(options, &lease, &mut report)?,
+        }
         if !options.dry_run {
             self.remove_stray_claims()?;
         }
         if !options.dry_run && (options.scope != PruneScope::Dangling || !report.items.is_empty()) {
-            self.shared.layout.keep_reserve();
             self.shared.db.shrink()?;
+            self.shared.layout.keep_reserve();
         }
         Ok(report)
+    }
+
+    fn aside(&self, options: &PruneOptions) -> Result<select::Aside> {
+        match options.is_selective() {
+            true => Ok(select::Aside { mounts: self.measured_mounts()?, fixed: self.fixed(), free: self.disk()?.free }),
+            false => Ok(select::Aside::default()),
+        }
     }
 
     /// Removes what dead processes left, if nobody did so for `every`. Meant for the end of a build that did work.
@@ -159,7 +197,7 @@ impl Store {
             graves
         };
         self.remove_stray_claims()?;
-        graves.empty(&mut report)
+        graves.empty(&mut report, None)
     }
 
     /// Lists what dead processes left, or removes it: also what was moved into place and got no row.
@@ -174,41 +212,45 @@ impl Store {
             graves.bury_orphans(&live, &self.shared.db.read(mark::known)?, &mut report)?;
             graves
         };
-        graves.empty(&mut report)?;
+        graves.empty(&mut report, None)?;
         if !dry_run {
             self.remove_stray_claims()?;
         }
         Ok(report.items)
     }
 
-    /// Decides in one transaction; on a full disk after giving up the space kept for this.
-    fn mark(&self, options: &PruneOptions, live: &Live) -> Result<mark::Marked> {
-        if options.dry_run {
-            return self.shared.db.rehearse(|db| mark::mark(db, options, live));
-        }
-        match self.shared.db.write(|db| mark::mark(db, options, live)) {
-            Err(error) if error.is_no_space() => {
-                self.shared.layout.give_up_reserve();
-                self.shared.db.write(|db| mark::mark(db, options, live))
-            }
-            outcome => outcome,
+    /// Decides in one transaction.
+    fn mark(&self, options: &PruneOptions, live: &Live, aside: &select::Aside) -> Result<mark::Marked> {
+        let mark = |db: &rusqlite::Transaction<'_>| match options.is_selective() {
+            true => select::select(db, options, live, aside),
+            false => mark::mark(db, options, live),
+        };
+        match options.dry_run {
+            true => self.shared.somehow(|| self.shared.db.rehearse(mark)),
+            false => self.shared.write_somehow(mark),
         }
     }
 
     fn prune_cache_mounts(&self, options: &PruneOptions, lease: &crate::Lease, report: &mut PruneReport) -> Result<()> {
-        if options.scope == PruneScope::Dangling || options.keep_bytes.is_some() {
+        if options.scope == PruneScope::Dangling {
             return Ok(());
         }
-        let mounts = self.cache_mounts();
-        for mount in mounts.list()?.into_iter().filter(|mount| mount.used < options.cutoff() && !mount.is_used) {
-            let bytes = disk_usage(&self.shared.layout.cache_mounts().join(&mount.key));
-            if options.dry_run || mounts.remove_key(&mount.key, lease)? {
-                report.add(PrunedKind::CacheMount, mount.id, bytes);
+        let mounts = self.measured_mounts()?.into_iter().filter(|mount| !mount.info.is_used);
+        self.remove_mounts(mounts.map(|mount| (mount.info.key, mount.bytes)).collect(), options, lease, report)
+    }
+
+    fn remove_mounts(
+        &self,
+        mounts: Vec<(String, u64)>,
+        options: &PruneOptions,
+        lease: &crate::Lease,
+        report: &mut PruneReport,
+    ) -> Result<()> {
+        for (key, bytes) in mounts {
+            if options.dry_run || self.cache_mounts().remove_key(&key, lease)? {
+                report.add(PrunedKind::CacheMount, key, bytes);
             }
         }
-        if options.dry_run {
-            return Ok(());
-        }
-        mounts.remove_stray_locks(lease)
+        if options.dry_run { Ok(()) } else { self.cache_mounts().remove_stray_locks(lease) }
     }
 }

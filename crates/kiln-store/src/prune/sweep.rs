@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use kiln_oci::Digest;
 
@@ -76,15 +77,20 @@ impl<'a> Graves<'a> {
             report.add(PrunedKind::Blob, digest.as_str(), bytes);
             self.dig(&self.layout.blob(&digest))?;
         }
+        for (name, bytes) in marked.foreign {
+            report.add(PrunedKind::Foreign, name, bytes);
+        }
+        (report.left, report.named) = (marked.left, marked.named);
         Ok(())
     }
 
-    /// Removes what was buried, when nobody waits any more.
-    pub(super) fn empty(self, report: &mut PruneReport) -> Result<()> {
+    /// Removes what was buried, when nobody waits any more. What is left at `until` is left to the next sweep.
+    pub(super) fn empty(self, report: &mut PruneReport, until: Option<Instant>) -> Result<()> {
         for (place, path) in self.unmeasured {
             report.items[place].bytes = disk_usage(&path);
         }
-        self.dug.iter().try_for_each(|grave| remove_dir(grave))
+        let is_late = || until.is_some_and(|until| Instant::now() >= until);
+        self.dug.iter().take_while(|_| !is_late()).try_for_each(|grave| remove_dir(grave))
     }
 
     /// Its size is asked later: walking a large tree takes long.

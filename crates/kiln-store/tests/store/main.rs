@@ -9,6 +9,7 @@ mod images;
 mod opening;
 mod prune;
 mod records;
+mod space;
 mod stat_cache;
 mod suites;
 

@@ -75,9 +75,13 @@ fn a_state_directory_of_an_older_kiln_becomes_a_current_one() {
     f.store.records().put_fact("kind", "key", b"1");
     drop(f.store);
     let db = rusqlite::Connection::open(root.join("kiln.db")).unwrap();
+    for column in ["results.step", "results.origin", "results.uses", "cache_mounts.uses", "cache_mounts.disk"] {
+        let (table, column) = column.split_once('.').unwrap();
+        db.execute_batch(&format!("ALTER TABLE {table} DROP COLUMN {column}")).unwrap();
+    }
     db.execute_batch("DROP TABLE builds; DROP INDEX layers_unsynced; PRAGMA user_version = 1").unwrap();
     let store = Store::open(&root).unwrap();
-    assert!(store.builds().list().unwrap().is_empty());
+    assert!(store.builds().list().unwrap().is_empty() && store.inventory(&[]).unwrap().is_empty());
     assert_eq!(store.records().get_fact("kind", "key").unwrap().as_deref(), Some(&b"1"[..]));
 }
 

@@ -3,7 +3,7 @@
 use clap::Subcommand;
 
 use super::{Command, build};
-use crate::commands::{builds, history, images, inspect, load, prune, pull, push, rmi, save, tag};
+use crate::commands::{builds, du, history, images, inspect, load, prune, pull, push, rmi, save, tag};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Group {
@@ -27,6 +27,7 @@ pub(crate) enum Builder {
     Build(Box<build::BuildArgs>),
     #[command(subcommand)]
     History(Builds),
+    Du(du::DuArgs),
     Prune(prune::PruneArgs),
 }
 
@@ -66,6 +67,7 @@ impl Group {
             Self::Buildx(Builder::History(Builds::Ls(args))) | Self::Builder(Builder::History(Builds::Ls(args))) => {
                 Command::Builds(args)
             }
+            Self::Buildx(Builder::Du(args)) | Self::Builder(Builder::Du(args)) => Command::Du(args),
             Self::Buildx(Builder::Prune(args))
             | Self::Builder(Builder::Prune(args))
             | Self::Image(Image::Prune(args))

@@ -10,13 +10,14 @@ mod stdin;
 use std::io::Write;
 use std::sync::Arc;
 
-use kiln_engine::{BuildResult, Context};
+use kiln_engine::{BuildResult, Context, Engine};
 use kiln_report::Failure;
 
 use self::lend::Lender;
 pub(crate) use self::lend::check_context;
 use crate::args::build::{BuildArgs, BuildPlan, DryRun, writes_to_stdout};
 use crate::setting::Setting;
+use crate::ui::age::size;
 use crate::ui::exit::{Exit, Outcome};
 use crate::ui::progress::{Choice, Progress};
 use crate::ui::{run as ui_run, stdout};
@@ -45,12 +46,23 @@ pub(crate) fn run(args: &BuildArgs, setting: &Setting) -> Outcome {
         answer::forget(path)?;
     }
     let prints_id = plan.progress == Choice::Quiet && !has_data;
-    let result = build(&plan, lender, setting)?;
+    let engine = setting.engine()?;
+    let built = build(&plan, lender, setting, &engine);
+    let outcome = built.and_then(|result| answer(args, &result, prints_id));
+    if !matches!(outcome, Err(Exit::Signal(_))) {
+        // Nobody waits any more for what was built.
+        collect(&engine, plan.progress);
+    }
+    outcome
+}
+
+/// Says what was built to whoever asked.
+fn answer(args: &BuildArgs, result: &BuildResult, prints_id: bool) -> Outcome {
     if let Some(path) = &args.iidfile {
-        answer::write_id(path, &result)?;
+        answer::write_id(path, result)?;
     }
     if let Some(path) = &args.metadata_file {
-        answer::write_metadata(path, &result)?;
+        answer::write_metadata(path, result)?;
     }
     if let Some(id) = result.image_id.as_ref().filter(|_| prints_id) {
         stdout::print(&format!("{id}\n"))?;
@@ -58,8 +70,21 @@ pub(crate) fn run(args: &BuildArgs, setting: &Setting) -> Outcome {
     Ok(0)
 }
 
-fn build(plan: &BuildPlan, lender: Arc<Lender>, setting: &Setting) -> Result<BuildResult, Exit> {
-    let engine = setting.engine()?;
+/// Keeps the cache within its limits. Trouble with this is none of the build's.
+fn collect(engine: &Engine, progress: Choice) {
+    let Ok(Some(collected)) = engine.collect() else { return };
+    let is_for_people = !matches!(progress, Choice::Quiet | Choice::RawJson);
+    if is_for_people && collected.named > collected.most {
+        let (named, most) = (size(collected.named, 3), size(collected.most, 3));
+        let _ = writeln!(
+            std::io::stderr(),
+            "warning: images with names take {named}, and {most} are to be kept at most\n\
+             hint: remove some with `kiln rmi`, or raise `KILN_GC_MAX_USED_SPACE`"
+        );
+    }
+}
+
+fn build(plan: &BuildPlan, lender: Arc<Lender>, setting: &Setting, engine: &Engine) -> Result<BuildResult, Exit> {
     let progress = Progress::start(plan.progress, &setting.environment)?;
     let outcome = ui_run::block_on(engine.build(&plan.request, lender, progress.reporter()));
     let (is_for_people, shows_output) = (progress.is_for_people, progress.shows_failed_output);

@@ -31,6 +31,7 @@ fn the_front_page() {
       logout      Log out of a registry
       context     Look at the files a build would see
       cache       Look after what is kept between builds
+      du          Show what takes space, and what holds it
       prune       Remove what nothing needs: images without a name, layers, old results
       fsck        Check that all that is kept is whole
       version     Print the version
@@ -439,6 +440,29 @@ fn logout() {
 }
 
 #[test]
+fn du() {
+    insta::assert_snapshot!(Kiln::new().run(&["du", "-h"]).stdout, @"
+    Show what takes space, and what holds it
+
+    Usage: kiln du [OPTIONS]
+
+    Options:
+          --filter <FILTER>  Show only what is like this, as `type=regular`, `private`,
+                             `description~=apt`
+          --verbose          Say all of each thing
+          --format <FORMAT>  Print each thing by a template such as `{{.ID}}`, or as `json`, `table` or
+                             `pretty`
+          --why <ID>         Say what holds the thing of this id
+      -h, --help             Print help
+
+    Global options:
+          --state <DIR>  Keep images and cache here [default: /var/lib/kiln as root, else
+                         ~/.local/share/kiln]
+      -D, --debug        Say more when something fails
+    ");
+}
+
+#[test]
 fn prune() {
     insta::assert_snapshot!(Kiln::new().run(&["prune", "-h"]).stdout, @"
     Remove what nothing needs: images without a name, layers, old results
@@ -446,9 +470,16 @@ fn prune() {
     Usage: kiln prune [OPTIONS]
 
     Options:
-      -a, --all    Remove the whole cache, too
-      -f, --force  Do not ask
-      -h, --help   Print help
+      -a, --all                    Remove the whole cache, too
+      -f, --force                  Do not ask
+          --filter <FILTER>        Remove only what is like this, as `until=24h`,
+                                   `type=exec.cachemount`, `description~=apt`
+          --reserved-space <SIZE>  Always keep so much, as `2GB` or `10%` of the disk
+          --max-used-space <SIZE>  Keep so much at most; what was not used for longest goes first
+          --min-free-space <SIZE>  Remove until so much is free on the disk
+          --verbose                Say how much each thing gives back
+          --dry-run                Only say what would go
+      -h, --help                   Print help
 
     Global options:
           --state <DIR>  Keep images and cache here [default: /var/lib/kiln as root, else

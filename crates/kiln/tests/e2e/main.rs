@@ -20,6 +20,7 @@ mod project;
 mod registry;
 mod remote_cache;
 mod run_steps;
+mod space;
 mod ssh;
 mod stages;
 mod together;

@@ -7,7 +7,7 @@ mod remote;
 mod resolve;
 mod wanted;
 
-pub(crate) use mirror::prune;
+pub(crate) use mirror::{list, remove_mirror};
 
 use async_trait::async_trait;
 use kiln_graph::llb::SourceOp;

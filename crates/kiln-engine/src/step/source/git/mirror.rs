@@ -6,16 +6,17 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use kiln_oci::Digest;
 use kiln_report::{Failure, FailureKind};
+use kiln_store::Foreign;
 use kiln_sys::lock::{FileLock, LockMode};
 
 use super::Commit;
 use super::command::{Git, Protocols, Repository};
 use super::resolve;
-use crate::failure::{Context as _, environment};
+use crate::failure::Context as _;
 use crate::job::{Job, Result};
 
 /// How often it is looked whether another build is through.
@@ -185,7 +186,11 @@ async fn lock(path: &Path) -> Result<FileLock> {
     let mut file = open().or_environment(doing)?;
     loop {
         file = match FileLock::try_acquire(file, LockMode::Exclusive).or_environment(doing)? {
-            Ok(lock) => return Ok(lock),
+            Ok(lock) => {
+                // Tells when it was last used. Only a hint.
+                let _ = lock.file().set_modified(SystemTime::now());
+                return Ok(lock);
+            }
             Err(taken) => taken,
         };
         tokio::time::sleep(LOOK).await;
@@ -219,23 +224,41 @@ fn remove(path: &Path) -> std::io::Result<()> {
     }
 }
 
-/// Removes all mirrors that no build uses; gives what they were called and how large they were.
-pub(crate) fn prune(root: &Path) -> Result<Vec<(String, u64)>> {
-    let mut removed = Vec::new();
-    for entry in fs::read_dir(directory(root)).into_iter().flatten().flatten() {
-        let (path, name) = (entry.path(), entry.file_name().to_string_lossy().into_owned());
-        if !path.is_dir() {
-            continue;
-        }
+/// All mirrors, for those who look after space.
+pub(crate) fn list(root: &Path) -> Vec<Foreign> {
+    let entries = fs::read_dir(directory(root)).into_iter().flatten().flatten();
+    let mirrors = entries.filter(|entry| entry.path().is_dir()).map(|entry| {
+        let path = entry.path();
+        let seconds = |time: std::io::Result<SystemTime>| {
+            let since = time.ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok()).unwrap_or_default();
+            i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+        };
+        let head = fs::metadata(path.join("HEAD"));
         let lock = path.with_extension("lock");
-        let doing = || format!("cannot remove `{}`", path.display());
-        let file = fs::File::options().write(true).create(true).truncate(false).open(lock).or_environment(doing)?;
-        let Ok(_lock) = FileLock::try_acquire(file, LockMode::Exclusive).map_err(environment)? else { continue };
-        let bytes = size(&path);
-        remove(&path).or_environment(doing)?;
-        removed.push((name, bytes));
-    }
-    Ok(removed)
+        Foreign {
+            id: entry.file_name().to_string_lossy().into_owned(),
+            description: "git repository".to_owned(),
+            bytes: size(&path),
+            created: seconds(head.and_then(|head| head.modified())),
+            used: seconds(fs::metadata(&lock).and_then(|lock| lock.modified())),
+            is_held: matches!(try_lock(&lock), Ok(None)),
+        }
+    });
+    mirrors.collect()
+}
+
+/// Removes a mirror, unless a build uses it.
+pub(crate) fn remove_mirror(root: &Path, name: &str) -> Result<bool> {
+    let path = directory(root).join(name);
+    let doing = || format!("cannot remove `{}`", path.display());
+    let Some(_lock) = try_lock(&path.with_extension("lock")).or_environment(doing)? else { return Ok(false) };
+    remove(&path).or_environment(doing)?;
+    Ok(true)
+}
+
+fn try_lock(path: &Path) -> std::io::Result<Option<FileLock>> {
+    let file = fs::File::options().write(true).create(true).truncate(false).open(path)?;
+    Ok(FileLock::try_acquire(file, LockMode::Exclusive).map_err(std::io::Error::from)?.ok())
 }
 
 fn size(path: &Path) -> u64 {
