@@ -60,6 +60,13 @@ impl Object {
     }
 }
 
+/// An image's manifest, or index, for a platform.
+pub(super) fn manifest(digest: &str, platform: &Platform) -> String {
+    let object = Object::new().raw("Digest", &text(digest)).raw("OS", &text(&platform.os));
+    let object = object.raw("Arch", &text(&platform.architecture)).text("Variant", &platform.variant);
+    object.text("OSVersion", &platform.os_version).texts("OSFeatures", &platform.os_features).end()
+}
+
 /// Go escapes what could end a script in a page.
 fn text(value: &str) -> String {
     let mut text = serde_json::to_string(value).expect("a text serialises");

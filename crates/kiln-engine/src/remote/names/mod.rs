@@ -2,7 +2,7 @@
 //!
 //! It names a step by the digest of its operation, and finds its result from records of its inputs: by the input's own
 //! record and a selector, or by a record of the content that is read. Sources have records without inputs: an image by
-//! the chain of its layers. A local directory has none that lasts, so it counts by content. What has no name here
+//! its manifest, and by the chain of its layers. A local directory has none that lasts, so it counts by content. What has no name here
 //! (downloads, git, patterns in copies from a context) is not exchanged, nor is what stands on it.
 
 mod json;
@@ -30,8 +30,8 @@ pub(crate) struct Names {
 
 /// One vertex.
 enum Named {
-    /// Found by this record alone.
-    Root(Digest),
+    /// Found by any of these records alone.
+    Root(Vec<Digest>),
     /// Found from its inputs by this digest.
     Step { digest: Digest, inputs: Vec<Input> },
 }
@@ -58,7 +58,7 @@ impl Names {
     pub(crate) fn of(definition: &Definition, images: &Images, trees: &Trees) -> Self {
         let named = definition.vertices().filter_map(|vertex| {
             let named = match vertex.op.op.as_ref()? {
-                OpKind::Source(source) => Named::Root(image(&source.identifier, images)?),
+                OpKind::Source(source) => Named::Root(image(&source.identifier, &platform(vertex), images)?),
                 _ => step(definition, vertex, trees)?,
             };
             Some((vertex.id.clone(), named))
@@ -111,7 +111,9 @@ impl Names {
         }
         let found = match self.named.get(&edge.vertex) {
             None => Vec::new(),
-            Some(Named::Root(digest)) => records.root(output_digest(digest, edge.output)),
+            Some(Named::Root(digests)) => {
+                digests.iter().flat_map(|digest| records.root(output_digest(digest, edge.output))).collect()
+            }
             Some(Named::Step { digest, inputs }) => {
                 let mut links = Vec::with_capacity(inputs.len());
                 for input in inputs {
@@ -139,20 +141,25 @@ impl Names {
     }
 }
 
-/// An image by the chain of its layers.
-fn image(identifier: &str, images: &Images) -> Option<Digest> {
+/// An image by the chain of its layers, and by its manifest: some builders write the one, some the other, some both.
+fn image(identifier: &str, platform: &Platform, images: &Images) -> Option<Vec<Digest>> {
     let image = images.find(identifier)?;
     let mut diff_ids = image.config.rootfs.diff_ids.iter();
     let first = diff_ids.next()?.clone();
     let chain = diff_ids.fold(first, |below, diff_id| Digest::sha256(format!("{below} {diff_id}")));
-    Some(Digest::sha256(format!("buildkit.source.v0:{chain}")))
+    let manifest = identifier.rsplit_once('@').map(|(_, digest)| Digest::sha256(json::manifest(digest, platform)));
+    let keys = std::iter::once(chain).chain(manifest);
+    Some(keys.map(|key| Digest::sha256(format!("buildkit.source.v0:{key}"))).collect())
+}
+
+fn platform(vertex: &Vertex) -> Platform {
+    vertex.op.platform.clone().unwrap_or_else(|| Platform::from(&kiln_oci::Platform::host()))
 }
 
 fn step(definition: &Definition, vertex: &Vertex, trees: &Trees) -> Option<Named> {
-    let platform = vertex.op.platform.clone().unwrap_or_else(|| Platform::from(&kiln_oci::Platform::host()));
     let (json, reads) = match vertex.op.op.as_ref()? {
         OpKind::Exec(op) => {
-            (json::exec(op, &platform)?, (0..vertex.inputs.len()).map(|input| mounted(op, input)).collect())
+            (json::exec(op, &platform(vertex))?, (0..vertex.inputs.len()).map(|input| mounted(op, input)).collect())
         }
         OpKind::File(op) => (json::file(op)?, copied(op, vertex.inputs.len())?),
         OpKind::Merge(op) => (json::merge(op), vec![Reads::default(); vertex.inputs.len()]),

@@ -50,6 +50,16 @@ fn steps_have_the_records_that_buildkit_wrote_for_them() {
 }
 
 #[test]
+fn an_image_has_the_record_that_buildkit_wrote_for_its_manifest() {
+    let digest = "sha256:9dd34dd881e38c3c789efdb3d99a97e3bc267d958e387b21e6c2fcbf9c0bc8d9";
+    let key = Digest::sha256(json::manifest(digest, &amd64()));
+    assert_eq!(
+        record(Some(format!("buildkit.source.v0:{key}"))),
+        "sha256:fa83fe351ffac21f3ef3d68c4b830bdd714697e740152ff609c6b2522a4bbeb6"
+    );
+}
+
+#[test]
 fn a_cache_by_any_other_name_is_the_same() {
     let with = |id: &str| {
         let mut op = run("true");
