@@ -3,9 +3,9 @@
 use std::io::Write as _;
 
 use async_trait::async_trait;
-use kiln_image::{BlobReader, BlobSink, BlobSource, Error, Pushed, Role};
-use kiln_oci::Descriptor;
-use kiln_store::{Ingest, Lease, Store};
+use kiln_image::{BlobReader, BlobSink, BlobSource, Error, ErrorKind, Pushed, Role};
+use kiln_oci::{Descriptor, Digest};
+use kiln_store::{ContentStore, Ingest, Lease, Store};
 
 type Result<T> = kiln_image::Result<T>;
 
@@ -38,12 +38,27 @@ fn store_error(doing: String) -> impl FnOnce(kiln_store::Error) -> Error {
     move |error| Error::from_io(doing, std::io::Error::other(error))
 }
 
+/// Throws out what has rotted, so that it is made or fetched anew.
+fn rotten(doing: &str, content: &ContentStore, digest: &Digest) -> Error {
+    let (why, way_out) = match content.verify(digest) {
+        Err(kiln_store::Error::DigestMismatch { .. }) => ("was thrown out", "run the command again"),
+        _ => ("cannot be thrown out", "run `kiln fsck --repair`"),
+    };
+    let text = format!("it has changed on the disk and {why}: {way_out} to have it made or fetched anew");
+    Error::from_io(doing, std::io::Error::other(text))
+}
+
 #[async_trait]
 impl BlobSource for StoreBlobs {
     async fn fetch(&self, descriptor: &Descriptor) -> Result<BlobReader> {
         let doing = format!("read `{}` from the store", descriptor.digest);
         let file = self.store.content().open(&descriptor.digest).map_err(store_error(doing.clone()))?;
-        Ok(BlobReader::from_read(doing, descriptor, tokio::fs::File::from_std(file)))
+        let reader = BlobReader::from_read(doing.clone(), descriptor, tokio::fs::File::from_std(file));
+        let (content, digest) = (self.store.content(), descriptor.digest.clone());
+        Ok(reader.explained(move |error| match error.kind() {
+            ErrorKind::Lying => rotten(&doing, &content, &digest),
+            _ => error,
+        }))
     }
 }
 

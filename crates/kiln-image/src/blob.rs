@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
-use futures::{Stream, StreamExt as _};
+use futures::{Stream, StreamExt as _, TryStreamExt};
 use kiln_oci::{Descriptor, Document};
 use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
 
@@ -72,6 +72,12 @@ impl BlobReader {
                 seen(chunk.len() as u64);
             }
         }))
+    }
+
+    /// Has the error it ends in, if it does, told otherwise.
+    #[must_use]
+    pub fn explained(self, tell: impl FnMut(Error) -> Error + Send + 'static) -> Self {
+        Self::trusted(TryStreamExt::map_err(self, tell))
     }
 
     /// The next chunk; never empty.

@@ -176,6 +176,28 @@ fn fsck_names_what_is_broken_and_a_build_makes_what_it_took_out() {
 }
 
 #[test]
+fn a_packed_layer_that_rotted_is_thrown_out_and_made_again() {
+    let project = Project::new();
+    project.dockerfile("FROM busybox\nRUN echo x >/x\n");
+    let dest = format!("type=oci,dest={}", project.path().join("out.tar").display());
+    project.build(&["-o", &dest]).ok();
+    let blobs: Vec<_> = walk(&project.state().join("blobs"));
+    for blob in blobs {
+        let mut bytes = fs::read(&blob).unwrap();
+        if !bytes.starts_with(&[0x1f, 0x8b]) {
+            continue;
+        }
+        *bytes.last_mut().unwrap() ^= 1;
+        fs::remove_file(&blob).unwrap();
+        fs::write(&blob, bytes).unwrap();
+        let failed = project.build(&["-o", &dest]).fails(3);
+        failed.says("has changed on the disk and was thrown out: run the command again");
+        project.build(&["-o", &dest]).ok();
+    }
+    fsck(&project).ok();
+}
+
+#[test]
 fn a_damaged_database_is_told_with_the_way_out() {
     let project = Project::new();
     project.dockerfile("FROM busybox\nRUN echo x >/x\n");
