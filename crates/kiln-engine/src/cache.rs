@@ -15,6 +15,7 @@ use crate::blocking::blocking;
 use crate::claim;
 use crate::remote::{Imported, Names, Outputs, Story};
 use crate::scratch::open_dir;
+use crate::worker::Purpose;
 
 /// Kinds of facts.
 const CONTENT: &str = "content";
@@ -44,6 +45,8 @@ pub(crate) struct Cache {
     story: Option<Arc<Story>>,
     /// What BuildKit calls the vertices, when caches are imported or written.
     names: Option<Arc<Names>>,
+    /// Whether results are only looked for.
+    purpose: Purpose,
 }
 
 impl Cache {
@@ -55,12 +58,18 @@ impl Cache {
         imported: Imported,
         story: Option<Arc<Story>>,
     ) -> Self {
-        Self { store, lease, origin, imported: Arc::new(imported), story, names: None }
+        let imported = Arc::new(imported);
+        Self { store, lease, origin, imported, story, names: None, purpose: Purpose::Build }
     }
 
     /// With BuildKit's names for the vertices.
     pub(crate) fn with_names(self, names: Option<Arc<Names>>) -> Self {
         Self { names, ..self }
+    }
+
+    /// For a forecast: what others keep stays there.
+    pub(crate) fn only_looking(self) -> Self {
+        Self { purpose: Purpose::Forecast, ..self }
     }
 
     /// All outputs of a key at caches of others, and where their layers are.
@@ -184,11 +193,19 @@ impl ResultStore<Artifact> for Cache {
         if let Some(kept) = self.kept(key) {
             return Some(kept.into_iter().map(Artifact::Snapshot).collect());
         }
-        let names = self.names.as_ref()?;
+        let names = self.names.as_ref().filter(|_| self.purpose == Purpose::Build)?;
         let fetched = self.imported.load((key, names), &self.store, &self.lease).await?;
         let outputs: Vec<Artifact> = fetched.into_iter().map(Artifact::Snapshot).collect();
         self.save(key, &outputs, IMPORTED).await;
         Some(outputs)
+    }
+
+    async fn count(&self, key: &CacheKey) -> usize {
+        if let Some(kept) = self.kept(key) {
+            return kept.len();
+        }
+        let Some(names) = &self.names else { return 0 };
+        self.imported.count(key, names).await
     }
 
     async fn save(&self, key: &CacheKey, outputs: &[Artifact], step: &str) {

@@ -74,7 +74,8 @@ async fn steps(request: &BuildRequest, prepared: Prepared) -> Result<Vec<Forecas
     let Some(root) = &lowered.root else { return Ok(Vec::new()) };
     let definition = &lowered.definition;
     let plan = crate::step::plan(definition, &job, &|_| false)?;
-    let cache = Arc::new(Cache::new(job.store.clone(), job.lease.clone(), job.origin.clone(), imported, None));
+    let cache = Cache::new(job.store.clone(), job.lease.clone(), job.origin.clone(), imported, None);
+    let cache = Arc::new(cache.with_names(worker::names(request, &job, definition)).only_looking());
     let solver = Solver::new(cache.clone(), cache, Arc::clone(&job.reporter), worker::turns(request));
     let forecast = solver.forecast(&plan, std::slice::from_ref(root)).await;
     job.store.forget_pending();

@@ -83,8 +83,7 @@ async fn attempt(
     let Prepared { job, mut lowered, unpacked, imported } = prepared?;
     draft.know(&job.project, &lowered.definition);
     let story = (!request.cache_to.is_empty()).then(Arc::<Story>::default);
-    let is_exchanged = !(request.cache_from.is_empty() && request.cache_to.is_empty());
-    let names = is_exchanged.then(|| Arc::new(Names::of(&lowered.definition, &job.images, &job.trees)));
+    let names = names(request, &job, &lowered.definition);
     let cache = Cache::new(job.store.clone(), job.lease.clone(), job.origin.clone(), imported, story.clone());
     let cache = Arc::new(cache.with_names(names.clone()));
     let snapshot = solve(&cache, &job, request, &lowered, draft).await?;
@@ -109,6 +108,12 @@ async fn attempt(
     result.reference = draft.reference();
     tidy(job, unpacked).await?;
     Ok(result)
+}
+
+/// BuildKit's names, when caches are exchanged.
+pub(crate) fn names(request: &BuildRequest, job: &Job, definition: &Definition) -> Option<Arc<Names>> {
+    let is_exchanged = !(request.cache_from.is_empty() && request.cache_to.is_empty());
+    is_exchanged.then(|| Arc::new(Names::of(definition, &job.images, &job.trees)))
 }
 
 /// Reads and checks what is to be built, and makes its graph.
@@ -147,12 +152,8 @@ pub(crate) async fn prepare(
     let settings = frontend::settings(&source, &file, &request.build_args)?;
     frontend::judge(&source, &settings, frontend::check(&file, &settings, &options), reporter.as_ref())?;
     let registry = engine.registry();
-    let (lowered, imported) = tokio::join!(frontend::lower(&file, &options, &resolver), async {
-        match purpose {
-            Purpose::Build => import(request, &registry, &options.platform, &reporter).await,
-            Purpose::Forecast => Imported::nothing(&reporter),
-        }
-    });
+    let imported = import(request, &registry, &options.platform, &reporter);
+    let (lowered, imported) = tokio::join!(frontend::lower(&file, &options, &resolver), imported);
     let lowered = lowered?;
     let mut warnings = lowered.warnings.clone();
     warnings.extend(context::check(&trees, &lowered.context_reads, &settings.check, ContextChecks::Rules)?);

@@ -123,6 +123,9 @@ where
         }
         let whole: Option<Vec<&Part>> = parts.iter().map(|part| part.as_ref().map(|(part, _)| part)).collect();
         let key = whole.map(|parts| CacheKey::new(&map.digest, parts));
+        if let Some(key) = &key {
+            self.shared.keys.identified(&vertex.id, key, &outline.shape);
+        }
         Ok(Known { at_hand: vertex.step.at_hand().await, map, outline, parts, key, depends_on })
     }
 
@@ -180,7 +183,7 @@ where
             None if self.shared.keys.has_shape(&known.outline.shape) => Verdict::MayHit,
             None => Verdict::WouldRun,
             Some(key) => {
-                let kept = self.shared.results.load(key).await.map_or(0, |outputs| outputs.len());
+                let kept = self.shared.results.count(key).await;
                 if kept > 0 && kept >= self.graph.nodes[node].wanted { Verdict::Cached } else { Verdict::WouldRun }
             }
         }

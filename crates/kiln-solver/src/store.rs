@@ -83,6 +83,12 @@ pub trait ResultStore<R>: Send + Sync {
     /// All outputs kept under a key, if they can still be used.
     async fn load(&self, key: &CacheKey) -> Option<Vec<R>>;
 
+    /// How many outputs are kept under a key. Unlike loading them this never takes long: what another machine keeps
+    /// counts, and is not fetched.
+    async fn count(&self, key: &CacheKey) -> usize {
+        self.load(key).await.map_or(0, |outputs| outputs.len())
+    }
+
     /// Keeps all outputs under a key; new ones replace the old. `step` is the name of the step that gave them, for
     /// people who ask what is kept.
     async fn save(&self, key: &CacheKey, outputs: &[R], step: &str);

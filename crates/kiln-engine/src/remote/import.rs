@@ -71,11 +71,6 @@ pub(super) fn warn(reporter: &Arc<dyn Reporter>, text: String) {
 }
 
 impl Imported {
-    /// No cache at all.
-    pub(crate) fn nothing(reporter: &Arc<dyn Reporter>) -> Self {
-        Self { caches: Vec::new(), reporter: Arc::clone(reporter) }
-    }
-
     /// The digest of what a step reads of another, as the first that knows has it.
     pub(crate) fn content(&self, fact: &ContentFact) -> Option<Digest> {
         self.known().find_map(|known| known.content(fact)).cloned()
@@ -96,6 +91,19 @@ impl Imported {
         self.caches.iter().find_map(|import| import.outputs(key, names).map(|outputs| (outputs, &import.blobs)))
     }
 
+    /// How many outputs the step of a key has, without fetching anything.
+    pub(crate) async fn count(&self, key: &CacheKey, names: &Arc<Names>) -> usize {
+        if !self.can_name(names).await {
+            return 0;
+        }
+        self.outputs(key, names).map_or(0, |(outputs, _)| outputs.len())
+    }
+
+    /// Where others' names count, they have to be made.
+    async fn can_name(&self, names: &Arc<Names>) -> bool {
+        !self.known().any(Known::has_strangers) || names.read().await.is_ok()
+    }
+
     /// Fetches all outputs of the step of a key, from the first that has them.
     pub(crate) async fn load(
         &self,
@@ -103,7 +111,7 @@ impl Imported {
         store: &Store,
         lease: &Lease,
     ) -> Option<Vec<Snapshot>> {
-        if self.known().any(Known::has_strangers) && names.read().await.is_err() {
+        if !self.can_name(names).await {
             return None;
         }
         for import in &self.caches {

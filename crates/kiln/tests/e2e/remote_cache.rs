@@ -73,6 +73,9 @@ fn a_cache_in_a_registry_spares_an_empty_machine_all_steps() {
     let to = format!("type=registry,ref={cache},mode=max");
     assert_eq!(runs(&origin.project.build(&["--cache-to", &to]).ok()), 2);
     let other = origin.elsewhere(STAGES);
+    let forecast = other.build(&["--cache-from", &cache, "--dry-run"]).ok().stdout;
+    assert!(forecast.ends_with("\n0 would run, 5 cached\n"), "{forecast}");
+    assert_eq!(fs::read_dir(other.state().join("layers")).unwrap().count(), 0, "to look fetches nothing");
     let run = other.build(&["--cache-from", &cache]).ok().says("importing cache manifest from");
     assert_eq!((runs(&run), run.cached()), (0, 5), "{}", run.stderr);
     assert_eq!(image_id(&other), image_id(&origin.project), "times travel too");
