@@ -4,14 +4,14 @@
 //! twenty thousand files is read with some hundred rows.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use kiln_fs::StatKey;
 use kiln_oci::Digest;
 use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
 
-use crate::db::{locked, now};
+use crate::db::now;
 use crate::store::Shared;
 
 /// The persistent stat cache of a store. Cheap to clone, used by many threads at once.
@@ -35,26 +35,56 @@ impl StatCache {
         Self { shared }
     }
 
-    /// The page of an inode, read when it is first asked for. A cache that cannot be read is an empty one.
-    fn page<'p>(&self, pages: &'p mut HashMap<Place, Page>, key: &StatKey) -> &'p mut Page {
-        let place = Place::of(key);
-        pages.entry(place).or_insert_with(|| self.shared.db.read(|db| Page::load(db, place)).unwrap_or_default())
+    /// Reads the pages that are not in memory. A cache that cannot be read is an empty one.
+    fn load(&self, mut places: Vec<Place>) {
+        let pages = &self.shared.pages;
+        let known = pages.read();
+        places.retain(|place| !known.contains_key(place));
+        drop(known);
+        if places.is_empty() {
+            return;
+        }
+        let load = |db: &Connection| places.iter().map(|place| Page::load(db, *place)).collect();
+        let loaded: Vec<Page> = self.shared.db.read(load).unwrap_or_default();
+        let loaded = loaded.into_iter().chain(std::iter::repeat_with(Page::default));
+        let mut pages = pages.write();
+        for (place, page) in places.into_iter().zip(loaded) {
+            pages.entry(place).or_insert(page);
+        }
     }
 }
 
 impl kiln_fs::StatCache for StatCache {
+    fn expect(&self, keys: &mut dyn Iterator<Item = StatKey>) {
+        let mut places: Vec<Place> = Vec::new();
+        // Files that were made together come together.
+        keys.map(|key| Place::of(&key)).for_each(|place| {
+            if places.last() != Some(&place) {
+                places.push(place);
+            }
+        });
+        places.sort_unstable();
+        places.dedup();
+        self.load(places);
+    }
+
     fn get(&self, key: &StatKey) -> Option<Digest> {
-        let mut pages = locked(&self.shared.pages.0);
-        let entry = *self.page(&mut pages, key).entries.get(&key.ino.to_le_bytes()[0])?;
-        drop(pages);
-        entry.matches(key).then(|| entry.digest())
+        let place = Place::of(key);
+        let find = || self.shared.pages.read().get(&place).map(|page| page.find(low(key)).copied());
+        let entry = find().or_else(|| {
+            self.load(vec![place]);
+            find()
+        });
+        entry.flatten().filter(|entry| entry.matches(key)).map(|entry| entry.digest())
     }
 
     fn put(&self, key: &StatKey, digest: Digest) {
         let Some(entry) = Entry::new(key, &digest).filter(|_| !is_racy(key)) else { return };
-        let mut pages = locked(&self.shared.pages.0);
-        let page = self.page(&mut pages, key);
-        page.entries.insert(entry.low, entry);
+        let place = Place::of(key);
+        self.load(vec![place]);
+        let mut pages = self.shared.pages.write();
+        let page = pages.entry(place).or_default();
+        page.insert(entry);
         if !page.dirty.contains(&entry.low) {
             page.dirty.push(entry.low);
         }
@@ -63,13 +93,13 @@ impl kiln_fs::StatCache for StatCache {
 
 /// Pages in memory.
 #[derive(Default)]
-pub(crate) struct Pages(Mutex<HashMap<Place, Page>>);
+pub(crate) struct Pages(RwLock<HashMap<Place, Page>>);
 
 /// What of them is to be written.
 pub(crate) struct Dirty(Vec<(Place, Vec<Entry>)>);
 
 /// Where a page is in the table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 struct Place {
     dev: i64,
     page: i64,
@@ -77,7 +107,8 @@ struct Place {
 
 #[derive(Default)]
 struct Page {
-    entries: HashMap<u8, Entry>,
+    /// Sorted.
+    entries: Vec<Entry>,
     dirty: Vec<u8>,
 }
 
@@ -91,15 +122,24 @@ struct Entry {
 }
 
 impl Pages {
+    // What a panicking holder left is whole: pages are only added to.
+    fn read(&self) -> RwLockReadGuard<'_, HashMap<Place, Page>> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, HashMap<Place, Page>> {
+        self.0.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(crate) fn take_dirty(&self) -> Dirty {
-        let mut pages = locked(&self.0);
+        let mut pages = self.write();
         let changed = pages.iter_mut().filter(|(_, page)| !page.dirty.is_empty());
         Dirty(changed.map(|(place, page)| (*place, page.take_dirty())).collect())
     }
 
     /// Forgets what is in memory; the table is emptied by the caller.
     pub(crate) fn clear(&self) {
-        locked(&self.0).clear();
+        self.write().clear();
     }
 }
 
@@ -112,13 +152,18 @@ impl Dirty {
     pub(crate) fn write(&self, db: &Transaction<'_>) -> rusqlite::Result<()> {
         for (place, entries) in &self.0 {
             let mut page = Page::load(db, *place)?;
-            page.entries.extend(entries.iter().map(|entry| (entry.low, *entry)));
+            entries.iter().for_each(|entry| page.insert(*entry));
             let sql = "INSERT INTO stat_pages (dev, page, entries, used) VALUES (?1, ?2, ?3, ?4)
                        ON CONFLICT DO UPDATE SET entries = excluded.entries, used = excluded.used";
             db.prepare_cached(sql)?.execute(params![place.dev, place.page, page.to_bytes(), now()])?;
         }
         Ok(())
     }
+}
+
+/// Which inode of its page a file has.
+fn low(key: &StatKey) -> u8 {
+    key.ino.to_le_bytes()[0]
 }
 
 impl Place {
@@ -132,18 +177,29 @@ impl Page {
         let mut select = db.prepare_cached("SELECT entries FROM stat_pages WHERE dev = ?1 AND page = ?2")?;
         let bytes = select.query_row([place.dev, place.page], |row| row.get::<_, Vec<u8>>(0)).optional()?;
         let bytes = bytes.unwrap_or_default();
-        let entries = bytes.chunks_exact(ENTRY).filter_map(Entry::from_bytes).map(|entry| (entry.low, entry));
-        Ok(Self { entries: entries.collect(), dirty: Vec::new() })
+        let mut entries: Vec<Entry> = bytes.chunks_exact(ENTRY).filter_map(Entry::from_bytes).collect();
+        entries.sort_by_key(|entry| entry.low);
+        Ok(Self { entries, dirty: Vec::new() })
     }
 
     fn to_bytes(&self) -> Vec<u8> {
-        let mut entries: Vec<_> = self.entries.values().collect();
-        entries.sort_unstable_by_key(|entry| entry.low);
-        entries.into_iter().flat_map(|entry| entry.to_bytes()).collect()
+        self.entries.iter().flat_map(|entry| entry.to_bytes()).collect()
+    }
+
+    fn find(&self, low: u8) -> Option<&Entry> {
+        let place = self.entries.binary_search_by_key(&low, |entry| entry.low).ok()?;
+        self.entries.get(place)
+    }
+
+    fn insert(&mut self, entry: Entry) {
+        match self.entries.binary_search_by_key(&entry.low, |known| known.low) {
+            Ok(place) => self.entries[place] = entry,
+            Err(place) => self.entries.insert(place, entry),
+        }
     }
 
     fn take_dirty(&mut self) -> Vec<Entry> {
-        std::mem::take(&mut self.dirty).iter().filter_map(|low| self.entries.get(low).copied()).collect()
+        std::mem::take(&mut self.dirty).iter().filter_map(|low| self.find(*low).copied()).collect()
     }
 }
 
@@ -157,7 +213,7 @@ impl Entry {
             *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
         }
         let StatKey { size, mtime_ns, ctime_ns, .. } = *key;
-        Some(Self { low: key.ino.to_le_bytes()[0], size, mtime_ns, ctime_ns, sha256 })
+        Some(Self { low: low(key), size, mtime_ns, ctime_ns, sha256 })
     }
 
     fn matches(&self, key: &StatKey) -> bool {

@@ -85,7 +85,9 @@ struct Pending {
 /// What one directory held.
 struct Listed {
     xattrs: Vec<Xattr>,
-    children: Vec<(Entry, Option<Pending>)>,
+    children: Vec<Entry>,
+    /// Those of them that are to be listed too, by their place among them.
+    pending: Vec<Pending>,
     has_hidden_file: bool,
     hidden: Vec<Hidden>,
 }
@@ -124,6 +126,7 @@ impl SourceTree {
                 .map(|pending| Ok((pending.index, walk.directory(&pending)?)))
                 .collect::<Result<_>>()?;
             level = Vec::new();
+            listing.entries.reserve(listed.iter().map(|(_, found)| found.children.len()).sum());
             for (index, found) in listed {
                 listing.adopt(index, found, &mut level);
             }
@@ -140,14 +143,8 @@ impl Listing {
         self.entries[parent].xattrs = found.xattrs;
         self.entries[parent].is_visible |= found.has_hidden_file;
         self.hidden.extend(found.hidden);
-        for (mut entry, pending) in found.children {
-            entry.parent = parent;
-            if let Some(mut pending) = pending {
-                pending.index = self.entries.len();
-                level.push(pending);
-            }
-            self.entries.push(entry);
-        }
+        self.entries.extend(found.children);
+        level.extend(found.pending.into_iter().map(|pending| Pending { index: start + pending.index, ..pending }));
     }
 
     /// Carries visibility and need from the leaves to the directories that lead there.
@@ -214,7 +211,7 @@ impl Walk<'_> {
         names.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         let xattrs = xattrs(&fd).map_err(Error::io("read the attributes of", &pending.path))?;
         let children = Vec::with_capacity(names.len());
-        let mut listed = Listed { xattrs, children, has_hidden_file: false, hidden: Vec::new() };
+        let mut listed = Listed { xattrs, children, pending: Vec::new(), has_hidden_file: false, hidden: Vec::new() };
         for name in names {
             // Nothing can be read from a socket's name, and an image cannot hold one.
             if name.kind == FileKind::Socket {
@@ -232,20 +229,22 @@ impl Walk<'_> {
             }
             let Some(metadata) = stat_at(&fd, &name.name, &pending.path)? else { continue };
             if metadata.is_dir() != is_dir {
-                return Err(Error::ChangedWhileRead { path: printable(&verdict.path) });
+                return Err(Error::ChangedWhileRead { path: printable(&join(&pending.path, name.name.as_bytes())) });
             }
+            let index = listed.children.len();
+            listed.pending.extend(verdict.descend.map(|below| Pending { index, ..below }));
             let entry = Entry {
                 name: name.name,
                 metadata,
                 children: 0..0,
-                parent: 0,
-                path: if is_dir { verdict.path } else { Vec::new() },
+                parent: pending.index,
+                path: verdict.path,
                 xattrs: Vec::new(),
                 is_selected: verdict.is_selected,
                 is_needed: false,
                 is_visible: verdict.is_visible,
             };
-            listed.children.push((entry, verdict.descend));
+            listed.children.push(entry);
         }
         Ok(listed)
     }
@@ -260,23 +259,26 @@ impl Walk<'_> {
 
     /// Asks the patterns about one name; `None` when it is hidden with all that may be in it.
     fn judge(&self, parent: &Pending, name: &[u8], is_dir: bool) -> Option<Verdict> {
+        let Selection { include, exclude } = self.selection;
+        let ignore_set = self.tree.ignore.as_ref();
+        if !is_dir && ignore_set.is_none() && include.is_none() && exclude.is_none() {
+            return Some(Verdict { path: Vec::new(), is_visible: true, is_selected: true, descend: None });
+        }
         let path = join(&parent.path, name);
         let relative = join(&parent.relative, name);
-        let Selection { include, exclude } = self.selection;
         if !is_dir {
-            let is_ignored = self.tree.ignore.as_ref().is_some_and(|set| set.is_match(&parent.ignore, &path));
+            let is_ignored = ignore_set.is_some_and(|set| set.is_match(&parent.ignore, &path));
             if is_ignored {
                 return None;
             }
             let is_included = include.as_ref().is_none_or(|set| set.is_match(&parent.include, &relative));
             let is_excluded = exclude.as_ref().is_some_and(|set| set.is_match(&parent.exclude, &relative));
             let is_selected = is_included && !is_excluded;
-            return Some(Verdict { path, is_visible: true, is_selected, descend: None });
+            return Some(Verdict { path: Vec::new(), is_visible: true, is_selected, descend: None });
         }
         let state = |set: Option<&PatternSet>, parent: &MatchState, path: &[u8]| {
             set.map_or_else(MatchState::default, |set| set.descend(parent, path))
         };
-        let ignore_set = self.tree.ignore.as_ref();
         let ignore = state(ignore_set, &parent.ignore, &path);
         if ignore_set.is_some_and(|set| set.can_prune(&ignore, &path)) {
             return None;
@@ -302,6 +304,7 @@ impl Walk<'_> {
 
 /// What the patterns say about one name.
 struct Verdict {
+    /// Of directories.
     path: Vec<u8>,
     is_visible: bool,
     is_selected: bool,

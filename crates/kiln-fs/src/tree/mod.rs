@@ -90,6 +90,8 @@ impl StatKey {
 
 /// Remembers the digests of files that have not changed. Called from several threads at once.
 pub trait StatCache: Sync {
+    /// Hears what will be asked for, so that it can be read at once.
+    fn expect(&self, _: &mut dyn Iterator<Item = StatKey>) {}
     /// The digest kept for exactly this state of a file.
     fn get(&self, key: &StatKey) -> Option<Digest>;
     /// Keeps a digest. Only called for files that were last changed a moment ago or earlier.

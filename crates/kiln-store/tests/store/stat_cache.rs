@@ -28,9 +28,12 @@ fn digests_are_found_by_a_later_process() {
     }
     assert_eq!(cache.get(&files[3]), Some(key("21")));
     f.store.flush().unwrap();
-    let cache = Store::open(&f.root()).unwrap().stat_cache();
-    for file in &files {
-        assert_eq!(cache.get(file), Some(key(&file.ino.to_string())));
+    for expected in [0, 500, 1000] {
+        let cache = Store::open(&f.root()).unwrap().stat_cache();
+        cache.expect(&mut files.iter().take(expected).copied());
+        for file in &files {
+            assert_eq!(cache.get(file), Some(key(&file.ino.to_string())));
+        }
     }
 }
 
