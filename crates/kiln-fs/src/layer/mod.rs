@@ -4,6 +4,7 @@
 //! `trusted.overlay.opaque` that nothing of a lower directory shows through. In a tar the same is said by files
 //! named `.wh.…` (OCI image-spec, layer.md#whiteouts).
 
+mod ahead;
 mod apply;
 mod entry;
 mod header;

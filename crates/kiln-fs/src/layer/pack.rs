@@ -8,11 +8,13 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use kiln_sys::metadata::{FileKind, Metadata, Timestamp};
-use kiln_sys::root::{Root, read_dir_fd};
+use kiln_sys::root::{DirEntry, Root, read_dir_fd};
 use kiln_sys::xattr;
+use rayon::prelude::*;
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
+use super::ahead::{NAMES, Small, read_ahead};
 use super::entry::{EntryKind, TarEntry};
 use super::header::{write_header, write_padding, write_trailer};
 use super::live::{Out, Rewind, is_gone};
@@ -74,11 +76,14 @@ fn pack_into<'a>(root: &'a Root, out: Out<'a>, options: &'a PackOptions) -> Resu
     let top = pack.open_directory(b"")?;
     pack.descend(top, Vec::new())?;
     while let Some(frame) = pack.stack.last_mut() {
-        let Some((_, name)) = frame.names.next() else {
+        if frame.ahead.len() == 0 {
+            frame.look_ahead(&pack.out, options);
+        }
+        let Some(name) = frame.ahead.next() else {
             pack.stack.pop();
             continue;
         };
-        pack.name(&name)?;
+        pack.name(name)?;
     }
     pack.stats.bytes += write_trailer(pack.out.writer()).map_err(|source| LayerError::Write { source })?;
     Ok(pack.stats)
@@ -98,13 +103,29 @@ pub(super) struct Pack<'a> {
 struct Frame {
     handle: Option<OwnedFd>,
     path: Vec<u8>,
-    /// Names in the archive, and on disk.
-    names: std::vec::IntoIter<(OsString, Name)>,
+    /// In the order of their names in the archive.
+    names: std::vec::IntoIter<Name>,
+    /// Those whose turn is next.
+    ahead: std::vec::IntoIter<Name>,
 }
 
-struct Name {
-    name: OsString,
-    metadata: Metadata,
+pub(super) struct Name {
+    pub(super) name: OsString,
+    /// In the archive.
+    packed: OsString,
+    pub(super) metadata: Metadata,
+    /// What was read ahead.
+    pub(super) small: Option<Result<Small>>,
+}
+
+impl Frame {
+    fn look_ahead(&mut self, out: &Out<'_>, options: &PackOptions) {
+        let mut names: Vec<Name> = self.names.by_ref().take(NAMES).collect();
+        if let Some(handle) = self.handle.as_ref().filter(|_| !out.is_live()) {
+            read_ahead(handle, &self.path, &mut names, options.whiteouts);
+        }
+        self.ahead = names.into_iter();
+    }
 }
 
 impl Pack<'_> {
@@ -114,24 +135,31 @@ impl Pack<'_> {
     }
 
     fn descend(&mut self, handle: OwnedFd, path: Vec<u8>) -> Result<()> {
-        let mut names = Vec::new();
-        for entry in read_dir_fd(&handle).map_err(LayerError::io("list", &path))? {
-            let stat = rustix::fs::statat(&handle, &entry.name, AtFlags::SYMLINK_NOFOLLOW);
-            if self.out.is_live() && (matches!(stat, Err(Errno::NOENT)) || entry.name.as_bytes().starts_with(WHITEOUT))
+        let entries = read_dir_fd(&handle).map_err(LayerError::io("list", &path))?;
+        let stat = |entry: DirEntry| {
+            (
+                rustix::fs::statat(&handle, &entry.name, AtFlags::SYMLINK_NOFOLLOW).map(|stat| Metadata::from(&stat)),
+                entry,
+            )
+        };
+        let entries: Vec<_> = entries.into_par_iter().with_min_len(NAMES / 4).map(stat).collect();
+        let mut names = Vec::with_capacity(entries.len());
+        for (metadata, entry) in entries {
+            if self.out.is_live()
+                && (matches!(metadata, Err(Errno::NOENT)) || entry.name.as_bytes().starts_with(WHITEOUT))
             {
                 self.stats.left_out += 1;
                 continue;
             }
-            let metadata =
-                Metadata::from(&stat.map_err(LayerError::io("look at", &join(&path, entry.name.as_bytes())))?);
+            let metadata = metadata.map_err(LayerError::io("look at", &join(&path, entry.name.as_bytes())))?;
             let packed = self.packed_name(&path, &entry.name, &metadata)?;
-            names.push((packed, Name { name: entry.name, metadata }));
+            names.push(Name { name: entry.name, packed, metadata, small: None });
         }
-        names.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        names.sort_unstable_by(|a, b| a.packed.cmp(&b.packed));
         if let Some(above) = self.stack.len().checked_sub(KEPT_OPEN) {
             self.stack[above].handle = None;
         }
-        self.stack.push(Frame { handle: Some(handle), path, names: names.into_iter() });
+        self.stack.push(Frame { handle: Some(handle), path, names: names.into_iter(), ahead: Vec::new().into_iter() });
         Ok(())
     }
 
@@ -149,9 +177,12 @@ impl Pack<'_> {
         Ok(name.to_owned())
     }
 
-    fn name(&mut self, Name { name, metadata }: &Name) -> Result<()> {
+    fn name(&mut self, Name { name, metadata, small, .. }: Name) -> Result<()> {
         let Some(frame) = self.stack.last_mut() else { return Ok(()) };
         let path = join(&frame.path, name.as_bytes());
+        if let Some(small) = small {
+            return self.small(small?, &metadata, &path);
+        }
         let directory = match frame.handle.take() {
             Some(handle) => handle,
             None => {
@@ -165,7 +196,7 @@ impl Pack<'_> {
                 }
             }
         };
-        let deeper = self.file(&directory, name, metadata, &path);
+        let deeper = self.file(&directory, &name, &metadata, &path);
         if let Some(frame) = self.stack.last_mut() {
             frame.handle = Some(directory);
         }
@@ -269,6 +300,15 @@ impl Pack<'_> {
         Ok(())
     }
 
+    /// Packs a file that was read ahead.
+    fn small(&mut self, Small { xattrs, content }: Small, metadata: &Metadata, path: &[u8]) -> Result<()> {
+        self.write(&self.entry(path, EntryKind::Regular, metadata, xattrs))?;
+        let out = self.out.writer();
+        let written = out.write_all(&content).and_then(|()| write_padding(out, metadata.size));
+        self.stats.bytes += metadata.size + written.map_err(|source| LayerError::Write { source })?;
+        Ok(())
+    }
+
     /// The first name of a file that has several, if this is not it.
     fn first_name(&mut self, metadata: &Metadata, path: &[u8]) -> Option<Vec<u8>> {
         if metadata.nlink < 2 {
@@ -314,29 +354,33 @@ impl Pack<'_> {
         Ok(())
     }
 
-    /// The attributes that count, and whether the overlay's own say that a directory is opaque.
     fn xattrs(&self, handle: &OwnedFd, path: &[u8]) -> Result<(Vec<Xattr>, bool)> {
-        let failed = |error| LayerError::io::<kiln_sys::Error>("read the attributes of", path)(error);
-        let mut found = Vec::new();
-        let mut is_opaque = false;
-        for name in xattr::list(handle).map_err(failed)? {
-            let is_steering = self.options.whiteouts
-                && matches!(name.as_bytes(), b"trusted.overlay.redirect" | b"trusted.overlay.metacopy");
-            if is_steering {
-                // The content is in another layer: what is here is not the file.
-                return Err(LayerError::OverlayPrivate { entry: printable(path), what: printable(name.as_bytes()) });
-            }
-            let is_opacity = self.options.whiteouts && name == OPAQUE_XATTR;
-            if !is_opacity && !counts(&name) {
-                continue;
-            }
-            let Some(value) = xattr::get(handle, &name).map_err(failed)? else { continue };
-            if is_opacity {
-                is_opaque = value == b"y";
-            } else {
-                found.push((name, value));
-            }
-        }
-        Ok((found, is_opaque))
+        attributes(handle, path, self.options.whiteouts)
     }
+}
+
+/// The attributes that count, and whether the overlay's own say that a directory is opaque.
+pub(super) fn attributes(handle: &OwnedFd, path: &[u8], whiteouts: bool) -> Result<(Vec<Xattr>, bool)> {
+    let failed = |error| LayerError::io::<kiln_sys::Error>("read the attributes of", path)(error);
+    let mut found = Vec::new();
+    let mut is_opaque = false;
+    for name in xattr::list(handle).map_err(failed)? {
+        let is_steering =
+            whiteouts && matches!(name.as_bytes(), b"trusted.overlay.redirect" | b"trusted.overlay.metacopy");
+        if is_steering {
+            // The content is in another layer: what is here is not the file.
+            return Err(LayerError::OverlayPrivate { entry: printable(path), what: printable(name.as_bytes()) });
+        }
+        let is_opacity = whiteouts && name == OPAQUE_XATTR;
+        if !is_opacity && !counts(&name) {
+            continue;
+        }
+        let Some(value) = xattr::get(handle, &name).map_err(failed)? else { continue };
+        if is_opacity {
+            is_opaque = value == b"y";
+        } else {
+            found.push((name, value));
+        }
+    }
+    Ok((found, is_opaque))
 }
