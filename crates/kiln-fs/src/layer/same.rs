@@ -21,7 +21,8 @@ const CHUNK: usize = 128 << 10;
 
 /// Whether two upper directories hold the same: names, kinds, modes, owners, attributes, deletions, contents, and which
 /// names are of one file. Times do not count, unless they were set: those are part of what was made. What costs more is looked
-/// at when all that costs less is the same: first what `stat` says, then attributes, then contents.
+/// at when all that costs less is the same: first what `stat` says, then the contents of files whose times differ, for there
+/// a change is most likely, then attributes, then the other contents.
 pub fn same_but_times(one: &Root, other: &Root) -> Result<bool> {
     let sides = [one, other];
     let mut found = Found::default();
@@ -31,13 +32,19 @@ pub fn same_but_times(one: &Root, other: &Root) -> Result<bool> {
             return Ok(false);
         }
     }
-    for (path, names) in &found.listed {
-        if !same_in_directory(sides, path, names)? {
-            return Ok(false);
-        }
-    }
-    for path in found.files {
-        if !same_content(sides, &path)? {
+    Ok(same_contents(sides, &found.touched)?
+        && all(&found.listed, |(path, names)| same_in_directory(sides, path, names))?
+        && same_contents(sides, &found.files)?)
+}
+
+fn same_contents(sides: [&Root; 2], files: &[Vec<u8>]) -> Result<bool> {
+    all(files, |path| same_content(sides, path))
+}
+
+/// Asks about one after the other, until one is not so.
+fn all<T>(things: &[T], is_so: impl Fn(&T) -> Result<bool>) -> Result<bool> {
+    for thing in things {
+        if !is_so(thing)? {
             return Ok(false);
         }
     }
@@ -53,7 +60,9 @@ struct Found {
     directories: Vec<Vec<u8>>,
     /// What each directory holds besides directories.
     listed: Vec<(Vec<u8>, Names)>,
+    /// Files that are not empty and have the same time, and those that have another.
     files: Vec<Vec<u8>>,
+    touched: Vec<Vec<u8>>,
     /// By inode of each side, that of the other.
     twins: [HashMap<u64, u64>; 2],
 }
@@ -88,7 +97,7 @@ fn same_directory(sides: [&Root; 2], path: &[u8], found: &mut Found) -> Result<b
             return Ok(false);
         }
         if one.is_file() && one.size > 0 {
-            found.files.push(path);
+            if one.mtime == other.mtime { &mut found.files } else { &mut found.touched }.push(path);
         }
         listed.push((name, one.kind));
     }
