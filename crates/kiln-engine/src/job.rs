@@ -3,12 +3,12 @@
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::sync::{Arc, Mutex, Once, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kiln_exec::Executor;
+use kiln_fs::Reading;
 use kiln_oci::{Digest, Reference};
 use kiln_report::{Failure, FailureKind, Reporter};
-use kiln_solver::Files;
 use kiln_store::{ActiveLayer, Lease, Store};
 
 use crate::base::BaseImage;
@@ -102,42 +102,28 @@ impl Limits {
 /// Copies of contexts, for steps that mount them; by name.
 pub(crate) type Materialized = Mutex<HashMap<String, Arc<Scratch<ActiveLayer>>>>;
 
-/// What contexts were like when keys were made of them, by context and selector.
+/// What copies read of contexts when keys were made of it, by context and selector.
 #[derive(Default)]
-pub(crate) struct Seen(Mutex<HashMap<(String, String), Read>>);
+pub(crate) struct Seen(Mutex<HashMap<(String, String), Readings>>);
 
-/// What was read of a context.
-struct Read {
-    digest: Digest,
-    /// Listed when a step has done its work with it.
-    files: Files,
+/// One reading for each copy, and when the last was made.
+#[derive(Clone)]
+pub(crate) struct Readings {
+    pub(crate) each: Arc<[Reading]>,
+    pub(crate) time: Instant,
 }
 
 impl Seen {
-    /// Remembers one.
-    pub(crate) fn put(&self, tree: &str, selector: &str, digest: &Digest) {
+    /// Remembers some.
+    pub(crate) fn put(&self, tree: &str, selector: &str, readings: Readings) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.insert((tree.to_owned(), selector.to_owned()), Read { digest: digest.clone(), files: Files::new() });
+        all.insert((tree.to_owned(), selector.to_owned()), readings);
     }
 
-    /// Remembers what it consists of.
-    pub(crate) fn put_files(&self, tree: &str, selector: &str, files: Files) {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(read) = all.get_mut(&(tree.to_owned(), selector.to_owned())) {
-            read.files = files;
-        }
-    }
-
-    /// Recalls what it consists of.
-    pub(crate) fn files(&self, tree: &str, selector: &str) -> Files {
+    /// Recalls some.
+    pub(crate) fn get(&self, tree: &str, selector: &str) -> Option<Readings> {
         let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.get(&(tree.to_owned(), selector.to_owned())).map(|read| read.files.clone()).unwrap_or_default()
-    }
-
-    /// Recalls one.
-    pub(crate) fn get(&self, tree: &str, selector: &str) -> Option<Digest> {
-        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.get(&(tree.to_owned(), selector.to_owned())).map(|read| read.digest.clone())
+        all.get(&(tree.to_owned(), selector.to_owned())).cloned()
     }
 }
 

@@ -11,15 +11,15 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use kiln_oci::{Digest, Hasher};
-use kiln_sys::metadata::{FileKind, Metadata};
+use kiln_sys::metadata::{FileKind, Metadata, Timestamp};
 use rayon::prelude::*;
 use rustix::fs::OFlags;
 
 use crate::copy::sources::{Source, sources};
-use crate::copy::{CopySpec, file};
+use crate::copy::{CopySpec, CopyStats, Target, copy_sources, file};
 use crate::error::{Error, Result, printable};
 use crate::meta::{Xattr, xattrs};
-use crate::tree::{Listing, Located, Selection, SourceTree, StatCache, StatKey, open_beneath};
+use crate::tree::{Listing, Located, NoCache, Selection, SourceTree, StatCache, StatKey, open_beneath};
 
 /// Goes first into every digest, and changes when their definition does.
 const DEFINITION: &[u8] = b"kiln tree 1";
@@ -27,102 +27,155 @@ const DEFINITION: &[u8] = b"kiln tree 1";
 /// How long ago a file must have changed before its state can be told from the next by its times.
 const SETTLED: Duration = Duration::from_millis(50);
 
+/// A file that changed this shortly ago may change again within the same tick of its clock. Two seconds are the coarsest
+/// tick there is (FAT).
+const TICK: Duration = Duration::from_secs(2);
+
 /// Digests what [`crate::copy::copy`] would read for `spec`.
 ///
 /// The owner and attributes of a directory whose contents alone are copied do not count.
 pub fn digest_copy(tree: &SourceTree, spec: &CopySpec, cache: &dyn StatCache) -> Result<Digest> {
-    digest_sources(&Nodes { tree, cache, listed: None }, spec)
+    read_copy(tree, spec, cache).map(|reading| reading.digest)
 }
 
-/// As [`digest_copy`], and lists what it read.
-pub fn list_copy(tree: &SourceTree, spec: &CopySpec, cache: &dyn StatCache) -> Result<(Digest, Prints)> {
-    let nodes = Nodes { tree, cache, listed: Some(Mutex::default()) };
-    let digest = digest_sources(&nodes, spec)?;
-    Ok((digest, nodes.prints()))
+/// As [`digest_copy`], and remembers all that it looked at, so that just this is copied: see [`Reading::copy_upon`].
+pub fn read_copy(tree: &SourceTree, spec: &CopySpec, cache: &dyn StatCache) -> Result<Reading> {
+    let nodes = Nodes { tree, cache, fresh: Mutex::default() };
+    let mut hasher = Hasher::new();
+    hasher.field(DEFINITION);
+    let mut found = Vec::new();
+    for source in sources(tree, spec)? {
+        let leaves = nodes.source(&source, spec.dir_copy_contents)?;
+        hasher.field(source.name());
+        hasher.field(leaves.digest.as_str().as_bytes());
+        found.push((source, leaves));
+    }
+    let (sources, leaves) = found.into_iter().unzip();
+    let fresh = nodes.fresh.into_inner().unwrap_or_else(PoisonError::into_inner);
+    Ok(Reading { digest: hasher.finish(), sources, leaves, fresh })
 }
 
 /// What of each file counts, by path from the root of the tree. Two files that differ have different numbers but for one
 /// time in 2⁶⁴: enough to say what has changed, not to decide whether.
 pub type Prints = BTreeMap<String, u64>;
 
-fn digest_sources(nodes: &Nodes<'_>, spec: &CopySpec) -> Result<Digest> {
-    let mut hasher = Hasher::new();
-    hasher.field(DEFINITION);
-    for source in sources(nodes.tree, spec)? {
-        let digest = nodes.source(&source, spec.dir_copy_contents)?;
-        hasher.field(source.name());
-        hasher.field(digest.as_str().as_bytes());
+/// What a copy reads, as it was when it was digested.
+#[derive(Debug)]
+pub struct Reading {
+    digest: Digest,
+    sources: Vec<Source>,
+    leaves: Vec<Leaves>,
+    fresh: Vec<Fresh>,
+}
+
+impl Reading {
+    /// The digest.
+    pub fn digest(&self) -> &Digest {
+        &self.digest
     }
-    Ok(hasher.finish())
+
+    /// What of each file counts.
+    pub fn prints(&self) -> Prints {
+        let each = self.sources.iter().zip(&self.leaves);
+        each.flat_map(|(source, leaves)| leaves.prints(source)).collect()
+    }
+
+    /// Copies what was digested, as [`crate::copy_upon`] does, without looking for it again. The spec may differ in what is
+    /// made of the files, not in which they are. A file that is not as it was is an error; one that has come since is not
+    /// there.
+    pub fn copy_upon(&self, tree: &SourceTree, target: Target<'_>, spec: &CopySpec) -> Result<CopyStats> {
+        let stats = copy_sources(tree, target, spec, &self.sources)?;
+        // What their state cannot tell, their contents do.
+        let nodes = Nodes { tree, cache: &NoCache, fresh: Mutex::default() };
+        let is_same = |fresh: &Fresh| Ok::<_, Error>(nodes.read(&fresh.path, &fresh.metadata)? == fresh.digest);
+        self.fresh.par_iter().try_for_each(|fresh| match is_same(fresh)? {
+            true => Ok(()),
+            false => Err(Error::ChangedWhileRead { path: printable(&fresh.path) }),
+        })?;
+        Ok(stats)
+    }
+}
+
+/// A file that may change without its state showing it.
+#[derive(Debug)]
+struct Fresh {
+    path: Vec<u8>,
+    metadata: Metadata,
+    digest: Digest,
+}
+
+/// The digest of a source, and of each file in it.
+#[derive(Debug)]
+struct Leaves {
+    digest: Digest,
+    /// By index in the listing. A file that is a source itself has its own digest only.
+    nodes: Vec<Option<Digest>>,
+}
+
+impl Leaves {
+    fn prints(&self, source: &Source) -> Prints {
+        let print = |digest: &Digest| u64::from_str_radix(&digest.hex()[..16], 16).expect("a digest is of hex digits");
+        let Some(listing) = &source.listing else {
+            return Prints::from([(printable(&source.located.path), print(&self.digest))]);
+        };
+        let files = self.nodes.iter().enumerate().filter(|(index, _)| !listing.entries[*index].metadata.is_dir());
+        let files = files.filter_map(|(index, node)| Some((printable(&listing.path(index)), print(node.as_ref()?))));
+        files.collect()
+    }
 }
 
 /// Digests the file or directory at `subpath`, links followed, as a bind mount shows it.
 ///
 /// Mode and owner of a context's own directory do not count: they differ from checkout to checkout.
 pub fn digest_tree(tree: &SourceTree, subpath: &str, cache: &dyn StatCache) -> Result<Digest> {
-    digest_source(&Nodes { tree, cache, listed: None }, subpath)
+    read_tree(tree, subpath, cache).map(|(_, leaves)| leaves.digest)
 }
 
 /// As [`digest_tree`], and lists what it read.
 pub fn list_tree(tree: &SourceTree, subpath: &str, cache: &dyn StatCache) -> Result<(Digest, Prints)> {
-    let nodes = Nodes { tree, cache, listed: Some(Mutex::default()) };
-    let digest = digest_source(&nodes, subpath)?;
-    Ok((digest, nodes.prints()))
+    let (source, leaves) = read_tree(tree, subpath, cache)?;
+    Ok((leaves.digest.clone(), leaves.prints(&source)))
 }
 
-fn digest_source(nodes: &Nodes<'_>, subpath: &str) -> Result<Digest> {
-    let tree = nodes.tree;
+fn read_tree(tree: &SourceTree, subpath: &str, cache: &dyn StatCache) -> Result<(Source, Leaves)> {
     let source = Source::find(tree, subpath.as_bytes(), &Selection::default())?;
     let is_context = source.located.path.is_empty() && tree.ownership == crate::Ownership::Reset;
+    let nodes = Nodes { tree, cache, fresh: Mutex::default() };
+    let leaves = nodes.source(&source, is_context)?;
     let mut hasher = Hasher::new();
     hasher.field(DEFINITION);
-    hasher.field(nodes.source(&source, is_context)?.as_str().as_bytes());
-    Ok(hasher.finish())
+    hasher.field(leaves.digest.as_str().as_bytes());
+    Ok((source, Leaves { digest: hasher.finish(), ..leaves }))
 }
 
 struct Nodes<'a> {
     tree: &'a SourceTree,
     cache: &'a dyn StatCache,
-    /// What was read, when it is to be listed.
-    listed: Option<Mutex<Prints>>,
+    fresh: Mutex<Vec<Fresh>>,
 }
 
 impl Nodes<'_> {
-    fn source(&self, source: &Source, contents_only: bool) -> Result<Digest> {
+    fn source(&self, source: &Source, contents_only: bool) -> Result<Leaves> {
         let Some(listing) = &source.listing else {
-            let digest = self.leaf(&source.located)?;
-            self.note(std::iter::once((source.located.path.as_slice(), &digest)));
-            return Ok(digest);
+            let Located { path, metadata } = &source.located;
+            return Ok(Leaves { digest: self.leaf(metadata, &|| path.clone())?, nodes: Vec::new() });
         };
         self.directory(listing, contents_only)
     }
 
-    fn note<'d>(&self, files: impl Iterator<Item = (&'d [u8], &'d Digest)>) {
-        let Some(listed) = &self.listed else { return };
-        let print = |digest: &Digest| u64::from_str_radix(&digest.hex()[..16], 16).expect("a digest is of hex digits");
-        let mut listed = listed.lock().unwrap_or_else(PoisonError::into_inner);
-        listed.extend(files.map(|(path, digest)| (printable(path), print(digest))));
-    }
-
-    fn prints(self) -> Prints {
-        self.listed.map(|listed| listed.into_inner().unwrap_or_else(PoisonError::into_inner)).unwrap_or_default()
-    }
-
     /// Digests leaves in parallel, then joins them upwards: children stand behind their parents in a listing.
-    fn directory(&self, listing: &Listing, contents_only: bool) -> Result<Digest> {
+    fn directory(&self, listing: &Listing, contents_only: bool) -> Result<Leaves> {
         let count = listing.entries.len();
         let leaf = |index: usize| -> Result<Option<Digest>> {
             let entry = &listing.entries[index];
             if !entry.is_needed || entry.metadata.is_dir() {
                 return Ok(None);
             }
-            self.leaf(&Located { path: listing.path(index), metadata: entry.metadata }).map(Some)
+            self.leaf(&entry.metadata, &|| listing.path(index)).map(Some)
         };
+        let files = listing.entries.iter().filter(|entry| entry.is_needed && entry.metadata.is_file());
+        self.cache.expect(&mut files.map(|entry| StatKey::of(&entry.metadata)));
         let mut nodes = (0..count).into_par_iter().with_min_len(64).map(leaf).collect::<Result<Vec<_>>>()?;
-        if self.listed.is_some() {
-            let paths: Vec<Vec<u8>> = (0..count).map(|index| listing.path(index)).collect();
-            self.note(paths.iter().zip(&nodes).filter_map(|(path, node)| Some((path.as_slice(), node.as_ref()?))));
-        }
         for index in (0..count).rev() {
             let entry = &listing.entries[index];
             if !entry.metadata.is_dir() || !(entry.is_needed || index == 0) {
@@ -137,7 +190,8 @@ impl Nodes<'_> {
             }
             nodes[index] = Some(hasher.finish());
         }
-        Ok(nodes.swap_remove(0).expect("the listed directory is digested last"))
+        let digest = nodes[0].clone().expect("the listed directory is digested last");
+        Ok(Leaves { digest, nodes })
     }
 
     /// What counts of every kind of file.
@@ -163,8 +217,7 @@ impl Nodes<'_> {
         hasher
     }
 
-    fn leaf(&self, located: &Located) -> Result<Digest> {
-        let Located { path, metadata } = located;
+    fn leaf(&self, metadata: &Metadata, path: &dyn Fn() -> Vec<u8>) -> Result<Digest> {
         if metadata.is_file() {
             // The digest of the content covers the attributes: a cached one makes reading them needless.
             let mut hasher = self.header(metadata, &[]);
@@ -172,6 +225,7 @@ impl Nodes<'_> {
             hasher.field(self.content(path, metadata)?.as_str().as_bytes());
             return Ok(hasher.finish());
         }
+        let path = &path();
         let handle = self.open_state(path, metadata, OFlags::PATH)?;
         let attributes = xattrs(&handle).map_err(Error::io("read the attributes of", path))?;
         let mut hasher = self.header(metadata, &attributes);
@@ -183,13 +237,28 @@ impl Nodes<'_> {
     }
 
     /// The digest of a file's attributes and bytes, from memory if the file has not changed since.
-    fn content(&self, path: &[u8], metadata: &Metadata) -> Result<Digest> {
+    fn content(&self, path: &dyn Fn() -> Vec<u8>, metadata: &Metadata) -> Result<Digest> {
         let key = StatKey::of(metadata);
         if let Some(digest) = self.cache.get(&key) {
             return Ok(digest);
         }
+        let path = path();
         // Asked before it is read: a long read must not make a fresh change look old.
-        let is_settled = is_settled(metadata);
+        let age = age(metadata);
+        let digest = self.read(&path, metadata)?;
+        // A file changed this very moment may change again without its times showing it.
+        if age > SETTLED {
+            self.cache.put(&key, digest.clone());
+        }
+        if age <= TICK {
+            let fresh = Fresh { path, metadata: *metadata, digest: digest.clone() };
+            self.fresh.lock().unwrap_or_else(PoisonError::into_inner).push(fresh);
+        }
+        Ok(digest)
+    }
+
+    /// The digest of a file's attributes and bytes.
+    fn read(&self, path: &[u8], metadata: &Metadata) -> Result<Digest> {
         let handle = self.open_state(path, metadata, OFlags::RDONLY | OFlags::NONBLOCK)?;
         let mut hasher = Hasher::new();
         let attributes = xattrs(&handle).map_err(Error::io("read the attributes of", path))?;
@@ -207,12 +276,7 @@ impl Nodes<'_> {
         })
         .map_err(Error::io("read", path))?;
         check_state(&file, path, metadata)?;
-        let digest = hasher.finish();
-        // A file changed this very moment may change again without its times showing it.
-        if is_settled {
-            self.cache.put(&key, digest.clone());
-        }
-        Ok(digest)
+        Ok(hasher.finish())
     }
 
     /// Opens a file and makes sure that it is in the state it was listed in.
@@ -241,7 +305,12 @@ fn attribute_fields(hasher: &mut Hasher, attributes: &[Xattr]) {
     }
 }
 
-fn is_settled(metadata: &Metadata) -> bool {
-    let changed = Duration::new(u64::try_from(metadata.ctime.secs).unwrap_or(0), metadata.ctime.nanos);
-    SystemTime::now().duration_since(UNIX_EPOCH).is_ok_and(|now| now > changed + SETTLED)
+/// How long ago a file changed last. Some file systems have no time of change to show: then it is now.
+fn age(metadata: &Metadata) -> Duration {
+    let Ok(now) = SystemTime::now().duration_since(UNIX_EPOCH) else { return Duration::ZERO };
+    let last = metadata.ctime.max(metadata.mtime);
+    if metadata.ctime == Timestamp::default() {
+        return Duration::ZERO;
+    }
+    now.saturating_sub(Duration::new(u64::try_from(last.secs).unwrap_or(0), last.nanos))
 }

@@ -33,8 +33,8 @@ mod remove;
 mod tarsum;
 mod tree;
 
-pub use copy::{CopySpec, CopyStats, Presence, copy, materialize, probe};
-pub use digest::{Prints, digest_copy, digest_tree, list_copy, list_tree};
+pub use copy::{CopySpec, CopyStats, Presence, Target, copy, copy_upon, materialize, probe};
+pub use digest::{Prints, Reading, digest_copy, digest_tree, list_tree, read_copy};
 pub use error::{Error, Result};
 pub use limits::Limits;
 pub use remove::remove_tree;

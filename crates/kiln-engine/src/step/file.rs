@@ -2,11 +2,13 @@
 
 mod edits;
 
+use std::cell::Cell;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use kiln_fs::CopySpec;
 use kiln_fs::copy::ModeChange;
+use kiln_fs::{CopySpec, Reading};
 use kiln_graph::llb::{ChownOpt, FileAction, FileActionCopy, FileActionKind, FileOp, UserKind, UserOpt};
 use kiln_oci::{Digest, Hasher};
 use kiln_report::{Failure, FailureKind};
@@ -19,11 +21,14 @@ use crate::artifact::Artifact;
 use crate::blocking::blocking;
 use crate::failure::Context as _;
 use crate::frontend::LocalTree;
-use crate::job::Result;
-use crate::scratch::Scratch;
+use crate::job::{Readings, Result};
+use crate::scratch::{Scratch, open_dir};
 use crate::step::missing::Doing;
 use crate::step::{Opened, Place};
 use edits::Stamp;
+
+/// How long a context is taken to be as it was read. Files that change meanwhile are noticed one by one.
+const FRESH: Duration = Duration::from_secs(1);
 
 /// One file vertex.
 #[derive(Clone)]
@@ -49,13 +54,10 @@ impl Step<Artifact, Failure> for FileStep {
     async fn listing(&self, input: usize, result: &Artifact) -> Files {
         // Snapshots would have to be read through, and contexts are what people change.
         let Artifact::Tree(tree) = result else { return Files::new() };
-        let files = self.place.job.seen.files(tree.name(), &self.selector(input));
-        if !files.is_empty() {
-            return files;
-        }
-        // It did not come to its end, or is only asked what it would do.
         let (step, tree) = (self.clone(), Arc::clone(tree));
-        blocking(move || step.list(input, &tree)).await.map(|(_, files)| files).unwrap_or_default()
+        blocking(move || step.readings(input, &tree))
+            .await
+            .map_or_else(|_| Files::new(), |readings| readings.each.iter().flat_map(Reading::prints).collect())
     }
 
     async fn run(&self, inputs: Vec<Artifact>) -> Result<Vec<Artifact>> {
@@ -63,8 +65,7 @@ impl Step<Artifact, Failure> for FileStep {
         let step = self.clone();
         let outputs = blocking(move || {
             let mut work = Work { step: &step, inputs: &inputs, slots: Vec::new() };
-            let outputs = work.run().and_then(|outputs| step.unchanged(&inputs).map(|()| outputs));
-            outputs.map_err(|failure| step.place.blame(failure))
+            work.run().map_err(|failure| step.place.blame(failure))
         })
         .await?;
         if self.place.is_finished {
@@ -101,61 +102,63 @@ impl FileStep {
         })
     }
 
-    /// Digests, and remembers what a context was like.
     fn digest(&self, input: usize, artifact: &Artifact) -> Result<Digest> {
-        let digest = self.read(input, artifact)?;
         if let Artifact::Tree(tree) = artifact {
-            self.place.job.seen.put(tree.name(), &self.selector(input), &digest);
+            return Ok(joined(self.readings(input, tree)?.each.iter().map(Reading::digest)));
         }
-        Ok(digest)
-    }
-
-    /// Insists that contexts are still what they were when the key was made: what was copied is kept under that key.
-    fn unchanged(&self, inputs: &[Artifact]) -> Result<()> {
-        for (input, artifact) in inputs.iter().enumerate() {
-            let Artifact::Tree(tree) = artifact else { continue };
-            let Some(before) = self.place.job.seen.get(tree.name(), &self.selector(input)) else { continue };
-            let (now, files) = self.list(input, tree)?;
-            self.place.job.seen.put_files(tree.name(), &self.selector(input), files);
-            if now != before {
-                let what = self.copies(input).map(|copy| copy.src.as_str()).collect::<Vec<_>>().join("`, `");
-                let failure = Failure::new(FailureKind::Build, format!("`{what}` changed while it was copied"));
-                return Err(failure.hint("build again when nothing writes to the build context any more"));
-            }
-        }
-        Ok(())
-    }
-
-    /// Reads a context once more, and lists what is read.
-    fn list(&self, input: usize, tree: &Arc<LocalTree>) -> Result<(Digest, Files)> {
-        let cache = self.place.job.store.stat_cache();
-        let (mut hasher, mut files) = (Hasher::new(), Files::new());
-        for copy in self.copies(input) {
-            let listed = kiln_fs::list_copy(tree.tree(), &copy_spec(copy, None)?, &cache);
-            let opened = Opened::Tree(Arc::clone(tree));
-            let (digest, more) = listed.map_err(|error| Doing::copy(&copy.src, &copy.dest).failure(&error, &opened))?;
-            hasher.field(digest.as_str().as_bytes());
-            files.extend(more);
-        }
-        Ok((hasher.finish(), files))
-    }
-
-    fn read(&self, input: usize, artifact: &Artifact) -> Result<Digest> {
         let opened = self.place.open(artifact)?;
-        let cache = self.place.job.store.stat_cache();
-        let mut hasher = Hasher::new();
-        for copy in self.copies(input) {
-            let spec = copy_spec(copy, None)?;
-            let digest = match &opened {
-                Opened::Tree(tree) => kiln_fs::digest_copy(tree.tree(), &spec, &cache),
-                // Snapshots are read once: their files are not worth a place in the cache of digests.
-                Opened::Snapshot(tree) => kiln_fs::digest_copy(tree, &spec, &kiln_fs::NoCache),
-            };
-            let digest = digest.map_err(|error| Doing::copy(&copy.src, &copy.dest).failure(&error, &opened))?;
-            hasher.field(digest.as_str().as_bytes());
-        }
-        Ok(hasher.finish())
+        let digest = |copy: &FileActionCopy| {
+            // Snapshots are read once: their files are not worth a place in the cache of digests.
+            let digest = kiln_fs::digest_copy(opened.tree(), &copy_spec(copy, None)?, &kiln_fs::NoCache);
+            digest.map_err(|error| Doing::copy(&copy.src, &copy.dest).failure(&error, &opened))
+        };
+        let digests: Vec<Digest> = self.copies(input).map(digest).collect::<Result<_>>()?;
+        Ok(joined(&digests))
     }
+
+    /// What this step's copies read of a context. It is looked at once in a build: what is copied is what the key says.
+    fn readings(&self, input: usize, tree: &Arc<LocalTree>) -> Result<Readings> {
+        match self.place.job.seen.get(tree.name(), &self.selector(input)) {
+            Some(readings) => Ok(readings),
+            None => self.read(input, tree),
+        }
+    }
+
+    /// The same when it is time to copy. If that is long after the key was made, files may have been touched and still be
+    /// what they were.
+    fn readings_now(&self, input: usize, tree: &Arc<LocalTree>) -> Result<Readings> {
+        let before = self.readings(input, tree)?;
+        if before.time.elapsed() < FRESH {
+            return Ok(before);
+        }
+        let now = self.read(input, tree)?;
+        if now.each.iter().map(Reading::digest).eq(before.each.iter().map(Reading::digest)) {
+            return Ok(now);
+        }
+        let what = self.copies(input).map(|copy| copy.src.as_str()).collect::<Vec<_>>().join("`, `");
+        let failure = Failure::new(FailureKind::Build, format!("`{what}` changed while it was copied"));
+        Err(failure.hint("build again when nothing writes to the build context any more"))
+    }
+
+    fn read(&self, input: usize, tree: &Arc<LocalTree>) -> Result<Readings> {
+        let cache = self.place.job.store.stat_cache();
+        let read = |copy: &FileActionCopy| {
+            let reading = kiln_fs::read_copy(tree.tree(), &copy_spec(copy, None)?, &cache);
+            let opened = Opened::Tree(Arc::clone(tree));
+            reading.map_err(|error| Doing::copy(&copy.src, &copy.dest).failure(&error, &opened))
+        };
+        let each = self.copies(input).map(read).collect::<Result<_>>()?;
+        let readings = Readings { each, time: Instant::now() };
+        self.place.job.seen.put(tree.name(), &self.selector(input), readings.clone());
+        Ok(readings)
+    }
+}
+
+/// The digest of what several copies read.
+fn joined<'d>(digests: impl IntoIterator<Item = &'d Digest>) -> Digest {
+    let mut hasher = Hasher::new();
+    digests.into_iter().for_each(|digest| hasher.field(digest.as_str().as_bytes()));
+    hasher.finish()
 }
 
 /// What of a copy decides which files are read: equal selections of one input read the same.
@@ -183,7 +186,24 @@ struct Work<'a> {
 struct Tree {
     // Before what it has mounted.
     root: Root,
+    /// Whether something was put beneath the mount.
+    is_stale: Cell<bool>,
     scratch: Scratch<ActiveSnapshot>,
+}
+
+impl Tree {
+    fn mount(scratch: Scratch<ActiveSnapshot>) -> Result<Self> {
+        Ok(Self { root: Root::new(scratch.mount()?), is_stale: Cell::new(false), scratch })
+    }
+
+    /// Shows all that is there.
+    fn renew(self) -> Result<Self> {
+        if !self.is_stale.get() {
+            return Ok(self);
+        }
+        drop(self.root);
+        Self::mount(self.scratch)
+    }
 }
 
 impl Work<'_> {
@@ -213,15 +233,15 @@ impl Work<'_> {
         if action.input >= inputs {
             let slot = usize::try_from(action.input - inputs).ok().and_then(|slot| self.slots.get_mut(slot));
             let message = "a file step goes on twice from one action, which is not supported yet";
-            return slot.and_then(Option::take).ok_or_else(|| Failure::new(FailureKind::Build, message));
+            let tree = slot.and_then(Option::take).ok_or_else(|| Failure::new(FailureKind::Build, message))?;
+            return tree.renew();
         }
         let parent = match usize::try_from(action.input) {
             Ok(index) => Some(self.inputs[index].snapshot()?),
             Err(_) => None,
         };
         let job = &self.step.place.job;
-        let scratch = Scratch::upon(&job.store, parent, &job.lease)?;
-        Ok(Tree { root: Root::new(scratch.mount()?), scratch })
+        Tree::mount(Scratch::upon(&job.store, parent, &job.lease)?)
     }
 
     fn act(&self, action: &FileAction, tree: &Tree) -> Result<()> {
@@ -261,9 +281,26 @@ impl Work<'_> {
         let opened = self.step.place.open(source)?;
         let owner = self.owner(copy.owner.as_ref(), tree)?;
         let spec = copy_spec(copy, owner)?;
-        kiln_fs::copy(opened.tree(), &tree.root, &spec)
-            .map_err(|error| Doing::copy(&copy.src, &copy.dest).failure(&error, &opened))?;
+        let upper = open_dir(&tree.scratch.upper_dir())?;
+        let target = kiln_fs::Target { root: &tree.root, upper: Some(&upper) };
+        let stats = match self.reading(action, source)? {
+            Some((readings, place)) => readings.each[place].copy_upon(opened.tree(), target, &spec),
+            None => kiln_fs::copy_upon(opened.tree(), target, &spec),
+        };
+        let stats = stats.map_err(|error| Doing::copy(&copy.src, &copy.dest).failure(&error, &opened))?;
+        tree.is_stale.set(stats.is_beneath);
         Ok(())
+    }
+
+    /// What an action reads of a context, among what the step does.
+    fn reading(&self, action: &FileAction, source: &Artifact) -> Result<Option<(Readings, usize)>> {
+        let (Artifact::Tree(tree), Ok(input)) = (source, usize::try_from(action.secondary_input)) else {
+            return Ok(None);
+        };
+        let before = self.step.op.actions.iter().take_while(|other| !std::ptr::eq(*other, action));
+        let is_copy = |other: &&FileAction| matches!(other.action, Some(FileActionKind::Copy(_)));
+        let place = before.filter(is_copy).filter(|other| other.secondary_input == action.secondary_input).count();
+        Ok(Some((self.step.readings_now(input, tree)?, place)))
     }
 
     /// The numbers of an owner, names looked up in the tree that is written.
@@ -286,7 +323,7 @@ impl Work<'_> {
 }
 
 fn commit(tree: Tree) -> Result<Snapshot> {
-    let Tree { root, scratch } = tree;
+    let Tree { root, scratch, .. } = tree;
     // What is mounted cannot be kept.
     drop(root);
     scratch.commit()

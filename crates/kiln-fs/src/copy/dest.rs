@@ -32,6 +32,8 @@ pub(crate) enum Place {
     /// A directory whose contents join those of the source.
     Directory {
         handle: OwnedFd,
+        /// Where it is; only its last name is known to be no link.
+        path: Vec<u8>,
         /// Made for this source, so it takes over the source's look.
         is_new: bool,
     },
@@ -85,7 +87,7 @@ impl<'a> Destination<'a> {
                 Some(ModeChange::Octal(mode)) => self.directory_as(&dest, mode)?,
                 _ => self.directory(&dest)?,
             };
-            return Ok(Place::Directory { handle, is_new: false });
+            return Ok(Place::Directory { handle, path: dest, is_new: false });
         }
         self.directory(&parent(&dest))?;
         self.own_directory(&dest)
@@ -102,12 +104,12 @@ impl<'a> Destination<'a> {
         let flags = OFlags::PATH | OFlags::DIRECTORY;
         let Ok((parent, name)) = self.root.open_parent(path(dest)) else {
             let handle = self.root.open(path(dest), flags).map_err(Error::io("open", dest))?;
-            return Ok(Place::Directory { handle, is_new: false });
+            return Ok(Place::Directory { handle, path: dest.to_vec(), is_new: false });
         };
         let is_new = make_directory(&parent, &name, dest, self.spec().always_replace)?;
         let handle = rustix::fs::openat(&parent, &name, flags | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
             .map_err(Error::io("open", dest))?;
-        Ok(Place::Directory { handle, is_new })
+        Ok(Place::Directory { handle, path: dest.to_vec(), is_new })
     }
 
     /// Opens a directory, making it and those that lead to it if they are missing.

@@ -28,7 +28,7 @@ pub(crate) fn with_buffer<T>(work: impl FnOnce(&mut [u8]) -> T) -> T {
         static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
     }
     let mut buffer = BUFFER.take();
-    buffer.resize(SMALL as usize + 1, 0);
+    buffer.resize(SMALL as usize, 0);
     let result = work(&mut buffer);
     BUFFER.replace(buffer);
     result
@@ -72,6 +72,7 @@ impl Look<'_> {
     }
 
     /// Gives an open file the look of `metadata`: owner first, since a new owner takes away setuid and capabilities.
+    /// Most are born with their owner and mode; to ask costs less than to set.
     pub(crate) fn dress(
         &self,
         handle: BorrowedFd<'_>,
@@ -79,9 +80,15 @@ impl Look<'_> {
         attributes: &[Xattr],
     ) -> Result<u64, Dress> {
         let (uid, gid) = self.owner(metadata);
-        set_owner(handle, uid, gid)?;
-        if !metadata.is_symlink() {
-            set_mode(handle, self.mode(metadata))?;
+        let now = Metadata::of(handle)?;
+        let is_owned = (now.uid, now.gid) == (uid, gid);
+        if !is_owned {
+            set_owner(handle, uid, gid)?;
+        }
+        let mode = self.mode(metadata);
+        let is_as_it_should = is_owned && now.mode == mode;
+        if !(metadata.is_symlink() || is_as_it_should) {
+            set_mode(handle, mode)?;
         }
         let left_out = set_xattrs(handle, attributes)?;
         set_times(handle, self.mtime(metadata))?;
@@ -99,12 +106,13 @@ impl Look<'_> {
     fn copy_regular(&self, from: &From<'_>, to: BorrowedFd<'_>, name: &OsStr) -> Result<CopyStats> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let source = rustix::fs::openat(from.directory, from.name, flags, Mode::empty())
-            .map_err(Error::io("open", from.path))?;
+            .map_err(|errno| gone(errno, from.path))?;
         check_state(&source, from.path, from.metadata)?;
         let source = File::from(source);
+        let mode = Mode::from_raw_mode(self.mode(from.metadata) & 0o777);
         let target = self.replace(to, name, from.path, || {
             let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            rustix::fs::openat(to, name, flags, Mode::RUSR | Mode::WUSR)
+            rustix::fs::openat(to, name, flags, mode)
         })?;
         let target = File::from(target);
         transfer(&source, &target, from.metadata).map_err(Error::io("copy", from.path))?;
@@ -125,7 +133,7 @@ impl Look<'_> {
             FileKind::Symlink => FileType::Symlink,
             FileKind::Regular | FileKind::Directory | FileKind::Socket => return Ok(CopyStats::default()),
         };
-        let source = open_itself(from.directory, from.name).map_err(Error::io("open", from.path))?;
+        let source = open_itself(from.directory, from.name).map_err(|errno| gone(errno, from.path))?;
         check_state(&source, from.path, metadata)?;
         let attributes = xattrs(&source).map_err(Error::io("read the attributes of", from.path))?;
         if kind == FileType::Symlink {
@@ -168,6 +176,14 @@ impl Look<'_> {
     }
 }
 
+/// Why something that was listed cannot be opened: it is gone, or another thing has its name.
+pub(super) fn gone(errno: Errno, path: &[u8]) -> Error {
+    match errno {
+        Errno::NOENT | Errno::NOTDIR | Errno::LOOP => Error::ChangedWhileRead { path: printable(path) },
+        errno => Error::io("open", path)(errno),
+    }
+}
+
 /// Why a file could not be given its look.
 pub(crate) type Dress = std::io::Error;
 
@@ -185,7 +201,8 @@ fn transfer(mut source: &File, mut target: &File, metadata: &Metadata) -> std::i
     }
     with_buffer(|buffer| {
         let mut filled = 0;
-        loop {
+        // A file that has become longer is noticed by its state.
+        while (filled as u64) < metadata.size {
             match source.read(&mut buffer[filled..]) {
                 Ok(0) => break,
                 Ok(read) => filled += read,

@@ -1,5 +1,6 @@
 //! Copying from a tree into a root, as docker's COPY and ADD do it.
 
+mod beneath;
 mod dest;
 pub(crate) mod file;
 mod materialize;
@@ -14,6 +15,7 @@ use kiln_sys::root::Root;
 pub use materialize::materialize;
 pub use mode::{ModeChange, ModeClause, ModeError};
 pub use probe::{Presence, probe};
+pub(crate) use run::copy_sources;
 
 use crate::error::Result;
 use crate::tree::SourceTree;
@@ -84,6 +86,8 @@ pub struct CopyStats {
     pub others: u64,
     /// Extended attributes the destination's filesystem does not take.
     pub skipped_xattrs: u64,
+    /// Whether something was put beneath the overlay that was copied into.
+    pub is_beneath: bool,
 }
 
 impl std::ops::AddAssign for CopyStats {
@@ -93,10 +97,27 @@ impl std::ops::AddAssign for CopyStats {
         self.directories += other.directories;
         self.others += other.others;
         self.skipped_xattrs += other.skipped_xattrs;
+        self.is_beneath |= other.is_beneath;
     }
 }
 
 /// Copies what `spec` names from `tree` into `dest`.
 pub fn copy(tree: &SourceTree, dest: &Root, spec: &CopySpec) -> Result<CopyStats> {
-    run::copy(tree, dest, spec)
+    run::copy(tree, Target { root: dest, upper: None }, spec)
+}
+
+/// As [`copy`], into an overlay whose upper directory is known.
+pub fn copy_upon(tree: &SourceTree, target: Target<'_>, spec: &CopySpec) -> Result<CopyStats> {
+    run::copy(tree, target, spec)
+}
+
+/// What is copied into.
+#[derive(Debug, Clone, Copy)]
+pub struct Target<'a> {
+    /// The tree.
+    pub root: &'a Root,
+    /// The upper directory, if the tree is an overlay. What is copied into an empty directory goes to the upper directory
+    /// itself, which costs half of what it costs through the overlay. Where that was done ([`CopyStats::is_beneath`]) the
+    /// overlay may not know it: mount it anew before it is looked at.
+    pub upper: Option<&'a Root>,
 }

@@ -4,14 +4,15 @@ use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
-use kiln_sys::root::{Root, set_mode, set_times};
+use kiln_sys::root::{set_mode, set_times};
 use rayon::prelude::*;
 use rustix::fs::{AtFlags, OFlags};
 
+use super::beneath::beneath;
 use super::dest::{Destination, Place, make_directory};
-use super::file::{From, Look};
+use super::file::{From, Look, gone};
 use super::sources::{Source, sources};
-use super::{CopySpec, CopyStats};
+use super::{CopySpec, CopyStats, Target};
 use crate::error::{Error, Result};
 use crate::tree::{Entry, Listing, SourceTree, join, open_beneath};
 
@@ -20,16 +21,25 @@ const BATCH: usize = 64;
 
 const DIRECTORY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
-pub(super) fn copy(tree: &SourceTree, root: &Root, spec: &CopySpec) -> Result<CopyStats> {
+pub(super) fn copy(tree: &SourceTree, target: Target<'_>, spec: &CopySpec) -> Result<CopyStats> {
+    copy_sources(tree, target, spec, &sources(tree, spec)?)
+}
+
+/// Copies sources that were found before.
+pub(crate) fn copy_sources(
+    tree: &SourceTree,
+    target: Target<'_>,
+    spec: &CopySpec,
+    found: &[Source],
+) -> Result<CopyStats> {
     let look = Look { tree, spec };
-    let found = sources(tree, spec)?;
     let mut stats = CopyStats::default();
     if found.is_empty() {
         return Ok(stats);
     }
-    let mut destination = Destination::new(root, look);
+    let mut destination = Destination::new(target.root, look);
     destination.prepare()?;
-    for source in &found {
+    for source in found {
         if spec.unpack_archives && source.located.metadata.is_file() {
             let place = || destination.unpack_place();
             if let Some(unpacked) = super::unpack::unpack(look, source, place)? {
@@ -38,8 +48,20 @@ pub(super) fn copy(tree: &SourceTree, root: &Root, spec: &CopySpec) -> Result<Co
             }
         }
         stats += match (&source.listing, destination.place(source)?) {
-            (Some(listing), Place::Directory { handle, is_new }) => {
-                TreeCopy { look, listing, base: handle }.run(is_new)?
+            (Some(listing), Place::Directory { handle, path, is_new }) => {
+                // Only a sole source: a second one must be shown what the first has made.
+                let upper = target.upper.filter(|_| found.len() == 1);
+                let base = upper.map(|upper| {
+                    let time = look.mtime(&listing.entries[0].metadata);
+                    beneath((target.root, upper), &path, (&handle, time), listing)
+                });
+                let base = base.transpose().map_err(Error::io("look at", &path))?.flatten();
+                let is_beneath = base.is_some();
+                let (base, overlay) = match base {
+                    Some(base) => (base, Some(handle)),
+                    None => (handle, None),
+                };
+                CopyStats { is_beneath, ..TreeCopy { look, listing, base, overlay }.run(is_new)? }
             }
             (_, Place::Directory { .. }) => CopyStats::default(),
             (_, Place::Name { parent, name }) => copy_file(look, source, parent.as_fd(), &name)?,
@@ -67,6 +89,9 @@ pub(super) struct TreeCopy<'a> {
     pub(super) listing: &'a Listing,
     /// The directory at the destination.
     pub(super) base: OwnedFd,
+    /// The same directory as the overlay shows it, when `base` is beneath it. Directories are made in this one, for they
+    /// may need marks that hide what layers further down have; what is made in them needs none.
+    pub(super) overlay: Option<OwnedFd>,
 }
 
 /// Some names of one directory.
@@ -142,14 +167,15 @@ impl TreeCopy<'_> {
 
     fn batch(&self, batch: &Batch) -> Result<Done> {
         let directory = &self.listing.entries[batch.directory].path;
-        let from = open_beneath(&self.look.tree.root, directory, DIRECTORY).map_err(Error::io("open", directory))?;
+        let from = open_beneath(&self.look.tree.root, directory, DIRECTORY).map_err(|errno| gone(errno, directory))?;
         let to = self.open(batch.directory)?;
+        let directories = self.overlay.as_ref().filter(|_| batch.directory == 0).unwrap_or(&to);
         let mut done = Done::default();
         for &index in &batch.names {
             let entry = &self.listing.entries[index];
             let path = self.listing.path(index);
             if entry.metadata.is_dir() {
-                if make_directory(&to, &entry.name, &path, self.look.spec.always_replace)? {
+                if make_directory(directories, &entry.name, &path, self.look.spec.always_replace)? {
                     done.made.push(index);
                 }
                 continue;

@@ -135,6 +135,25 @@ fn nothing_outside_the_context_is_reached() {
 }
 
 #[test]
+fn a_file_may_be_touched_before_its_turn_comes_and_not_changed() {
+    let project = Project::new();
+    project.file("f", "f").dockerfile("FROM busybox\nRUN sleep 3\nCOPY f /f\n");
+    let meanwhile = |text: &str, flag: &str| {
+        let file = project.context().join("f");
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                std::thread::sleep(std::time::Duration::from_millis(1500));
+                std::fs::write(file, text).unwrap();
+            });
+            project.build(&[flag])
+        })
+    };
+    meanwhile("f", "--no-cache").ok();
+    assert_eq!(project.sh("cat /f"), "f");
+    meanwhile("other", "--no-cache").fails(1).says("changed while").says("Dockerfile:3");
+}
+
+#[test]
 fn a_file_that_changes_while_it_is_copied_is_never_kept_under_the_wrong_key() {
     use std::os::unix::fs::FileExt;
     use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
