@@ -27,6 +27,12 @@ pub trait Step<R, E>: Send + Sync {
         Files::new()
     }
 
+    /// Whether two results differ surely when what was read of this input does, and no look at them is needed. To say no is
+    /// never wrong.
+    fn shows(&self, _input: usize) -> bool {
+        false
+    }
+
     /// Its outputs, where they are there without any work: a directory on the user's disk.
     async fn at_hand(&self) -> Option<Vec<R>> {
         None

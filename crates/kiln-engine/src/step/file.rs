@@ -60,6 +60,10 @@ impl Step<Artifact, Failure> for FileStep {
             .map_or_else(|_| Files::new(), |readings| readings.each.iter().flat_map(Reading::prints).collect())
     }
 
+    fn shows(&self, input: usize) -> bool {
+        self.copies(input).all(is_plain)
+    }
+
     async fn run(&self, inputs: Vec<Artifact>) -> Result<Vec<Artifact>> {
         self.place.job.settle();
         let step = self.clone();
@@ -159,6 +163,13 @@ fn joined<'d>(digests: impl IntoIterator<Item = &'d Digest>) -> Digest {
     let mut hasher = Hasher::new();
     digests.into_iter().for_each(|digest| hasher.field(digest.as_str().as_bytes()));
     hasher.finish()
+}
+
+/// Whether all that counts of what is read is in what is made: modes, owners, names, and archives as they are.
+fn is_plain(copy: &FileActionCopy) -> bool {
+    let has_mode = copy.mode >= 0 || !copy.mode_str.is_empty();
+    let is_wild = copy.allow_wildcard && copy.src.contains(['*', '?', '[', '\\']);
+    !(has_mode || copy.owner.is_some() || is_wild || copy.attempt_unpack_docker_compatibility)
 }
 
 /// What of a copy decides which files are read: equal selections of one input read the same.

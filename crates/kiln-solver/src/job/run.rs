@@ -47,7 +47,9 @@ where
         self.check_outputs(node, &outputs).await;
         let mut ran = Ran { key: work.key.clone(), outputs };
         if outline.is_lasting {
-            let same = self.same_as_before(outline, &before, &ran.outputs).await;
+            let is_new = |old: &KeyParts| parts.as_ref().is_some_and(|parts| is_surely_new(vertex, old, parts));
+            let like = before.iter().filter(|old| !is_new(old)).filter_map(KeyParts::key);
+            let same = self.same_as_before(outline, like.collect(), &ran.outputs).await;
             if let Some(before) = same {
                 self.shared.keys.put_same_as(work.key, &before.key);
                 ran = before;
@@ -67,11 +69,11 @@ where
 
     /// The result of an earlier run of this step, when this one gave the same: then what follows that one follows this
     /// one.
-    async fn same_as_before(&self, outline: &Outline, before: &[KeyParts], outputs: &[R]) -> Option<Ran<R>> {
+    async fn same_as_before(&self, outline: &Outline, before: Vec<CacheKey>, outputs: &[R]) -> Option<Ran<R>> {
         if !outline.may_load() {
             return None;
         }
-        for key in before.iter().filter_map(KeyParts::key) {
+        for key in before {
             if let Some(outputs) = self.shared.results.same(&key, outputs).await {
                 return Some(Ran { key, outputs: outputs.into() });
             }
@@ -178,4 +180,12 @@ where
             _ => reason.to_string(),
         }
     }
+}
+
+/// Whether a step cannot have given what it gave before: it did the same, and read something that shows.
+fn is_surely_new<R, E>(vertex: &Node<R, E>, old: &KeyParts, new: &KeyParts) -> bool {
+    let mut inputs = old.inputs.iter().zip(&new.inputs).enumerate();
+    let is_other = |old: &Part, new: &Part| matches!((old, new), (Part::Content(_), Part::Content(_))) && old != new;
+    (old.digest.is_some() && old.digest == new.digest)
+        && inputs.any(|(input, (old, new))| is_other(&old.part, &new.part) && vertex.step.shows(input))
 }

@@ -66,6 +66,7 @@ pub(crate) struct Fake {
     on_digest: Option<Hook>,
     on_run: Option<Hook>,
     mapped: Option<usize>,
+    shows: bool,
 }
 
 pub(crate) fn vertex(name: &str) -> Fake {
@@ -82,6 +83,7 @@ pub(crate) fn vertex(name: &str) -> Fake {
         on_digest: None,
         on_run: None,
         mapped: None,
+        shows: false,
     }
 }
 
@@ -105,6 +107,12 @@ impl Fake {
     /// Reads an input that counts by its words that begin with `selector`.
     pub(crate) fn sees(mut self, input: &str, selector: &str) -> Self {
         self.inputs.push((edge(input), InputKey::Content { selector: selector.to_owned() }));
+        self
+    }
+
+    /// Says that its results differ when what it reads does.
+    pub(crate) fn shows(mut self) -> Self {
+        self.shows = true;
         self
     }
 
@@ -207,6 +215,10 @@ impl Step<String, Exit> for FakeStep {
         self.log.note("list", &format!("{} {input}", self.fake.name));
         let print = |value: &str| value.bytes().fold(7, |print: u64, byte| print.wrapping_mul(31) + u64::from(byte));
         result.split(' ').filter_map(|w| w.split_once('=')).map(|(k, v)| (k.to_owned(), print(v))).collect()
+    }
+
+    fn shows(&self, _: usize) -> bool {
+        self.fake.shows
     }
 
     async fn at_hand(&self) -> Option<Vec<String>> {
