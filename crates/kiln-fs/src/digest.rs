@@ -282,7 +282,7 @@ impl Nodes<'_> {
     /// Opens a file and makes sure that it is in the state it was listed in.
     fn open_state(&self, path: &[u8], metadata: &Metadata, flags: OFlags) -> Result<OwnedFd> {
         let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let handle = open_beneath(&self.tree.root, path, flags).map_err(Error::io("open", path))?;
+        let handle = open_beneath(&self.tree.root, path, flags).map_err(|errno| file::gone(errno, path))?;
         check_state(&handle, path, metadata)?;
         Ok(handle)
     }

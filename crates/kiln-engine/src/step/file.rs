@@ -23,7 +23,7 @@ use crate::failure::Context as _;
 use crate::frontend::LocalTree;
 use crate::job::{Readings, Result};
 use crate::scratch::{Scratch, open_dir};
-use crate::step::missing::Doing;
+use crate::step::missing::{Doing, QUIET};
 use crate::step::{Opened, Place};
 use edits::Stamp;
 
@@ -141,7 +141,7 @@ impl FileStep {
         }
         let what = self.copies(input).map(|copy| copy.src.as_str()).collect::<Vec<_>>().join("`, `");
         let failure = Failure::new(FailureKind::Build, format!("`{what}` changed while it was copied"));
-        Err(failure.hint("build again when nothing writes to the build context any more"))
+        Err(failure.hint(QUIET))
     }
 
     fn read(&self, input: usize, tree: &Arc<LocalTree>) -> Result<Readings> {

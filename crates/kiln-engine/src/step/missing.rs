@@ -4,6 +4,9 @@ use kiln_report::{Failure, FailureKind};
 
 use super::Opened;
 
+/// What to do when a context changes under a build.
+pub(super) const QUIET: &str = "build again when nothing writes to the build context any more";
+
 /// What a step does with a path.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Doing<'a> {
@@ -31,7 +34,10 @@ impl<'a> Doing<'a> {
         let mut failure = Failure::from_error(FailureKind::Build, error);
         failure.causes.insert(0, failure.message);
         failure.message = format!("cannot {} `{}` to `{}`", self.verb, self.src, self.dest);
-        failure
+        match error {
+            kiln_fs::Error::ChangedWhileRead { .. } => failure.hint(QUIET),
+            _ => failure,
+        }
     }
 
     fn not_found(

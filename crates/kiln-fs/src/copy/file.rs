@@ -177,7 +177,7 @@ impl Look<'_> {
 }
 
 /// Why something that was listed cannot be opened: it is gone, or another thing has its name.
-pub(super) fn gone(errno: Errno, path: &[u8]) -> Error {
+pub(crate) fn gone(errno: Errno, path: &[u8]) -> Error {
     match errno {
         Errno::NOENT | Errno::NOTDIR | Errno::LOOP => Error::ChangedWhileRead { path: printable(path) },
         errno => Error::io("open", path)(errno),
