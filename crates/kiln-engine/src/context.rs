@@ -76,6 +76,11 @@ impl Contexts {
                 let failure = Failure::new(FailureKind::Usage, "a tar on standard input cannot be looked into");
                 return Err(failure.hint("unpack the tar, and name the directory"));
             }
+            Context::Remote(_) => {
+                let failure =
+                    Failure::new(FailureKind::Usage, "a context that is not on this machine cannot be looked into");
+                return Err(failure.hint("clone or download it, and name the directory"));
+            }
         };
         Ok(Self { trees: frontend::trees(request, directory)? })
     }

@@ -13,7 +13,8 @@ use kiln_store::{ActiveLayer, Lease, Store};
 
 use crate::base::BaseImage;
 use crate::devices::Devices;
-use crate::finish::Finisher;
+use crate::engine::Engine;
+use crate::finish::{Finisher, Packing};
 use crate::frontend::Trees;
 use crate::mounts::Returning;
 use crate::registry::Registry;
@@ -53,10 +54,60 @@ pub(crate) struct Job {
     pub(crate) purpose: Purpose,
 }
 
+/// What a build has before it knows what to build.
+pub(crate) struct Basis {
+    pub(crate) store: Store,
+    pub(crate) lease: Lease,
+    pub(crate) session: Arc<dyn Session>,
+    pub(crate) reporter: Arc<dyn Reporter>,
+    pub(crate) watch: Watch,
+    pub(crate) purpose: Purpose,
+}
+
+/// What a job is about.
+#[derive(Default)]
+pub(crate) struct Subject {
+    pub(crate) project: String,
+    pub(crate) origin: String,
+    pub(crate) trees: Trees,
+    pub(crate) images: Arc<Images>,
+    /// How layers are packed while others are made, if they will be wanted packed.
+    pub(crate) packing: Option<Packing>,
+}
+
 /// The kernel writes files back within half a minute: older ones cost little to sync.
 const SETTLE_AGE: Duration = Duration::from_secs(60);
 
 impl Job {
+    /// A job of a build, which may have several.
+    pub(crate) fn new(engine: &Engine, request: &BuildRequest, basis: &Basis, subject: Subject) -> Result<Arc<Self>> {
+        let Subject { project, origin, trees, images, packing } = subject;
+        let Basis { store, lease, session, reporter, watch, purpose } = basis;
+        let registry = engine.registry();
+        Ok(Arc::new(Self {
+            project,
+            origin,
+            finisher: Finisher::new(store.clone(), lease.clone(), packing, watch.clone()),
+            returning: Returning::new(&request.mounts_from, store, (&registry, reporter)),
+            executor: engine.executor(),
+            store: store.clone(),
+            lease: lease.clone(),
+            registry,
+            session: Arc::clone(session),
+            reporter: Arc::clone(reporter),
+            trees,
+            images,
+            seen: Default::default(),
+            limits: Limits::new(request)?,
+            devices: Devices::new(engine.device_specs(), request.allowed.clone()),
+            host_env: engine.host_env(),
+            materialized: Default::default(),
+            watch: watch.clone(),
+            purpose: *purpose,
+            settling: Once::new(),
+        }))
+    }
+
     /// Called by steps that run. The first one has the layers of earlier builds synced, on a thread that nobody waits
     /// for, so that a power cut costs none of them: a build that finds everything never comes here.
     pub(crate) fn settle(&self) {

@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod answer;
+mod arrival;
 mod artifact;
 mod base;
 mod blobs;

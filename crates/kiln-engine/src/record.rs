@@ -13,10 +13,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::answer::BuildResult;
+use crate::arrival::place_of;
 use crate::failure::environment;
 use crate::job::Result;
 use crate::redact::Redactor;
-use crate::request::{BuildRequest, Context};
+use crate::request::BuildRequest;
 
 /// One build, as it is remembered.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -157,10 +158,7 @@ pub(crate) struct Draft {
 impl Draft {
     pub(crate) fn new(store: Store, request: &BuildRequest, platform: &Platform) -> Self {
         let started = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let context = match &request.context {
-            Context::Dir(path) => std::fs::canonicalize(path).unwrap_or_else(|_| path.clone()).display().to_string(),
-            Context::Stdin | Context::Empty => String::new(),
-        };
+        let context = place_of(&request.context);
         let id = Digest::sha256(format!("{context} {} {}", started.as_nanos(), std::process::id()));
         let record = BuildRecord {
             id: id.hex()[..25].to_owned(),

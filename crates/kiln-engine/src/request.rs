@@ -98,6 +98,8 @@ pub enum Context {
     Dir(PathBuf),
     /// A tar, compressed or not, on the session's standard input.
     Stdin,
+    /// A repository, or a download that is a tar or a Dockerfile, by its URL.
+    Remote(String),
 }
 
 /// Where the Dockerfile's text comes from.
@@ -121,6 +123,8 @@ pub enum DockerfileSource {
 pub enum NamedContext {
     /// A directory.
     Dir(PathBuf),
+    /// A repository, or a download that is a tar, by its URL.
+    Remote(String),
     /// An image, as written after `docker-image://`.
     Image(String),
     /// An image of an OCI layout directory.

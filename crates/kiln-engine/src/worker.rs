@@ -1,7 +1,7 @@
 //! One build: opens a job and a lease, asks the frontend for the graph, solves it, exports the result.
 
 use std::num::NonZero;
-use std::sync::{Arc, Once, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use kiln_dockerfile::Lowered;
@@ -10,25 +10,24 @@ use kiln_graph::{Definition, Edge, VertexId};
 use kiln_oci::{Hasher, Platform};
 use kiln_report::{Event, Failure, FailureKind, Reporter};
 use kiln_solver::{Cause, SolveError, Solver, Turns};
-use kiln_store::{ActiveLayer, Lease, Snapshot, Store};
+use kiln_store::{ActiveLayer, Snapshot, Store};
 
 use crate::answer::BuildResult;
+use crate::arrival::{self, Arrived, place_of};
 use crate::artifact::Artifact;
 use crate::blocking::blocking;
 use crate::cache::Cache;
 use crate::context::{self, ContextChecks};
-use crate::devices::Devices;
 use crate::engine::Engine;
-use crate::failure::{Context as _, environment};
-use crate::finish::Finisher;
+use crate::failure::environment;
 use crate::frontend::{self, Loaded, Resolver};
-use crate::job::{Images, Job, Limits, Result};
-use crate::mounts::{self, Returning};
+use crate::job::{Basis, Images, Job, Result, Subject};
+use crate::mounts;
 use crate::record::Draft;
 use crate::remote::{Built, Imported, Names, Story, import};
 use crate::request::{BuildRequest, Context, Output};
 use crate::room::Memory;
-use crate::scratch::{Scratch, open_dir};
+use crate::scratch::Scratch;
 use crate::session::Session;
 use crate::space;
 use crate::waiter::{Waiter, Watch};
@@ -52,7 +51,7 @@ pub(crate) enum Purpose {
 pub(crate) struct Prepared {
     pub(crate) job: Arc<Job>,
     pub(crate) lowered: Lowered,
-    unpacked: Option<Scratch<ActiveLayer>>,
+    unpacked: Vec<Scratch<ActiveLayer>>,
     pub(crate) imported: Imported,
 }
 
@@ -126,23 +125,20 @@ pub(crate) async fn prepare(
     let platform = platform(request)?;
     let packing = crate::export::packing(&request.outputs, &request.cache_to)?;
     crate::export::check(request)?;
-    let limits = Limits::new(request)?;
     let store = engine.store()?;
     let lease = store.lease().map_err(environment)?;
-    let unpacked = receive_context(request, &store, &lease, session.as_ref()).await?;
-    let directory = match (&request.context, &unpacked) {
-        (Context::Dir(path), _) => Some(path.clone()),
-        (Context::Stdin, Some(tree)) => Some(tree.tree()),
-        _ => None,
-    };
-    let Loaded { source, trees } = frontend::load(request, directory.as_deref(), &reporter)?;
+    let basis = Basis { store, lease, session, reporter, watch, purpose };
+    let Arrived { request, directory, unpacked } = arrival::receive(engine, request, &basis).await?;
+    let (request, reporter) = (&request, &basis.reporter);
+    let Loaded { source, trees } = frontend::load(request, directory.as_deref(), reporter)?;
     let file = frontend::parse(&source, reporter.as_ref())?;
+    frontend::filters(&file, request, reporter.as_ref());
     let images = Arc::new(Images::default());
     let resolver = Resolver {
-        store: store.clone(),
-        lease: lease.clone(),
+        store: basis.store.clone(),
+        lease: basis.lease.clone(),
         registry: engine.registry(),
-        reporter: Arc::clone(&reporter),
+        reporter: Arc::clone(reporter),
         images: Arc::clone(&images),
         pull: request.pull,
         purpose,
@@ -152,35 +148,15 @@ pub(crate) async fn prepare(
     let settings = frontend::settings(&source, &file, &request.build_args)?;
     frontend::judge(&source, &settings, frontend::check(&file, &settings, &options), reporter.as_ref())?;
     let registry = engine.registry();
-    let imported = import(request, &registry, &options.platform, &reporter);
+    let imported = import(request, &registry, &options.platform, reporter);
     let (lowered, imported) = tokio::join!(frontend::lower(&file, &options, &resolver), imported);
     let lowered = lowered?;
     let mut warnings = lowered.warnings.clone();
     warnings.extend(context::check(&trees, &lowered.context_reads, &settings.check, ContextChecks::Rules)?);
     frontend::judge(&source, &settings, settings.admit(&file, warnings), reporter.as_ref())?;
-    let returning = Returning::new(&request.mounts_from, &store, (&engine.registry(), &reporter));
-    let job = Arc::new(Job {
-        project: project(&request.context, source.name()),
-        origin: origin(&request.context, source.name()),
-        finisher: Finisher::new(store.clone(), lease.clone(), packing, watch.clone()),
-        executor: engine.executor(),
-        store,
-        lease,
-        registry: engine.registry(),
-        session,
-        reporter,
-        trees,
-        images,
-        seen: Default::default(),
-        limits,
-        devices: Devices::new(engine.device_specs(), request.allowed.clone()),
-        host_env: engine.host_env(),
-        materialized: Default::default(),
-        watch,
-        purpose,
-        settling: Once::new(),
-        returning,
-    });
+    let project = project(&request.context, source.name());
+    let origin = origin(&request.context, source.name());
+    let job = Job::new(engine, request, &basis, Subject { project, origin, trees, images, packing })?;
     Ok(Prepared { job, lowered, unpacked, imported })
 }
 
@@ -193,7 +169,7 @@ fn tell_losses(store: &Store, reporter: &dyn Reporter) {
 
 /// Removes what the build no longer needs, and now and then what dead processes left. The result stands: trouble with
 /// this is met by the next who writes.
-async fn tidy(job: Arc<Job>, unpacked: Option<Scratch<ActiveLayer>>) -> Result<()> {
+async fn tidy(job: Arc<Job>, unpacked: Vec<Scratch<ActiveLayer>>) -> Result<()> {
     blocking(move || {
         drop(unpacked);
         job.materialized.lock().unwrap_or_else(PoisonError::into_inner).clear();
@@ -207,23 +183,16 @@ async fn tidy(job: Arc<Job>, unpacked: Option<Scratch<ActiveLayer>>) -> Result<(
 /// A name for the project in the records of this machine: its directory and its Dockerfile.
 fn project(context: &Context, dockerfile: &str) -> String {
     let mut hasher = Hasher::new();
-    hasher.field(directory(context).as_bytes());
+    hasher.field(place_of(context).as_bytes());
     hasher.field(dockerfile.as_bytes());
     hasher.finish().short().to_owned()
 }
 
 /// What people call the project.
 fn origin(context: &Context, dockerfile: &str) -> String {
-    match directory(context).as_str() {
+    match place_of(context).as_str() {
         "" => dockerfile.to_owned(),
         directory => format!("{dockerfile} of {directory}"),
-    }
-}
-
-fn directory(context: &Context) -> String {
-    match context {
-        Context::Dir(path) => std::fs::canonicalize(path).unwrap_or_else(|_| path.clone()).display().to_string(),
-        Context::Stdin | Context::Empty => String::new(),
     }
 }
 
@@ -248,28 +217,6 @@ fn platform(request: &BuildRequest) -> Result<Platform> {
             Err(Failure::new(FailureKind::Usage, message).hint("build for one platform at a time"))
         }
     }
-}
-
-/// Unpacks a context that comes as a tar. It is a layer that is never committed.
-async fn receive_context(
-    request: &BuildRequest,
-    store: &Store,
-    lease: &Lease,
-    session: &dyn Session,
-) -> Result<Option<Scratch<ActiveLayer>>> {
-    if !matches!(request.context, Context::Stdin) {
-        return Ok(None);
-    }
-    let input = session.stdin();
-    let input = input.ok_or_else(|| Failure::new(FailureKind::Usage, "standard input is taken twice"))?;
-    let tree = Scratch::layer(store, lease)?;
-    blocking(move || {
-        let root = open_dir(&tree.tree())?;
-        kiln_fs::archive::extract(input, &root, &kiln_fs::Limits::default(), None)
-            .or_build(|| "cannot unpack the build context from standard input".into())?;
-        Ok(Some(tree))
-    })
-    .await
 }
 
 fn wants_layers(request: &BuildRequest) -> bool {

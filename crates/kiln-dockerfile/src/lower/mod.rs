@@ -4,6 +4,7 @@ mod base;
 mod budget;
 mod builtin;
 mod copy;
+mod elsewhere;
 mod epoch;
 mod expose;
 mod git;
@@ -32,6 +33,7 @@ use kiln_graph::{Builder, Edge};
 use kiln_oci::{Platform, Reference};
 use kiln_report::{Diagnostic, Span};
 
+pub use elsewhere::{BadContext, DOWNLOADED, is_remote_context, remote_context};
 pub(crate) use globals::{Globals, Seed, expand_failure};
 pub use options::{
     CredentialUse, ImageFacts, ImageRequest, LowerOptions, Lowered, LoweredStage, Lowering, NamedContext, NoCache,

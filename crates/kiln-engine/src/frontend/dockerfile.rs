@@ -31,7 +31,12 @@ pub fn read_dockerfile(request: &BuildRequest) -> Result<SourceFile> {
             let failure = Failure::new(FailureKind::Usage, "a Dockerfile inside of a tar cannot be checked yet");
             return Err(failure.hint("unpack the tar, and check the directory"));
         }
-        Context::Stdin | Context::Empty => None,
+        Context::Remote(_) if !matches!(request.dockerfile, DockerfileSource::Text(_)) => {
+            let failure =
+                Failure::new(FailureKind::Usage, "a Dockerfile that is not on this machine cannot be checked yet");
+            return Err(failure.hint("clone or download it, and check the directory"));
+        }
+        Context::Stdin | Context::Remote(_) | Context::Empty => None,
     };
     let root = directory.map(open_root).transpose()?;
     let place = Place::of(request, root.as_ref());
@@ -59,7 +64,7 @@ impl<'a> Place<'a> {
     pub(crate) fn of(request: &'a BuildRequest, root: Option<&'a Root>) -> Self {
         let directory = match &request.context {
             Context::Dir(directory) => Some(directory.as_path()),
-            Context::Stdin | Context::Empty => None,
+            Context::Stdin | Context::Remote(_) | Context::Empty => None,
         };
         Self { root, directory }
     }

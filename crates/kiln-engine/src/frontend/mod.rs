@@ -192,6 +192,18 @@ pub(crate) async fn lower(
     }
 }
 
+/// Tells names of `--no-cache-filter` that are of no stage: they do nothing.
+pub(crate) fn filters(file: &kiln_dockerfile::Dockerfile, request: &BuildRequest, reporter: &dyn Reporter) {
+    let stages: Vec<String> = kiln_dockerfile::targets(file).into_iter().filter_map(|stage| stage.name).collect();
+    let is_stage =
+        |name: &&String| stages.iter().any(|stage| stage.eq_ignore_ascii_case(name)) || name.parse::<usize>().is_ok();
+    for name in request.no_cache_filter.iter().filter(|name| !is_stage(name)) {
+        let meant = kiln_dockerfile::nearest(name, stages.iter().map(String::as_str));
+        let meant = meant.map(|meant| format!("; did you mean `{meant}`?")).unwrap_or_default();
+        reporter.report(Event::Note(format!("warning: `--no-cache-filter {name}` names no stage{meant}")));
+    }
+}
+
 /// Says to the language what the request says.
 pub(crate) fn options(request: &BuildRequest, source: Arc<SourceFile>, platform: Platform) -> LowerOptions {
     let mut options = LowerOptions::new(source);
@@ -236,7 +248,9 @@ pub fn named_contexts(request: &BuildRequest) -> BTreeMap<String, kiln_dockerfil
 
 fn named(name: &str, context: &NamedContext) -> kiln_dockerfile::NamedContext {
     match context {
-        NamedContext::Dir(_) => kiln_dockerfile::NamedContext::Local { name: name.to_owned() },
+        NamedContext::Dir(_) | NamedContext::Remote(_) => {
+            kiln_dockerfile::NamedContext::Local { name: name.to_owned() }
+        }
         NamedContext::Image(reference) => kiln_dockerfile::NamedContext::Image { reference: reference.clone() },
         NamedContext::OciLayout { path, reference } => {
             let suffix = match reference {

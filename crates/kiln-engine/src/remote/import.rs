@@ -71,6 +71,11 @@ pub(super) fn warn(reporter: &Arc<dyn Reporter>, text: String) {
 }
 
 impl Imported {
+    /// No cache at all.
+    pub(crate) fn nothing(reporter: &Arc<dyn Reporter>) -> Self {
+        Self { caches: Vec::new(), reporter: Arc::clone(reporter) }
+    }
+
     /// The digest of what a step reads of another, as the first that knows has it.
     pub(crate) fn content(&self, fact: &ContentFact) -> Option<Digest> {
         self.known().find_map(|known| known.content(fact)).cloned()

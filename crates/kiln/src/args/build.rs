@@ -5,6 +5,7 @@ use std::num::NonZero;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use kiln_dockerfile::is_remote_context;
 use kiln_engine::{BuildRequest, Context, DockerfileSource, Entitlement, NamedContext, NetworkMode, Output, Ulimit};
 use kiln_oci::{Platform, Reference};
 use kiln_report::{Failure, FailureKind};
@@ -290,9 +291,9 @@ impl BuildArgs {
 
     fn dockerfile(&self, context: &Context) -> Result<DockerfileSource, Failure> {
         let source = |path: &PathBuf| match context {
-            Context::Stdin => match path.to_str() {
+            Context::Stdin | Context::Remote(_) => match path.to_str() {
                 Some(path) => Ok(DockerfileSource::InContext(path.to_owned())),
-                None => Err(usage(format!("`{}` is not UTF-8, so no tar of the context has it", path.display()))),
+                None => Err(usage(format!("`{}` is not UTF-8, so the context cannot have it", path.display()))),
             },
             Context::Dir(_) | Context::Empty => Ok(DockerfileSource::Path(path.clone())),
         };
@@ -390,15 +391,11 @@ fn context(text: &str) -> Result<Context, Failure> {
     if text == "-" {
         return Ok(Context::Stdin);
     }
-    if is_remote(text) {
-        return Err(not_yet(text).hint("clone or download it, and build the directory"));
+    // A directory that is there is meant, whatever else its name could be.
+    if is_remote_context(text) && !Path::new(text).is_dir() {
+        return Ok(Context::Remote(text.to_owned()));
     }
     Ok(Context::Dir(text.into()))
-}
-
-/// What docker reads as a git repository or a download.
-fn is_remote(text: &str) -> bool {
-    ["http://", "https://", "git://", "ssh://", "git@", "github.com/"].iter().any(|prefix| text.starts_with(prefix))
 }
 
 /// `name=path`, `name=docker-image://…` or `name=oci-layout://…`.
@@ -411,7 +408,9 @@ pub(crate) fn named_context(text: &str) -> Result<(String, NamedContext), Wrong>
         NamedContext::Image(image.to_owned())
     } else if let Some(layout) = place.strip_prefix("oci-layout://") {
         oci_layout(layout)
-    } else if is_remote(place) || place.starts_with("target:") {
+    } else if is_remote_context(place) {
+        NamedContext::Remote(place.to_owned())
+    } else if place.starts_with("target:") {
         return Err(Wrong(format!("`{place}` is not supported yet")));
     } else {
         NamedContext::Dir(place.into())

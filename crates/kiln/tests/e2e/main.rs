@@ -8,6 +8,7 @@ mod cache_mounts;
 mod context;
 mod crash;
 mod downloads;
+mod elsewhere;
 mod entitlements;
 mod explain;
 mod files;

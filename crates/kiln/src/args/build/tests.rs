@@ -68,7 +68,7 @@ fn build_arguments_without_a_value_come_from_the_environment() {
 }
 
 #[test]
-fn named_contexts_have_three_forms() {
+fn named_contexts_have_four_forms() {
     let of = |place: &str| plan(&format!("--build-context Base={place} .")).request.contexts.remove("base").unwrap();
     assert!(matches!(of("../x"), NamedContext::Dir(path) if path == Path::new("../x")));
     assert!(matches!(of("docker-image://a:1"), NamedContext::Image(image) if image == "a:1"));
@@ -79,7 +79,8 @@ fn named_contexts_have_three_forms() {
         assert_eq!((path.as_path(), reference.as_deref()), (Path::new("d"), wanted));
     }
     assert!(refusal("--build-context base=docker-image://A:1 .").contains("is not an image reference"));
-    assert!(refusal("--build-context base=https://x .").contains("not supported yet"));
+    assert!(matches!(of("https://x/y.git"), NamedContext::Remote(url) if url == "https://x/y.git"));
+    assert!(refusal("--build-context base=target:x .").contains("not supported yet"));
     assert!(refusal("--build-context base .").contains("expected `name=path`"));
 }
 
@@ -112,13 +113,22 @@ fn platforms_come_from_the_flag_or_docker_s_default() {
 }
 
 #[test]
+fn contexts_may_be_elsewhere() {
+    let of = |line: &str| plan(line).request;
+    let request = of("-f build/Dockerfile https://github.com/a/b.git#v1:dir");
+    assert!(matches!(request.context, Context::Remote(url) if url == "https://github.com/a/b.git#v1:dir"));
+    assert!(matches!(request.dockerfile, DockerfileSource::InContext(name) if name == "build/Dockerfile"));
+    assert!(matches!(of("github.com/a/b").context, Context::Remote(_)));
+    assert!(matches!(of("./github.com/a/b").context, Context::Dir(_)));
+}
+
+#[test]
 fn what_kiln_lacks_is_refused_by_name() {
     for (line, name) in [
         ("-m 1g .", "--memory"),
         ("--squash .", "--squash"),
         ("--provenance=mode=max .", "--provenance"),
         ("--sbom=true .", "--sbom"),
-        ("https://github.com/a/b.git", "https://github.com/a/b.git"),
     ] {
         assert_eq!(refusal(line), format!("`{name}` is not supported yet"), "{line}");
     }

@@ -71,7 +71,7 @@ pub(crate) fn examine(source: &Arc<SourceFile>, request: &BuildRequest, settings
     };
     findings.extend(lint(&file, &settings));
     let mut more = kiln_dockerfile::survey(&file, &options);
-    if !matches!(request.context, Context::Stdin) {
+    if !matches!(request.context, Context::Stdin | Context::Remote(_)) {
         let reads = kiln_dockerfile::context_reads(&file, &options);
         let asked = if settings.scope == Scope::Check { ContextChecks::All } else { ContextChecks::Sources };
         more.extend(Contexts::open(request)?.check(&reads, &settings.check, asked)?);

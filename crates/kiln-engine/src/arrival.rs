@@ -1,0 +1,191 @@
+//! Build contexts that are not on the disk: standard input, repositories, downloads. They are fetched before anything else.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use kiln_dockerfile::{DOWNLOADED, remote_context};
+use kiln_fs::{Limits, archive};
+use kiln_graph::llb::OpKind;
+use kiln_graph::{Builder, VertexMeta};
+use kiln_report::{Failure, FailureKind};
+use kiln_solver::Solver;
+use kiln_store::{ActiveLayer, Snapshot};
+
+use crate::artifact::Artifact;
+use crate::blocking::blocking;
+use crate::cache::Cache;
+use crate::engine::Engine;
+use crate::failure::{Context as _, environment};
+use crate::job::{Basis, Job, Result, Subject};
+use crate::remote::Imported;
+use crate::request::{BuildRequest, Context, DockerfileSource, NamedContext};
+use crate::scratch::{Scratch, open_dir};
+use crate::worker::{solve_failure, turns};
+
+/// No Dockerfile is larger.
+const MAX_DOCKERFILE: u64 = 16 << 20;
+
+/// Contexts that can be read in place.
+pub(crate) struct Arrived {
+    /// What was asked for, with directories for the named contexts that were elsewhere.
+    pub(crate) request: BuildRequest,
+    /// The directory of the main context, if it has any.
+    pub(crate) directory: Option<PathBuf>,
+    /// What was unpacked: layers that are never committed.
+    pub(crate) unpacked: Vec<Scratch<ActiveLayer>>,
+}
+
+/// What a URL leads to.
+enum Found {
+    Directory(PathBuf),
+    Archive(File),
+    Text(String),
+}
+
+/// Has all contexts of a request here.
+pub(crate) async fn receive(engine: &Engine, request: &BuildRequest, basis: &Basis) -> Result<Arrived> {
+    let mut arrived = Arrived { request: request.clone(), directory: None, unpacked: Vec::new() };
+    arrived.directory = match &request.context {
+        Context::Empty => None,
+        Context::Dir(path) => Some(path.clone()),
+        Context::Stdin => {
+            let input = basis.session.stdin();
+            let input = input.ok_or_else(|| Failure::new(FailureKind::Usage, "standard input is taken twice"))?;
+            Some(arrived.unpack(basis, input, "standard input").await?)
+        }
+        Context::Remote(url) => match fetch(engine, request, basis, url).await? {
+            Found::Directory(path) => Some(path),
+            Found::Archive(file) => Some(arrived.unpack(basis, file, &shown(url)).await?),
+            Found::Text(text) => {
+                arrived.request.dockerfile = only_text(&request.dockerfile, text, url)?;
+                None
+            }
+        },
+    };
+    for (name, context) in &request.contexts {
+        let NamedContext::Remote(url) = context else { continue };
+        let path = match fetch(engine, request, basis, url).await? {
+            Found::Directory(path) => path,
+            Found::Archive(file) => arrived.unpack(basis, file, &shown(url)).await?,
+            Found::Text(_) => {
+                let message =
+                    format!("`{}` is neither a repository nor a tar: it cannot be context `{name}`", shown(url));
+                return Err(Failure::new(FailureKind::Build, message));
+            }
+        };
+        arrived.request.contexts.insert(name.clone(), NamedContext::Dir(path));
+    }
+    Ok(arrived)
+}
+
+impl Arrived {
+    async fn unpack(&mut self, basis: &Basis, from: impl Read + Send + 'static, name: &str) -> Result<PathBuf> {
+        let tree = Scratch::layer(&basis.store, &basis.lease)?;
+        let (path, name) = (tree.tree(), name.to_owned());
+        let root = open_dir(&path)?;
+        let unpack = move || {
+            archive::extract(from, &root, &Limits::default(), None)
+                .or_build(|| format!("cannot unpack the build context from {name}"))
+        };
+        blocking(unpack).await?;
+        self.unpacked.push(tree);
+        Ok(path)
+    }
+}
+
+/// Fetches a repository or a file as a step would: by the same credentials, and once.
+async fn fetch(engine: &Engine, request: &BuildRequest, basis: &Basis, url: &str) -> Result<Found> {
+    let keeps_git_dir = request.build_args.get("BUILDKIT_CONTEXT_KEEP_GIT_DIR");
+    let op = remote_context(url, keeps_git_dir.is_some_and(|text| matches!(text.as_str(), "1" | "true"))).map_err(
+        |bad| {
+            let message = format!("cannot use `{}` as a build context: {}", shown(url), bad.message);
+            Failure::new(FailureKind::Usage, message).hint(bad.hint)
+        },
+    )?;
+    let (kind, is_git) =
+        if op.identifier.starts_with("git://") { ("git source", true) } else { ("remote build context", false) };
+    let name = format!("[internal] load {kind} {}", shown(url));
+    let mut builder = Builder::new();
+    let root = builder.add(OpKind::Source(op), Vec::new(), None, VertexMeta { name, ..VertexMeta::default() });
+    let job = Job::new(engine, request, basis, Subject::default())?;
+    let plan = crate::step::plan(&builder.finish(), &job, &|_| false)?;
+    let nothing = Imported::nothing(&basis.reporter);
+    let cache = Arc::new(Cache::new(basis.store.clone(), basis.lease.clone(), shown(url), nothing, None));
+    let solver = Solver::new(cache.clone(), cache, Arc::clone(&basis.reporter), turns(request));
+    let results = solver.solve(&plan, &[root]).await.map_err(solve_failure)?;
+    let tree = results.first().map(Artifact::snapshot).transpose()?.and_then(|tree| layer(basis, tree));
+    let tree = tree.ok_or_else(|| Failure::new(FailureKind::Build, format!("`{}` is empty", shown(url))))?;
+    if is_git { Ok(Found::Directory(tree)) } else { downloaded(tree, url).await }
+}
+
+fn layer(basis: &Basis, tree: &Snapshot) -> Option<PathBuf> {
+    tree.layers().last().map(|layer| basis.store.layer_dir(layer))
+}
+
+/// A tar, or the text of a Dockerfile.
+async fn downloaded(tree: PathBuf, url: &str) -> Result<Found> {
+    let url = shown(url);
+    blocking(move || {
+        let root = open_dir(&tree)?;
+        let open = || root.open_file(DOWNLOADED).or_environment(|| format!("cannot read what `{url}` gave"));
+        if archive::is_archive(open()?, &Limits::default()) {
+            return Ok(Found::Archive(open()?));
+        }
+        let mut bytes = Vec::new();
+        open()?.take(MAX_DOCKERFILE + 1).read_to_end(&mut bytes).map_err(environment)?;
+        let text = String::from_utf8(bytes).ok().filter(|text| text.len() as u64 <= MAX_DOCKERFILE);
+        text.map(Found::Text).ok_or_else(|| {
+            let message = format!("`{url}` is neither a tar nor a Dockerfile");
+            Failure::new(FailureKind::Build, message)
+                .hint("name a tar, a Dockerfile, or a repository whose URL ends in `.git`")
+        })
+    })
+    .await
+}
+
+fn only_text(dockerfile: &DockerfileSource, text: String, url: &str) -> Result<DockerfileSource> {
+    match dockerfile {
+        DockerfileSource::Default => Ok(DockerfileSource::Text(text)),
+        DockerfileSource::Text(_) | DockerfileSource::Path(_) => Ok(dockerfile.clone()),
+        DockerfileSource::InContext(_) | DockerfileSource::Several(_) => {
+            let message = format!("`{}` is no tar, so there are no files in it", shown(url));
+            Err(Failure::new(FailureKind::Usage, message)
+                .hint("leave out `--file`: what is downloaded is the Dockerfile"))
+        }
+    }
+}
+
+/// Where a context is, for people and for records: without credentials. Nothing when it is nowhere.
+pub(crate) fn place_of(context: &Context) -> String {
+    match context {
+        Context::Dir(path) => std::fs::canonicalize(path).unwrap_or_else(|_| path.clone()).display().to_string(),
+        Context::Remote(url) => shown(url),
+        Context::Stdin | Context::Empty => String::new(),
+    }
+}
+
+/// A URL without user and password.
+fn shown(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
+    let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    format!("{scheme}://{host}{path}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_are_not_shown() {
+        for (url, expected) in [
+            ("https://user:secret@example.com/app.git#main", "https://example.com/app.git#main"),
+            ("https://example.com/a@b", "https://example.com/a@b"),
+            ("git@example.com:app", "git@example.com:app"),
+        ] {
+            assert_eq!(shown(url), expected);
+        }
+    }
+}
