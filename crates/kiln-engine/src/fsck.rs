@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use kiln_report::{Failure, FailureKind};
 use kiln_store::FsckOptions;
 
 use crate::answer::{FsckAnswer, FsckProblem};
@@ -11,6 +12,11 @@ use crate::request::FsckRequest;
 
 /// Looks at a whole state directory, which need not be fit for anything else.
 pub(crate) fn fsck(state: &Path, request: &FsckRequest) -> Result<FsckAnswer> {
+    if !state.exists() {
+        let failure =
+            Failure::new(FailureKind::Environment, format!("there is no state directory `{}`", state.display()));
+        return Err(failure.hint("name another one with `--state`, or build something first"));
+    }
     let options = FsckOptions { repair: request.repair, deep: request.deep };
     let report = kiln_store::fsck(state, options).map_err(environment)?;
     let checked = vec![

@@ -64,7 +64,12 @@ fn report(answer: &FsckAnswer, repair: bool) -> String {
         let what = if repair { "removed" } else { "harmless, and gone after the next prune" };
         lines.push(format!("{count} of stopped builds ({bytes}): {what}"));
     }
-    let checked = answer.checked.iter().map(|(kind, count)| format!("{count} {kind}")).collect::<Vec<_>>().join(", ");
+    let checked = answer
+        .checked
+        .iter()
+        .map(|(kind, count)| counted(*count, kind.trim_end_matches('s')))
+        .collect::<Vec<_>>()
+        .join(", ");
     let left = answer.problems.iter().filter(|problem| !problem.is_repaired).count();
     let repaired = answer.problems.len() - left;
     let found = match (left, repaired) {

@@ -208,3 +208,12 @@ fn what_was_changed_behind_its_time_is_seen_and_a_new_time_alone_is_nothing() {
     touched.set_modified(std::time::SystemTime::now()).unwrap();
     assert_eq!(project.builds(dockerfile).cached(), 4);
 }
+
+#[test]
+fn a_filter_that_names_no_stage_is_told() {
+    let project = Project::bare();
+    project.dockerfile("FROM scratch AS build\nCOPY <<E /a\nE\n");
+    let run = project.build(&["--no-cache-filter", "biuld"]).ok();
+    run.says("`--no-cache-filter biuld` names no stage; did you mean `build`?");
+    project.build(&["--no-cache-filter", "Build"]).ok().never_says("names no stage");
+}
