@@ -15,6 +15,9 @@ at_exit 'rm -rf "$SCRATCH"'
 say "base images"
 scripts/bases.sh busybox debian python
 export KILN_TEST_REGISTRY=$REGISTRY KILN_TEST_BASES=$KILN_BASES
+say "object stores"
+STORES=$(scripts/stores.sh)
+while read -r store; do export "${store?}"; done <<<"$STORES"
 # Where everything is there, a test that skips is a test that fails.
 ((EUID == 0)) && export KILN_TEST_REQUIRE=1
 

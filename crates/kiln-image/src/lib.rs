@@ -26,6 +26,7 @@ mod layout;
 pub mod limits;
 pub mod login;
 mod memory;
+pub mod objects;
 mod registry;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;

@@ -6,16 +6,20 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod actions;
 mod files;
 mod git;
 mod http;
 mod proxy;
 mod registry;
+mod stores;
 mod tool;
 
+pub use actions::ActionsServer;
 pub use files::FileServer;
 pub use git::{GitServer, Repository};
 pub use http::{Body, HttpServer, Reply, Request};
 pub use proxy::FlakyProxy;
 pub use registry::Registry;
+pub use stores::{AzureServer, S3Server};
 pub use tool::{Tool, skip};

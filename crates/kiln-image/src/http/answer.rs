@@ -25,7 +25,7 @@ pub(crate) async fn words(response: Response) -> String {
     let text = match serde_json::from_slice::<serde_json::Value>(&body) {
         Ok(value) => from_json(&value),
         Err(_) => match std::str::from_utf8(&body) {
-            Ok(text) if !text.trim_start().starts_with('<') => text.to_owned(),
+            Ok(text) if !text.trim_start_matches('\u{feff}').trim_start().starts_with('<') => text.to_owned(),
             _ => String::new(),
         },
     };

@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use reqwest::header::{AUTHORIZATION, COOKIE, HeaderMap, LOCATION};
+use reqwest::header::{AUTHORIZATION, COOKIE, HeaderMap, HeaderName, LOCATION};
 use reqwest::{Method, Response, StatusCode, Url};
 
 use super::answer::status_error;
@@ -106,6 +106,12 @@ impl Reply {
 
 const REDIRECTS: usize = 5;
 
+/// The half of a lent account of S3 that is sent as it is.
+pub(crate) const AMAZON_TOKEN: HeaderName = HeaderName::from_static("x-amz-security-token");
+
+/// A body that goes slower than this, in bytes a second, does not go.
+const SLOWEST: u64 = 64 << 10;
+
 impl HttpClient {
     /// Keeps the options; does nothing else.
     pub fn new(options: ClientOptions) -> Self {
@@ -180,6 +186,7 @@ impl HttpClient {
                 crossed = true;
                 call.headers.remove(AUTHORIZATION);
                 call.headers.remove(COOKIE);
+                call.headers.remove(AMAZON_TOKEN);
             }
             call.url = next;
         }
@@ -192,8 +199,10 @@ impl HttpClient {
         if let Some(body) = &call.body {
             request = request.body(body.clone());
         }
-        let answer = tokio::time::timeout(self.retry().answer, request.send()).await;
-        let answer = answer.map_err(|_| stalled(&call.doing, &call.url, self.retry().answer))?;
+        let size = call.body.as_ref().map_or(0, |body| body.len() as u64);
+        let window = self.retry().answer + Duration::from_secs(size / SLOWEST);
+        let answer = tokio::time::timeout(window, request.send()).await;
+        let answer = answer.map_err(|_| stalled(&call.doing, &call.url, window))?;
         answer.map_err(|error| network(&call.doing, &call.url, error))
     }
 

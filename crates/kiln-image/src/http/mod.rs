@@ -13,8 +13,9 @@ pub use retry::RetryPolicy;
 
 pub(crate) use answer::{answer_bytes, status_error, words};
 pub(crate) use client::{
-    Call, Reply, Trust, authority, host_of, is_worth_retrying, location, network, refuse, same_origin, stalled,
+    AMAZON_TOKEN, Call, Reply, Trust, authority, host_of, is_worth_retrying, location, network, refuse, same_origin,
+    stalled,
 };
 pub(crate) use guard::is_loopback;
-pub(crate) use retry::{Patience, is_passing};
+pub(crate) use retry::{Patience, is_passing, parse_date};
 pub(crate) use transfer::{Opener, Transfer};
