@@ -107,7 +107,7 @@ pub(crate) fn parse(typed: Vec<OsString>) -> Result<Cli, clap::Error> {
         Err(error) if error.kind() == ErrorKind::TooManyValues => {
             accept_go_bools(Cli::command()).try_get_matches_from(&typed)?
         }
-        Err(error) => return Err(without_groups(error)),
+        Err(error) => return Err(without_secrets(without_groups(error))),
     };
     Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut Cli::command()))
 }
@@ -119,6 +119,15 @@ fn without_groups(mut error: clap::Error) -> clap::Error {
     let is_shown = |name: &String| cli.find_subcommand(name).is_some_and(|command| !command.is_hide_set());
     let near = near.iter().filter(|name| is_shown(name)).cloned().collect();
     error.insert(ContextKind::SuggestedSubcommand, ContextValue::Strings(near));
+    error
+}
+
+/// A value that is wrong is shown, but not when there may be a secret in it.
+fn without_secrets(mut error: clap::Error) -> clap::Error {
+    let Some(ContextValue::String(value)) = error.get(ContextKind::InvalidValue) else { return error };
+    if value.contains("type=") && cache::SECRETS.iter().any(|key| value.contains(key)) {
+        error.insert(ContextKind::InvalidValue, ContextValue::String("…".into()));
+    }
     error
 }
 
@@ -155,6 +164,14 @@ mod tests {
     fn the_command_line_is_sound() {
         Cli::command().debug_assert();
         accept_go_bools(Cli::command()).debug_assert();
+    }
+
+    #[test]
+    fn a_wrong_value_is_not_shown_with_its_secrets() {
+        let typed = "type=s33,bucket=b,secret_access_key=hush";
+        let wrong = ["kiln", "build", "--cache-to", typed, "."].map(OsString::from).to_vec();
+        let error = parse(wrong).unwrap_err().to_string();
+        assert!(error.contains("did you mean `s3`") && !error.contains("hush"), "{error}");
     }
 
     #[test]

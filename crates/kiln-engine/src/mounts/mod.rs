@@ -257,6 +257,7 @@ async fn export_quietly(
             let layout = Layout::create(path).await.map_err(registry)?;
             Box::new(layout.sink([place::LAYOUT_NAME.to_owned()]))
         }
+        MountPlace::Objects(options) => place::sink(options, client)?,
         MountPlace::Registry(reference) => Box::new(client.client().sink(&place::tagged(reference)?)),
     };
     let before = place.find(client).await?;

@@ -3,14 +3,17 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use kiln_image::archive::Archive;
-use kiln_image::{BlobSource, ErrorKind, Layout, Selector};
-use kiln_oci::{Descriptor, Reference};
+use kiln_image::objects::{self, ObjectOptions, ObjectSink, ObjectStore};
+use kiln_image::{BlobReader, BlobSink, BlobSource, Either, ErrorKind, Layout, MemoryBlobs, Selector};
+use kiln_oci::{Descriptor, MediaType, Reference};
 use kiln_report::{Failure, FailureKind};
 
 use crate::base::registry;
 use crate::job::Result;
 use crate::registry::Registry;
+use crate::remote::store_failure;
 
 /// Where exported cache mounts are.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +24,8 @@ pub enum MountPlace {
     Archive(PathBuf),
     /// A repository of a registry, under the reference's tag with `.mounts` after it.
     Registry(Reference),
+    /// A store of objects, under a cache's name with `.mounts` after it.
+    Objects(ObjectOptions),
 }
 
 /// What mounts are called in a layout or archive.
@@ -40,6 +45,7 @@ impl MountPlace {
     pub fn label(&self) -> String {
         match self {
             Self::Layout(path) | Self::Archive(path) => path.display().to_string(),
+            Self::Objects(options) => format!("{}{TAG_SUFFIX}", options.label()),
             Self::Registry(reference) => tagged(reference).map_or_else(|_| reference.familiar(), |r| r.familiar()),
         }
     }
@@ -71,8 +77,43 @@ impl MountPlace {
                 let blobs = Arc::new(client.client().source(&reference));
                 Ok(resolved.map(|resolved| Found { blobs, root: resolved.descriptor }))
             }
+            Self::Objects(options) => {
+                let store = objects::open(options, client.http()).map_err(store_failure)?;
+                let document = store.document(&name_in(options)?).await.map_err(store_failure)?;
+                Ok(document.map(|bytes| {
+                    let documents = MemoryBlobs::new();
+                    let root = documents.insert(MediaType::OCI_INDEX, bytes);
+                    Found { blobs: Arc::new(Rooted { documents, store }), root }
+                }))
+            }
         }
     }
+}
+
+/// A store whose root is a document, not a blob.
+struct Rooted {
+    documents: MemoryBlobs,
+    store: Arc<dyn ObjectStore>,
+}
+
+#[async_trait]
+impl BlobSource for Rooted {
+    async fn fetch(&self, descriptor: &Descriptor) -> kiln_image::Result<BlobReader> {
+        Either(&self.documents, self.store.as_ref()).fetch(descriptor).await
+    }
+}
+
+/// Where mounts go in a store of objects.
+pub(crate) fn sink(options: &ObjectOptions, client: &Registry) -> Result<Box<dyn BlobSink>> {
+    let store = objects::open(options, client.http()).map_err(store_failure)?;
+    Ok(Box::new(ObjectSink::new(store, name_in(options)?)))
+}
+
+fn name_in(options: &ObjectOptions) -> Result<String> {
+    options.sibling(TAG_SUFFIX).ok_or_else(|| {
+        let message = format!("`{}` has no place for cache mounts", options.label());
+        Failure::new(FailureKind::Usage, message).hint("export them to a registry, a directory, S3 or Azure")
+    })
 }
 
 /// The reference that mounts have beside an image or a cache of this name.

@@ -10,6 +10,7 @@ mod inline;
 mod local;
 mod manifest;
 mod names;
+mod objects;
 mod records;
 mod registry;
 mod story;
@@ -23,6 +24,7 @@ use kiln_oci::{Descriptor, Platform};
 pub(crate) use export::Built;
 pub(crate) use import::{Imported, import};
 pub(crate) use names::Names;
+pub(crate) use objects::failure as store_failure;
 pub(crate) use records::Outputs;
 pub(crate) use story::Story;
 
@@ -66,6 +68,7 @@ fn source(from: &CacheFrom, registry: &Arc<Registry>) -> Arc<dyn CacheSource> {
     match from.clone() {
         CacheFrom::Registry { reference } => Arc::new(registry::Source::new(Arc::clone(registry), reference)),
         CacheFrom::Local { dir, entry } => Arc::new(local::Source::new(dir, entry)),
+        CacheFrom::Objects(options) => Arc::new(objects::Place::new(Arc::clone(registry), options)),
     }
 }
 
@@ -75,6 +78,7 @@ fn sink(to: &CacheTo, registry: &Arc<Registry>) -> Option<Box<dyn CacheSink>> {
     Some(match to.place.clone() {
         CachePlace::Inline => return None,
         CachePlace::Registry { reference } => Box::new(registry::Sink::new(Arc::clone(registry), reference, shape)),
+        CachePlace::Objects(options) => Box::new(objects::Place::new(Arc::clone(registry), options)),
         CachePlace::Local { dir, tag, reset } => Box::new(local::Sink::new((dir, tag), reset, shape)),
     })
 }

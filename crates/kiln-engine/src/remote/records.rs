@@ -21,7 +21,7 @@ use crate::remote::names::Records;
 const LAYERS: usize = kiln_image::limits::LAYERS;
 
 /// The time of what does not say its time.
-const NO_TIME: &str = "0001-01-01T00:00:00Z";
+pub(crate) const NO_TIME: &str = "0001-01-01T00:00:00Z";
 
 /// A cache to be written: what it knows, and the layers it speaks of.
 #[derive(Debug, Default)]

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use kiln_image::objects::ObjectOptions;
 use kiln_oci::{Digest, Reference};
 
 use super::LayerOptions;
@@ -21,6 +22,8 @@ pub enum CacheFrom {
         /// What of it.
         entry: CacheEntry,
     },
+    /// A store of objects.
+    Objects(ObjectOptions),
 }
 
 /// One of the caches of a layout directory.
@@ -66,6 +69,8 @@ pub enum CachePlace {
         /// Whether blobs of the directory that none of its caches needs are removed.
         reset: bool,
     },
+    /// A store of objects.
+    Objects(ObjectOptions),
 }
 
 /// Which results a cache gets.

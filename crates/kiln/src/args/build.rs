@@ -83,11 +83,11 @@ pub(crate) struct BuildArgs {
     #[arg(long)]
     pub(crate) load: bool,
 
-    /// Take results from another cache: a name, or type=registry|local,…; may be repeated
+    /// Take results from another cache: a name, or type=registry|local|s3|azblob|gha,…; may be repeated
     #[arg(long, value_name = "CACHE", value_parser = cache::from)]
     pub(crate) cache_from: Vec<CacheFromArg>,
 
-    /// Write results to a cache for others: a name, or type=inline|registry|local,…; may be repeated
+    /// Write results to a cache for others: a name, or type=inline|registry|local|s3|azblob|gha,…; may be repeated
     #[arg(long, value_name = "CACHE", value_parser = cache::to)]
     pub(crate) cache_to: Vec<CacheToArg>,
 
@@ -224,6 +224,11 @@ impl BuildArgs {
             return Err(usage("standard input cannot be both the context and the Dockerfile"));
         }
         let build_args = build_args(&self.build_arg, environment);
+        let cache_from = self.cache_from.iter().map(|from| from.clone().resolve(environment));
+        let cache_from = cache_from.collect::<Result<Vec<_>, _>>();
+        let cache_from = cache_from.map_err(|Wrong(why)| usage(format!("cannot use `--cache-from`: {why}")))?;
+        let cache_to = self.cache_to.iter().map(|to| to.clone().resolve(environment)).collect::<Result<Vec<_>, _>>();
+        let cache_to = cache_to.map_err(|Wrong(why)| usage(format!("cannot use `--cache-to`: {why}")))?;
         let request = BuildRequest {
             dockerfile: self.dockerfile(&context)?,
             context,
@@ -246,10 +251,10 @@ impl BuildArgs {
             // Names that stand for a time are the language's business.
             source_date_epoch: build_args.get("SOURCE_DATE_EPOCH").and_then(|text| text.parse().ok()),
             hostname: build_args.get("BUILDKIT_SANDBOX_HOSTNAME").cloned(),
-            cache_from: self.cache_from.iter().flat_map(|from| from.caches.clone()).collect(),
-            cache_to: cache::all(&self.cache_to, &build_args),
-            mounts_from: self.cache_from.iter().flat_map(|from| from.mounts.clone()).collect(),
-            mounts_to: self.cache_to.iter().filter_map(|to| to.mounts.clone()).collect(),
+            cache_from: cache_from.iter().flat_map(|from| from.caches.clone()).collect(),
+            cache_to: cache::all(&cache_to, &build_args),
+            mounts_from: cache_from.iter().flat_map(|from| from.mounts.clone()).collect(),
+            mounts_to: cache_to.iter().filter_map(|to| to.mounts.clone()).collect(),
             build_args,
         };
         let secrets = self.secret.iter().map(|secret| secret.clone().resolve(environment)).collect::<Result<_, _>>();

@@ -102,6 +102,7 @@ fn local(attributes: &mut Attributes) -> Result<Output, Wrong> {
 }
 
 /// The attributes of a value, each taken once.
+#[derive(Clone)]
 pub(super) struct Attributes(BTreeMap<String, String>);
 
 impl Attributes {
@@ -111,6 +112,16 @@ impl Attributes {
 
     pub(super) fn take(&mut self, key: &str) -> Option<String> {
         self.0.remove(key)
+    }
+
+    /// One that is more than nothing.
+    pub(super) fn filled(&mut self, key: &str) -> Option<String> {
+        self.take(key).filter(|value| !value.is_empty())
+    }
+
+    /// Whether there is one.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.0.contains_key(key)
     }
 
     pub(super) fn flag(&mut self, key: &str) -> Result<Option<bool>, Wrong> {

@@ -97,7 +97,7 @@ impl Filters {
 }
 
 /// A duration as Go writes it, `1h30m`; days, `7d`, are taken too.
-fn duration(text: &str) -> Option<Duration> {
+pub(super) fn duration(text: &str) -> Option<Duration> {
     let mut rest = text;
     let mut seconds = 0.0;
     while !rest.is_empty() {

@@ -95,9 +95,9 @@ fn build() {
           --load                        Put the image into the local store, as is done anyway when no
                                         output is given
           --cache-from <CACHE>          Take results from another cache: a name, or
-                                        type=registry|local,…; may be repeated
+                                        type=registry|local|s3|azblob|gha,…; may be repeated
           --cache-to <CACHE>            Write results to a cache for others: a name, or
-                                        type=inline|registry|local,…; may be repeated
+                                        type=inline|registry|local|s3|azblob|gha,…; may be repeated
           --no-cache                    Use no cached results
           --no-cache-filter <STAGE>     Use no cached results of these stages; several are separated by
                                         commas

@@ -16,6 +16,7 @@ mod git;
 mod image;
 mod layers;
 mod leftovers;
+mod object_cache;
 mod outputs;
 mod project;
 mod registry;

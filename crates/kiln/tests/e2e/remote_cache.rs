@@ -8,18 +8,18 @@ use kiln_testkit::Registry;
 use crate::project::{Project, Run};
 
 /// A registry with a base, and a project that was built upon it with these arguments.
-struct Origin {
+pub(crate) struct Origin {
     registry: Registry,
     base: String,
-    project: Project,
+    pub(crate) project: Project,
 }
 
 /// Two stages: what one compiles, the other copies; and two steps upon that.
-const STAGES: &str = "FROM BASE AS build\nRUN echo compiling; echo out > /out; echo obj > /obj\n\
+pub(crate) const STAGES: &str = "FROM BASE AS build\nRUN echo compiling; echo out > /out; echo obj > /obj\n\
     FROM BASE\nCOPY f /f\nCOPY --from=build /out /out\nRUN echo linking; cat /f /out > /all\n";
 
 impl Origin {
-    fn new(dockerfile: &str) -> Option<Self> {
+    pub(crate) fn new(dockerfile: &str) -> Option<Self> {
         let registry = Registry::start()?;
         let base = format!("{}/base:v1", registry.host());
         let project = Project::new();
@@ -35,7 +35,7 @@ impl Origin {
     }
 
     /// A machine that has never built anything, with the same project.
-    fn elsewhere(&self, dockerfile: &str) -> Project {
+    pub(crate) fn elsewhere(&self, dockerfile: &str) -> Project {
         let other = Project::bare();
         self.describe(&other, dockerfile);
         other
@@ -53,7 +53,7 @@ impl Origin {
 }
 
 /// How many RUN steps were run.
-fn runs(run: &Run) -> usize {
+pub(crate) fn runs(run: &Run) -> usize {
     run.stderr.lines().filter(|line| line.ends_with("compiling") || line.ends_with("linking")).count()
 }
 
@@ -62,7 +62,7 @@ fn blobs(dir: &Path) -> Vec<PathBuf> {
     entries.map(|entry| entry.unwrap().path()).collect()
 }
 
-fn image_id(project: &Project) -> String {
+pub(crate) fn image_id(project: &Project) -> String {
     project.inspect("app")["Id"].as_str().unwrap().to_owned()
 }
 

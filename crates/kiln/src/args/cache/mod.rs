@@ -1,21 +1,23 @@
 //! `--cache-from` and `--cache-to`: `type=…` with attributes, or names of images.
 
+mod stores;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use kiln_engine::{
     CacheEntry, CacheFrom, CacheManifest, CacheMode, CachePlace, CacheTo, DEFAULT_MAX_SIZE, MountExport, MountPlace,
-    MountsFrom, MountsTo,
+    MountsFrom, MountsTo, ObjectOptions,
 };
 use kiln_oci::Reference;
 
+pub(crate) use stores::SECRETS;
+
+use super::Environment;
 use super::output::Attributes;
 use super::value::{Wrong, bytes, did_you_mean, fields, go_bool};
 
 const TYPES: [&str; 6] = ["inline", "registry", "local", "s3", "gha", "azblob"];
-
-/// Types that caches may have elsewhere and not here yet.
-const LATER: [&str; 3] = ["s3", "gha", "azblob"];
 
 /// Attributes that mean something to BuildKit and nothing here yet.
 const LATER_KEYS: [&str; 1] = ["registry.insecure"];
@@ -32,20 +34,41 @@ const TO_LAYERS: [&str; 9] = [
     "ignore-error",
 ];
 
+/// What stores of objects have no use for: they know no manifests.
+const OF_MANIFESTS: [&str; 2] = ["oci-mediatypes", "image-manifest"];
+
+/// A store of objects: what it is depends on the environment, too.
+#[derive(Clone)]
+pub(crate) struct StoreArg {
+    kind: String,
+    attributes: Attributes,
+}
+
+impl std::fmt::Debug for StoreArg {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Secrets are among its attributes.
+        f.debug_struct("StoreArg").field("kind", &self.kind).finish_non_exhaustive()
+    }
+}
+
 /// The values of one `--cache-from`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct CacheFromArg {
     pub(crate) caches: Vec<CacheFrom>,
     /// Where cache mounts are beside them.
     pub(crate) mounts: Vec<MountsFrom>,
+    /// What there is instead of both until the environment is known.
+    store: Option<StoreArg>,
 }
 
 /// The values of one `--cache-to`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct CacheToArg {
     pub(crate) caches: Vec<CacheTo>,
     /// Cache mounts that go along.
     pub(crate) mounts: Option<MountsTo>,
+    /// What there is instead of both until the environment is known.
+    store: Option<StoreArg>,
 }
 
 /// Reads the value of `--cache-from`.
@@ -55,8 +78,12 @@ pub(crate) fn from(text: &str) -> Result<CacheFromArg, Wrong> {
         return Ok(with_mounts(caches.collect(), DEFAULT_MAX_SIZE));
     }
     let mut attributes = Attributes::read(text)?;
+    let kind = kind(&mut attributes)?;
+    if stores::STORES.contains(&kind.as_str()) {
+        return Ok(CacheFromArg { store: Some(StoreArg { kind, attributes }), ..CacheFromArg::default() });
+    }
     let max_size = max_size(&mut attributes)?;
-    let from = match kind(&mut attributes)?.as_str() {
+    let from = match kind.as_str() {
         "registry" => {
             let from = CacheFrom::Registry { reference: reference(&mut attributes)? };
             refuse_rest(attributes, "registry", &["ref", "mounts-max-size"])?;
@@ -83,9 +110,42 @@ fn with_mounts(caches: Vec<CacheFrom>, max_size: u64) -> CacheFromArg {
         CacheFrom::Registry { reference } if reference.digest.is_some() => None,
         CacheFrom::Registry { reference } => Some(MountPlace::Registry(reference.clone())),
         CacheFrom::Local { dir, .. } => Some(MountPlace::Layout(dir.clone())),
+        CacheFrom::Objects(ObjectOptions::Actions(_)) => None,
+        CacheFrom::Objects(options) => Some(MountPlace::Objects(options.clone())),
     };
     let mounts = caches.iter().filter_map(place).map(|place| MountsFrom { place, max_size }).collect();
-    CacheFromArg { caches, mounts }
+    CacheFromArg { caches, mounts, store: None }
+}
+
+impl CacheFromArg {
+    /// Adds what the environment says.
+    pub(crate) fn resolve(self, environment: &Environment) -> Result<Self, Wrong> {
+        let Some(StoreArg { kind, mut attributes }) = self.store else { return Ok(self) };
+        let max_size = max_size(&mut attributes)?;
+        let options = stores::options(&kind, &mut attributes, environment)?;
+        // The same words as for `--cache-to` may be given, and some mean nothing here.
+        attributes.take("mode");
+        refuse_rest(attributes, &kind, &[stores::known(&kind), &["mounts-max-size"]].concat())?;
+        Ok(with_mounts(vec![CacheFrom::Objects(options)], max_size))
+    }
+}
+
+impl CacheToArg {
+    /// Adds what the environment says.
+    pub(crate) fn resolve(self, environment: &Environment) -> Result<Self, Wrong> {
+        let Some(StoreArg { kind, mut attributes }) = self.store else { return Ok(self) };
+        let known = stores::known(&kind);
+        if let Some(key) = OF_MANIFESTS.iter().find(|key| attributes.has(key)) {
+            return Err(Wrong(format!("`type={kind}` has no `{key}`: there are no manifests in it")));
+        }
+        let options = stores::options(&kind, &mut attributes, environment)?;
+        // Outside a workflow there is no such cache, and scripts that name it are to work all the same.
+        let is_elsewhere =
+            matches!(&options, ObjectOptions::Actions(options) if options.url.is_none() || options.token.is_none());
+        let mut arg = placed(CachePlace::Objects(options), (&kind, known), attributes)?;
+        arg.caches.iter_mut().for_each(|to| to.ignore_error |= is_elsewhere);
+        Ok(arg)
+    }
 }
 
 fn max_size(attributes: &mut Attributes) -> Result<u64, Wrong> {
@@ -107,6 +167,10 @@ fn mounts(attributes: &mut Attributes, place: &CachePlace, ignore_error: bool) -
     let place = match place {
         CachePlace::Registry { reference } => MountPlace::Registry(reference.clone()),
         CachePlace::Local { dir, .. } => MountPlace::Layout(dir.clone()),
+        CachePlace::Objects(ObjectOptions::Actions(_)) => {
+            return Err(Wrong("`type=gha` carries no cache mounts".into()));
+        }
+        CachePlace::Objects(options) => MountPlace::Objects(options.clone()),
         CachePlace::Inline => return Err(Wrong("an image carries no cache mounts".into())),
     };
     Ok(Some(MountsTo { place, mounts: MountExport { ids, max_size }, ignore_error }))
@@ -116,10 +180,13 @@ fn mounts(attributes: &mut Attributes, place: &CachePlace, ignore_error: bool) -
 pub(crate) fn to(text: &str) -> Result<CacheToArg, Wrong> {
     if let Some(names) = names(text)? {
         let to = |reference| plain(CachePlace::Registry { reference });
-        return Ok(CacheToArg { caches: names.into_iter().map(to).collect(), mounts: None });
+        return Ok(CacheToArg { caches: names.into_iter().map(to).collect(), ..CacheToArg::default() });
     }
     let mut attributes = Attributes::read(text)?;
     let kind = kind(&mut attributes)?;
+    if stores::STORES.contains(&kind.as_str()) {
+        return Ok(CacheToArg { store: Some(StoreArg { kind, attributes }), ..CacheToArg::default() });
+    }
     let (place, known) = match kind.as_str() {
         "inline" => (CachePlace::Inline, &[][..]),
         "registry" => (CachePlace::Registry { reference: reference(&mut attributes)? }, &["ref"][..]),
@@ -135,8 +202,13 @@ pub(crate) fn to(text: &str) -> Result<CacheToArg, Wrong> {
             return Err(Wrong("an image carries only what it consists of: `type=inline` has only `mode=min`".into()));
         }
         refuse_rest(attributes, &kind, &["mode"])?;
-        return Ok(CacheToArg { caches: vec![plain(place)], mounts: None });
+        return Ok(CacheToArg { caches: vec![plain(place)], ..CacheToArg::default() });
     }
+    placed(place, (&kind, known), attributes)
+}
+
+/// A cache at a place, as the rest of its attributes wants it.
+fn placed(place: CachePlace, (kind, known): (&str, &[&str]), mut attributes: Attributes) -> Result<CacheToArg, Wrong> {
     let ignore_error = attributes.flag("ignore-error")?.unwrap_or(false);
     let mounts = mounts(&mut attributes, &place, ignore_error)?;
     let to = CacheTo {
@@ -146,8 +218,8 @@ pub(crate) fn to(text: &str) -> Result<CacheToArg, Wrong> {
         layers: attributes.layers()?,
         ignore_error,
     };
-    refuse_rest(attributes, &kind, &[known, &TO_LAYERS].concat())?;
-    Ok(CacheToArg { caches: vec![to], mounts })
+    refuse_rest(attributes, kind, &[known, &TO_LAYERS].concat())?;
+    Ok(CacheToArg { caches: vec![to], mounts, store: None })
 }
 
 /// Where a build writes its caches: `typed`, and into the image when a build argument asks for that.
@@ -188,10 +260,7 @@ fn kind(attributes: &mut Attributes) -> Result<String, Wrong> {
 }
 
 fn unknown(kind: &str) -> Wrong {
-    match LATER.contains(&kind) {
-        true => Wrong(format!("`type={kind}` is not supported yet")),
-        false => Wrong(format!("`{kind}` is no type of cache{}", did_you_mean(kind, TYPES))),
-    }
+    Wrong(format!("`{kind}` is no type of cache{}", did_you_mean(kind, TYPES)))
 }
 
 fn reference(attributes: &mut Attributes) -> Result<Reference, Wrong> {
@@ -258,7 +327,7 @@ mod tests {
             .iter()
             .map(|from| match from {
                 CacheFrom::Registry { reference } => reference.familiar(),
-                CacheFrom::Local { .. } => panic!("no directory was named"),
+                _ => panic!("names of images"),
             })
             .collect();
         assert_eq!(names, ["app:1", "localhost:5000/app:2"]);
@@ -290,6 +359,31 @@ mod tests {
     }
 
     #[test]
+    fn stores_are_known_when_the_environment_is() {
+        let none = Environment::default();
+        let region = Environment::from([("AWS_REGION", "r")]);
+        let typed = "type=s3,bucket=b,access_key_id=i,secret_access_key=hush";
+        let arg = to(&format!("{typed},mode=max,mounts=all,ignore-error=true")).unwrap();
+        assert!(!format!("{arg:?}").contains("hush"));
+        assert!(arg.clone().resolve(&none).unwrap_err().0.contains("AWS_REGION"));
+        let arg = arg.resolve(&region).unwrap();
+        assert!(matches!(arg.mounts.as_ref().unwrap().place, MountPlace::Objects(_)));
+        assert_eq!((arg.caches[0].mode, arg.caches[0].ignore_error), (CacheMode::Max, true));
+        assert!(!format!("{arg:?}").contains("hush"));
+        let found = from(typed).unwrap().resolve(&region).unwrap();
+        assert_eq!((found.caches.len(), found.mounts.len()), (1, 1));
+        let elsewhere = to("type=gha").unwrap().resolve(&none).unwrap();
+        assert!(elsewhere.caches[0].ignore_error, "there is no such cache outside a workflow");
+        for (text, message) in [
+            ("type=s3,bucket=b,region=r,bukcet=c", "`type=s3` has no `bukcet`; did you mean `bucket`?"),
+            ("type=s3,bucket=b,image-manifest=true", "`type=s3` has no `image-manifest`: there are no manifests in it"),
+            ("type=gha,mounts=all", "`type=gha` carries no cache mounts"),
+        ] {
+            assert_eq!(to(text).unwrap().resolve(&none).unwrap_err().0, message, "{text}");
+        }
+    }
+
+    #[test]
     fn a_build_argument_asks_for_the_cache_in_the_image_once() {
         let args = |value: &str| BTreeMap::from([("BUILDKIT_INLINE_CACHE".to_owned(), value.to_owned())]);
         assert_eq!(all(&[], &args("1")).len(), 1);
@@ -302,7 +396,6 @@ mod tests {
         for (text, message) in [
             ("ref=x", "the cache has no `type`"),
             ("type=locla,src=x", "`locla` is no type of cache; did you mean `local`?"),
-            ("type=s3,bucket=x", "`type=s3` is not supported yet"),
             ("type=registry", "`type=registry` needs `ref=NAME`"),
             ("type=local", "`type=local` needs `src=DIR`"),
             ("type=local,src=x,tga=y", "`type=local` has no `tga`; did you mean `tag`?"),
