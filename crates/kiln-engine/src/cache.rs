@@ -22,6 +22,7 @@ const CONTENT: &str = "content";
 const SHAPE: &str = "shape";
 const PARTS: &str = "parts";
 const SAME: &str = "same";
+const OCCUPANT: &str = "occupant";
 
 /// More files than these, of all sets of a step, are not worth their room: the digests still say that files changed.
 const LISTED: usize = 50_000;
@@ -173,6 +174,14 @@ impl KeyStore for Cache {
         if let Ok(Ok(text)) = text {
             self.store.records().put_fact(PARTS, identity, &text);
         }
+    }
+
+    fn occupant(&self, place: &str) -> Option<String> {
+        String::from_utf8(self.fact(OCCUPANT, place)?).ok()
+    }
+
+    fn put_occupant(&self, place: &str, identity: &str) {
+        self.store.records().put_fact(OCCUPANT, place, identity.as_bytes());
     }
 }
 

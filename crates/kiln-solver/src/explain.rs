@@ -15,6 +15,8 @@ use crate::parts::{Files, InputPart, KeyParts, Setting};
 pub enum MissReason {
     /// Nothing is known of it: it never ran to its end here.
     FirstBuild,
+    /// Nothing is known of it, and it stands where one stood that now stands elsewhere.
+    NewInstruction,
     /// It is to do something else.
     CommandChanged,
     /// A build argument has another value, is new, or is gone.
@@ -224,6 +226,7 @@ impl fmt::Display for MissReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::FirstBuild => f.write_str("first build"),
+            Self::NewInstruction => f.write_str("first build (new instruction)"),
             Self::CommandChanged => f.write_str("command changed"),
             Self::ArgChanged(change) => write!(f, "ARG {change}"),
             Self::EnvChanged(change) => write!(f, "ENV {change}"),
@@ -298,6 +301,7 @@ mod tests {
             options: settings(&[("network", "none")]),
             digest: Some(Digest::sha256("all")),
             inputs: vec![named("[build 2/4] COPY . .", "copy"), content("ctx", &[("a", 1), ("b", 1)])],
+            ..KeyParts::default()
         }
     }
 

@@ -7,11 +7,12 @@ use kiln_oci::Digest;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Cause, SolveError};
-use crate::explain::{MissReason, explain, nearest, short_name};
+use crate::explain::{MissReason, explain, short_name};
 use crate::graph::{Graph, Node};
 use crate::job::Shared;
 use crate::key::{CacheKey, CacheMap, InputKey, Outline, Part};
 use crate::parts::{Files, InputPart};
+use crate::past::Past;
 use crate::plan::Plan;
 use crate::store::ContentFact;
 
@@ -241,8 +242,8 @@ where
                 InputPart { name: self.graph.nodes[input.node].name.clone(), part, files }
             })
             .collect();
-        let sets = self.shared.keys.parts(&parts.identity);
-        let Some(before) = nearest(&sets, &parts) else { return Some(MissReason::FirstBuild) };
+        let past = Past::of(self.shared.keys.as_ref(), &parts);
+        let Some(before) = past.nearest(&parts) else { return Some(past.unknown()) };
         for (index, part) in known.parts.iter().enumerate() {
             if let (None, Some(old)) = (part, before.inputs.get(index)) {
                 parts.inputs[index].part = old.part.clone();

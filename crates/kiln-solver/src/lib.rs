@@ -47,6 +47,7 @@ mod job;
 mod key;
 mod memory;
 mod parts;
+mod past;
 mod plan;
 mod progress;
 mod solver;

@@ -21,6 +21,7 @@ struct Facts {
     shapes: HashSet<Digest>,
     same: HashMap<CacheKey, CacheKey>,
     parts: HashMap<String, Vec<KeyParts>>,
+    occupants: HashMap<String, String>,
 }
 
 impl MemoryKeys {
@@ -61,6 +62,14 @@ impl KeyStore for MemoryKeys {
 
     fn put_parts(&self, identity: &str, sets: &[KeyParts]) {
         self.facts().parts.insert(identity.to_owned(), sets.to_vec());
+    }
+
+    fn occupant(&self, place: &str) -> Option<String> {
+        self.facts().occupants.get(place).cloned()
+    }
+
+    fn put_occupant(&self, place: &str, identity: &str) {
+        self.facts().occupants.insert(place.to_owned(), identity.to_owned());
     }
 }
 

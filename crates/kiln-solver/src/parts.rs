@@ -1,6 +1,7 @@
 //! The ingredients of a key by name, kept beside what ran so that the next miss can be explained.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use kiln_oci::Digest;
 use serde::{Deserialize, Serialize};
@@ -13,8 +14,15 @@ use crate::key::{CacheKey, Part};
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct KeyParts {
-    /// Who the step is from build to build: project, stage and place. A step without one is neither kept nor explained.
+    /// Who the step is from build to build: project, stage and instruction. A step without one is neither kept nor
+    /// explained.
     pub identity: String,
+    /// Where it stands: project, stage and number. A step that nobody knows is compared with the one that stood there.
+    #[serde(skip)]
+    pub place: String,
+    /// Who is in its build. One of these has not become another, wherever it stands now.
+    #[serde(skip)]
+    pub around: Arc<BTreeSet<String>>,
     /// What it does, as its author wrote it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub command: Option<String>,

@@ -48,6 +48,12 @@ pub trait KeyStore: Send + Sync {
     /// Keeps them, instead of what was kept under this identity.
     fn put_parts(&self, identity: &str, sets: &[KeyParts]);
 
+    /// The identity of the step that ran last of those that stood at a place.
+    fn occupant(&self, place: &str) -> Option<String>;
+
+    /// Notes that a step ran that stands at a place.
+    fn put_occupant(&self, place: &str, identity: &str);
+
     /// Hears the key of a vertex whose results may be kept, and its shape; twice, when what it was made of turned out
     /// to be something else. Who gives a build's results away needs to know.
     fn identified(&self, _vertex: &VertexId, _key: &CacheKey, _shape: &Digest) {}

@@ -90,7 +90,7 @@ pub(super) fn difference(
     with_files: &dyn Fn(&KeyParts) -> KeyParts,
 ) -> Story {
     let reasons: Vec<Option<MissReason>> =
-        build.steps.iter().map(|step| differs(step, &other.steps, with_files)).collect();
+        build.steps.iter().map(|step| differs(step, &build.steps, &other.steps, with_files)).collect();
     let causes = causes(&build.steps, &reasons);
     Story { compared_with: Some(summary(other)), ..tell(build, causes) }
 }
@@ -165,17 +165,42 @@ fn is_shared(reason: &MissReason) -> bool {
     )
 }
 
-/// How a step differs from the one in its place, of those the one that it differs least from; nothing if it does not.
-fn differs(step: &StepRecord, others: &[StepRecord], with_files: &dyn Fn(&KeyParts) -> KeyParts) -> Option<MissReason> {
+/// How a step differs from those of the same instruction, or else from the one whose place it has taken; of those the one
+/// that it differs least from. Nothing if it does not.
+fn differs(
+    step: &StepRecord,
+    steps: &[StepRecord],
+    others: &[StepRecord],
+    with_files: &dyn Fn(&KeyParts) -> KeyParts,
+) -> Option<MissReason> {
     let parts = step.parts.as_ref()?;
-    let others = others.iter().filter(|other| place_of(&other.name) == place_of(&step.name));
-    let others: Vec<KeyParts> = others.filter_map(|other| other.parts.clone()).collect();
-    if others.iter().any(|other| other.key() == parts.key()) {
+    let mut like: Vec<&KeyParts> = others.iter().filter(|other| is_same(step, other)).filter_map(parts_of).collect();
+    let mut unknown = MissReason::FirstBuild;
+    if like.is_empty() {
+        let in_place = |other: &&StepRecord| place_of(&other.name) == place_of(&step.name) && other.parts.is_some();
+        let (moved, gone): (Vec<_>, Vec<_>) =
+            others.iter().filter(in_place).partition(|other| steps.iter().any(|step| is_same(step, other)));
+        like = gone.into_iter().filter_map(parts_of).collect();
+        if !moved.is_empty() {
+            unknown = MissReason::NewInstruction;
+        }
+    }
+    if like.iter().any(|other| other.key() == parts.key()) {
         return None;
     }
-    let others: Vec<KeyParts> = others.iter().map(with_files).collect();
+    let like: Vec<KeyParts> = like.into_iter().map(with_files).collect();
     let parts = with_files(parts);
-    Some(kiln_solver::nearest(&others, &parts).map_or(MissReason::FirstBuild, |other| explain(other, &parts)))
+    Some(kiln_solver::nearest(&like, &parts).map_or(unknown, |other| explain(other, &parts)))
+}
+
+fn parts_of(step: &StepRecord) -> Option<&KeyParts> {
+    step.parts.as_ref()
+}
+
+/// Whether two steps are of the same instruction in the same stage.
+fn is_same(one: &StepRecord, other: &StepRecord) -> bool {
+    let command = |step: &StepRecord| parts_of(step).and_then(|parts| parts.command.clone());
+    place_of(&one.name).0 == place_of(&other.name).0 && command(one).is_some() && command(one) == command(other)
 }
 
 fn line(step: &StepRecord) -> Step {
@@ -352,6 +377,34 @@ pub(super) mod tests {
             parts
         };
         assert_eq!(shown(&difference(&two, &one, &listed))[0], "f changed: 3; then ; 100 ms");
+    }
+
+    #[test]
+    fn an_instruction_put_between_others_is_new_and_they_are_compared_with_themselves() {
+        let line = |commands: &[&str]| {
+            let mut above = "base".to_owned();
+            let step = |(at, command): (usize, &&str)| {
+                let mut step = step(at + 1, MissReason::FirstBuild);
+                let parts = step.parts.as_mut().unwrap();
+                parts.command = Some((*command).to_owned());
+                parts.digest = Some(Digest::sha256(command));
+                let part = Part::Content(Digest::sha256(above.as_str()));
+                let name = format!("[build {at}/9] RUN {at}");
+                parts.inputs = vec![InputPart { name, part, files: Default::default() }];
+                step.inputs = at.checked_sub(1).into_iter().collect();
+                above = format!("{above} {command}");
+                step
+            };
+            commands.iter().enumerate().map(step).collect::<Vec<_>>()
+        };
+        let told = |new: &[&str], old: &[&str]| {
+            shown(&difference(&build("2", &line(new)), &build("1", &line(old)), &KeyParts::clone))
+        };
+        let old = ["a", "b", "c"];
+        assert_eq!(told(&["a", "new", "b", "c"], &old), ["first build (new instruction): 2; then 3 4; 300 ms"]);
+        assert_eq!(told(&["a", "other", "c"], &old), ["command changed: 2; then 3; 200 ms"]);
+        assert_eq!(told(&["a", "b", "c", "d"], &old), ["first build: 4; then ; 100 ms"]);
+        assert!(told(&old, &old).is_empty());
     }
 
     #[test]

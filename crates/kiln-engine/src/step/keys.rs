@@ -20,6 +20,7 @@ use kiln_testkit::{HttpServer, Reply};
 
 use super::exec::ExecStep;
 use super::file::FileStep;
+use super::identity::Identity;
 use super::merge::MergeStep;
 use super::{Place, source};
 use crate::artifact::Artifact;
@@ -168,8 +169,8 @@ impl World {
         let place = Place {
             job,
             vertex: Digest::sha256(if let OpKind::Source(op) = &op { op.identifier.as_str() } else { "" }),
-            name: "step".into(),
             excerpt: None,
+            identity: Identity::default(),
             platform: Some(self.platform.clone()),
             inputs,
             args: Vec::new(),

@@ -2,6 +2,7 @@
 
 mod exec;
 mod file;
+mod identity;
 #[cfg(test)]
 mod keys;
 mod merge;
@@ -12,6 +13,7 @@ mod source;
 pub(crate) use file::copy_spec;
 
 pub(crate) use exec::make_cwd;
+pub(crate) use identity::place_of;
 pub(crate) use mounts::stubs;
 pub(crate) use source::{remove_repository, repositories};
 
@@ -27,6 +29,7 @@ use kiln_sys::root::Root;
 use crate::artifact::Artifact;
 use crate::failure::Context as _;
 use crate::job::{Job, Result};
+use identity::Identity;
 
 /// Joins every vertex of a graph to what does it.
 pub(crate) fn plan(
@@ -35,10 +38,16 @@ pub(crate) fn plan(
     is_finished: &dyn Fn(&Vertex) -> bool,
 ) -> Result<Plan<Artifact, Failure>> {
     let mut plan = Plan::new();
+    let mut identities = identity::identities(definition, &job.project);
     for vertex in definition.vertices() {
         let planned = PlanVertex {
             inputs: vertex.inputs.clone(),
-            step: step(definition, vertex, job, is_finished(vertex))?,
+            step: step(
+                definition,
+                vertex,
+                job,
+                (identities.remove(&vertex.id).unwrap_or_default(), is_finished(vertex)),
+            )?,
             name: vertex.meta.name.clone(),
             ignore_cache: vertex.meta.ignore_cache,
         };
@@ -52,8 +61,8 @@ pub(crate) fn plan(
 pub(crate) struct Place {
     pub(crate) job: Arc<Job>,
     pub(crate) vertex: Digest,
-    pub(crate) name: String,
     pub(crate) excerpt: Option<Excerpt>,
+    pub(crate) identity: Identity,
     pub(crate) platform: Option<llb::Platform>,
     pub(crate) inputs: usize,
     /// Names of the build arguments it sees.
@@ -66,7 +75,7 @@ fn step(
     definition: &Definition,
     vertex: &Vertex,
     job: &Arc<Job>,
-    is_finished: bool,
+    (identity, is_finished): (Identity, bool),
 ) -> Result<Arc<dyn Step<Artifact, Failure>>> {
     let source = vertex
         .meta
@@ -75,8 +84,8 @@ fn step(
     let place = Place {
         job: Arc::clone(job),
         vertex: vertex.id.0.clone(),
-        name: vertex.meta.name.clone(),
         excerpt: source,
+        identity,
         platform: vertex.op.platform.clone(),
         inputs: vertex.inputs.len(),
         args: vertex
@@ -102,14 +111,6 @@ fn step(
     })
 }
 
-/// Which step of which stage a name says: `[build 2` of `[build 2/4] RUN make`. How many there are is left out, so that a
-/// step that is added at the end makes none of the others another.
-pub(crate) fn place_of(name: &str) -> &str {
-    let place = name.split(']').next().unwrap_or(name);
-    let is_count = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    place.rsplit_once('/').filter(|(_, total)| is_count(total)).map_or(place, |(place, _)| place)
-}
-
 impl Place {
     /// Says where a failure happened.
     pub(crate) fn blame(&self, failure: Failure) -> Failure {
@@ -122,12 +123,9 @@ impl Place {
     /// A cache map whose parts carry the step's name and command.
     pub(crate) fn cache_map(&self, digest: Digest, inputs: Vec<InputKey>, parts: KeyParts) -> CacheMap {
         let command = self.excerpt.as_ref().and_then(|e| e.file.text().get(e.span.range())).map(str::to_owned);
-        let identity = match &self.excerpt {
-            Some(_) => format!("{} {}", self.job.project, place_of(&self.name)),
-            None => String::new(),
-        };
+        let Identity { name: identity, place, around } = self.identity.clone();
         let platform = self.platform.as_ref().map(|p| format!("{}/{}", p.os, p.architecture));
-        let parts = KeyParts { identity, command: parts.command.or(command), platform, ..parts };
+        let parts = KeyParts { identity, place, around, command: parts.command.or(command), platform, ..parts };
         CacheMap { digest, parts, pinned: true, inputs }
     }
 
@@ -182,18 +180,5 @@ impl Opened {
             Self::Tree(local) => local.tree(),
             Self::Snapshot(tree) => tree,
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::place_of;
-
-    #[test]
-    fn a_step_is_known_by_its_stage_and_number() {
-        assert_eq!(place_of("[build 2/4] RUN ls /a/1]"), "[build 2");
-        assert_eq!(place_of("[linux/amd64 build 12/13] RUN x"), "[linux/amd64 build 12");
-        assert_eq!(place_of("[context a/b] load"), "[context a/b");
-        assert_eq!(place_of("RUN ls /a"), "RUN ls /a");
     }
 }

@@ -3,10 +3,11 @@
 use std::sync::atomic::Ordering;
 
 use super::{Job, Keyed, Outputs, Ran, Work, answer};
-use crate::explain::{MissReason, explain, nearest, short_name};
+use crate::explain::{MissReason, short_name};
 use crate::graph::Node;
 use crate::key::{CacheKey, InputKey, Outline, Part};
-use crate::parts::{Files, InputPart, KeyParts, remember};
+use crate::parts::{Files, InputPart, KeyParts};
+use crate::past::Past;
 use crate::progress::Why;
 use crate::store::Claim;
 use crate::turns::Turn;
@@ -38,8 +39,8 @@ where
         let ran = answer(vertex.step.run(work.inputs.clone())).await;
         drop(turn);
         let parts = self.parts_to_keep(vertex, outline, keyed, &work).await;
-        let before = parts.as_ref().map(|parts| self.shared.keys.parts(&parts.identity)).unwrap_or_default();
-        let reason = self.reason(vertex, (outline, keyed), parts.as_ref(), &before);
+        let past = parts.as_ref().map(|parts| Past::of(self.shared.keys.as_ref(), parts)).unwrap_or_default();
+        let reason = self.reason(vertex, (outline, keyed), parts.as_ref(), &past);
         let outputs: Outputs<R> = match ran {
             Ok(outputs) => outputs.into(),
             Err(cause) => return self.fail(node, cause, reason).await,
@@ -48,7 +49,7 @@ where
         let mut ran = Ran { key: work.key.clone(), outputs };
         if outline.is_lasting {
             let is_new = |old: &KeyParts| parts.as_ref().is_some_and(|parts| is_surely_new(vertex, old, parts));
-            let like = before.iter().filter(|old| !is_new(old)).filter_map(KeyParts::key);
+            let like = past.sets.iter().filter(|old| !is_new(old)).filter_map(KeyParts::key);
             let same = self.same_as_before(outline, like.collect(), &ran.outputs).await;
             if let Some(before) = same {
                 self.shared.keys.put_same_as(work.key, &before.key);
@@ -59,8 +60,7 @@ where
         }
         drop(claim);
         if let Some(parts) = parts {
-            let identity = parts.identity.clone();
-            self.shared.keys.put_parts(&identity, &remember(before, parts));
+            past.go_on(self.shared.keys.as_ref(), parts);
         }
         let is_same = ran.key != *work.key;
         self.progress.finish(node, reason, is_same);
@@ -145,7 +145,7 @@ where
         vertex: &Node<R, E>,
         (outline, keyed): (&Outline, &Keyed),
         parts: Option<&KeyParts>,
-        before: &[KeyParts],
+        past: &Past,
     ) -> Option<Why> {
         if !keyed.map.pinned {
             return None;
@@ -155,8 +155,7 @@ where
         } else if !outline.may_load() {
             self.inherited(vertex, keyed)?
         } else {
-            let parts = parts?;
-            nearest(before, parts).map_or(MissReason::FirstBuild, |before| explain(before, parts))
+            past.reason(parts?)
         };
         Some(Why { text: self.folded(vertex, &reason), reason })
     }

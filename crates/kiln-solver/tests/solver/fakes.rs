@@ -273,6 +273,12 @@ impl KeyStore for Counted<MemoryKeys> {
         self.log.note("put parts", identity);
         self.inner.put_parts(identity, sets);
     }
+    fn occupant(&self, place: &str) -> Option<String> {
+        self.inner.occupant(place)
+    }
+    fn put_occupant(&self, place: &str, identity: &str) {
+        self.inner.put_occupant(place, identity);
+    }
     fn identified(&self, _vertex: &VertexId, key: &CacheKey, _shape: &Digest) {
         self.log.note("identified", &key.to_string());
     }

@@ -1,9 +1,10 @@
 //! What people are told, in which order, and why a step ran.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use kiln_oci::Digest;
-use kiln_solver::{Account, Base, CANCELED, Fate, KeyStore, MissReason, Solved};
+use kiln_solver::{Account, Base, CANCELED, Fate, KeyParts, KeyStore, MissReason, Solved};
 use tokio::sync::Notify;
 
 use crate::fakes::{Exit, Fake, Fakes, edge, vertex};
@@ -153,6 +154,42 @@ async fn what_changed_is_named_and_what_follows_is_folded() {
     build.solve("[3/4] RUN b").await;
     assert_eq!(reason(&build, "[2/4] RUN a"), "command changed");
     assert_eq!(reason(&build, "[3/4] RUN b"), "follows [2/4]");
+}
+
+/// A line of instructions, each standing on the one above.
+fn line(commands: &[&str]) -> Vec<Fake> {
+    let around: Arc<BTreeSet<String>> = Arc::new(commands.iter().map(|command| format!("app {command}")).collect());
+    let mut above = "[0] FROM base".to_owned();
+    let mut vertices = vec![vertex(&above)];
+    for (at, command) in commands.iter().enumerate() {
+        let name = format!("[{}] {command}", at + 1);
+        let (text, around) = (Some((*command).to_owned()), Arc::clone(&around));
+        let about = |parts: &mut KeyParts| {
+            (parts.identity, parts.place) = (format!("app {command}"), format!("app {at}"));
+            (parts.command, parts.around) = (text, around);
+        };
+        vertices.push(vertex(&name).names([above.as_str()]).seed(command).parts(about));
+        above = name;
+    }
+    vertices
+}
+
+#[tokio::test]
+async fn an_instruction_that_is_put_between_others_is_new_and_makes_none_of_them_another() {
+    let mut build = Fakes::new(line(&["RUN a", "RUN b", "RUN c"]));
+    build.solve("[3] RUN c").await;
+    build.vertices = line(&["RUN a", "RUN new", "RUN b", "RUN c"]);
+    build.solve("[4] RUN c").await;
+    let news = |build: &Fakes, names: &[&str]| names.iter().map(|name| reason(build, name)).collect::<Vec<_>>();
+    let wanted = ["first build (new instruction)", "follows [2]", "follows [3]"];
+    assert_eq!(news(&build, &["[2] RUN new", "[3] RUN b", "[4] RUN c"]), wanted);
+    build.vertices = line(&["RUN a", "RUN other", "RUN b", "RUN c", "RUN d"]);
+    build.solve("[5] RUN d").await;
+    let wanted = ["command changed", "follows [2]", "follows [3]", "first build"];
+    assert_eq!(news(&build, &["[2] RUN other", "[3] RUN b", "[4] RUN c", "[5] RUN d"]), wanted);
+    build.vertices = line(&["RUN a", "RUN c", "RUN d"]);
+    build.solve("[3] RUN d").await;
+    assert_eq!(news(&build, &["[2] RUN c", "[3] RUN d"]), ["input changed: [1]", "follows [2]"]);
 }
 
 #[tokio::test]

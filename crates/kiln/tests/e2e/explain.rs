@@ -106,6 +106,21 @@ fn state(project: &Project) -> std::collections::BTreeMap<std::path::PathBuf, Ve
 }
 
 #[test]
+fn an_instruction_put_above_others_is_new_and_those_below_follow_it() {
+    let project = Project::new();
+    project.builds("FROM busybox\nRUN echo a\nRUN echo b\nRUN echo c\n");
+    project.dockerfile("FROM busybox\nRUN echo a\nRUN touch /new\nRUN echo b\nRUN echo c\n");
+    let dry = project.build(&["--dry-run"]).ok().stdout;
+    assert!(dry.contains("[3/5] RUN touch /new  # first build (new instruction)\n"), "{dry}");
+    project.build(&[]).ok().says("first build (new instruction)").says("follows [3/5]").says("follows [4/5]");
+    let text = explain(&project, &[]);
+    assert!(text.contains("first build (new instruction)") && !text.contains("command changed"), "{text}");
+    let text = explain(&project, &["--vs", "^1"]);
+    assert!(text.contains("first build (new instruction)") && !text.contains("command changed"), "{text}");
+    project.builds("FROM busybox\nRUN echo a\nRUN touch /newer\nRUN echo b\nRUN echo c\n").says("command changed");
+}
+
+#[test]
 fn a_dry_run_says_what_would_run_and_why_and_writes_nothing() {
     let project = Project::new();
     project.file("a", "1").file("b", "1").dockerfile(
