@@ -219,6 +219,7 @@ fn source(tree: &LocalTree, read: &ContextRead) -> Result<SourceFact> {
         Presence::Present => SourceFact::Present,
         Presence::Missing(near) => SourceFact::Missing(near),
         Presence::Unmatched => SourceFact::Unmatched,
+        Presence::Socket => SourceFact::Socket,
         Presence::Hidden(index, pattern) => {
             SourceFact::Ignored(tree.rule(index).unwrap_or(IgnoreRule { pattern, place: String::new() }))
         }

@@ -20,6 +20,12 @@ pub enum Error {
         /// Up to three names that are there and look alike.
         similar: Vec<String>,
     },
+    /// A source that is a socket.
+    #[error("`{path}` is a socket, and an image cannot hold one")]
+    Socket {
+        /// The path as it was asked for, from the root of its tree.
+        path: String,
+    },
     /// A file that was written to while its content was read.
     #[error("`{path}` changed while it was read")]
     ChangedWhileRead {

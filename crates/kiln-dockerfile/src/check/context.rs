@@ -16,6 +16,8 @@ pub enum SourceFact {
     Ignored(IgnoreRule),
     /// A wildcard that matches nothing.
     Unmatched,
+    /// A socket.
+    Socket,
 }
 
 /// A rule of an ignore file.
@@ -51,6 +53,10 @@ pub fn missing_source(read: &ContextRead, fact: &SourceFact, context: &str) -> O
         SourceFact::Unmatched => {
             let hint = "change the wildcard, or leave it out: nothing is copied for it".to_owned();
             (format!("`{path}` matches nothing in {context}"), hint)
+        }
+        SourceFact::Socket => {
+            let hint = "leave it out: whoever listens at a socket makes it anew".to_owned();
+            (format!("`{path}` is a socket, and an image cannot hold one"), hint)
         }
     };
     Some(Diagnostic::warning(rules::COPY_SOURCE_MISSING, read.span, message).hint(hint))

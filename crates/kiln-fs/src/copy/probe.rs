@@ -1,5 +1,7 @@
 //! Whether a copy would find its source, without copying.
 
+use kiln_sys::metadata::FileKind;
+
 use super::CopySpec;
 use super::sources::sources;
 use crate::clean::absolute;
@@ -18,6 +20,8 @@ pub enum Presence {
     Hidden(usize, String),
     /// A wildcard that matches nothing.
     Unmatched,
+    /// A socket, which cannot be copied.
+    Socket,
 }
 
 /// Asks what `spec` would copy from `tree`.
@@ -33,6 +37,7 @@ pub fn probe(tree: &SourceTree, spec: &CopySpec) -> Result<Presence> {
         Ok(_) => Ok(hidden_matches(tree, spec)?.unwrap_or(Presence::Unmatched)),
         Err(Error::NotFound { ignored_by: Some((rule, pattern)), .. }) => Ok(Presence::Hidden(rule, pattern)),
         Err(Error::NotFound { similar, .. }) => Ok(Presence::Missing(similar)),
+        Err(Error::Socket { .. }) => Ok(Presence::Socket),
         Err(error) => Err(error),
     }
 }
@@ -45,7 +50,7 @@ fn is_plainly_there(tree: &SourceTree, spec: &CopySpec) -> bool {
     let located = tree.locate(absolute(&spec.src).as_bytes(), LastLink::Follow);
     located.is_ok_and(|located| {
         let is_hidden = tree.ignore.as_ref().is_some_and(|ignore| ignore.matches_bytes(&located.path));
-        located.path.is_empty() || !is_hidden
+        located.metadata.kind != FileKind::Socket && (located.path.is_empty() || !is_hidden)
     })
 }
 

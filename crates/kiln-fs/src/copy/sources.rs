@@ -79,7 +79,12 @@ pub(crate) fn sources(tree: &SourceTree, spec: &CopySpec) -> Result<Vec<Source>>
     let (fixed, wild) = if spec.allow_wildcard { split_wildcards(&src) } else { (src.clone(), Vec::new()) };
     let mut found = Vec::new();
     if wild.is_empty() {
-        found.push(Source::open(tree, fixed.as_bytes(), last, &selection)?);
+        let source = Source::open(tree, fixed.as_bytes(), last, &selection)?;
+        // One that a directory or a wildcard brings along is passed over; this one was asked for.
+        if source.located.metadata.kind == FileKind::Socket {
+            return Err(Error::Socket { path: fixed });
+        }
+        found.push(source);
     } else {
         for path in matches(tree, &fixed, &wild, last)? {
             match Source::open(tree, &path, last, &selection) {

@@ -304,3 +304,21 @@ fn a_context_of_pipes_and_sockets_does_not_hang() {
     assert!(started.elapsed() < Duration::from_secs(5));
     assert!(Path::new(&dst).join("to/d/pipe").exists());
 }
+
+#[test]
+fn a_socket_is_refused_by_name_and_passed_over_in_a_directory() {
+    let scratch = Scratch::new();
+    let src = scratch.dir("src", &["socket~", "l->socket", "d/socket~", "d/f"]);
+    let dst = scratch.dir("dst", &[]);
+    let tree = SourceTree::snapshot(root(&src));
+    for path in ["socket", "l", "d/socket"] {
+        let spec = kiln_fs::CopySpec::docker(path, "/to/");
+        let error = kiln_fs::copy(&tree, &root(&dst), &spec).unwrap_err();
+        assert!(matches!(error, kiln_fs::Error::Socket { .. }), "{path}: {error:?}");
+        assert!(matches!(kiln_fs::digest_copy(&tree, &spec, &kiln_fs::NoCache), Err(kiln_fs::Error::Socket { .. })));
+        assert_eq!(kiln_fs::probe(&tree, &spec).unwrap(), kiln_fs::Presence::Socket);
+    }
+    let spec = kiln_fs::CopySpec::docker("d", "/to/");
+    kiln_fs::copy(&tree, &root(&dst), &spec).unwrap();
+    assert!(Path::new(&dst).join("to/f").exists() && !Path::new(&dst).join("to/socket").exists());
+}
