@@ -34,9 +34,9 @@ mod targets;
 pub use check::{CheckConfig, check};
 pub use ignore::{IgnorePattern, parse_ignore};
 pub use lower::{
-    ARGS, BadContext, ContextRead, CredentialUse, DOWNLOADED, ImageFacts, ImageRequest, LowerOptions, Lowered,
+    ARGS, BadContext, Breadth, ContextRead, CredentialUse, DOWNLOADED, ImageFacts, ImageRequest, LowerOptions, Lowered,
     LoweredStage, Lowering, NamedContext, NoCache, Outline, OutlineArg, PlatformInNames, Reach, Reader, ResolvedImage,
-    context_reads, is_remote_context, lower, outline, remote_context, survey,
+    all_errors, context_reads, is_remote_context, lower, outline, remote_context, survey,
 };
 pub use parse::{
     Arguments, BlankLine, Directive, Dockerfile, Flag, Frontend, Heredoc, Instruction, Item, ItemKind, Line, Pair,

@@ -131,7 +131,9 @@ pub(crate) async fn prepare(
     let Arrived { request, directory, unpacked } = arrival::receive(engine, request, &basis).await?;
     let (request, reporter) = (&request, &basis.reporter);
     let Loaded { source, trees } = frontend::load(request, directory.as_deref(), reporter)?;
-    let file = frontend::parse(&source, reporter.as_ref())?;
+    let mut options = frontend::options(request, Arc::clone(&source), platform);
+    options.build_args.extend(engine.proxies().filter(|(name, _)| !request.build_args.contains_key(name)));
+    let file = frontend::parse(&options, reporter.as_ref())?;
     frontend::filters(&file, request, reporter.as_ref());
     let images = Arc::new(Images::default());
     let resolver = Resolver {
@@ -143,8 +145,6 @@ pub(crate) async fn prepare(
         pull: request.pull,
         purpose,
     };
-    let mut options = frontend::options(request, Arc::clone(&source), platform);
-    options.build_args.extend(engine.proxies().filter(|(name, _)| !request.build_args.contains_key(name)));
     let settings = frontend::settings(&source, &file, &request.build_args)?;
     frontend::judge(&source, &settings, frontend::check(&file, &settings, &options), reporter.as_ref())?;
     let registry = engine.registry();

@@ -49,6 +49,14 @@ impl<'a> Findings<'a> {
         finding.level = rule.level;
         self.all.push(finding);
     }
+
+    /// Keeps a finding about what is in no instruction.
+    pub(crate) fn report_comment(&mut self, span: Span, message: impl Into<String>, hint: impl Into<String>) {
+        let Some(rule) = self.rule else { return };
+        let finding = Diagnostic::warning(rule.name, span, message).hint(hint);
+        self.all.push(Diagnostic { level: rule.level, ..finding });
+    }
+
     /// Adds a change that mends what was reported last.
     pub fn mend(&mut self, fix: impl Into<Option<Fix>>) {
         if let Some(last) = self.all.last_mut() {

@@ -3,9 +3,12 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use kiln_dockerfile::nearest;
 use kiln_report::Level;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_saphyr::Spanned;
+
+use crate::reference;
 
 /// What a configuration file of hadolint says.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -48,8 +51,26 @@ pub enum Threshold {
 pub struct Unknown {
     /// What it is.
     pub what: String,
+    /// Where it stands.
+    pub place: Place,
+    /// What was probably meant.
+    pub nearest: Option<String>,
+}
+
+/// A place in a configuration file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
     /// Its line, from 1.
     pub line: usize,
+    /// How many characters stand before it in the line, and one.
+    pub column: usize,
+}
+
+impl Place {
+    fn of(location: serde_saphyr::Location) -> Self {
+        let [line, column] = [location.line(), location.column()].map(|n| usize::try_from(n).unwrap_or(0).max(1));
+        Self { line, column }
+    }
 }
 
 /// Says why a file could not be read.
@@ -57,8 +78,8 @@ pub struct Unknown {
 #[error("{message}")]
 pub struct HadolintError {
     message: String,
-    /// The line it is about, from 1; 0 when it is about no line.
-    pub line: usize,
+    /// The place it is about; the first one when it is about none.
+    pub place: Place,
 }
 
 impl Hadolint {
@@ -69,9 +90,9 @@ impl Hadolint {
             return Ok(Self::default());
         }
         serde_saphyr::from_str(text).map_err(|error| {
-            let line = error.location().map_or(0, |place| usize::try_from(place.line()).unwrap_or(0));
+            let place = error.location().map_or(Place { line: 1, column: 1 }, Place::of);
             let error = error.without_snippet().to_string();
-            HadolintError { message: error.lines().next().unwrap_or_default().to_owned(), line }
+            HadolintError { message: error.lines().next().unwrap_or_default().to_owned(), place }
         })
     }
 }
@@ -97,7 +118,45 @@ impl<'de> Deserialize<'de> for Hadolint {
 }
 
 /// The rules of each level; both may be left empty.
-type Levels = Option<BTreeMap<String, Option<Vec<String>>>>;
+#[derive(Default)]
+struct Levels(Vec<(Spanned<String>, Option<Vec<Spanned<String>>>)>);
+
+impl<'de> Deserialize<'de> for Levels {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(LevelsReader)
+    }
+}
+
+struct LevelsReader;
+
+impl<'de> Visitor<'de> for LevelsReader {
+    type Value = Levels;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a mapping of levels to rules")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Levels, A::Error> {
+        let mut levels = Levels::default();
+        while let Some(level) = map.next_entry()? {
+            levels.0.push(level);
+        }
+        Ok(levels)
+    }
+}
+
+const KEYS: [&str; 10] = [
+    "ignored",
+    "override",
+    "failure-threshold",
+    "no-fail",
+    "format",
+    "no-color",
+    "trustedRegistries",
+    "label-schema",
+    "strict-labels",
+    "disable-ignore-pragma",
+];
 
 struct Reader;
 
@@ -112,13 +171,17 @@ impl<'de> Visitor<'de> for Reader {
         let mut found = Hadolint::default();
         while let Some(key) = map.next_key::<Spanned<String>>()? {
             match key.value.as_str() {
-                "ignored" => found.ignored = list(&mut map)?,
-                "override" => found.read_levels(&map.next_value()?),
+                "ignored" => {
+                    let rules: Vec<Spanned<String>> = map.next_value::<Option<_>>()?.unwrap_or_default();
+                    found.ignored = rules.into_iter().map(|rule| found.rule(rule)).collect();
+                }
+                "override" => found.read_levels(map.next_value::<Option<Levels>>()?.unwrap_or_default()),
                 "failure-threshold" => {
                     let value: Spanned<String> = map.next_value()?;
                     found.threshold = Threshold::read(&value.value);
                     if found.threshold.is_none() {
-                        found.note(format!("threshold `{}`", value.value), &value);
+                        let near = nearest(&value.value, ["error", "warning", "info", "style", "none"]);
+                        found.note(format!("threshold `{}`", value.value), &value, near);
                     }
                 }
                 "no-fail" => found.no_fail = map.next_value()?,
@@ -131,7 +194,7 @@ impl<'de> Visitor<'de> for Reader {
                 "strict-labels" => found.strict_labels = map.next_value()?,
                 "disable-ignore-pragma" => found.disable_ignore_pragma = map.next_value()?,
                 other => {
-                    found.note(format!("key `{other}`"), &key);
+                    found.note(format!("key `{other}`"), &key, nearest(other, KEYS));
                     map.next_value::<IgnoredAny>()?;
                 }
             }
@@ -146,18 +209,31 @@ fn list<'de, A: MapAccess<'de>>(map: &mut A) -> Result<Vec<String>, A::Error> {
 }
 
 impl Hadolint {
-    fn read_levels(&mut self, levels: &Spanned<Levels>) {
-        for (name, rules) in levels.value.iter().flatten() {
-            match level(name) {
-                Some(level) => self.levels.extend(rules.iter().flatten().map(|rule| (rule.clone(), level))),
-                None => self.note(format!("level `{name}`"), levels),
+    fn read_levels(&mut self, levels: Levels) {
+        for (name, rules) in levels.0 {
+            let Some(level) = level(&name.value) else {
+                let near = nearest(&name.value, ["error", "warning", "info", "style"]);
+                self.note(format!("level `{}`", name.value), &name, near);
+                continue;
+            };
+            for rule in rules.into_iter().flatten() {
+                let rule = self.rule(rule);
+                self.levels.insert(rule, level);
             }
         }
     }
 
-    fn note<T>(&mut self, what: String, place: &Spanned<T>) {
-        let line = usize::try_from(place.referenced.line()).unwrap_or(0);
-        self.unknown.push(Unknown { what, line });
+    /// The name of a rule, which should be one.
+    fn rule(&mut self, name: Spanned<String>) -> String {
+        if !reference::is_known(&name.value) {
+            self.note(format!("rule `{}`", name.value), &name, reference::nearest(&name.value));
+        }
+        name.value
+    }
+
+    fn note<T>(&mut self, what: String, place: &Spanned<T>, nearest: Option<&str>) {
+        let place = Place::of(place.referenced);
+        self.unknown.push(Unknown { what, place, nearest: nearest.map(str::to_owned) });
     }
 }
 
@@ -198,12 +274,27 @@ mod tests {
 
     #[test]
     fn what_is_not_understood_is_told_with_its_line() {
-        let found = Hadolint::parse("ignored: []\nignore: [DL3000]\nfailure-threshold: high\noverride:\n  bad: [A]\n");
-        let unknown: Vec<_> = found.unwrap().unknown.into_iter().map(|unknown| (unknown.what, unknown.line)).collect();
-        let wanted = [("key `ignore`", 2), ("threshold `high`", 3), ("level `bad`", 5)];
-        assert_eq!(unknown, wanted.map(|(what, line)| (what.to_owned(), line)));
-        for (text, line) in [("ignored:\n  a: b\n", 2), ("\n- a\n- b: c\n", 2), ("a: [\n", 1)] {
-            assert_eq!(Hadolint::parse(text).unwrap_err().line, line, "{text:?}: {:?}", Hadolint::parse(text));
+        let text = "ignored: [DL3008, StageNameCase]\nignore: [DL3000]\nfailure-threshold: high\noverride:\n  bad: [A]\n  \
+                    info:\n    - Nothing\n";
+        let unknown = Hadolint::parse(text).unwrap().unknown.into_iter();
+        let at = |place: Place| (place.line, place.column);
+        let unknown: Vec<_> = unknown.map(|unknown| (unknown.what, at(unknown.place), unknown.nearest)).collect();
+        let wanted = [
+            ("rule `StageNameCase`", (1, 19), Some("StageNameCasing")),
+            ("key `ignore`", (2, 1), Some("ignored")),
+            ("threshold `high`", (3, 20), None),
+            ("level `bad`", (5, 3), None),
+            ("rule `Nothing`", (7, 7), None),
+        ];
+        assert_eq!(unknown, wanted.map(|(what, at, near)| (what.to_owned(), at, near.map(str::to_owned))));
+        for (text, place) in [
+            ("ignored:\n  a: b\n", (2, 3)),
+            ("\n- a\n- b: c\n", (2, 1)),
+            ("a: [\n", (1, 4)),
+            ("no-color: true\nno-fail: perhaps\n", (2, 10)),
+            ("ignored: DL3008\n", (1, 10)),
+        ] {
+            assert_eq!(at(Hadolint::parse(text).unwrap_err().place), place, "{text:?}: {:?}", Hadolint::parse(text));
         }
     }
 }

@@ -24,7 +24,7 @@ mod view;
 
 pub use finding::Findings;
 pub use fix::{Consent, Fixed, Made, fix};
-pub use hadolint::{Hadolint, HadolintError, Threshold, Unknown};
+pub use hadolint::{Hadolint, HadolintError, Place, Threshold, Unknown};
 pub use rule::{Rule, Scope, find};
 pub use rules::RULES;
 pub use settings::{OtherLabels, Pragmas, Settings};

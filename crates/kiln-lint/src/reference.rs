@@ -45,6 +45,21 @@ pub fn entry(name: &str) -> Option<Entry> {
     entries().into_iter().find(is_meant)
 }
 
+/// Whether a name is a rule's, or a code of other linters, which may be of rules that kiln does not have.
+pub fn is_known(name: &str) -> bool {
+    let (letters, digits) = name.split_at_checked(2).unwrap_or((name, ""));
+    let is_code = letters.chars().all(char::is_alphabetic) && digits.parse::<u32>().is_ok();
+    is_code || entry(name).is_some()
+}
+
+/// The rule that was probably meant by a name.
+pub fn nearest(name: &str) -> Option<&'static str> {
+    let distance = |known: &str| strsim::damerau_levenshtein(&name.to_lowercase(), &known.to_lowercase());
+    let is_short = name.len() <= 64;
+    let names = entries().into_iter().filter(|_| is_short).map(|entry| (distance(entry.name), entry.name));
+    names.min().filter(|(distance, _)| *distance <= 3).map(|(_, near)| near)
+}
+
 /// A rule's name and its aliases.
 pub(crate) fn names(rule: &'static str) -> Vec<&'static str> {
     let language = || check::RULES.iter().find(|known| known.name == rule).map(|known| known.aliases);

@@ -12,6 +12,7 @@ mod labels;
 mod languages;
 mod layers;
 mod packages;
+mod pragmas;
 mod secrets;
 mod servers;
 mod shape;
@@ -32,6 +33,7 @@ pub const RULES: &[&[Rule]] = &[
     languages::RULES,
     layers::RULES,
     packages::RULES,
+    pragmas::RULES,
     secrets::RULES,
     servers::RULES,
     shape::RULES,

@@ -78,7 +78,7 @@ impl Settings {
         if self.pragmas == Pragmas::Disregarded {
             return;
         }
-        let comments = file.items.iter().filter(|item| matches!(item.kind, ItemKind::Comment));
+        let comments = file.items.iter().filter(|item| matches!(item.kind, ItemKind::Comment(_)));
         let lines = comments.filter_map(|item| text.get(item.span.range()));
         let names = lines.filter_map(|line| pragma(line.trim().trim_start_matches('#'), Reach::File));
         self.ignored.extend(names.flatten().map(str::to_owned));
@@ -120,13 +120,13 @@ impl Settings {
 
 /// What a pragma is about.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Reach {
+pub(crate) enum Reach {
     Instruction,
     File,
 }
 
 /// The rules that a comment `hadolint ignore=DL3008,SC2046` switches off.
-fn pragma(comment: &str, reach: Reach) -> Option<impl Iterator<Item = &str>> {
+pub(crate) fn pragma(comment: &str, reach: Reach) -> Option<impl Iterator<Item = &str>> {
     let rest = comment.trim().strip_prefix("hadolint")?;
     let rest = rest.strip_prefix(char::is_whitespace)?.trim_start();
     let rest = match reach {

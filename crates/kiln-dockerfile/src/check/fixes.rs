@@ -34,6 +34,11 @@ pub(crate) fn respell(word: &Word, text: &str) -> Option<Fix> {
     is_exact(word).then(|| fix(format!("write `{text}`"), Safety::Safe, vec![edit(word.span, text)]))
 }
 
+/// A flag with the hyphens that were meant. The build does something else then.
+pub(super) fn with_hyphens(word: &Word, flag: &str) -> Option<Fix> {
+    is_exact(word).then(|| fix(format!("write `{flag}`"), Safety::Unsafe, vec![edit(word.span, flag)]))
+}
+
 /// Takes blank lines out.
 pub(super) fn without_blank_lines(instruction: &Instruction) -> Fix {
     let lines = instruction.empty_continuations.iter();

@@ -11,6 +11,7 @@ mod descriptions;
 pub(crate) mod fixes;
 mod from;
 pub(crate) mod rules;
+mod slips;
 mod table;
 
 use std::collections::BTreeMap;
@@ -38,6 +39,7 @@ pub fn check(file: &Dockerfile, config: &CheckConfig) -> Vec<Diagnostic> {
         line(instruction, file.escape, &mut findings);
         descriptions::check(instruction, &mut findings);
         if in_stage {
+            slips::check(instruction, &mut findings);
             arguments::check(instruction, file.escape, &mut findings);
         }
     }

@@ -37,6 +37,10 @@ pub(crate) const COPY_SOURCE_MISSING: &str = "CopySourceMissing";
 pub(crate) const CONTEXT_NOT_FILTERED: &str = "ContextNotFiltered";
 pub(crate) const MISSPELT_STAGE: &str = "MisspeltStage";
 pub(crate) const BROKEN_ARRAY: &str = "BrokenJSONArray";
+pub(crate) const BROKEN_TRIGGER: &str = "BrokenTrigger";
+pub(crate) const TYPOGRAPHIC_DASH: &str = "TypographicDash";
+pub(crate) const EMPTY_RUN: &str = "EmptyRun";
+pub(crate) const SEVERAL_USERS: &str = "SeveralUsers";
 
 fn did_you_mean(finding: Diagnostic, nearest: Option<String>) -> Diagnostic {
     match nearest {
@@ -196,6 +200,27 @@ pub(crate) fn definition_description(keyword: &str, name: &str, span: Span) -> D
 pub(crate) fn inline_comment(effect: &str, span: Span) -> Diagnostic {
     Diagnostic::warning(INLINE_COMMENT, span, format!("`#` begins no comment within a line: {effect}"))
         .hint("put the comment on a line of its own, above the instruction")
+}
+
+/// `error` is what is wrong with the trigger's text.
+pub(crate) fn broken_trigger(error: &Diagnostic, span: Span) -> Diagnostic {
+    let message = format!("whatever is based on this image cannot be built: {}", error.message);
+    Diagnostic { hints: error.hints.clone(), ..Diagnostic::warning(BROKEN_TRIGGER, span, message) }
+}
+
+pub(crate) fn typographic_dash(word: &str, flag: &str, span: Span) -> Diagnostic {
+    let message = format!("`{word}` is no flag: it begins with a dash that is no hyphen");
+    Diagnostic::warning(TYPOGRAPHIC_DASH, span, message).hint(format!("write `{flag}`"))
+}
+
+pub(crate) fn empty_run(span: Span) -> Diagnostic {
+    Diagnostic::warning(EMPTY_RUN, span, "RUN has nothing to run")
+        .hint("put a command behind it, or end the line with a backslash if the next line is one")
+}
+
+pub(crate) fn several_users(text: &str, span: Span) -> Diagnostic {
+    Diagnostic::warning(SEVERAL_USERS, span, format!("USER takes all of `{text}` for one name"))
+        .hint("write one user, as in `USER app`, or a user and a group, as in `USER app:www`")
 }
 
 pub(crate) fn misspelt_stage(image: &str, stage: &str, span: Span) -> Diagnostic {

@@ -262,6 +262,44 @@ pub const RULES: &[Rule] = &[
         ..BUILDKIT
     },
     Rule {
+        name: r::BROKEN_TRIGGER,
+        origin: Origin::Kiln,
+        summary: "an ONBUILD keeps an instruction that cannot be read",
+        why: "What ONBUILD keeps is read when another image is built on this one, and only then it fails, for somebody else.",
+        bad: "FROM alpine:3.20\nONBUILD RNU make\n",
+        good: "FROM alpine:3.20\nONBUILD RUN make\n",
+        ..BUILDKIT
+    },
+    Rule {
+        name: r::TYPOGRAPHIC_DASH,
+        origin: Origin::Kiln,
+        summary: "a flag begins with a dash that is no hyphen",
+        why: "Word processors and web pages turn two hyphens into one dash. With it, a flag is a word like others: COPY takes it \
+              for a source, and RUN for a program.",
+        bad: "FROM alpine:3.20\nCOPY \u{2013}chown=1 app /\n",
+        good: "FROM alpine:3.20\nCOPY --chown=1 app /\n",
+        ..BUILDKIT
+    },
+    Rule {
+        name: r::EMPTY_RUN,
+        origin: Origin::Kiln,
+        summary: "a RUN has no command",
+        why: "The shell is started with nothing to do, and a layer with nothing in it is made. Most often the command stands on \
+              the next line, and the backslash is missing.",
+        bad: "FROM alpine:3.20\nRUN\n",
+        good: "FROM alpine:3.20\nRUN make\n",
+        ..BUILDKIT
+    },
+    Rule {
+        name: r::SEVERAL_USERS,
+        origin: Origin::Kiln,
+        summary: "a USER has several words",
+        why: "USER takes the whole line for one name. The build goes on, and the next step, or the container, finds no such user.",
+        bad: "FROM alpine:3.20\nUSER app www\n",
+        good: "FROM alpine:3.20\nUSER app:www\n",
+        ..BUILDKIT
+    },
+    Rule {
         name: r::MISSPELT_STAGE,
         origin: Origin::Kiln,
         summary: "an image is named that is nearly a stage above",

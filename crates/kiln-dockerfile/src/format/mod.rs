@@ -63,7 +63,7 @@ fn rewrite(file: &Dockerfile, text: &str, style: Style) -> String {
                 heredocs(&mut out, text, instruction, newline);
             }
             // What stands above the first instruction may be a directive, by where it begins.
-            ItemKind::Comment if layout.has_instruction => out.push_str(raw.trim()),
+            ItemKind::Comment(_) if layout.has_instruction => out.push_str(raw.trim()),
             _ => out.push_str(raw.trim_end()),
         }
         out.push_str(newline);
@@ -93,10 +93,10 @@ impl Layout {
     fn wants_blank(&self, items: &[Item]) -> bool {
         if !self.has_item {
             // Without the blank line a comment could become a directive.
-            return self.has_blank && matches!(items[0].kind, ItemKind::Comment);
+            return self.has_blank && matches!(items[0].kind, ItemKind::Comment(_));
         }
         // Looked for once per run of comments, however long it is.
-        let next = || items.iter().find(|item| !matches!(item.kind, ItemKind::Comment));
+        let next = || items.iter().find(|item| !matches!(item.kind, ItemKind::Comment(_)));
         self.has_blank || self.has_stage && !self.after_comment && next().is_some_and(is_from)
     }
 
@@ -105,7 +105,7 @@ impl Layout {
         self.has_blank = false;
         self.has_instruction |= matches!(item.kind, ItemKind::Instruction(_));
         self.has_stage |= is_from(item);
-        self.after_comment = matches!(item.kind, ItemKind::Comment);
+        self.after_comment = matches!(item.kind, ItemKind::Comment(_));
     }
 }
 

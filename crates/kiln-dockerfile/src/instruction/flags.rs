@@ -2,7 +2,7 @@
 
 use kiln_report::Diagnostic;
 
-use crate::parse::{Flag, Instruction, Word};
+use crate::parse::{Arguments, Flag, Instruction, Word};
 use crate::suggest;
 
 /// What a flag takes.
@@ -29,6 +29,30 @@ const OWNERS: [(&[&str], &str); 5] = [
 #[derive(Debug)]
 pub(crate) struct Flags<'a> {
     given: Vec<&'a Flag>,
+}
+
+/// Dashes that word processors and web pages make of hyphens.
+const DASHES: [char; 4] = ['\u{2012}', '\u{2013}', '\u{2014}', '\u{2015}'];
+
+/// Words that were meant for flags and begin with a dash that is no hyphen, and how they are written.
+pub(crate) fn dashed(instruction: &Instruction) -> Vec<(Word, String)> {
+    let words = match &instruction.arguments {
+        Arguments::Words(words) => words.clone(),
+        Arguments::Typed(first, _) => vec![first.clone()],
+        Arguments::Text(word) => {
+            let end = word.text.find(char::is_whitespace).unwrap_or(word.text.len());
+            vec![Word { text: word.text[..end].to_owned(), span: word.part(0, end) }]
+        }
+        _ => return Vec::new(),
+    };
+    let flag = |word: Word| {
+        let name = word.text.trim_start_matches(|c| c == '-' || DASHES.contains(&c));
+        let is_name = name.starts_with(|c: char| c.is_ascii_lowercase());
+        let has_dash = word.text[..word.text.len() - name.len()].contains(DASHES);
+        let flag = format!("--{name}");
+        (is_name && has_dash).then_some((word, flag))
+    };
+    words.into_iter().map_while(flag).collect()
 }
 
 /// Checks an instruction's flags against those it knows.

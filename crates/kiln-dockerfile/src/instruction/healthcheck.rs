@@ -48,26 +48,21 @@ pub(super) fn read(instruction: &Instruction, diagnostics: &mut Vec<Diagnostic>)
             return None;
         }
     };
-    let test = match test(kind, command) {
-        Ok(test) => test,
-        Err(diagnostic) => {
-            diagnostics.push(diagnostic);
-            return None;
-        }
-    };
-    if test == ["NONE"] {
+    let test = test(kind, command).map_err(|diagnostic| diagnostics.push(diagnostic)).ok();
+    if test.as_ref().is_some_and(|test| test == &["NONE"]) {
+        let test = test.unwrap_or_default();
         return Some(HealthcheckCommand { check: Healthcheck { test, ..Healthcheck::default() } });
     }
     let mut time = |name| interval(&flags, name, diagnostics);
     let check = Healthcheck {
-        test,
+        test: test.clone().unwrap_or_default(),
         interval: time("interval"),
         timeout: time("timeout"),
         start_period: time("start-period"),
         start_interval: time("start-interval"),
         retries: retries(&flags, diagnostics),
     };
-    Some(HealthcheckCommand { check })
+    test.map(|_| HealthcheckCommand { check })
 }
 
 fn test(kind: &Word, command: &Arguments) -> Result<Vec<String>, Diagnostic> {

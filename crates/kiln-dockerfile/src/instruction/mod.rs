@@ -5,7 +5,7 @@ mod copy;
 mod csv;
 mod device;
 mod duration;
-mod flags;
+pub(crate) mod flags;
 mod healthcheck;
 mod keyword;
 mod mount;
@@ -128,5 +128,11 @@ pub struct ArgItem {
 /// Reads an instruction; says what is wrong with it.
 pub(crate) fn command(instruction: &Instruction, diagnostics: &mut Vec<Diagnostic>) -> Option<Command> {
     let keyword = Keyword::of(&instruction.keyword.text)?;
-    build::Reader { instruction, keyword, diagnostics }.read()
+    let before = diagnostics.len();
+    let command = build::Reader { instruction, keyword, diagnostics }.read();
+    if let Some(error) = diagnostics.get_mut(before) {
+        let dashed = flags::dashed(instruction).into_iter().next();
+        error.hints.extend(dashed.map(|(word, flag)| format!("write `{flag}` with two hyphens, not `{}`", word.text)));
+    }
+    command
 }

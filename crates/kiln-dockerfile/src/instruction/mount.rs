@@ -130,31 +130,19 @@ pub(crate) type Expander<'a> = dyn FnMut(&Word) -> Result<String, Box<Diagnostic
 
 impl Mount {
     /// A mount as it is written, with its variables left as they are.
-    pub fn as_written(flag: &Word) -> Result<Self, Box<Diagnostic>> {
+    pub fn as_written(flag: &Word) -> Result<Self, Vec<Diagnostic>> {
         Self::read(flag, &mut |word| Ok(word.text.clone()))
     }
 
-    /// Reads a mount, filling each value in.
-    pub(crate) fn read(flag: &Word, expand: &mut Expander<'_>) -> Result<Self, Box<Diagnostic>> {
+    /// Reads a mount, filling each value in. Gives all that is wrong with it.
+    pub(crate) fn read(flag: &Word, expand: &mut Expander<'_>) -> Result<Self, Vec<Diagnostic>> {
         let fields = csv_fields(&flag.text).map_err(|error| {
-            Box::new(Diagnostic::error(flag.span, format!("`--mount` is not well formed: {}", error.reason)))
+            vec![Diagnostic::error(flag.span, format!("`--mount` is not well formed: {}", error.reason))]
         })?;
-        let mut reader = Reader { mount: Self::empty(flag.span), readonly: None, places: Vec::new() };
-        for Field { text: field, start, end } in &fields {
-            let span = flag.part(*start, *end);
-            match field.split_once('=') {
-                None => reader.bare(field, span)?,
-                Some((key, raw)) => {
-                    let key_name =
-                        if key.eq_ignore_ascii_case("src") { "source".into() } else { key.to_ascii_lowercase() };
-                    reader.places.push((key_name, span));
-                    let value = Word { text: raw.to_owned(), span: flag.part(end - raw.len().min(end - start), *end) };
-                    let text = expand(&value)?;
-                    reader.set(key, Word { text, span: value.span }, span)?;
-                }
-            }
-        }
-        reader.finish()
+        let mut reader = Reader { mount: Self::empty(flag.span), has_kind: true, readonly: None, places: Vec::new() };
+        let read = fields.iter().filter_map(|field| reader.field(field, flag, expand).err());
+        let wrong: Vec<Diagnostic> = read.map(|error| *error).collect();
+        if wrong.is_empty() { reader.finish() } else { Err(wrong) }
     }
 
     fn empty(span: Span) -> Self {
@@ -179,6 +167,8 @@ impl Mount {
 
 struct Reader {
     mount: Mount,
+    /// Whether its kind is known, if it has been named.
+    has_kind: bool,
     readonly: Option<bool>,
     /// Where each option stands.
     places: Vec<(String, Span)>,
@@ -189,13 +179,24 @@ fn wrong(span: Span, message: String) -> Box<Diagnostic> {
 }
 
 impl Reader {
+    fn field(&mut self, field: &Field, flag: &Word, expand: &mut Expander<'_>) -> Result<(), Box<Diagnostic>> {
+        let Field { text, start, end } = field;
+        let span = flag.part(*start, *end);
+        let Some((key, raw)) = text.split_once('=') else { return self.bare(text, span) };
+        let key_name = if key.eq_ignore_ascii_case("src") { "source".into() } else { key.to_ascii_lowercase() };
+        self.places.push((key_name, span));
+        let value = Word { text: raw.to_owned(), span: flag.part(end - raw.len().min(end - start), *end) };
+        let text = expand(&value)?;
+        self.set(key, Word { text, span: value.span }, span)
+    }
+
     fn bare(&mut self, field: &str, span: Span) -> Result<(), Box<Diagnostic>> {
         let key = field.to_ascii_lowercase();
         match key.as_str() {
             "readonly" | "ro" => self.readonly = Some(true),
             "readwrite" | "rw" => self.readonly = Some(false),
             "required" if self.mount.kind.is_credential() => self.mount.required = true,
-            "required" => return Err(self.misplaced(&key, span)),
+            "required" => return self.misplaced(&key, span),
             _ if KEYS.contains(&key.as_str()) => {
                 let error = wrong(span, format!("`{field}` of a mount has no value"));
                 return Err(Box::new(error.hint(format!("write `{key}=…`"))));
@@ -209,7 +210,11 @@ impl Reader {
         let key = key.to_ascii_lowercase();
         let mount = &mut self.mount;
         match key.as_str() {
-            "type" => mount.kind = choice(&value, &KINDS, "kind of mount")?,
+            "type" => {
+                let kind = choice(&value, &KINDS, "kind of mount");
+                self.has_kind = kind.is_ok();
+                mount.kind = kind?;
+            }
             "from" => mount.from = Some(value).filter(|from| !from.text.is_empty()),
             "source" | "src" => mount.source = value.text,
             "target" | "dst" | "destination" => mount.target = value.text,
@@ -217,7 +222,7 @@ impl Reader {
             "readwrite" | "rw" => self.readonly = Some(!boolean(&key, &value)?),
             "required" if mount.kind.is_credential() => mount.required = boolean(&key, &value)?,
             "size" if mount.kind == MountKind::Tmpfs => mount.size = size(&value)?,
-            "required" | "size" => return Err(self.misplaced(&key, span)),
+            "required" | "size" => return self.misplaced(&key, span),
             "id" => mount.id = value.text,
             "sharing" => mount.sharing = Some(choice(&value, &SHARING, "way to share a cache")?),
             "mode" => mount.mode = Some(number(&key, &value, 8)?),
@@ -229,39 +234,43 @@ impl Reader {
         Ok(())
     }
 
-    fn misplaced(&self, key: &str, span: Span) -> Box<Diagnostic> {
+    fn misplaced(&self, key: &str, span: Span) -> Result<(), Box<Diagnostic>> {
+        if !self.has_kind {
+            return Ok(());
+        }
         let error = wrong(span, format!("`{key}` means nothing to a mount of type `{}`", self.mount.kind.name()));
         let wanted = if key == "size" { "`type=tmpfs`" } else { "`type=secret` or `type=ssh`" };
-        Box::new(error.hint(format!("it goes with {wanted}, and `type` has to stand before it")))
+        Err(Box::new(error.hint(format!("it goes with {wanted}, and `type` has to stand before it"))))
     }
 
-    fn finish(mut self) -> Result<Mount, Box<Diagnostic>> {
+    fn finish(mut self) -> Result<Mount, Vec<Diagnostic>> {
         let writable = matches!(self.mount.kind, MountKind::Cache | MountKind::Tmpfs);
         self.mount.readonly = self.readonly.unwrap_or(!writable);
         let mount = &self.mount;
         let name = mount.kind.name();
+        let mut wrongs = Vec::new();
         let meaningless = |key: &'static str, wanted: &str| {
             let error = wrong(self.place(key), format!("`{key}` means nothing to a mount of type `{name}`"));
-            Err(Box::new(error.hint(format!("it goes with {wanted}"))))
+            error.hint(format!("it goes with {wanted}"))
         };
         if !mount.kind.is_credential() && mount.kind != MountKind::Cache {
             let given = [("mode", mount.mode), ("uid", mount.uid), ("gid", mount.gid)];
-            if let Some((key, _)) = given.into_iter().find(|(_, value)| value.is_some()) {
-                return meaningless(key, "`type=cache`, `type=secret` and `type=ssh`");
-            }
+            let given = given.into_iter().filter(|(_, value)| value.is_some());
+            wrongs.extend(given.map(|(key, _)| meaningless(key, "`type=cache`, `type=secret` and `type=ssh`")));
         }
         match mount.kind {
-            MountKind::Secret => self.check_secret()?,
+            MountKind::Secret => wrongs.extend(self.check_secret().err().map(|error| *error)),
             MountKind::Ssh if !mount.source.is_empty() => {
                 let error = wrong(self.place("source"), "an ssh mount has no `source`".to_owned());
-                return Err(Box::new(error.hint("name the agent with `id=`, and its socket with `target=`")));
+                wrongs.push(error.hint("name the agent with `id=`, and its socket with `target=`"));
             }
             _ => {}
         }
-        if mount.sharing.is_some() && mount.kind != MountKind::Cache {
-            return meaningless("sharing", "`type=cache`");
+        // A secret's is told as what it is.
+        if mount.sharing.is_some() && !matches!(mount.kind, MountKind::Cache | MountKind::Secret) {
+            wrongs.push(meaningless("sharing", "`type=cache`"));
         }
-        Ok(self.mount)
+        if wrongs.is_empty() { Ok(self.mount) } else { Err(wrongs) }
     }
 
     /// Where an option stands; the whole flag when it does not.
@@ -364,7 +373,8 @@ mod tests {
     fn read(text: &str) -> Result<Mount, String> {
         let flag = Word { text: text.to_owned(), span: Span::new(0, text.len()) };
         Mount::read(&flag, &mut |word: &Word| Ok(word.text.clone()))
-            .map_err(|d| format!("{} @{}", d.message, &text[d.span.range()]))
+            .map_err(|wrong| wrong.iter().map(|d| format!("{} @{}", d.message, &text[d.span.range()])).collect())
+            .map_err(|wrong: Vec<String>| wrong.join("; "))
     }
 
     #[test]
@@ -412,6 +422,12 @@ mod tests {
             ("type=cache,tagret=/x", "a mount has no option `tagret` @tagret=/x"),
             ("target", "`target` of a mount has no value @target"),
             ("ro=maybe", "`ro` is `true` or `false`, not `maybe` @maybe"),
+            ("type=bnid,required,ro=x", "`bnid` is no kind of mount @bnid; `ro` is `true` or `false`, not `x` @x"),
+            (
+                "uid=1,sharing=shared",
+                "`uid` means nothing to a mount of type `bind` @uid=1; \
+                 `sharing` means nothing to a mount of type `bind` @sharing=shared",
+            ),
         ] {
             assert_eq!(read(text).unwrap_err(), wanted, "{text}");
         }

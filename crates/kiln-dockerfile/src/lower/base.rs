@@ -32,8 +32,9 @@ pub(super) fn begin(stage: &mut Stage<'_, '_, '_>) {
         Base::Image(_) | Base::Context(..) => match cx.image(node) {
             Some(image) => from_image(stage, image),
             // A context may stand for `scratch`; all else has been resolved before, unless nobody was asked.
-            None => State { is_base_unknown: cx.needs_image(node), ..empty(cx.platform(node)) },
+            None => State { has_gaps: cx.needs_image(node), ..empty(cx.platform(node)) },
         },
+        Base::Unknown => State { has_gaps: true, ..empty(cx.platform(node)) },
     };
     match &node.base {
         // A context that stands for a whole stage has no steps that would need it.

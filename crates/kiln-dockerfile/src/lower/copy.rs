@@ -45,7 +45,8 @@ pub(super) struct Action {
 
 impl Stage<'_, '_, '_> {
     pub(super) fn copy(&mut self, step: &Step<'_>, copy: &Copy) -> Result<(), Fail> {
-        let filled = self.fill(copy)?;
+        let first = self.all.errors.len();
+        let Some(filled) = self.fill(copy) else { return Ok(()) };
         let keyword = if copy.kind == CopyKind::Add { "ADD" } else { "COPY" };
         let mut history = keyword.to_owned();
         let flags = [("--chown", &filled.chown), ("--chmod", &filled.chmod)];
@@ -55,21 +56,26 @@ impl Stage<'_, '_, '_> {
         }
         let shown = self.copy_name(step, copy);
         let name = self.name_step(&shown);
-        let template = self.template(&filled)?;
+        let template = self.template(&filled);
         let sources_end = self.sources_end(step);
         let copying = Copying { step, filled, template, name, sources_end };
         let mut actions = Vec::new();
         for source in &copying.filled.sources {
             history.push_str(&format!(" {}", source.text));
-            actions.push(self.source_action(&copying, source)?);
+            let action = self.source_action(&copying, source);
+            actions.extend(self.tell(action));
         }
         let Copying { filled, template, name, .. } = copying;
         for document in &copy.documents {
             history.push_str(&format!(" <<{}", document.name));
-            let text = if document.expand { self.fill_document(document)? } else { document.text.clone() };
+            let text = if document.expand { self.fill_document(document) } else { Ok(document.text.clone()) };
+            let Some(text) = self.tell(text) else { continue };
             let from = Some(self.document(&document.name, 0o644, text));
             let src = path::absolute("/", &document.name);
             actions.push(Action { from, copy: FileActionCopy { src, ..template.clone() } });
+        }
+        if self.all.errors.len() > first {
+            return Ok(());
         }
         history.push_str(&format!(" {}", filled.dest.text));
         if copy.link {
@@ -129,18 +135,20 @@ impl Stage<'_, '_, '_> {
         self.add(op, inputs, vertex)
     }
 
-    fn fill<'s>(&mut self, copy: &'s Copy) -> Result<Filled<'s>, Fail> {
-        let mut word = |word: &Word| Ok::<_, Fail>(Word { text: self.expand(word)?, span: word.span });
-        let filled = Filled {
-            copy,
-            chown: copy.chown.as_ref().map(&mut word).transpose()?.filter(|word| !word.text.is_empty()),
-            chmod: copy.chmod.as_ref().map(&mut word).transpose()?.filter(|word| !word.text.is_empty()),
-            checksum: copy.checksum.as_ref().map(&mut word).transpose()?.filter(|word| !word.text.is_empty()),
-            sources: copy.sources.iter().map(&mut word).collect::<Result<_, _>>()?,
-            dest: word(&copy.dest)?,
-        };
-        check_checksum(&filled)?;
-        Ok(filled)
+    /// Fills variables in; nothing if any cannot be.
+    fn fill<'s>(&mut self, copy: &'s Copy) -> Option<Filled<'s>> {
+        let first = self.all.errors.len();
+        let mut word = |word: &Word| self.filled(word).map(|text| Word { text, span: word.span });
+        let mut flag = |flag: &Option<Word>| flag.as_ref().and_then(&mut word).filter(|word| !word.text.is_empty());
+        let (chown, chmod, checksum) = (flag(&copy.chown), flag(&copy.chmod), flag(&copy.checksum));
+        let sources = copy.sources.iter().filter_map(&mut word).collect();
+        let dest = word(&copy.dest)?;
+        if self.all.errors.len() > first {
+            return None;
+        }
+        let filled = Filled { copy, sources, dest, chown, chmod, checksum };
+        self.tell(check_checksum(&filled))?;
+        Some(filled)
     }
 
     /// In a document only variables and escapes are undone; quotes are text.
@@ -151,7 +159,7 @@ impl Stage<'_, '_, '_> {
     }
 
     /// What all actions of an instruction share.
-    fn template(&self, filled: &Filled<'_>) -> Result<FileActionCopy, Fail> {
+    fn template(&mut self, filled: &Filled<'_>) -> FileActionCopy {
         let dest = match filled.dest.text.as_str() {
             "" | "." => "./",
             dest => dest,
@@ -159,7 +167,7 @@ impl Stage<'_, '_, '_> {
         let has_base = self.state.root.is_some() && !filled.copy.link;
         let owner = match &filled.chown {
             Some(chown) => {
-                check_owner(chown, filled.copy.link)?;
+                self.tell(check_owner(chown, filled.copy.link));
                 Some(owner::owner(&chown.text, if has_base { 0 } else { -1 }))
             }
             None => None,
@@ -172,12 +180,13 @@ impl Stage<'_, '_, '_> {
                 Some(Mode::Symbolic(text)) => (0, text),
                 None => {
                     let error = Diagnostic::error(word.span, format!("`{}` is no way to set permissions", word.text));
-                    return Err(Box::new(error.hint("use octal digits up to `7777`, or letters as in `u=rwX,go=rX`")));
+                    self.all.errors.push(error.hint("use octal digits up to `7777`, or letters as in `u=rwX,go=rX`"));
+                    (-1, String::new())
                 }
             },
             None => (-1, String::new()),
         };
-        Ok(FileActionCopy {
+        FileActionCopy {
             dest: path::absolute_keeping_slash(&self.state.dir, dest),
             owner,
             mode,
@@ -186,7 +195,7 @@ impl Stage<'_, '_, '_> {
             create_dest_path: true,
             timestamp: -1,
             ..FileActionCopy::default()
-        })
+        }
     }
 
     fn source_action(&mut self, copying: &Copying<'_>, source: &Word) -> Result<Action, Fail> {

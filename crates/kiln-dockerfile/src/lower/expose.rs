@@ -12,13 +12,16 @@ use crate::parse::Word;
 
 impl Stage<'_, '_, '_> {
     pub(super) fn expose(&mut self, words: &[Word]) -> Result<(), Fail> {
-        let mut sorted: Vec<&Word> = words.iter().collect();
+        // What follows a comment that is none was meant for a part of it.
+        let comment = words.iter().position(|word| word.text.starts_with('#'));
+        let mut sorted: Vec<&Word> = words[..comment.map_or(words.len(), |at| at + 1)].iter().collect();
         sorted.sort_by(|a, b| a.text.cmp(&b.text));
         let mut ports = Vec::new();
         for word in sorted {
             let lexer = self.all.cx.lexer;
-            for spec in self.expand_as(lexer, word)?.words {
-                let exposed = read(&spec, word.span)?;
+            let expanded = self.expand_as(lexer, word);
+            for spec in self.tell(expanded).into_iter().flat_map(|expanded| expanded.words) {
+                let Some(exposed) = self.tell(read(&spec, word.span)) else { continue };
                 if exposed.protocol != exposed.protocol.to_lowercase() {
                     let fix = fixes::port_in_lower_case(word, &spec);
                     self.all.warnings.push(fixes::mend(rules::expose_casing(&spec, word.span), fix));

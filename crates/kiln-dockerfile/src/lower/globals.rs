@@ -9,8 +9,8 @@ use kiln_report::Diagnostic;
 use super::LowerOptions;
 use super::budget::Budget;
 use crate::expand::{Env, Lexer};
-use crate::instruction::{ArgItem, Command};
-use crate::parse::{Dockerfile, Word};
+use crate::instruction::{ArgItem, Command, Keyword};
+use crate::parse::{Dockerfile, Instruction, Word};
 
 /// What `FROM` lines see, and what `ARG` without a value takes on.
 #[derive(Debug, Clone, Default)]
@@ -19,6 +19,8 @@ pub(crate) struct Globals {
     pub(crate) env: Env,
     /// All that are declared, with or without a value.
     pub(crate) declared: BTreeSet<String>,
+    /// Whether there may be more: not all could be read.
+    pub(crate) has_gaps: bool,
 }
 
 impl Globals {
@@ -32,13 +34,15 @@ impl Globals {
         }
         let lexer = Lexer::new(file.escape);
         let mut budget = Budget::default();
-        let commands = file.instructions().map(|instruction| instruction.command.as_ref());
-        for command in commands.take_while(|command| !matches!(command, Some(Command::From(_)))) {
-            let Some(Command::Arg(items)) = command else { continue };
+        let is_from = |instruction: &&Instruction| instruction.meant_keyword() == Some(Keyword::From);
+        for instruction in file.instructions().take_while(|instruction| !is_from(instruction)) {
+            globals.has_gaps |= instruction.command.is_none();
+            let Some(Command::Arg(items)) = &instruction.command else { continue };
             for item in items {
                 let declared = globals.declare(item, seed.build_args, lexer);
                 if let Err(diagnostic) = declared.and_then(|bytes| budget.take(bytes, item.key.span)) {
                     diagnostics.push(*diagnostic);
+                    globals.has_gaps = true;
                 }
                 if budget.is_exhausted() {
                     return globals;

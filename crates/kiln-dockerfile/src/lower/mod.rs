@@ -42,7 +42,7 @@ pub use options::{
 pub use outline::{Outline, OutlineArg, outline};
 pub use reads::{ContextRead, Reader, context_reads};
 pub use stage::ARGS;
-pub use survey::{Reach, survey};
+pub use survey::{Breadth, Reach, all_errors, survey};
 
 use crate::check::CheckConfig;
 use crate::expand::{Lexer, Variables as _};
@@ -68,17 +68,21 @@ pub fn lower(file: &Dockerfile, options: &LowerOptions, facts: &ImageFacts) -> R
     if plan.stage_count == 0 && errors.is_empty() {
         errors.push(Diagnostic::error(Span::default(), "the Dockerfile has no FROM"));
     }
-    if !errors.is_empty() {
-        return Err(errors);
+    // What can be told without asking about images is told before anything is fetched.
+    if plan.stage_count > 0 && (!errors.is_empty() || facts.is_empty()) {
+        errors.extend(Lowerer::new(&cx, &plan).errors_of(&plan.reachable(target)));
     }
-    let settled = plan.settle(&cx, target, &mut errors);
-    if !errors.is_empty() {
-        return Err(errors);
+    if errors.is_empty() {
+        let settled = plan.settle(&cx, target, &mut errors);
+        match settled {
+            _ if !errors.is_empty() => {}
+            Settled::Missing(nodes) => return Ok(Lowering::NeedsImages(requests(&cx, &plan, &nodes))),
+            Settled::Yes(reachable) => return Lowerer::new(&cx, &plan).run(target, &reachable).map(Lowering::Done),
+        }
     }
-    match settled {
-        Settled::Missing(nodes) => Ok(Lowering::NeedsImages(requests(&cx, &plan, &nodes))),
-        Settled::Yes(reachable) => Lowerer::new(&cx, &plan).run(target, &reachable).map(Lowering::Done),
-    }
+    errors.sort_by_key(|error| error.span);
+    errors.dedup();
+    Err(errors)
 }
 
 /// What all of lowering sees.
@@ -101,7 +105,7 @@ impl<'a> Context<'a> {
         facts: &'a ImageFacts,
         errors: &mut Vec<Diagnostic>,
     ) -> Self {
-        let last_stage = file.instructions().filter_map(|instruction| match &instruction.command {
+        let last_stage = file.instructions().filter_map(|instruction| match instruction.meant() {
             Some(Command::From(from)) => Some(from.stage_name()),
             _ => None,
         });
@@ -127,6 +131,11 @@ impl<'a> Context<'a> {
     fn expand_global(&self, word: &Word) -> Result<String, Box<Diagnostic>> {
         let expansion = self.lexer.expand(&word.text, &self.globals.env);
         expansion.map(|expansion| expansion.text).map_err(|error| expand_failure(word, &error))
+    }
+
+    /// Whether what is wrong with a word of global arguments may follow from one that could not be read.
+    fn may_follow(&self, word: &Word) -> bool {
+        self.globals.has_gaps && word.text.contains('$')
     }
 
     /// The first variable of a word that is no global argument with a value.
@@ -183,7 +192,7 @@ impl<'a> Context<'a> {
             Base::Context(_, NamedContext::Image { reference }) if reference == "scratch" => None,
             Base::Context(_, NamedContext::Image { reference }) => Some(reference.clone()),
             Base::Context(_, NamedContext::OciLayout { reference }) => Some(format!("oci-layout://{reference}")),
-            Base::Context(_, NamedContext::Local { .. }) | Base::Scratch | Base::Stage(_) => None,
+            Base::Context(_, NamedContext::Local { .. }) | Base::Scratch | Base::Stage(_) | Base::Unknown => None,
         }
     }
 
@@ -266,6 +275,12 @@ impl<'c, 'a> Lowerer<'c, 'a> {
         names::warn_unused_build_args(&mut self, target);
         names::warn_misspelt_stages(&mut self, reachable);
         Ok(Box::new(self.finish(target, &stages)))
+    }
+
+    /// All that is wrong with these nodes.
+    fn errors_of(mut self, nodes: &BTreeSet<usize>) -> Vec<Diagnostic> {
+        self.lower_nodes(nodes);
+        self.errors
     }
 
     /// Lowers these nodes; gives those that are stages.

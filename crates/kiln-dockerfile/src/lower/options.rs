@@ -173,6 +173,11 @@ impl ImageFacts {
         Self::default()
     }
 
+    /// Whether nothing is known.
+    pub fn is_empty(&self) -> bool {
+        self.images.is_empty()
+    }
+
     /// Answers a request; `reference` and `platform` as the request has them.
     pub fn insert(&mut self, reference: impl Into<String>, platform: Platform, image: ResolvedImage) {
         self.images.insert((reference.into(), platform), image);

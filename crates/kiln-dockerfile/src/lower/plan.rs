@@ -8,7 +8,7 @@ use kiln_report::{Diagnostic, Span};
 
 use super::globals::expand_failure;
 use super::{Context, NamedContext, transports};
-use crate::instruction::{self, Command, From};
+use crate::instruction::{self, Command, From, Keyword};
 use crate::parse::{Instruction, Word, parse_trigger};
 use crate::suggest;
 
@@ -19,6 +19,8 @@ pub(super) struct Plan<'a> {
     pub(super) stage_count: usize,
     /// Stages by name; several may have the same.
     names: BTreeMap<String, Vec<usize>>,
+    /// Whether a stage may have a name that could not be read.
+    pub(super) has_lost_names: bool,
 }
 
 /// A stage, or something files are taken from.
@@ -53,6 +55,8 @@ pub(super) enum Base {
     Stage(usize),
     Image(String),
     Context(String, NamedContext),
+    /// It could not be read, which is told.
+    Unknown,
 }
 
 /// An instruction of a stage.
@@ -64,6 +68,8 @@ pub(super) struct Step<'a> {
     pub(super) from: Option<usize>,
     /// The node each `--mount` takes from.
     pub(super) mounts_from: Vec<Option<usize>>,
+    /// Whether both are looked up.
+    is_linked: bool,
 }
 
 /// The outcome of settling the bases.
@@ -77,19 +83,19 @@ pub(super) enum Settled {
 impl<'a> Plan<'a> {
     /// Reads the stages of a file and links them.
     pub(super) fn new(cx: &Context<'a>, diagnostics: &mut Vec<Diagnostic>) -> Self {
-        let mut plan = Self { nodes: Vec::new(), stage_count: 0, names: BTreeMap::new() };
+        let mut plan = Self { nodes: Vec::new(), stage_count: 0, names: BTreeMap::new(), has_lost_names: false };
         for instruction in cx.file.instructions() {
-            match &instruction.command {
-                Some(Command::From(from)) => match plan.stage(cx, from, instruction.span) {
-                    Ok(node) => plan.push_stage(node),
-                    Err(diagnostic) => diagnostics.push(*diagnostic),
-                },
-                Some(_) => {
+            match instruction.meant() {
+                Some(Command::From(from)) => {
+                    let node = plan.stage(cx, from, (instruction.span, diagnostics));
+                    plan.push_stage(node);
+                }
+                None if instruction.meant_keyword() == Some(Keyword::From) => plan.push_lost(instruction),
+                _ => {
                     if let Some(node) = plan.nodes.last_mut().filter(|node| !node.is_replaced) {
                         node.steps.push(Step::new(Cow::Borrowed(instruction), None));
                     }
                 }
-                None => {}
             }
         }
         plan.stage_count = plan.nodes.len();
@@ -112,38 +118,61 @@ impl<'a> Plan<'a> {
         self.nodes.push(node);
     }
 
-    fn stage(&self, cx: &Context<'_>, from: &From, span: Span) -> Result<Node<'a>, Box<Diagnostic>> {
+    /// Keeps the place, and the name, of a stage whose `FROM` could not be read.
+    fn push_lost(&mut self, instruction: &Instruction) {
+        let mut words = instruction.line.text().split_whitespace().skip(1);
+        let name = words.by_ref().find(|word| word.eq_ignore_ascii_case("as")).and_then(|_| words.next());
+        self.has_lost_names |= name.is_none();
+        let name = name.map(str::to_lowercase);
+        self.push_stage(Node { name, ..Node::new(Base::Unknown, instruction.span) });
+    }
+
+    fn stage(&self, cx: &Context<'_>, from: &From, (span, diagnostics): (Span, &mut Vec<Diagnostic>)) -> Node<'a> {
+        let mut tell = |word: &Word, error: Box<Diagnostic>| {
+            if !cx.may_follow(word) {
+                diagnostics.push(*error);
+            }
+        };
+        let platform = from.platform.as_ref().map(|word| platform(cx, word).map_err(|error| tell(word, error)));
+        let platform = platform.and_then(Result::ok);
+        let after = from.after.iter().map(|word| self.earlier(cx, word).map_err(|error| tell(word, error)));
+        let after = after.filter_map(Result::ok).flatten().collect();
+        let name = from.stage_name();
+        let wanted = platform.as_ref().unwrap_or(&cx.options.platform);
+        let base = self.base(cx, from, wanted).map_err(|error| tell(&from.image, error)).unwrap_or(Base::Unknown);
+        let replaced = name.as_deref().and_then(|name| cx.named_context(name, wanted));
+        let is_replaced = replaced.is_some();
+        let base = replaced.map_or(base, |(name, context)| Base::Context(name, context));
+        let label = name.clone().unwrap_or_else(|| format!("stage-{}", self.nodes.len()));
+        Node { name, label, platform, after, is_replaced, word: from.image.span, ..Node::new(base, span) }
+    }
+
+    fn base(&self, cx: &Context<'_>, from: &From, wanted: &Platform) -> Result<Base, Box<Diagnostic>> {
         let image = cx.expand_global(&from.image)?;
         if image.is_empty() {
             let message = format!("`{}` leaves no image to begin with", from.image.text);
             return Err(Box::new(Diagnostic::error(from.image.span, message).hint(cx.global_way_out(&from.image))));
         }
-        let platform = from.platform.as_ref().map(|word| platform(cx, word)).transpose()?;
-        let after = from.after.iter().map(|word| self.earlier(cx, word)).collect::<Result<_, _>>()?;
-        let name = from.stage_name();
-        let wanted = platform.as_ref().unwrap_or(&cx.options.platform);
-        let replaced = name.as_deref().and_then(|name| cx.named_context(name, wanted));
-        let is_replaced = replaced.is_some();
-        let base = match replaced {
-            Some((name, context)) => Base::Context(name, context),
-            None => match self.find_before(&image, self.nodes.len()) {
-                Some(stage) => Base::Stage(stage),
-                None => self.outside(cx, &Word { text: image, span: from.image.span }, wanted).map_err(|error| {
-                    let is_whole = cx.unset_global(&from.image).is_none();
-                    if is_whole { error } else { Box::new(error.hint(cx.global_way_out(&from.image))) }
-                })?,
-            },
-        };
-        let label = name.clone().unwrap_or_else(|| format!("stage-{}", self.nodes.len()));
-        Ok(Node { name, label, platform, after, is_replaced, word: from.image.span, ..Node::new(base, span) })
+        // A name that a context stands for is nobody else's.
+        if from.stage_name().is_some_and(|name| cx.named_context(&name, wanted).is_some()) {
+            return Ok(Base::Unknown);
+        }
+        if let Some(stage) = self.find_before(&image, self.nodes.len()) {
+            return Ok(Base::Stage(stage));
+        }
+        self.outside(cx, &Word { text: image, span: from.image.span }, wanted).map_err(|error| {
+            let is_whole = cx.unset_global(&from.image).is_none();
+            if is_whole { error } else { Box::new(error.hint(cx.global_way_out(&from.image))) }
+        })
     }
 
-    /// The stage that `--after` names.
-    fn earlier(&self, cx: &Context<'_>, word: &Word) -> Result<usize, Box<Diagnostic>> {
+    /// The stage that `--after` names; none if it may have one of the names that are lost.
+    fn earlier(&self, cx: &Context<'_>, word: &Word) -> Result<Option<usize>, Box<Diagnostic>> {
         let text = cx.expand_global(word)?;
         let number = text.parse::<usize>().ok().filter(|number| *number < self.nodes.len());
-        if let Some(stage) = self.find_before(&text, self.nodes.len()).or(number) {
-            return Ok(stage);
+        let found = self.find_before(&text, self.nodes.len()).or(number);
+        if found.is_some() || self.has_lost_names {
+            return Ok(found);
         }
         let error = Diagnostic::error(word.span, format!("no stage above is called `{text}`"));
         Err(Box::new(match self.similar_stage(&text.to_lowercase()) {
@@ -181,33 +210,39 @@ impl<'a> Plan<'a> {
     /// Links a stage's instructions with what they take from.
     fn link(&mut self, cx: &Context<'_>, node: usize, diagnostics: &mut Vec<Diagnostic>) {
         let mut steps = std::mem::take(&mut self.nodes[node].steps);
-        for step in steps.iter_mut().filter(|step| step.mounts_from.is_empty() && step.from.is_none()) {
-            if let Err(diagnostic) = self.link_step(cx, node, step) {
-                diagnostics.push(step.placed(*diagnostic));
-            }
+        for step in steps.iter_mut().filter(|step| !step.is_linked) {
+            let wrong = self.link_step(cx, node, step);
+            diagnostics.extend(wrong.into_iter().map(|diagnostic| step.placed(diagnostic)));
         }
         self.nodes[node].steps = steps;
     }
 
-    fn link_step(&mut self, cx: &Context<'_>, node: usize, step: &mut Step<'_>) -> Result<(), Box<Diagnostic>> {
+    /// Gives all that is wrong.
+    fn link_step(&mut self, cx: &Context<'_>, node: usize, step: &mut Step<'_>) -> Vec<Diagnostic> {
         let at = step.trigger.unwrap_or(step.instruction.span);
-        match &step.instruction.command {
+        let mut wrong = Vec::new();
+        step.is_linked = true;
+        match step.instruction.meant() {
             Some(Command::Copy(copy)) => {
-                let Some(from) = &copy.from else { return Ok(()) };
-                step.from = Some(self.copy_source(cx, node, from, at)?);
+                let Some(from) = &copy.from else { return wrong };
+                let source = self.copy_source(cx, node, from, at);
+                step.from = source.map_err(|error| wrong.push(*error)).ok();
+                if cx.may_follow(from) {
+                    wrong.clear();
+                }
             }
             Some(Command::Run(run)) => {
                 for flag in &run.mounts {
                     let source = match mount_from(flag) {
-                        Some(from) => self.named_source(cx, node, &from, at)?,
-                        None => self.source(Base::Scratch, at),
+                        Some(from) => self.named_source(cx, node, &from, at),
+                        None => Ok(self.source(Base::Scratch, at)),
                     };
-                    step.mounts_from.push(Some(source));
+                    step.mounts_from.push(source.map_err(|error| wrong.push(*error)).ok());
                 }
             }
             _ => {}
         }
-        Ok(())
+        wrong
     }
 
     fn copy_source(&mut self, cx: &Context<'_>, node: usize, from: &Word, at: Span) -> Result<usize, Box<Diagnostic>> {
@@ -401,7 +436,7 @@ impl Node<'_> {
 
 impl<'a> Step<'a> {
     fn new(instruction: Cow<'a, Instruction>, trigger: Option<Span>) -> Self {
-        Self { instruction, trigger, from: None, mounts_from: Vec::new() }
+        Self { instruction, trigger, from: None, mounts_from: Vec::new(), is_linked: false }
     }
 
     /// Whether step names count it.

@@ -20,6 +20,7 @@ impl Stage<'_, '_, '_> {
     pub(super) fn download(&mut self, copying: &Copying<'_>, source: &Word) -> Result<Action, Fail> {
         must_be_add(copying, source)?;
         let filename = file_name(&source.text);
+        must_be_usable(&filename, source)?;
         let mut attrs = BTreeMap::from([
             ("http.filename".to_owned(), filename.clone()),
             ("http.perm".to_owned(), "0600".to_owned()),
@@ -73,6 +74,21 @@ impl Stage<'_, '_, '_> {
         let (name, span) = (copying.name.clone(), Some(copying.step.span()));
         Some(self.add(OpKind::Source(op), Vec::new(), Vertex { name, span, ..Vertex::default() }))
     }
+}
+
+/// The longest name that a file can have.
+const LONGEST_NAME: usize = 255;
+
+/// Fails for a name that no file can have.
+fn must_be_usable(name: &str, source: &Word) -> Result<(), Fail> {
+    let why = if name.contains('\0') {
+        "the name in this URL has a zero byte, and no file's can".to_owned()
+    } else if name.len() > LONGEST_NAME {
+        format!("the name in this URL has {} bytes, and a file's can have {LONGEST_NAME}", name.len())
+    } else {
+        return Ok(());
+    };
+    Err(Box::new(Diagnostic::error(source.span, why).hint("fetch it by another URL, or with RUN")))
 }
 
 fn must_be_add(copying: &Copying<'_>, source: &Word) -> Result<(), Fail> {

@@ -31,14 +31,18 @@ impl Stage<'_, '_, '_> {
         if let Some((_, edge)) = &script.program {
             mounts.bind_program(edge.clone());
         }
-        self.run_mounts(step, run, &mut mounts)?;
+        let first = self.all.errors.len();
+        self.run_mounts(step, run, &mut mounts);
         if let Some(size) = self.all.cx.options.shm_size {
             let tmpfs_opt = Some(TmpfsOpt { size: i64::try_from(size).unwrap_or(i64::MAX) });
             let dest = "/dev/shm".to_owned();
             mounts.push(Mount { input: -1, dest, output: -1, tmpfs_opt, ..mount(MountType::Tmpfs) });
         }
-        let network = self.network(run.network.as_ref())?;
-        let security = self.security(run.security.as_ref())?;
+        let (network, security) = (self.network(run.network.as_ref()), self.security(run.security.as_ref()));
+        let (Some(network), Some(security)) = (self.tell(network), self.tell(security)) else { return Ok(()) };
+        if self.all.errors.len() > first {
+            return Ok(());
+        }
         let name = self.run_name(step, &script.summary, &mounts);
         let history = self.run_history(&script.arguments);
         let meta = self.meta(script.arguments, &mounts);

@@ -79,33 +79,34 @@ impl Mounts {
 }
 
 impl Stage<'_, '_, '_> {
-    pub(super) fn run_mounts(&mut self, step: &Step<'_>, run: &Run, mounts: &mut Mounts) -> Result<(), Fail> {
+    /// Adds the mounts of a step; tells what is wrong with any.
+    pub(super) fn run_mounts(&mut self, step: &Step<'_>, run: &Run, mounts: &mut Mounts) {
         for (at, flag) in run.mounts.iter().enumerate() {
-            let wanted = Mount::read(flag, &mut |word: &Word| self.expand(word))?;
-            match wanted.kind {
-                MountKind::Secret => self.secret(&wanted, mounts),
-                MountKind::Ssh => self.agent(&wanted, mounts),
-                MountKind::Tmpfs => {
-                    let dest = self.mount_target(&wanted)?;
-                    let tmpfs_opt = Some(TmpfsOpt { size: wanted.size });
-                    let readonly = wanted.readonly;
-                    mounts.push(MountOp {
-                        input: -1,
-                        dest,
-                        output: -1,
-                        readonly,
-                        tmpfs_opt,
-                        ..mount(MountType::Tmpfs)
-                    });
-                }
-                MountKind::Bind | MountKind::Cache => {
+            match Mount::read(flag, &mut |word: &Word| self.expand(word)) {
+                Ok(wanted) => {
                     let from = step.mounts_from.get(at).copied().flatten();
                     if wanted.kind == MountKind::Bind {
                         self.note_mount(step, from, (&wanted, flag));
                     }
-                    self.tree(&wanted, from, mounts)?;
+                    let outcome = self.run_mount(&wanted, from, mounts);
+                    self.tell(outcome);
                 }
+                Err(wrong) => self.all.errors.extend(wrong),
             }
+        }
+    }
+
+    fn run_mount(&mut self, wanted: &Mount, from: Option<usize>, mounts: &mut Mounts) -> Result<(), Fail> {
+        match wanted.kind {
+            MountKind::Secret => self.secret(wanted, mounts),
+            MountKind::Ssh => self.agent(wanted, mounts),
+            MountKind::Tmpfs => {
+                let (dest, readonly) = (self.mount_target(wanted)?, wanted.readonly);
+                let tmpfs_opt = Some(TmpfsOpt { size: wanted.size });
+                let kind = mount(MountType::Tmpfs);
+                mounts.push(MountOp { input: -1, dest, output: -1, readonly, tmpfs_opt, ..kind });
+            }
+            MountKind::Bind | MountKind::Cache => self.tree(wanted, from, mounts)?,
         }
         Ok(())
     }
@@ -167,7 +168,8 @@ impl Stage<'_, '_, '_> {
 
     fn mount_target(&self, wanted: &Mount) -> Result<String, Fail> {
         let target = path::absolute(&self.state.dir, &wanted.target);
-        if target != "/" {
+        // What a relative one means is not known without the directory it begins at.
+        if target != "/" || self.state.has_gaps && !wanted.target.starts_with('/') {
             return Ok(target);
         }
         let error = Diagnostic::error(wanted.span, "a mount cannot cover the whole root directory");

@@ -16,13 +16,19 @@ use crate::path;
 
 impl Stage<'_, '_, '_> {
     /// Fills keys and values in, all from the environment as it was before the instruction.
-    fn expand_pairs(&mut self, pairs: &[Pair]) -> Result<Vec<(String, String)>, Fail> {
-        pairs.iter().map(|pair| Ok((self.expand(&pair.key)?, self.expand(&pair.value)?))).collect()
+    fn expand_pairs(&mut self, pairs: &[Pair]) -> Option<Vec<(String, String)>> {
+        let filled = pairs.iter().map(|pair| (self.filled(&pair.key), self.filled(&pair.value)));
+        let filled: Vec<_> = filled.collect();
+        filled.into_iter().map(|(key, value)| key.zip(value)).collect()
     }
 
     pub(super) fn env(&mut self, pairs: &[Pair]) -> Result<(), Fail> {
+        let Some(pairs) = self.expand_pairs(pairs) else {
+            self.state.has_gaps = true;
+            return Ok(());
+        };
         let mut history = "ENV".to_owned();
-        for (name, value) in self.expand_pairs(pairs)? {
+        for (name, value) in pairs {
             history.push_str(&format!(" {name}={value}"));
             self.state.set_image_env(&name, &value);
             self.state.env.set(name, value);
@@ -33,7 +39,7 @@ impl Stage<'_, '_, '_> {
 
     pub(super) fn label(&mut self, pairs: &[Pair]) -> Result<(), Fail> {
         let mut history = "LABEL".to_owned();
-        for (name, value) in self.expand_pairs(pairs)? {
+        for (name, value) in self.expand_pairs(pairs).into_iter().flatten() {
             history.push_str(&format!(" {name}={value}"));
             self.state.config.config.labels.insert(name, value);
         }
@@ -48,7 +54,11 @@ impl Stage<'_, '_, '_> {
             let options = self.all.cx.options;
             let value = match (options.build_args.get(&name), &item.value) {
                 (Some(given), _) => Some(given.clone()),
-                (None, Some(default)) => Some(self.expand(default)?),
+                (None, Some(default)) => {
+                    let value = self.filled(default);
+                    self.state.has_gaps |= value.is_none();
+                    value
+                }
                 (None, None) => self.all.cx.globals.env.value(&name).map(str::to_owned),
             };
             if let Some(value) = value.as_ref().filter(|_| !NOT_IN_ENV.contains(&name.as_str())) {
@@ -106,12 +116,11 @@ impl Stage<'_, '_, '_> {
     pub(super) fn volume(&mut self, words: &[Word]) -> Result<(), Fail> {
         let mut paths = Vec::new();
         for word in words {
-            let path = self.expand(word)?;
+            let Some(path) = self.filled(word) else { continue };
             if path.is_empty() {
                 let message = format!("volume `{}` is empty once its variables are filled in", word.text);
-                return Err(Box::new(
-                    Diagnostic::error(word.span, message).hint(self.way_out(word, "name a directory")),
-                ));
+                let error = Diagnostic::error(word.span, message).hint(self.way_out(word, "name a directory"));
+                self.all.errors.push(error);
             }
             paths.push(path);
         }

@@ -11,7 +11,7 @@ use super::plan::{Node, Step};
 use super::{Lowerer, base, expand_failure, text};
 use crate::check::{fixes, rules};
 use crate::expand::{Env, Expansion, Lexer, Variables};
-use crate::instruction::Command;
+use crate::instruction::{Command, Keyword};
 use crate::parse::Word;
 use crate::suggest;
 
@@ -41,8 +41,9 @@ pub(super) struct State {
     pub(super) shadowed: BTreeSet<String>,
     /// Whether a `WORKDIR` of this file has been seen.
     pub(super) has_workdir: bool,
-    /// Whether its base is an image nobody was asked about, which may set any variable.
-    pub(super) is_base_unknown: bool,
+    /// Whether it may have other variables and another directory: its base is an image nobody was asked about, or an
+    /// instruction could not be read.
+    pub(super) has_gaps: bool,
 }
 
 pub(super) type Fail = Box<Diagnostic>;
@@ -58,20 +59,22 @@ pub(super) struct Stage<'l, 'c, 'a> {
     pub(super) has_cmd: bool,
     /// Whether the current step is a trigger of the base.
     pub(super) is_trigger: bool,
+    /// Words of the current step whose variables may have a value that is not known.
+    guessed: Vec<Span>,
 }
 
 /// Lowers a node: what it begins with, then its instructions.
 pub(super) fn lower(all: &mut Lowerer<'_, '_>, node: usize) -> State {
     let plan = all.plan;
-    let mut stage =
-        Stage { all, node: &plan.nodes[node], state: State::default(), named: 0, has_cmd: false, is_trigger: false };
+    let (node, state) = (&plan.nodes[node], State::default());
+    let mut stage = Stage { all, node, state, named: 0, has_cmd: false, is_trigger: false, guessed: Vec::new() };
     base::begin(&mut stage);
-    for step in &plan.nodes[node].steps {
-        let before = stage.all.warnings.len();
+    for step in &node.steps {
+        let (before, first) = (stage.all.warnings.len(), stage.all.errors.len());
         stage.is_trigger = step.trigger.is_some();
-        if let Err(error) = stage.step(step) {
-            stage.all.errors.push(step.placed(*error));
-        }
+        let outcome = stage.step(step);
+        stage.tell(outcome);
+        stage.settle_errors(step, first);
         if stage.all.budget.is_exhausted() {
             return stage.state;
         }
@@ -120,7 +123,11 @@ impl State {
 
 impl Stage<'_, '_, '_> {
     fn step(&mut self, step: &Step<'_>) -> Result<(), Fail> {
-        let Some(command) = &step.instruction.command else { return Ok(()) };
+        let Some(command) = step.instruction.meant() else {
+            let lost = step.instruction.meant_keyword();
+            self.state.has_gaps |= matches!(lost, None | Some(Keyword::Arg | Keyword::Env | Keyword::Workdir));
+            return Ok(());
+        };
         match command {
             // A stage begins with it; it is no step.
             Command::From(_) => Ok(()),
@@ -146,6 +153,30 @@ impl Stage<'_, '_, '_> {
         }
     }
 
+    /// Tells what is wrong, and goes on without.
+    pub(super) fn tell<T>(&mut self, outcome: Result<T, Fail>) -> Option<T> {
+        outcome.map_err(|error| self.all.errors.push(*error)).ok()
+    }
+
+    /// Places the errors of a step, in the order of the file. Those that may only follow from what is not known go.
+    fn settle_errors(&mut self, step: &Step<'_>, first: usize) {
+        let guessed = std::mem::take(&mut self.guessed);
+        let mut errors = self.all.errors.split_off(first);
+        errors.sort_by_key(|error| error.span);
+        if self.all.budget.is_exhausted() {
+            errors.dedup_by(|error, other| error.message == other.message);
+        }
+        let is_guess = |span: Span| guessed.iter().any(|word| word.start < span.end && span.start < word.end);
+        errors.retain(|error| !is_guess(error.span));
+        self.all.errors.extend(errors.into_iter().map(|error| step.placed(error)));
+    }
+
+    /// Fills variables in as [`expand`](Self::expand) does; tells what is wrong.
+    pub(super) fn filled(&mut self, word: &Word) -> Option<String> {
+        let outcome = self.expand(word);
+        self.tell(outcome)
+    }
+
     /// Fills variables in and undoes quotes; variables that are not set are warned about.
     pub(super) fn expand(&mut self, word: &Word) -> Result<String, Fail> {
         self.expand_as(self.all.cx.lexer, word).map(|expansion| expansion.text)
@@ -158,6 +189,9 @@ impl Stage<'_, '_, '_> {
             if self.state.arg_index.contains_key(&used.name) || NOT_IN_ENV.contains(&used.name.as_str()) {
                 continue;
             }
+            if self.state.has_gaps {
+                self.guessed.push(word.span);
+            }
             // Looking through all names for each of thousands of findings would take ages and help nobody.
             self.all.guesses += 1;
             let is_early = self.all.guesses <= 100;
@@ -166,7 +200,7 @@ impl Stage<'_, '_, '_> {
             let cx = self.all.cx;
             let has_value = cx.globals.declared.contains(&used.name) || cx.options.build_args.contains_key(&used.name);
             let is_slip = nearest.or(global).is_some_and(|nearest| suggest::is_slip(&used.name, nearest));
-            if self.state.is_base_unknown && !is_slip && !has_value {
+            if self.state.has_gaps && !is_slip && !has_value {
                 continue;
             }
             let fix = nearest.and_then(|nearest| fixes::rename_variable(word, used.start, &used.name, nearest));

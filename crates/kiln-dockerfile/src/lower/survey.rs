@@ -1,7 +1,7 @@
 //! A file as a whole: what is wrong in any of its stages, as far as that is known without images, and which of them a
 //! build needs.
 
-use kiln_report::{Diagnostic, Span};
+use kiln_report::{Diagnostic, Level, Span};
 
 use super::plan::Plan;
 use super::{Context, ImageFacts, LowerOptions, Lowerer, names};
@@ -13,22 +13,72 @@ use crate::parse::Dockerfile;
 ///
 /// The file must be the one `options.source` was parsed into, and without errors.
 pub fn survey(file: &Dockerfile, options: &LowerOptions) -> Vec<Diagnostic> {
+    find(file, options, Breadth::All)
+}
+
+/// How many stages are looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Breadth {
+    /// All, unless a target is named.
+    All,
+    /// Those that the target needs.
+    Needed,
+}
+
+/// All that is wrong with a file that is not right: the errors that [`parse`](crate::parse) has `told`, and those of
+/// the instructions that could be read. What may only follow from those that could not be is left out.
+///
+/// The file must be the one `options.source` was parsed into.
+pub fn all_errors(
+    file: &Dockerfile,
+    options: &LowerOptions,
+    told: Vec<Diagnostic>,
+    breadth: Breadth,
+) -> Vec<Diagnostic> {
+    let mut errors = told;
+    errors.sort_by_key(|error| error.span);
+    // The end of the furthest of the first so many.
+    let reached = errors.iter().scan(0, |end, error| {
+        *end = error.span.end.max(*end);
+        Some(*end)
+    });
+    let reached: Vec<usize> = reached.collect();
+    let is_told = |span: Span| {
+        let before = errors.partition_point(|error| error.span.start < span.end);
+        before.checked_sub(1).is_some_and(|last| reached[last] > span.start)
+    };
+    let mut more = find(file, options, breadth);
+    more.retain(|error| error.level == Level::Error && !is_told(error.span));
+    errors.extend(more);
+    errors.sort_by_key(|error| error.span);
+    errors.dedup();
+    errors
+}
+
+fn find(file: &Dockerfile, options: &LowerOptions, breadth: Breadth) -> Vec<Diagnostic> {
     let (facts, mut errors) = (ImageFacts::new(), Vec::new());
     let cx = Context::new(file, options, &facts, &mut errors);
     let mut plan = Plan::new(&cx, &mut errors);
-    let target = plan.target(options.target.as_deref()).map_err(|error| errors.push(*error));
-    let Ok(target) = target else { return errors };
-    if !errors.is_empty() || plan.stage_count == 0 {
+    if plan.stage_count == 0 {
         return errors;
     }
+    let target = match plan.target(options.target.as_deref()) {
+        Ok(target) => Some(target),
+        // It may be one of those whose name is lost.
+        Err(_) if plan.has_lost_names => None,
+        Err(error) => {
+            errors.push(*error);
+            return errors;
+        }
+    };
     plan.add_all_triggers(&cx, &mut errors);
-    let nodes = match &options.target {
-        Some(_) => plan.reachable(target),
-        None => (0..plan.nodes.len()).collect(),
+    let nodes = match target {
+        Some(target) if options.target.is_some() || breadth == Breadth::Needed => plan.reachable(target),
+        _ => (0..plan.nodes.len()).collect(),
     };
     let mut all = Lowerer::new(&cx, &plan);
     all.lower_nodes(&nodes);
-    names::warn_unused_build_args(&mut all, target);
+    names::warn_unused_build_args(&mut all, target.unwrap_or(0));
     names::warn_misspelt_stages(&mut all, &nodes);
     errors.extend(all.errors);
     errors.extend(all.warnings);
@@ -139,6 +189,45 @@ mod tests {
         let found = survey(&file, &options(text, None));
         let hints = ["did you mean `$VERSION`?", "declare it in this stage with `ARG VERSION`"];
         assert_eq!(found.iter().map(|finding| finding.hints.clone()).collect::<Vec<_>>(), [hints.map(str::to_owned)]);
+    }
+
+    /// Lines of all that is wrong with a file that cannot be read.
+    fn wrong(text: &str) -> Vec<usize> {
+        let (file, told) = parse(text);
+        assert!(!told.is_empty());
+        let line = |error: &Diagnostic| text[..error.span.start].split('\n').count();
+        all_errors(&file, &options(text, None), told, Breadth::Needed).iter().map(line).collect()
+    }
+
+    #[test]
+    fn what_can_be_read_of_a_broken_file_is_looked_at_too() {
+        assert_eq!(wrong("FROM scratch\nCOPY --lnik a /\nCOPY --chmod=999 a /\nCOPY --from=7 a /\n"), [2, 3, 4]);
+        assert_eq!(wrong("FROM scratch\nRUN --netwrok=none --mount=type=bnid --mount=tagret=/x x\n"), [2, 2, 2]);
+        assert_eq!(wrong("FORM scratch AS a\nEXPOSE x\nFROM a\nCOPY --from=a --chmod=9 b /\n"), [1, 2, 4]);
+        assert_eq!(wrong("FROM scratch AS 1a\nEXPOSE x y\nFROM scratch\nCOPY --from=3 b /\n"), [1, 4]);
+    }
+
+    #[test]
+    fn what_may_only_follow_from_what_could_not_be_read_is_not_told() {
+        for text in [
+            "FROM scratch\nENV A\nVOLUME $A\nSTOPSIGNAL $A\nRUN --mount=type=tmpfs,target=$A x\n",
+            "FROM scratch\nAGR A\nVOLUME $A\n",
+            "AGR A=scratch\nFROM $A\nCOPY --from=$A a /\n",
+            "ARG =1\nFROM --platform=$B scratch\n",
+            "FROM scratch a b\nFROM --after=b scratch\n",
+            "FROM scratch\nRUN --mount=from=$A,target=/b x\n",
+            "FROM scratch\nWORKDIR\nRUN --mount=type=tmpfs,target=. x\n",
+        ] {
+            assert_eq!(wrong(text).len(), 1, "{text}");
+        }
+    }
+
+    #[test]
+    fn errors_of_stages_that_no_build_needs_are_left_out_where_only_what_is_needed_counts() {
+        let text = "FROM scratch AS a\nEXPOSE x\nFROM scratch\nCOPY --lnik a /\n";
+        assert_eq!(wrong(text), [4]);
+        let (file, told) = parse(text);
+        assert_eq!(all_errors(&file, &options(text, None), told, Breadth::All).len(), 2);
     }
 
     #[test]

@@ -134,7 +134,7 @@ impl<'a> Parser<'a> {
             let is_shebang = line.start == start + bom && line.text.starts_with("#!");
             let directive = if is_shebang { None } else { directives.read(line, &mut self.syntax) };
             let kind = match directive {
-                None if is_shebang => ItemKind::Comment,
+                None if is_shebang => ItemKind::Comment(comment_text(line)),
                 Some(directive) => {
                     self.apply(&directive);
                     ItemKind::Directive(directive)
@@ -168,13 +168,13 @@ impl<'a> Parser<'a> {
     }
 
     fn comment(&mut self, line: Physical<'_>) -> ItemKind {
-        let text = line.text.trim_start().trim_start_matches('#').trim();
-        if text.is_empty() {
+        let word = comment_text(line);
+        if word.text.is_empty() {
             self.comments.clear();
         } else {
-            self.comments.push(text.to_owned());
+            self.comments.push(word.text.clone());
         }
-        ItemKind::Comment
+        ItemKind::Comment(word)
     }
 
     fn instruction(&mut self, first: Physical<'a>, lines: &mut Lines<'a>) -> Instruction {
@@ -195,7 +195,11 @@ impl<'a> Parser<'a> {
             instruction.span.end = last.end_span.end;
         }
         let command = instruction::command(&instruction, &mut self.meaning);
-        instruction.command = command.filter(|_| self.syntax.len() + self.meaning.len() == before);
+        if self.syntax.len() + self.meaning.len() == before {
+            instruction.command = command;
+        } else {
+            instruction.attempt = command.map(Box::new);
+        }
         instruction
     }
 
@@ -221,6 +225,7 @@ impl<'a> Parser<'a> {
             comments: Vec::new(),
             empty_continuations: Vec::new(),
             command: None,
+            attempt: None,
         }
     }
 
@@ -237,8 +242,8 @@ impl<'a> Parser<'a> {
             K::Add | K::Copy | K::Volume => self.json_or(rest, |rest| Arguments::Words(words::plain(rest))),
             K::Env | K::Label => match words::pairs(rest, keyword.name(), self.escape) {
                 Ok(pairs) => Arguments::Pairs(pairs),
-                Err(diagnostic) => {
-                    self.syntax.push(diagnostic);
+                Err(diagnostics) => {
+                    self.syntax.extend(diagnostics);
                     text_or_none(rest)
                 }
             },
@@ -267,6 +272,12 @@ impl<'a> Parser<'a> {
             }
         }
     }
+}
+
+fn comment_text(line: Physical<'_>) -> Word {
+    let text = line.text.trim_start().trim_start_matches('#').trim();
+    let start = line.start + (text.as_ptr() as usize - line.text.as_ptr() as usize);
+    Word { text: text.to_owned(), span: Span::new(start, start + text.len()) }
 }
 
 fn text_or_none(rest: Slice<'_>) -> Arguments {

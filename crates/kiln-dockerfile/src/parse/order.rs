@@ -20,11 +20,11 @@ pub(super) fn check(file: &Dockerfile) -> Vec<Diagnostic> {
     if let Some(diagnostic) = check_any(file) {
         return vec![diagnostic];
     }
-    let is_from = |instruction: &&Instruction| Keyword::of(&instruction.keyword.text) == Some(Keyword::From);
+    // A word that is no instruction may be meant as one; that is told already.
+    let is_from = |instruction: &&Instruction| instruction.meant_keyword() == Some(Keyword::From);
     let early = file.instructions().take_while(|instruction| !is_from(instruction));
     let early = early.filter(|i| !matches!(i.command, Some(Command::Arg(_)) | None));
     let mut diagnostics: Vec<Diagnostic> = early.map(too_early).collect();
-    // A word that is no instruction may be meant as one; that is told already.
     let is_known = |instruction: &Instruction| Keyword::of(&instruction.keyword.text).is_some();
     if file.instructions().all(is_known) && !file.instructions().any(|instruction| is_from(&instruction)) {
         diagnostics.push(Diagnostic::error(Span::default(), "the Dockerfile has no FROM").hint(BEGIN));

@@ -3,7 +3,8 @@
 use kiln_report::Span;
 
 use super::lines::Line;
-use crate::instruction::Command;
+use crate::instruction::{Command, Keyword};
+use crate::suggest;
 
 /// A parsed Dockerfile. Its items tile the text: no byte is lost.
 #[derive(Debug, Clone)]
@@ -30,8 +31,8 @@ pub struct Item {
 pub enum ItemKind {
     /// A line with nothing on it.
     Blank,
-    /// A comment outside of instructions.
-    Comment,
+    /// A comment outside of instructions: its text, without `#`.
+    Comment(Word),
     /// `# key=value` at the top of the file.
     Directive(Directive),
     /// An instruction with all its lines, inner comments and heredocs.
@@ -89,6 +90,22 @@ pub struct Instruction {
     pub empty_continuations: Vec<BlankLine>,
     /// What it says; `None` when it is wrong, which a diagnostic tells.
     pub command: Option<Command>,
+    /// What could be read of it when it is wrong.
+    pub attempt: Option<Box<Command>>,
+}
+
+impl Instruction {
+    /// What it says, as far as it could be read.
+    pub(crate) fn meant(&self) -> Option<&Command> {
+        self.command.as_ref().or(self.attempt.as_deref())
+    }
+
+    /// The keyword, or the one it was probably meant for.
+    pub(crate) fn meant_keyword(&self) -> Option<Keyword> {
+        let written = self.keyword.text.to_uppercase();
+        let near = || suggest::nearest(&written, Keyword::ALL.iter().map(|keyword| keyword.name()));
+        Keyword::of(&written).or_else(|| Keyword::of(near()?))
+    }
 }
 
 /// A line with nothing on it, between continued ones.

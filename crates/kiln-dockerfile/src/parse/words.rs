@@ -64,11 +64,11 @@ fn ends_in_lone_escape(text: &str, escape: char) -> bool {
 }
 
 /// Reads `key=value …`, or `key value` of old.
-pub(crate) fn pairs(rest: Slice<'_>, keyword: &str, escape: char) -> Result<Vec<Pair>, Diagnostic> {
+pub(crate) fn pairs(rest: Slice<'_>, keyword: &str, escape: char) -> Result<Vec<Pair>, Vec<Diagnostic>> {
     let words = quoted(rest, escape);
     let Some(first) = words.first() else { return Ok(Vec::new()) };
     if !first.text.contains('=') {
-        return old_pair(rest, keyword).map(|pair| vec![pair]);
+        return old_pair(rest, keyword).map(|pair| vec![pair]).map_err(|error| vec![error]);
     }
     let pair = |word: &Word| {
         let Some(at) = word.text.find('=') else {
@@ -81,7 +81,15 @@ pub(crate) fn pairs(rest: Slice<'_>, keyword: &str, escape: char) -> Result<Vec<
         };
         Ok(Pair { key: piece(word, 0, at), value: piece(word, at + 1, word.text.len()), form: PairForm::Equals })
     };
-    words.iter().map(pair).collect()
+    // What follows a comment that is none was meant for a part of it.
+    let comment = words.iter().position(|word| word.text.starts_with('#') && !word.text.contains('='));
+    let (pairs, wrong): (Vec<_>, Vec<_>) =
+        words[..comment.map_or(words.len(), |at| at + 1)].iter().map(pair).partition(Result::is_ok);
+    if wrong.is_empty() {
+        Ok(pairs.into_iter().flatten().collect())
+    } else {
+        Err(wrong.into_iter().filter_map(Result::err).collect())
+    }
 }
 
 fn piece(word: &Word, start: usize, end: usize) -> Word {

@@ -116,6 +116,17 @@ fn a_download_is_named_by_its_path_kept_for_its_owner_and_not_unpacked() {
 }
 
 #[test]
+fn a_download_whose_name_no_file_can_have_is_an_error_of_the_dockerfile() {
+    assert_eq!(errors("ADD http://h/a%00b /"), ["the name in this URL has a zero byte, and no file's can"]);
+    let long = format!("ADD http://h/{} /", "a".repeat(256));
+    assert_eq!(errors(&long), ["the name in this URL has 256 bytes, and a file's can have 255"]);
+    for (name, file) in [("a%2f..", "__unnamed__"), ("a%2F..%2Fb", "b"), ("%2e%2e%2f%2e%2e%2fc", "c"), ("%ff", "%ff")] {
+        let built = built(&format!("ADD http://h/{name} /"));
+        assert_eq!(built.source("http://").attrs["http.filename"], file, "{name}");
+    }
+}
+
+#[test]
 fn a_checksum_is_for_one_source_that_is_fetched() {
     let digest = format!("sha256:{}", "a".repeat(64));
     let built = built(&format!("ADD --checksum={digest} https://example.com/a /"));

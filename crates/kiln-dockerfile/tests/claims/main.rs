@@ -4,6 +4,7 @@
 
 mod arguments;
 mod copy;
+mod errors;
 mod from;
 mod run;
 mod settings;

@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use kiln_dockerfile::{
-    CheckConfig, ImageFacts, ImageRequest, LowerOptions, Lowered, Lowering, NamedContext, NoCache, ResolvedImage,
-    check, lower, parse,
+    Breadth, CheckConfig, ImageFacts, ImageRequest, LowerOptions, Lowered, Lowering, NamedContext, NoCache,
+    ResolvedImage, all_errors, check, lower, parse,
 };
 use kiln_graph::llb::NetMode;
 use kiln_oci::{Digest, ImageConfig, Platform, Reference};
@@ -66,9 +66,12 @@ impl Outcome {
     fn of(source: &Arc<SourceFile>, settings: &Value) -> Self {
         let (file, mut diagnostics) = parse(source.text());
         let is_broken = !diagnostics.is_empty();
+        let options = options(source, settings);
+        if is_broken {
+            diagnostics = all_errors(&file, &options, diagnostics, Breadth::Needed);
+        }
         let config = CheckConfig::of(&file).unwrap_or_default();
         diagnostics.extend(check(&file, &config));
-        let options = options(source, settings);
         let mut facts = ImageFacts::new();
         let (mut lowered, mut asked) = (None, Vec::new());
         for round in 0..if is_broken { 0 } else { 10 } {

@@ -35,7 +35,7 @@ pub(crate) fn tree(file: &Dockerfile, source: &SourceFile) -> String {
         let at = place(source, item.span);
         match &item.kind {
             ItemKind::Blank => writeln!(out, "{at} blank").unwrap(),
-            ItemKind::Comment => writeln!(out, "{at} comment").unwrap(),
+            ItemKind::Comment(_) => writeln!(out, "{at} comment").unwrap(),
             ItemKind::Directive(d) => writeln!(out, "{at} directive {} = {:?}", d.name.text, d.value.text).unwrap(),
             ItemKind::Instruction(instruction) => {
                 writeln!(out, "{} {}", place(source, instruction.span), instruction_text(instruction, source)).unwrap();

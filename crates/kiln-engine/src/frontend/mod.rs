@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
-use kiln_dockerfile::{CheckConfig, ImageFacts, LowerOptions, Lowered, Lowering, NoCache, Reach};
+use kiln_dockerfile::{Breadth, CheckConfig, ImageFacts, LowerOptions, Lowered, Lowering, NoCache, Reach, all_errors};
 use kiln_graph::llb;
 use kiln_lint::{Scope, Settings};
 use kiln_oci::Platform;
@@ -92,11 +92,12 @@ fn language(source: &Arc<SourceFile>, request: &BuildRequest, work: &Work) -> Re
 }
 
 /// Parses and checks the text. Errors end the build, all of them at once; warnings are reported.
-pub(crate) fn parse(source: &Arc<SourceFile>, reporter: &dyn Reporter) -> Result<kiln_dockerfile::Dockerfile> {
+pub(crate) fn parse(options: &LowerOptions, reporter: &dyn Reporter) -> Result<kiln_dockerfile::Dockerfile> {
+    let source = &options.source;
     let (file, findings) = kiln_dockerfile::parse_source(source);
     let errors: Vec<Diagnostic> = findings.iter().filter(|f| f.level == Level::Error).cloned().collect();
     if !errors.is_empty() {
-        return Err(mistakes(source, errors));
+        return Err(mistakes(source, all_errors(&file, options, errors, Breadth::Needed)));
     }
     warn(source, findings, reporter);
     Ok(file)

@@ -164,10 +164,8 @@ fn threshold(name: &str) -> Result<Threshold, Wrong> {
 fn entry(name: &str) -> Result<reference::Entry, Failure> {
     reference::entry(name).ok_or_else(|| {
         let failure = Failure::new(FailureKind::Usage, format!("no rule is called `{name}`"));
-        let distance = |known: &str| strsim::damerau_levenshtein(&name.to_lowercase(), &known.to_lowercase());
-        let names = reference::entries().into_iter().map(|entry| (distance(entry.name), entry.name));
-        match names.min().filter(|(distance, _)| *distance <= 3) {
-            Some((_, near)) => failure.hint(format!("did you mean `{near}`?")),
+        match reference::nearest(name) {
+            Some(near) => failure.hint(format!("did you mean `{near}`?")),
             None => failure.hint("list them with `kiln check --list-rules`"),
         }
     })
@@ -175,6 +173,5 @@ fn entry(name: &str) -> Result<reference::Entry, Failure> {
 
 /// Fails for a name of ours that is misspelt. Codes of other linters may be of rules that kiln does not have.
 fn must_be_known(name: &str) -> Result<(), Failure> {
-    let is_code = name.len() > 2 && name[..2].chars().all(char::is_alphabetic) && name[2..].parse::<u32>().is_ok();
-    if is_code { Ok(()) } else { entry(name).map(|_| ()) }
+    if reference::is_known(name) { Ok(()) } else { entry(name).map(|_| ()) }
 }

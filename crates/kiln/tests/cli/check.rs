@@ -37,6 +37,51 @@ fn findings_go_to_standard_output_and_the_sum_to_standard_error() {
 }
 
 #[test]
+fn every_command_and_format_tells_all_errors_at_once_in_the_order_of_the_file() {
+    let kiln = Kiln::new();
+    let broken = "RUN --netwrok=none --mount=type=bnid x\nEXPOSE a b\nCOPY --from=3 a /\n";
+    kiln.file("ctx/Dockerfile", &format!("FROM scratch\n{broken}"));
+    let places = |text: &str, before: &str| -> Vec<String> {
+        let is_other = |c: char| !c.is_ascii_digit();
+        let places =
+            text.split(before).skip(1).filter_map(|rest| rest.trim_start_matches(is_other).split(is_other).next());
+        places.map(str::to_owned).collect()
+    };
+    let wanted = ["2", "2", "3", "3", "4"];
+    for command in [&["build", "ctx"][..], &["build", "--check", "ctx"], &["build", "--call=outline", "ctx"]] {
+        let answer = kiln.run(command);
+        assert_eq!(
+            (answer.code, places(&answer.stderr, "ctx/Dockerfile:")),
+            (1, wanted.map(str::to_owned).into()),
+            "{answer}"
+        );
+    }
+    for (format, before) in [
+        ("tty", "ctx/Dockerfile:"),
+        ("github", "Dockerfile,line="),
+        ("sarif", "\"startLine\":"),
+        ("json", "\"start\":"),
+        ("checkstyle", "<error line=\""),
+    ] {
+        let answer = kiln.run(&["check", "ctx", "--format", format]);
+        assert_eq!((answer.code, places(&answer.stdout, before)), (1, wanted.map(str::to_owned).into()), "{answer}");
+    }
+}
+
+#[test]
+fn names_of_rules_that_there_are_not_are_told_where_they_stand() {
+    let kiln = Kiln::new();
+    kiln.file(".hadolint.yaml", "ignored:\n  - DL3008\n  - StageNameCase\n");
+    kiln.file(
+        "Dockerfile",
+        "# check=skip=JSONArgRecommended\nFROM scratch\n# hadolint ignore=Nothing\nCMD [\"/run\"]\n",
+    );
+    insta::assert_snapshot!(kiln.run(&["check"]), @"");
+    kiln.file(".hadolint.yaml", "no-color: true\nno-fail: perhaps\n");
+    insta::assert_snapshot!(kiln.run(&["check"]), @"");
+}
+
+#[test]
 fn files_directories_and_standard_input_are_checked() {
     let kiln = Kiln::new();
     kiln.file("a/Containerfile", ODD);

@@ -4,7 +4,7 @@ mod check;
 
 use std::sync::Arc;
 
-use kiln_dockerfile::{Dockerfile, LowerOptions};
+use kiln_dockerfile::{Breadth, Dockerfile, LowerOptions, all_errors};
 use kiln_report::render::call::{self, Lines};
 use kiln_report::{Diagnostic, Excerpt, Failure, FailureKind, Level, SourceFile, Span};
 
@@ -40,11 +40,22 @@ fn read(plan: &BuildPlan) -> Result<Read, Failure> {
     let (file, findings) = kiln_dockerfile::parse_source(&source);
     let wanted = plan.request.build_args.get("BUILDKIT_SYNTAX").map(String::as_str);
     let foreign = kiln_dockerfile::frontend(source.text(), wanted).err().map(|error| *error);
-    let errors: Vec<Diagnostic> = match foreign {
+    let told: Vec<Diagnostic> = findings.into_iter().filter(|finding| finding.level == Level::Error).collect();
+    let errors = match foreign {
         Some(error) => vec![error],
-        None => findings.into_iter().filter(|finding| finding.level == Level::Error).collect(),
+        None if told.is_empty() => told,
+        None => all_errors(&file, &options(plan, &source), told, Breadth::Needed),
     };
     if errors.is_empty() { Ok(Read { source, file }) } else { Err(broken(&source, errors)) }
+}
+
+fn options(plan: &BuildPlan, source: &Arc<SourceFile>) -> LowerOptions {
+    LowerOptions {
+        target: plan.request.target.clone(),
+        build_args: plan.request.build_args.clone(),
+        contexts: kiln_engine::named_contexts(&plan.request),
+        ..LowerOptions::new(Arc::clone(source))
+    }
 }
 
 /// Says all that is wrong with a Dockerfile.
@@ -71,12 +82,7 @@ fn targets(read: &Read) -> call::Targets {
 }
 
 fn outline(read: &Read, plan: &BuildPlan) -> Result<call::Outline, Failure> {
-    let options = LowerOptions {
-        target: plan.request.target.clone(),
-        build_args: plan.request.build_args.clone(),
-        contexts: kiln_engine::named_contexts(&plan.request),
-        ..LowerOptions::new(Arc::clone(&read.source))
-    };
+    let options = options(plan, &read.source);
     let outline = kiln_dockerfile::outline(&read.file, &options).map_err(|errors| broken(&read.source, errors))?;
     let place = |span: Span| lines_of_instruction(read, span);
     let credential = |used: kiln_dockerfile::CredentialUse| call::Credential {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use kiln_dockerfile::{CheckConfig, Dockerfile, LowerOptions, Reach};
+use kiln_dockerfile::{Breadth, CheckConfig, Dockerfile, LowerOptions, Reach, all_errors};
 use kiln_engine::{BuildRequest, Context, ContextChecks, Contexts};
 use kiln_lint::{Scope, Settings, lint};
 use kiln_report::{Diagnostic, Failure, FailureKind, Level, SourceFile, Span};
@@ -56,19 +56,20 @@ pub(crate) fn examine(source: &Arc<SourceFile>, request: &BuildRequest, settings
         Err(error) => return Ok(Found { file, findings: vec![*error], is_strict: false }),
         Ok(frontend) => findings.extend(frontend.and_then(|frontend| frontend.warning)),
     }
-    if findings.iter().any(|diagnostic| diagnostic.level == Level::Error) {
-        return Ok(Found { file, findings, is_strict: false });
-    }
-    // Settings of the file that cannot be read are found by the survey, with their place.
-    let check = given.unwrap_or_else(|| CheckConfig::of(&file).unwrap_or_default());
-    let mut settings = Settings { check, ..settings.clone() };
-    settings.read_comments(&file, source.text());
     let options = LowerOptions {
         target: request.target.clone(),
         build_args: request.build_args.clone(),
         contexts: kiln_engine::named_contexts(request),
         ..LowerOptions::new(Arc::clone(source))
     };
+    if findings.iter().any(|diagnostic| diagnostic.level == Level::Error) {
+        let findings = all_errors(&file, &options, findings, Breadth::All);
+        return Ok(Found { file, findings, is_strict: false });
+    }
+    // Settings of the file that cannot be read are found by the survey, with their place.
+    let check = given.unwrap_or_else(|| CheckConfig::of(&file).unwrap_or_default());
+    let mut settings = Settings { check, ..settings.clone() };
+    settings.read_comments(&file, source.text());
     findings.extend(lint(&file, &settings));
     let mut more = kiln_dockerfile::survey(&file, &options);
     if !matches!(request.context, Context::Stdin | Context::Remote(_)) {
