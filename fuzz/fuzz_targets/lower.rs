@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use kiln_dockerfile::{
-    CheckConfig, ImageFacts, LowerOptions, Lowering, ResolvedImage, check, lower, parse,
+    Breadth, CheckConfig, ImageFacts, LowerOptions, Lowering, ResolvedImage, all_errors, check, lower, parse,
 };
 use kiln_oci::{Digest, ImageConfig};
 use kiln_report::{Level, SourceFile};
@@ -13,10 +13,12 @@ use libfuzzer_sys::fuzz_target;
 fuzz_target!(|text: &str| {
     let (file, diagnostics) = parse(text);
     check(&file, &CheckConfig::default()).iter().for_each(|found| assert!(text.get(found.span.range()).is_some()));
+    let options = LowerOptions::new(Arc::new(SourceFile::new("f", text)));
     if diagnostics.iter().any(|diagnostic| diagnostic.level == Level::Error) {
+        let all = all_errors(&file, &options, diagnostics, Breadth::All);
+        all.iter().for_each(|error| assert!(text.get(error.span.range()).is_some()));
         return;
     }
-    let options = LowerOptions::new(Arc::new(SourceFile::new("f", text)));
     let mut facts = ImageFacts::new();
     for _ in 0..4 {
         match lower(&file, &options, &facts) {

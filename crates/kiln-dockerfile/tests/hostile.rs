@@ -5,7 +5,9 @@
 use std::sync::Arc;
 
 use kiln_dockerfile::expand::{Env, Lexer};
-use kiln_dockerfile::{CheckConfig, Dockerfile, ImageFacts, LowerOptions, Lowering, check, lower, parse};
+use kiln_dockerfile::{
+    Breadth, CheckConfig, Dockerfile, ImageFacts, LowerOptions, Lowering, all_errors, check, lower, parse,
+};
 use kiln_report::{Diagnostic, Level, SourceFile};
 
 const MEGA: usize = 1_000_000;
@@ -15,9 +17,11 @@ fn all(text: &str) -> (Dockerfile, Vec<Diagnostic>) {
     let (file, mut errors) = parse(text);
     assert_eq!(file.items.last().map(|item| item.span.end), Some(text.len()));
     check(&file, &CheckConfig::default());
+    let options = LowerOptions::new(Arc::new(SourceFile::new("f", text)));
     if errors.is_empty() {
-        let options = LowerOptions::new(Arc::new(SourceFile::new("f", text)));
         errors.extend(lower(&file, &options, &ImageFacts::new()).err().unwrap_or_default());
+    } else {
+        errors = all_errors(&file, &options, errors, Breadth::All);
     }
     (file, errors)
 }
@@ -57,6 +61,13 @@ fn a_hundred_thousand_of_everything_are_read() {
         format!("FROM scratch\n{}", "ENV a\n".repeat(n)),
         format!("FROM scratch\n{}", "ENV A$B=1\n".repeat(n / 10)),
         format!("FROM scratch\nRUN {}", "--mount=type=bind ".repeat(n / 10)),
+        format!("FROM scratch\nRUN --bad {} x", "--mount=type=bnid ".repeat(n / 10)),
+        format!("FROM scratch\nEXPOSE {}", "x ".repeat(n)),
+        format!("FROM a\nVOLUME {}", "$A ".repeat(n)),
+        format!("FROM a\nENV A\nVOLUME {}", "$A ".repeat(n)),
+        format!("FROM scratch\n{}", "WORKDIR a\n".repeat(n / 5)),
+        format!("FROM scratch\n{}", (0..n / 50).map(|i| format!("ARG A{i}=x\nRUN x\n")).collect::<String>()),
+        format!("FORM scratch\n{}", "FROM scratch\nEXPOSE x\n".repeat(n / 10)),
         format!("FROM scratch\n{}", "COPY --from=zzz a b\n".repeat(n / 10)),
         "FROM scratch AS b\n".repeat(n / 10),
         "ONBUILD ".repeat(n),

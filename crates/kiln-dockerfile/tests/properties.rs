@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use kiln_dockerfile::expand::{Env, Lexer};
 use kiln_dockerfile::{
-    Arguments, CheckConfig, Dockerfile, ImageFacts, Instruction, ItemKind, LowerOptions, Lowering, ResolvedImage, Word,
-    check, detect_syntax, lower, parse, parse_ignore,
+    Arguments, Breadth, CheckConfig, Dockerfile, ImageFacts, Instruction, ItemKind, LowerOptions, Lowering,
+    ResolvedImage, Word, all_errors, check, detect_syntax, lower, parse, parse_ignore,
 };
 use kiln_oci::{Digest, ImageConfig};
 use kiln_report::{SourceFile, Span};
@@ -213,6 +213,9 @@ proptest! {
             }
         }
         prop_assert!(errors.iter().all(|error| !error.message.is_empty()));
+        let all = all_errors(&file, &options, errors.clone(), Breadth::All);
+        all.iter().for_each(|error| assert_in(&text, error.span));
+        prop_assert!(all.is_sorted_by_key(|error| error.span) && errors.iter().all(|error| all.contains(error)));
     }
 
     #[test]

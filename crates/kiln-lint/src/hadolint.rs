@@ -119,7 +119,10 @@ impl<'de> Deserialize<'de> for Hadolint {
 
 /// The rules of each level; both may be left empty.
 #[derive(Default)]
-struct Levels(Vec<(Spanned<String>, Option<Vec<Spanned<String>>>)>);
+struct Levels(Vec<(Spanned<String>, Names)>);
+
+/// Names of rules.
+type Names = Option<Vec<Spanned<String>>>;
 
 impl<'de> Deserialize<'de> for Levels {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

@@ -400,12 +400,16 @@ impl<'a> Plan<'a> {
         let span = self.nodes[node].span;
         let mut steps = Vec::new();
         for trigger in &triggers {
+            let unreadable = |error: Diagnostic| {
+                let message = format!("trigger `{}` of the base cannot be read: {}", excerpt(trigger), error.message);
+                Diagnostic { message, span, fix: None, ..error }
+            };
             match parse_trigger(trigger) {
+                Ok(instruction) if matches!(instruction.command, Some(Command::From(_))) => {
+                    diagnostics.push(unreadable(Diagnostic::error(span, "a stage cannot begin within another")));
+                }
                 Ok(instruction) => steps.push(Step::new(Cow::Owned(*instruction), Some(span))),
-                Err(errors) => diagnostics.extend(errors.into_iter().map(|error| {
-                    let message = format!("trigger `{trigger}` of the base cannot be read: {}", error.message);
-                    Diagnostic { message, span, ..error }
-                })),
+                Err(errors) => diagnostics.extend(errors.into_iter().map(unreadable)),
             }
         }
         self.nodes[node].total += steps.len();
@@ -457,7 +461,7 @@ impl<'a> Step<'a> {
             diagnostic.span = span;
             // The base is not ours to change.
             diagnostic.fix = None;
-            let text = self.instruction.line.text().trim();
+            let text = excerpt(self.instruction.line.text().trim());
             diagnostic.hints.push(format!("this is about `ONBUILD {text}` of the base"));
         }
         diagnostic
@@ -470,6 +474,14 @@ const KNOWN_IMAGES: [&str; 26] = [
     "httpd", "mariadb", "maven", "mongo", "mysql", "nginx", "node", "perl", "postgres", "python", "redis", "registry",
     "ruby", "rust", "ubuntu",
 ];
+
+/// As much of a text that may be long as a message has room for.
+fn excerpt(text: &str) -> Cow<'_, str> {
+    const ROOM: usize = 200;
+    let line = text.lines().next().unwrap_or_default();
+    let end = line.char_indices().nth(ROOM).map_or(line.len(), |(at, _)| at);
+    if end == text.len() { Cow::Borrowed(text) } else { Cow::Owned(format!("{}…", &line[..end])) }
+}
 
 /// The value of `from` in a mount, before variables are filled in.
 fn mount_from(flag: &Word) -> Option<Word> {

@@ -160,13 +160,17 @@ impl Stage<'_, '_, '_> {
 
     /// Places the errors of a step, in the order of the file. Those that may only follow from what is not known go.
     fn settle_errors(&mut self, step: &Step<'_>, first: usize) {
-        let guessed = std::mem::take(&mut self.guessed);
+        let mut guessed = std::mem::take(&mut self.guessed);
+        guessed.sort_unstable();
         let mut errors = self.all.errors.split_off(first);
         errors.sort_by_key(|error| error.span);
         if self.all.budget.is_exhausted() {
             errors.dedup_by(|error, other| error.message == other.message);
         }
-        let is_guess = |span: Span| guessed.iter().any(|word| word.start < span.end && span.start < word.end);
+        let is_guess = |span: Span| {
+            let before = guessed.partition_point(|word| word.start < span.end);
+            before.checked_sub(1).is_some_and(|last| guessed[last].end > span.start)
+        };
         errors.retain(|error| !is_guess(error.span));
         self.all.errors.extend(errors.into_iter().map(|error| step.placed(error)));
     }

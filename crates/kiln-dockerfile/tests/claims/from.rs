@@ -87,6 +87,23 @@ fn triggers_may_take_from_stages_and_images() {
 }
 
 #[test]
+fn triggers_of_a_base_are_one_instruction_each_and_begin_no_stage() {
+    let file = |trigger: &str| File::new("FROM base").base(json!({"OnBuild": [trigger]}));
+    let huge = format!("RNU {}", "x".repeat(1_000_000));
+    for trigger in ["FROM evil", "RUN a\nRUN b", "", "# nothing", "RUN <<E\nnever", "ONBUILD FROM x", &huge] {
+        let errors = file(trigger).errors();
+        assert_eq!(errors.len(), 1, "{errors:?}");
+        let line = trigger.lines().next().unwrap_or_default();
+        let shown: String = line.chars().take(200).collect();
+        assert!(errors[0].starts_with(&format!("trigger `{shown}")) && errors[0].len() < 500, "{}", errors[0]);
+    }
+    let escaped = file("# escape=`\nRUN a `\n b").build();
+    assert_eq!(escaped.runs()[0].meta.as_ref().unwrap().args[2], "a b");
+    let handed_on = file("ONBUILD RUN x").build();
+    assert_eq!((handed_on.runs().len(), handed_on.lowered.config.config.on_build), (0, vec!["RUN x".to_owned()]));
+}
+
+#[test]
 fn triggers_hold_no_onbuild_from_or_maintainer() {
     for (trigger, wanted) in [
         ("ONBUILD RUN x", "ONBUILD cannot trigger another ONBUILD"),
