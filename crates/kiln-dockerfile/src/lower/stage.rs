@@ -167,11 +167,13 @@ impl Stage<'_, '_, '_> {
         if self.all.budget.is_exhausted() {
             errors.dedup_by(|error, other| error.message == other.message);
         }
+        // What a flag of COPY and ADD means depends on the sources.
+        let is_all_guessed = !guessed.is_empty() && matches!(step.instruction.meant(), Some(Command::Copy(_)));
         let is_guess = |span: Span| {
             let before = guessed.partition_point(|word| word.start < span.end);
             before.checked_sub(1).is_some_and(|last| guessed[last].end > span.start)
         };
-        errors.retain(|error| !is_guess(error.span));
+        errors.retain(|error| !is_all_guessed && !is_guess(error.span));
         self.all.errors.extend(errors.into_iter().map(|error| step.placed(error)));
     }
 

@@ -20,6 +20,20 @@ fn all_that_is_wrong_with_one_instruction_is_told() {
 }
 
 #[test]
+fn an_error_at_a_typographic_dash_says_how_the_flag_is_written() {
+    for (text, flag) in [
+        ("FROM \u{2013}platform=linux/amd64 scratch\n", "--platform=linux/amd64"),
+        ("FROM scratch\nHEALTHCHECK \u{2014}interval=5s CMD x\n", "--interval=5s"),
+        ("FROM scratch\nCOPY \u{2013}-from=a\n", "--from=a"),
+    ] {
+        let (_, errors) = parse(text);
+        assert_eq!(errors.len(), 1, "{errors:?}");
+        let is_told = errors[0].hints.iter().any(|hint| hint.starts_with(&format!("write `{flag}` with two hyphens")));
+        assert!(is_told, "{errors:?}");
+    }
+}
+
+#[test]
 fn errors_of_all_instructions_are_told_at_once_in_the_order_of_the_file() {
     let text = "FROM scratch\nCOPY --from=1 a /\nEXPOSE x\nFROM scratch AS b\nCOPY --from=b a /\nVOLUME $A\n";
     let wanted = [
@@ -32,7 +46,12 @@ fn errors_of_all_instructions_are_told_at_once_in_the_order_of_the_file() {
 
 #[test]
 fn what_can_be_known_without_an_image_is_told_before_any_is_asked_about() {
-    let text = "FROM busybox\nVOLUME $ITS_OWN\nRUN --mount=type=tmpfs,target=. x\nEXPOSE x\n";
+    let checksum = format!("sha256:{}", "a".repeat(64));
+    let text = format!(
+        "FROM busybox\nVOLUME $ITS_OWN\nADD --checksum={checksum} $URL /\n\
+         RUN --mount=type=tmpfs,target=. x\nEXPOSE x\n"
+    );
+    let text = text.as_str();
     let (file, _) = parse(text);
     let wrong = lower(&file, &File::new(text).options, &ImageFacts::new()).unwrap_err();
     assert_eq!(wrong.iter().map(|error| error.message.as_str()).collect::<Vec<_>>(), ["`x` is no port"]);

@@ -98,7 +98,7 @@ fn triggers_of_a_base_are_one_instruction_each_and_begin_no_stage() {
         assert!(errors[0].starts_with(&format!("trigger `{shown}")) && errors[0].len() < 500, "{}", errors[0]);
     }
     let escaped = file("# escape=`\nRUN a `\n b").build();
-    assert_eq!(escaped.runs()[0].meta.as_ref().unwrap().args[2], "a b");
+    assert_eq!(escaped.runs()[0].meta.as_ref().unwrap().args[2], "a  b");
     let handed_on = file("ONBUILD RUN x").build();
     assert_eq!((handed_on.runs().len(), handed_on.lowered.config.config.on_build), (0, vec!["RUN x".to_owned()]));
 }
