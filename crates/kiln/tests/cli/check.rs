@@ -51,13 +51,13 @@ fn every_command_and_format_tells_all_errors_at_once_in_the_order_of_the_file() 
     for command in [&["build", "ctx"][..], &["build", "--check", "ctx"], &["build", "--call=outline", "ctx"]] {
         let answer = kiln.run(command);
         assert_eq!(
-            (answer.code, places(&answer.stderr, "ctx/Dockerfile:")),
+            (answer.code, places(&answer.stderr, "Dockerfile:")),
             (1, wanted.map(str::to_owned).into()),
             "{answer}"
         );
     }
     for (format, before) in [
-        ("tty", "ctx/Dockerfile:"),
+        ("tty", "Dockerfile:"),
         ("github", "Dockerfile,line="),
         ("sarif", "\"startLine\":"),
         ("json", "\"start\":"),
@@ -244,7 +244,8 @@ fn what_a_configuration_means_to_nobody_is_told_with_its_line() {
      --> .hadolint.yaml:2:1
       |
     2 | ignore: [DL3008]
-      | ^^^^^^^^^^^^^^^^
+      | ^^^^^^
+    hint: did you mean `ignored`?
     nothing found in 1 file
     ");
     kiln.file(".hadolint.yaml", "ignored:\n  DL3025: true\n");
@@ -255,7 +256,7 @@ fn what_a_configuration_means_to_nobody_is_told_with_its_line() {
      --> .hadolint.yaml:2:3
       |
     2 |   DL3025: true
-      |   ^^^^^^^^^^^^
+      |   ^^^^^^
 
     error: cannot use the configuration `.hadolint.yaml`
     ");
