@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use kiln_fs::layer::same_but_times;
+use kiln_fs::layer::{same_but_times, same_root};
 use kiln_graph::VertexId;
 use kiln_image::BlobSource;
 use kiln_oci::{Digest, Hasher};
@@ -261,7 +261,7 @@ fn same_files(store: &Store, old: &Snapshot, new: &Snapshot) -> bool {
     let open = |layer| open_dir(&store.layer_dir(layer));
     old_below == new_below
         && (old_top == new_top
-            || matches!((open(old_top), open(new_top)), (Ok(old), Ok(new)) if same_but_times(&old, &new).unwrap_or(false)))
+            || matches!((open(old_top), open(new_top)), (Ok(old), Ok(new)) if same_root(&old, &new).unwrap_or(false) && same_but_times(&old, &new).unwrap_or(false)))
 }
 
 #[cfg(test)]

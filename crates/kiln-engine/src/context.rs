@@ -1,5 +1,7 @@
 //! Contexts as people and checks ask about them: what a build sees, what it does not, and why.
 
+use std::path::Path;
+
 use kiln_dockerfile::check::{IgnoreRule, SourceFact, ignored_source, missing_source, unfiltered_context};
 use kiln_dockerfile::{CheckConfig, ContextRead, Reader};
 use kiln_fs::pattern::PatternSet;
@@ -10,6 +12,7 @@ use crate::failure::Context as _;
 use crate::frontend::{self, CONTEXT, LocalTree, Trees};
 use crate::job::Result;
 use crate::request::{BuildRequest, Context};
+use crate::step::missing::QUIET;
 
 /// What lies about in projects and hardly ever belongs into an image.
 const WASTE: [&str; 6] = [".git", ".hg", ".svn", "node_modules", ".venv", "__pycache__"];
@@ -64,6 +67,26 @@ pub struct PathVerdict {
     pub rule: Option<IgnoreRule>,
     /// How many files of a directory a build sees although the directory is left out.
     pub taken_back: usize,
+}
+
+/// A context that changes because kiln keeps its state in it never comes to rest.
+pub(crate) fn blame_state(failure: Failure, context: &Context, state: &Path) -> Failure {
+    let Context::Dir(directory) = context else { return failure };
+    let (directory, state) = (directory.canonicalize(), state.canonicalize());
+    let within = directory
+        .ok()
+        .zip(state.ok())
+        .and_then(|(directory, state)| state.strip_prefix(directory).ok().map(|within| within.display().to_string()));
+    match within {
+        Some(within) if failure.hints.iter().any(|hint| hint == QUIET) => {
+            let hint = format!(
+                "the state directory `{within}` is in the context, and builds write to it: leave it out with `.dockerignore`, or \
+                 keep it elsewhere with `--state`"
+            );
+            Failure { hints: vec![hint], ..failure }
+        }
+        _ => failure,
+    }
 }
 
 impl Contexts {
@@ -287,6 +310,19 @@ mod tests {
             std::fs::create_dir_all(dir.join(name).parent().unwrap()).unwrap();
             std::fs::write(dir.join(name), text).unwrap();
         }
+    }
+
+    #[test]
+    fn a_state_directory_in_a_context_that_never_rests_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        write(dir.path(), &[("c/kept/f", ""), ("elsewhere/f", "")]);
+        let told = |state: &str, hint: &str| {
+            let failure = Failure::new(FailureKind::Build, "changed").hint(hint);
+            blame_state(failure, &Context::Dir(dir.path().join("c")), &dir.path().join(state)).hints.join("")
+        };
+        assert!(told("c/kept", QUIET).starts_with("the state directory `kept` is in the context"));
+        assert_eq!(told("elsewhere", QUIET), QUIET);
+        assert_eq!(told("c/kept", "something else"), "something else");
     }
 
     #[test]

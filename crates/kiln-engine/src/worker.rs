@@ -67,6 +67,7 @@ pub(crate) async fn build(
     let mut draft = Draft::new(store.clone(), request, &platform(request)?);
     let outcome = attempt(engine, request, (session, reporter), &mut draft).await;
     let outcome = outcome.map_err(|failure| space::explain(failure, &store.root()));
+    let outcome = outcome.map_err(|failure| context::blame_state(failure, &request.context, &store.root()));
     draft.end(&outcome);
     outcome
 }

@@ -31,6 +31,11 @@ const SETTLED: Duration = Duration::from_millis(50);
 /// tick there is (FAT).
 const TICK: Duration = Duration::from_secs(2);
 
+/// Times of whole seconds are those of a file system that knows no others.
+fn settled(metadata: &Metadata) -> Duration {
+    if metadata.ctime.nanos == 0 { TICK } else { SETTLED }
+}
+
 /// Digests what [`crate::copy::copy`] would read for `spec`.
 ///
 /// The owner and attributes of a directory whose contents alone are copied do not count.
@@ -247,7 +252,7 @@ impl Nodes<'_> {
         let age = age(metadata);
         let digest = self.read(&path, metadata)?;
         // A file changed this very moment may change again without its times showing it.
-        if age > SETTLED {
+        if age > settled(metadata) {
             self.cache.put(&key, digest.clone());
         }
         if age <= TICK {

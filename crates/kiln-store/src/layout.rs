@@ -38,11 +38,15 @@ impl Layout {
         Ok(layout)
     }
 
+    /// Makes the directories that are missing: programs that copy or tidy leave out empty ones.
+    pub(crate) fn make_dirs(&self) -> Result<()> {
+        DIRS.iter()
+            .try_for_each(|name| make_private_dir(&self.root.join(name)).map_err(|error| self.not_writable(error)))
+    }
+
     /// Makes what a new state directory holds. Harmless when some or all of it is there.
     pub(crate) fn furnish(&self) -> Result<()> {
-        for name in DIRS {
-            make_private_dir(&self.root.join(name)).map_err(|error| self.not_writable(error))?;
-        }
+        self.make_dirs()?;
         // Made without opening it: closing any descriptor of a database file drops the locks that other connections of
         // this process have on it (fcntl(2), "record locks"; https://sqlite.org/howtocorrupt.html §2.2).
         self.keep_reserve();

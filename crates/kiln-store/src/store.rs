@@ -44,6 +44,7 @@ impl Store {
     pub fn open(root: &Path) -> Result<Self> {
         let layout = Layout::open(root)?;
         let db = layout.somehow(|| Db::open(&layout))?;
+        layout.make_dirs()?;
         let shared = Shared {
             layout,
             db,

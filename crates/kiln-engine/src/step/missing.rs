@@ -5,7 +5,7 @@ use kiln_report::{Failure, FailureKind};
 use super::Opened;
 
 /// What to do when a context changes under a build.
-pub(super) const QUIET: &str = "build again when nothing writes to the build context any more";
+pub(crate) const QUIET: &str = "build again when nothing writes to the build context any more";
 
 /// What a step does with a path.
 #[derive(Debug, Clone, Copy)]

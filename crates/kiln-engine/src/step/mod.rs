@@ -6,7 +6,7 @@ mod identity;
 #[cfg(test)]
 mod keys;
 mod merge;
-mod missing;
+pub(crate) mod missing;
 mod mounts;
 mod source;
 

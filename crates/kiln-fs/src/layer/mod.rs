@@ -26,7 +26,7 @@ pub use implied::inherit_implied;
 pub use live::Rewind;
 pub use pack::{PackOptions, PackStats, pack, pack_live, pack_tree, pack_with};
 pub use reader::TarReader;
-pub use same::same_but_times;
+pub use same::{same_but_times, same_root};
 
 use crate::compress::ExpansionError;
 use crate::error::printable;

@@ -19,6 +19,14 @@ use crate::tree::{join, open_beneath};
 
 const CHUNK: usize = 128 << 10;
 
+/// Whether two upper directories are themselves the same: mode, owner, and a time that was set. Archives of layers do not say.
+pub fn same_root(one: &Root, other: &Root) -> Result<bool> {
+    let handles = open_both([one, other], b"", OFlags::DIRECTORY)?;
+    let look = |handle| Metadata::of(handle).map_err(LayerError::io("look at", b"/"));
+    let [one, other] = [look(&handles[0])?, look(&handles[1])?];
+    Ok(same_look(&one, &other) && same_time(&handles, OsStr::new(""), [&one, &other]))
+}
+
 /// Whether two upper directories hold the same: names, kinds, modes, owners, attributes, deletions, contents, and which
 /// names are of one file. Times do not count, unless they were set: those are part of what was made. What costs more is looked
 /// at when all that costs less is the same: first what `stat` says, then the contents of files whose times differ, for there
@@ -138,7 +146,8 @@ fn same_time(handles: &[OwnedFd; 2], name: &OsStr, [one, other]: [&Metadata; 2])
 
 /// Whether a file changed last while it was here: a time that was set is before its birth or behind its last change.
 fn is_natural(directory: &OwnedFd, name: &OsStr, of: &Metadata) -> bool {
-    let Ok(found) = rustix::fs::statx(directory, name, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::BTIME) else {
+    const FLAGS: AtFlags = AtFlags::SYMLINK_NOFOLLOW.union(AtFlags::EMPTY_PATH);
+    let Ok(found) = rustix::fs::statx(directory, name, FLAGS, StatxFlags::BTIME) else {
         return false;
     };
     let born = Timestamp { secs: found.stx_btime.tv_sec, nanos: found.stx_btime.tv_nsec };
@@ -285,6 +294,15 @@ mod tests {
             assert!(same_but_times(&root(&one), &root(&other)).unwrap(), "{path}");
             assert!(!same_but_times(&root(&one), &root(&third)).unwrap(), "{path}");
         }
+    }
+
+    #[test]
+    fn the_directory_itself_is_compared_where_it_counts() {
+        let root = |dir: &tempfile::TempDir| Root::open_ambient(dir.path()).unwrap();
+        let same = |change: &dyn Fn(&Path)| same_root(&root(&tree(|_| ())), &root(&tree(change))).unwrap();
+        assert!(same(&|dir| std::fs::write(dir.join("more"), "").unwrap()));
+        assert!(!same(&|dir| std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o711)).unwrap()));
+        assert!(!same(&|dir| date(dir, SystemTime::UNIX_EPOCH)));
     }
 
     #[test]

@@ -152,3 +152,17 @@ fn a_log_that_has_become_long_is_emptied_and_nothing_is_lost() {
     assert_eq!(other.records().get_fact("kind", "short").unwrap().unwrap(), b"1");
     assert_eq!(other.records().get_fact("kind", "999").unwrap().unwrap(), [7; 2048]);
 }
+
+#[test]
+fn directories_that_are_missing_are_made_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("state");
+    drop(Store::open(&root).unwrap());
+    for name in ["blobs/sha256", "leases", "locks", "work", "tmp", "ingest"] {
+        std::fs::remove_dir_all(root.join(name)).unwrap();
+    }
+    let store = Store::open(&root).unwrap();
+    let lease = store.lease().unwrap();
+    store.content().put(&lease, "application/json", b"{}").unwrap();
+    store.prune(&kiln_store::PruneOptions::default()).unwrap();
+}
