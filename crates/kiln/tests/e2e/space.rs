@@ -63,7 +63,8 @@ fn du_says_what_a_build_left_and_why_it_is_kept() {
     );
     project.kiln(&["prune", "-f", "--max-used-space", "1"]).ok();
     assert_eq!(things(&["--filter", "mutable"]), [] as [serde_json::Value; 0]);
-    assert_eq!(project.build(&["-t", "app"]).ok().cached(), 1, "the base, which an image has");
+    // What the image needs is there. Which facts about it were forgotten to save room is chance.
+    assert!(project.build(&["-t", "app"]).ok().cached() >= 1, "the base, which an image has");
 }
 
 #[test]
