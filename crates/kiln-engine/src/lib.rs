@@ -55,7 +55,7 @@ pub use explain::{Advice, Cause, Step, Story, Summary};
 pub use forecast::{Forecast, ForecastStep};
 pub use frontend::{named_contexts, read_dockerfile};
 pub use kiln_image::objects::{ActionsOptions, AwsKeys, AzureOptions, ObjectOptions, S3Options, Secret, StoreLayout};
-pub use kiln_solver::{Became, Fate, FileChange, MissReason, Verdict};
+pub use kiln_solver::{Became, Change, Fate, FileChange, MissReason, Verdict, place_of_files};
 pub use kiln_store::{Condition, Entry, EntryKind, Field, Holder, Need, Pattern, PatternError, RecordType, Test, Why};
 pub use mounts::{
     DEFAULT_MAX_SIZE, Existing, ExportedMount, MountExport, MountImport, MountPlace, MountSummary, MountsExported,

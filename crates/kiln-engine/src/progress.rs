@@ -24,7 +24,7 @@ impl Work {
             name,
             started: SystemTime::now(),
         };
-        work.report(VertexState::Started { at: work.started });
+        work.report(VertexState::Started { at: work.started, reason: None });
         work
     }
 

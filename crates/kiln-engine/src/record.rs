@@ -109,7 +109,15 @@ pub struct StepRecord {
     pub parts: Option<KeyParts>,
 }
 
+/// So much of an id is shown to people.
+const SHORT: usize = 12;
+
 impl BuildRecord {
+    /// The part of its name that people are shown.
+    pub(crate) fn short_id(&self) -> &str {
+        self.id.get(..SHORT).unwrap_or(&self.id)
+    }
+
     /// Whether every step was found, so that nothing ran.
     pub fn is_cached(&self) -> bool {
         let is_found = |step: &StepRecord| step.parts.is_none() || matches!(step.fate, Fate::Cached | Fate::NotNeeded);

@@ -236,10 +236,10 @@ async fn solve(
     let image = if wants_layers(request) { layers_of(definition, root) } else { Vec::new() };
     let plan = crate::step::plan(definition, job, &|vertex| image.contains(&vertex.id))?;
     let solver = Solver::new(cache.clone(), cache.clone(), Arc::clone(&job.reporter), turns(request));
-    let solved = solver.solve_with_accounts(&plan, std::slice::from_ref(root)).await;
-    draft.steps(definition, solved.vertices);
+    let tell = |accounts| draft.steps(definition, accounts);
+    let solved = solver.solve_with_accounts(&plan, std::slice::from_ref(root), tell).await;
     tell_losses(&job.store, job.reporter.as_ref());
-    match solved.outcome.map_err(solve_failure)?.first() {
+    match solved.map_err(solve_failure)?.first() {
         Some(Artifact::Snapshot(snapshot)) => Ok(snapshot.clone()),
         _ => Err(Failure::new(FailureKind::Bug, "a build ended without a file system")),
     }

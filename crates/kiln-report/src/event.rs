@@ -68,6 +68,8 @@ pub enum VertexState {
     Started {
         /// When.
         at: SystemTime,
+        /// Why it runs although steps are cached: `base moved`, `main.go changed`.
+        reason: Option<String>,
     },
     /// Over.
     Completed {
@@ -79,7 +81,7 @@ pub enum VertexState {
         cached: bool,
         /// Why it could not be done.
         error: Option<String>,
-        /// Why it ran although steps are cached: `FROM moved`, `main.go changed`.
+        /// Why it ran, as it was said at its start, and what is known only now.
         reason: Option<String>,
     },
 }

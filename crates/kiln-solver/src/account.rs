@@ -5,17 +5,8 @@ use std::time::Duration;
 use kiln_graph::VertexId;
 use serde::{Deserialize, Serialize};
 
-use crate::error::SolveError;
 use crate::explain::MissReason;
 use crate::parts::KeyParts;
-
-/// How a solve ended, and what became of each vertex on the way.
-pub struct Solved<R, E: std::error::Error + 'static> {
-    /// The results of the roots, or the first error.
-    pub outcome: Result<Vec<R>, SolveError<E>>,
-    /// The vertices, inputs first.
-    pub vertices: Vec<Account>,
-}
 
 /// What became of one vertex.
 #[derive(Debug, Clone)]

@@ -46,10 +46,7 @@ pub enum MissReason {
     /// It is to run on another platform.
     PlatformChanged,
     /// Another setting has changed: the network, the user.
-    OptionChanged {
-        /// Which.
-        name: String,
-    },
+    OptionChanged(Change),
     /// Its definition has changed in a way that has no name.
     StepChanged,
     /// It was told not to use the cache.
@@ -61,6 +58,18 @@ pub enum MissReason {
         /// What people call the input.
         input: String,
     },
+    /// Several of its own ingredients have changed, each reason enough.
+    Several(Vec<MissReason>),
+}
+
+impl MissReason {
+    /// Each of several, or it alone.
+    pub fn each(&self) -> &[Self] {
+        match self {
+            Self::Several(reasons) => reasons,
+            only => std::slice::from_ref(only),
+        }
+    }
 }
 
 /// A setting that has another value, is new, or is gone.
@@ -127,10 +136,14 @@ impl fmt::Display for FileChange {
 /// So many changed files are named; of the others there is only the number.
 const NAMED: usize = 100;
 
-/// Says what made the new key differ from the old one. What the step itself brought comes before what it inherited.
+/// Says what made the new key differ from the old one: all that the step itself brought, else what it inherited.
 pub fn explain(old: &KeyParts, new: &KeyParts) -> MissReason {
-    own_change(old, new)
-        .or_else(|| files_changed(old, new))
+    let mut own = own_changes(old, new);
+    own.extend(files_changed(old, new));
+    if own.len() > 1 {
+        return MissReason::Several(own);
+    }
+    own.pop()
         .or_else(|| input_changed(old, new))
         .or_else(|| (old.digest != new.digest).then_some(MissReason::StepChanged))
         .unwrap_or(MissReason::ResultPruned)
@@ -154,42 +167,43 @@ fn distance(old: &KeyParts, new: &KeyParts) -> (usize, usize) {
     (ingredients.max(usize::from(old.digest != new.digest)), files)
 }
 
-fn own_change(old: &KeyParts, new: &KeyParts) -> Option<MissReason> {
+/// What the step does, and with what settings, as far as that has changed.
+fn own_changes(old: &KeyParts, new: &KeyParts) -> Vec<MissReason> {
     if let (Some(old), Some(new)) = (&old.base, &new.base)
         && old.reference == new.reference
         && old.digest != new.digest
     {
         let (old, new, reference) = (old.digest.clone(), new.digest.clone(), new.reference.clone());
-        return Some(MissReason::BaseMoved { reference, old, new });
+        return vec![MissReason::BaseMoved { reference, old, new }];
     }
-    if old.command != new.command || old.base != new.base {
-        return Some(MissReason::CommandChanged);
-    }
-    // Steps that run nothing have none.
-    if old.platform != new.platform {
-        return Some(MissReason::PlatformChanged);
-    }
-    if old.mounts != new.mounts {
-        return Some(MissReason::MountChanged);
-    }
-    let changed = |old, new| differences(old, new).into_iter().next();
-    let arg = || changed(&old.args, &new.args).map(MissReason::ArgChanged);
-    let env = || changed(&old.env, &new.env).map(MissReason::EnvChanged);
-    let option = || changed(&old.options, &new.options).map(|change| MissReason::OptionChanged { name: change.name });
-    arg().or_else(env).or_else(option)
+    let is_other = old.command != new.command || old.base != new.base;
+    // Steps that run nothing have no platform.
+    let is_elsewhere = old.platform != new.platform && !is_other;
+    let whole = [
+        (is_other, MissReason::CommandChanged),
+        (is_elsewhere, MissReason::PlatformChanged),
+        (old.mounts != new.mounts, MissReason::MountChanged),
+    ];
+    let mut changes: Vec<_> = whole.into_iter().filter(|(has, _)| *has).map(|(_, reason)| reason).collect();
+    changes.extend(differences(&old.args, &new.args).into_iter().map(MissReason::ArgChanged));
+    changes.extend(differences(&old.env, &new.env).into_iter().map(MissReason::EnvChanged));
+    let is_in_both = |change: &Change| change.old.is_some() && change.new.is_some();
+    let options = differences(&old.options, &new.options).into_iter().filter(is_in_both);
+    changes.extend(options.map(MissReason::OptionChanged));
+    changes
 }
 
-fn files_changed(old: &KeyParts, new: &KeyParts) -> Option<MissReason> {
+fn files_changed(old: &KeyParts, new: &KeyParts) -> Vec<MissReason> {
     let pairs = old.inputs.iter().zip(&new.inputs);
-    let (old, new) = pairs.filter(|(_, new)| matches!(new.part, Part::Content(_))).find(|(o, n)| o.part != n.part)?;
-    let input = new.name.clone();
-    if old.files.is_empty() || new.files.is_empty() {
-        return Some(MissReason::FilesChanged { input, files: Vec::new(), count: 0 });
-    }
-    let mut files = changed_files(&old.files, &new.files);
-    let count = files.len();
-    files.truncate(NAMED);
-    Some(MissReason::FilesChanged { input, files, count })
+    let changed = pairs.filter(|(_, new)| matches!(new.part, Part::Content(_))).filter(|(o, n)| o.part != n.part);
+    let reason = |(old, new): (&InputPart, &InputPart)| {
+        let is_listed = !old.files.is_empty() && !new.files.is_empty();
+        let mut files = if is_listed { changed_files(&old.files, &new.files) } else { Vec::new() };
+        let count = files.len();
+        files.truncate(NAMED);
+        MissReason::FilesChanged { input: new.name.clone(), files, count }
+    };
+    changed.map(reason).collect()
 }
 
 fn input_changed(old: &KeyParts, new: &KeyParts) -> Option<MissReason> {
@@ -233,21 +247,33 @@ impl fmt::Display for MissReason {
             Self::FilesChanged { input, files, count } => match files.as_slice() {
                 [] if input.starts_with("[internal]") => f.write_str("files changed"),
                 [] => write!(f, "files changed in {}", short_name(input)),
-                [only] => write!(f, "{only}"),
-                [first, ..] => write!(f, "{first} ({count} files in all)"),
+                [only] => write!(f, "{}{only}", place_of_files(input)),
+                [first, ..] => write!(f, "{}{first} ({count} files in all)", place_of_files(input)),
             },
             Self::BaseMoved { reference, old, new } => {
                 write!(f, "base moved: {reference} {} → {}", old.short(), new.short())
             }
             Self::MountChanged => f.write_str("mounts changed"),
             Self::PlatformChanged => f.write_str("platform changed"),
-            Self::OptionChanged { name } => write!(f, "{name} changed"),
+            Self::OptionChanged(change) => write!(f, "{change}"),
             Self::StepChanged => f.write_str("step changed"),
             Self::NoCacheAsked => f.write_str("no cache asked for"),
             Self::ResultPruned => f.write_str("result pruned"),
             Self::InputChanged { input } => write!(f, "input changed: {}", short_name(input)),
+            Self::Several(reasons) => {
+                let is_variable = |reason: &Self| matches!(reason, Self::ArgChanged(_) | Self::EnvChanged(_));
+                let what = if reasons.iter().all(is_variable) { "variables" } else { "changes" };
+                let Some(first) = reasons.first() else { return Ok(()) };
+                write!(f, "{first} ({} {what} in all)", reasons.len())
+            }
         }
     }
+}
+
+/// What stands before the names of files of a named context: `c: ` for those of `[context c] load`.
+pub fn place_of_files(input: &str) -> String {
+    let name = short_name(input).strip_prefix("[context ").and_then(|rest| rest.strip_suffix(']'));
+    name.map(|name| format!("{name}: ")).unwrap_or_default()
 }
 
 /// The part of a step's name that tells it apart: `[build 2/4]` of `[build 2/4] RUN go build`.
@@ -326,7 +352,9 @@ mod tests {
         assert_eq!(after(|p| p.platform = None), "platform changed");
         let other_step = |p: &mut KeyParts| (p.platform, p.command) = (None, Some("WORKDIR /a".to_owned()));
         assert_eq!(after(other_step), "command changed");
-        assert_eq!(after(|p| p.options = settings(&[("network", "host")])), "network changed");
+        assert_eq!(after(|p| p.options = settings(&[("network", "host")])), "network none → host");
+        let hosts = |p: &mut KeyParts| drop(p.options.insert("hosts".to_owned(), Setting::hidden("db")));
+        assert_eq!(after(hosts), "result pruned", "an older version kept none to compare with");
         assert_eq!(after(|p| p.digest = None), "step changed");
         assert_eq!(after(|p| p.base = base("busybox", "2")), "base moved: busybox 6b86b273ff34 → d4735e3a265e");
         assert_eq!(after(|p| p.base = base("debian", "2")), "command changed");
@@ -357,7 +385,38 @@ mod tests {
             p.inputs[1] = content("new", &[("a", 2), ("b", 1)]);
         };
         assert_eq!(after(both), "a changed");
-        assert_eq!(after(|p| (both(p), p.command = None).1), "command changed");
+        assert_eq!(after(|p| (both(p), p.command = None).1), "command changed (2 changes in all)");
+    }
+
+    #[test]
+    fn all_own_causes_are_told_and_in_a_line_the_first_and_how_many() {
+        let variables = |p: &mut KeyParts| {
+            p.args = settings(&[("VERSION", "2"), ("NEW", "1")]);
+            p.env = settings(&[("PATH", "/sbin")]);
+        };
+        assert_eq!(after(variables), "ARG NEW is new (3 variables in all)");
+        let mut new = parts();
+        variables(&mut new);
+        new.command = Some("RUN other".to_owned());
+        new.inputs[1] = content("new", &[("a", 1), ("b", 2)]);
+        let told = explain(&parts(), &new);
+        let each: Vec<String> = told.each().iter().map(ToString::to_string).collect();
+        let wanted = ["command changed", "ARG NEW is new", "ARG VERSION 1 → 2", "ENV PATH /bin → /sbin", "b changed"];
+        assert_eq!(each, wanted);
+        assert_eq!(told.to_string(), "command changed (5 changes in all)");
+        assert_eq!(MissReason::StepChanged.each(), [MissReason::StepChanged]);
+    }
+
+    #[test]
+    fn files_of_other_places_are_told_with_the_place() {
+        let other = |files: &[(&str, u64)]| {
+            let name = "[context c] load from client".to_owned();
+            InputPart { name, ..content(&format!("{files:?}"), files) }
+        };
+        let with = |input: InputPart| KeyParts { inputs: vec![input], ..parts() };
+        let told = |new| explain(&with(other(&[("f", 1), ("g", 1)])), &with(other(new))).to_string();
+        assert_eq!(told(&[("f", 2), ("g", 1)]), "c: f changed");
+        assert_eq!(told(&[("f", 2)]), "c: f changed (2 files in all)");
     }
 
     #[test]

@@ -23,7 +23,7 @@ use crate::account::Account;
 use crate::error::{Cause, SolveError};
 use crate::graph::{Graph, Input, Node};
 use crate::key::{CacheKey, CacheMap, InputKey, Outline, Part};
-use crate::progress::{End, Progress, Why};
+use crate::progress::{End, Progress};
 use crate::store::{ContentFact, KeyStore, ResultStore};
 use crate::turns::Turns;
 
@@ -194,7 +194,7 @@ where
         let map = self.ask(node, vertex.step.cache_map()).await;
         let (mapped, inputs) = (map.inputs.len(), vertex.inputs.len());
         if mapped != inputs {
-            return self.fail(node, Cause::InputCount { mapped, inputs }, None).await;
+            return self.fail(node, Cause::InputCount { mapped, inputs }).await;
         }
         let outline = self.outline_of(vertex, &map).await;
         set(&self.answers[node].outline, outline);
@@ -377,7 +377,7 @@ where
     async fn check_outputs(&self, node: usize, outputs: &[R]) {
         let (given, wanted) = (outputs.len(), self.graph.nodes[node].wanted);
         if given < wanted {
-            self.fail(node, Cause::MissingOutput { given, wanted }, None).await
+            self.fail(node, Cause::MissingOutput { given, wanted }).await
         }
     }
 
@@ -385,22 +385,22 @@ where
     async fn ask<T>(&self, node: usize, question: impl Future<Output = Result<T, E>>) -> T {
         match answer(question).await {
             Ok(answer) => answer,
-            Err(cause) => self.fail(node, cause, None).await,
+            Err(cause) => self.fail(node, cause).await,
         }
     }
 
     /// Turns a panic of a vertex's own work into its failure.
     async fn guard(&self, node: usize, work: impl Future<Output = ()>) {
         if let Err(cause) = answer(work.map(Ok)).await {
-            self.fail(node, cause, None).await
+            self.fail(node, cause).await
         }
     }
 
     /// Ends the solve. Never returns: whoever waits here is dropped with all the rest.
-    async fn fail<T>(&self, node: usize, cause: Cause<E>, why: Option<Why>) -> T {
+    async fn fail<T>(&self, node: usize, cause: Cause<E>) -> T {
         self.is_over.store(true, Ordering::SeqCst);
         let vertex = &self.graph.nodes[node];
-        self.progress.fail(node, whole_text(&cause), why);
+        self.progress.fail(node, whole_text(&cause));
         let error = SolveError { vertex: vertex.id.clone(), name: vertex.name.clone(), source: cause };
         // Nobody listens any more when the solve is already over.
         self.failures.send(error).ok();

@@ -54,9 +54,9 @@ mod solver;
 mod store;
 mod turns;
 
-pub use account::{Account, Fate, Solved};
+pub use account::{Account, Fate};
 pub use error::{Cause, SolveError};
-pub use explain::{Became, Change, FileChange, MissReason, explain, nearest, short_name};
+pub use explain::{Became, Change, FileChange, MissReason, explain, nearest, place_of_files, short_name};
 pub use forecast::{Forecast, Verdict};
 pub use key::{CacheKey, CacheMap, InputKey, Part};
 pub use memory::{MemoryKeys, MemoryResults};

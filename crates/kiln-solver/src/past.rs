@@ -1,7 +1,8 @@
 //! What a step is compared with when it has to run: its own last times, else those of the one whose place it has taken.
 
 use crate::explain::{MissReason, explain, nearest};
-use crate::parts::{KeyParts, remember};
+use crate::key::Part;
+use crate::parts::{Files, KeyParts, remember};
 use crate::store::KeyStore;
 
 /// What is known of a step from builds before.
@@ -29,6 +30,15 @@ impl Past {
     /// The set that a step differs least from.
     pub(crate) fn nearest(&self, parts: &KeyParts) -> Option<&KeyParts> {
         nearest(&self.sets, parts)
+    }
+
+    /// What an input has consisted of when it was this; empty if it was never listed. Nothing if it was only ever
+    /// listed when it was something else: then it is worth a look.
+    pub(crate) fn files(&self, input: usize, part: &Part) -> Option<Files> {
+        let mut listed =
+            self.sets.iter().filter_map(|set| set.inputs.get(input)).filter(|before| !before.files.is_empty());
+        let same = listed.clone().find(|before| before.part == *part).map(|before| before.files.clone());
+        same.or_else(|| listed.next().is_none().then(Files::new))
     }
 
     /// Why a step that differs from all of these runs.

@@ -21,8 +21,8 @@ pub trait Step<R, E>: Send + Sync {
     /// Digests what the step reads of an input that counts by content.
     async fn content_digest(&self, input: usize, result: &R) -> Result<Digest, E>;
 
-    /// Lists what the step reads of an input that counts by content, so that a miss can name a file. Asked only after
-    /// the step ran; empty when it cannot say.
+    /// Lists what the step reads of an input that counts by content, so that a miss can name a file. Asked only of
+    /// a step that runs, before and after; empty when it cannot say.
     async fn listing(&self, _input: usize, _result: &R) -> Files {
         Files::new()
     }

@@ -44,6 +44,8 @@ pub(crate) struct Progress {
 struct Told {
     states: Vec<State>,
     ends: Vec<End>,
+    /// Why each one runs, since its start.
+    whys: Vec<Option<Why>>,
     /// Readers of each vertex that may still ask for its result.
     readers: Vec<usize>,
     is_over: bool,
@@ -83,6 +85,7 @@ impl Progress {
         let told = Told {
             states: vec![State::Pending; graph.nodes.len()],
             ends: vec![End::UNREACHED; graph.nodes.len()],
+            whys: vec![None; graph.nodes.len()],
             readers: graph.nodes.iter().map(|node| node.readers).collect(),
             is_over: false,
         };
@@ -99,15 +102,17 @@ impl Progress {
         (0..self.names.len()).for_each(|node| self.tell(node, VertexState::Pending));
     }
 
-    /// Its step begins to run.
-    pub(crate) fn start(&self, node: usize) {
+    /// Its step begins to run, and why.
+    pub(crate) fn start(&self, node: usize, why: Option<Why>) {
         let mut told = self.told();
         if told.is_over {
             return;
         }
         let at = SystemTime::now();
         told.states[node] = State::Started(at);
-        self.tell(node, VertexState::Started { at });
+        let reason = why.as_ref().map(|why| why.text.clone());
+        told.whys[node] = why;
+        self.tell(node, VertexState::Started { at, reason });
     }
 
     /// Its step waits, and for what.
@@ -120,22 +125,18 @@ impl Progress {
     }
 
     /// Its step ran to its end, maybe giving what it gave before.
-    pub(crate) fn finish(&self, node: usize, why: Option<Why>, is_same: bool) {
-        let said = why.as_ref().map(|why| if is_same { format!("{}{SAME}", why.text) } else { why.text.clone() });
-        let end = End { fate: Fate::Ran, reason: why.map(|why| why.reason), is_same, ..End::UNREACHED };
-        self.complete(node, State::Ran, end, (None, said));
+    pub(crate) fn finish(&self, node: usize, is_same: bool) {
+        self.complete(node, State::Ran, End { fate: Fate::Ran, is_same, ..End::UNREACHED }, None);
     }
 
     /// Its result was already there.
     pub(crate) fn hit(&self, node: usize) {
-        self.complete(node, State::Cached, End { fate: Fate::Cached, ..End::UNREACHED }, (None, None));
+        self.complete(node, State::Cached, End { fate: Fate::Cached, ..End::UNREACHED }, None);
     }
 
     /// It could not be done.
-    pub(crate) fn fail(&self, node: usize, error: String, why: Option<Why>) {
-        let (reason, text) = why.map(|why| (why.reason, why.text)).unzip();
-        let end = End { fate: Fate::Failed, reason, ..End::UNREACHED };
-        self.complete(node, State::Failed, end, (Some(error), text));
+    pub(crate) fn fail(&self, node: usize, error: String) {
+        self.complete(node, State::Failed, End { fate: Fate::Failed, ..End::UNREACHED }, Some(error));
     }
 
     /// What became of every vertex so far.
@@ -156,14 +157,15 @@ impl Progress {
                 && !told.is_over
             {
                 let time = started.elapsed().unwrap_or_default();
-                told.ends[node] = End { fate: Fate::Canceled, time, ..End::UNREACHED };
-                self.tell(node, completed(started, false, Some(CANCELED.to_owned()), None));
+                let (reason, text) = told.whys[node].clone().map(|why| (why.reason, why.text)).unzip();
+                told.ends[node] = End { fate: Fate::Canceled, time, reason, ..End::UNREACHED };
+                self.tell(node, completed(started, false, Some(CANCELED.to_owned()), text));
             }
         }
         told.is_over = true;
     }
 
-    fn complete(&self, node: usize, state: State, end: End, (error, reason): (Option<String>, Option<String>)) {
+    fn complete(&self, node: usize, state: State, end: End, error: Option<String>) {
         let mut told = self.told();
         if told.is_over || told.states[node].is_settled() {
             return;
@@ -175,11 +177,15 @@ impl Progress {
         // Ancestors come first, as they would have if they had been asked for.
         let is_failed = matches!(state, State::Failed);
         told.states[node] = state;
-        told.ends[node] = End { time: started.elapsed().unwrap_or_default(), ..end };
+        let (reason, mut text) = told.whys[node].clone().map(|why| (why.reason, why.text)).unzip();
+        if end.is_same {
+            text = text.map(|text| format!("{text}{SAME}"));
+        }
+        told.ends[node] = End { time: started.elapsed().unwrap_or_default(), reason, ..end };
         if !is_failed {
             self.settle_inputs(&mut told, node);
         }
-        self.tell(node, completed(started, matches!(state, State::Cached), error, reason));
+        self.tell(node, completed(started, matches!(state, State::Cached), error, text));
     }
 
     /// A vertex whose readers are all settled will not be asked for any more: what it would give is contained in what

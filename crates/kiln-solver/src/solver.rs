@@ -5,7 +5,7 @@ use std::sync::Arc;
 use kiln_graph::Edge;
 use kiln_report::Reporter;
 
-use crate::account::Solved;
+use crate::account::Account;
 use crate::error::SolveError;
 use crate::forecast::{Forecast, forecast};
 use crate::graph::Graph;
@@ -39,7 +39,7 @@ impl<R: Clone + Send + Sync + 'static> Solver<R> {
     where
         E: std::error::Error + Send + Sync + 'static,
     {
-        self.solve_with_accounts(plan, roots).await.outcome
+        self.solve_with_accounts(plan, roots, drop).await
     }
 
     /// Tells what a solve would do, running nothing and keeping nothing. What is kept is looked at, and what is at hand.
@@ -50,17 +50,20 @@ impl<R: Clone + Send + Sync + 'static> Solver<R> {
         forecast(&self.shared, plan, roots).await
     }
 
-    /// Does what [`Self::solve`] does, and tells what became of each vertex, however it ended.
-    pub async fn solve_with_accounts<E>(&self, plan: &Plan<R, E>, roots: &[Edge]) -> Solved<R, E>
+    /// Does what [`Self::solve`] does, and tells what became of each vertex, inputs first, however it ends; also when it
+    /// is dropped.
+    pub async fn solve_with_accounts<E>(
+        &self,
+        plan: &Plan<R, E>,
+        roots: &[Edge],
+        tell: impl FnOnce(Vec<Account>),
+    ) -> Result<Vec<R>, SolveError<E>>
     where
         E: std::error::Error + Send + Sync + 'static,
     {
-        let graph = match Graph::new(plan, roots) {
-            Ok(graph) => graph,
-            Err(error) => return Solved { outcome: Err(error), vertices: Vec::new() },
-        };
-        let (job, mut failures) = Job::new(Arc::clone(&self.shared), Arc::clone(&self.reporter), graph);
-        let ending = Ending(Arc::clone(&job));
+        let (job, mut failures) =
+            Job::new(Arc::clone(&self.shared), Arc::clone(&self.reporter), Graph::new(plan, roots)?);
+        let ending = Ending { job: Arc::clone(&job), tell: Some(tell) };
         let outcome = tokio::select! {
             biased;
             Some(error) = failures.recv() => Err(error),
@@ -68,15 +71,31 @@ impl<R: Clone + Send + Sync + 'static> Solver<R> {
         };
         job.stop().await;
         drop(ending);
-        Solved { outcome, vertices: job.accounts() }
+        outcome
     }
 }
 
 /// Ends a job however its solve ends; a future that is dropped has no other place to do it.
-struct Ending<R: Clone + Send + Sync + 'static, E: std::error::Error + Send + Sync + 'static>(Arc<Job<R, E>>);
+struct Ending<R, E, F>
+where
+    R: Clone + Send + Sync + 'static,
+    E: std::error::Error + Send + Sync + 'static,
+    F: FnOnce(Vec<Account>),
+{
+    job: Arc<Job<R, E>>,
+    tell: Option<F>,
+}
 
-impl<R: Clone + Send + Sync + 'static, E: std::error::Error + Send + Sync + 'static> Drop for Ending<R, E> {
+impl<R, E, F> Drop for Ending<R, E, F>
+where
+    R: Clone + Send + Sync + 'static,
+    E: std::error::Error + Send + Sync + 'static,
+    F: FnOnce(Vec<Account>),
+{
     fn drop(&mut self) {
-        self.0.abandon();
+        self.job.abandon();
+        if let Some(tell) = self.tell.take() {
+            tell(self.job.accounts());
+        }
     }
 }

@@ -3,11 +3,13 @@
 
 mod install;
 
+use std::collections::BTreeSet;
+
 use kiln_dockerfile::instruction::Keyword;
 use kiln_dockerfile::{Dockerfile, Instruction, parse};
 use kiln_lint::View;
 use kiln_report::SourceFile;
-use kiln_solver::{Fate, FileChange, MissReason};
+use kiln_solver::{Became, Fate, FileChange, MissReason};
 use serde::Serialize;
 
 use super::story::followed;
@@ -77,43 +79,56 @@ impl Steps<'_> {
         let mut seen: Vec<&MissReason> = Vec::new();
         let mut advice = Vec::new();
         for (_, reason) in self.ran() {
-            let (keyword, name) = match reason {
-                MissReason::ArgChanged(change) => (Keyword::Arg, change.name.as_str()),
-                MissReason::EnvChanged(change) => (Keyword::Env, change.name.as_str()),
-                _ => continue,
+            let variable = |reason: &'_ MissReason| match reason {
+                MissReason::ArgChanged(change) => Some((Keyword::Arg, change.name.clone())),
+                MissReason::EnvChanged(change) => Some((Keyword::Env, change.name.clone())),
+                _ => None,
             };
+            let Some(variables) = reason.each().iter().map(variable).collect::<Option<Vec<_>>>() else { continue };
             if !seen.contains(&reason) {
                 seen.push(reason);
-                advice.extend(self.stages.iter().filter_map(|stage| self.variable(stage, keyword, name, reason)));
+                advice.extend(self.stages.iter().filter_map(|stage| self.moved(stage, &variables, reason)));
             }
         }
         advice
     }
 
-    /// What to say of a variable of one stage, when steps between it and its first use ran because of it.
-    fn variable(&self, stage: &[Line<'_>], keyword: Keyword, name: &str, reason: &MissReason) -> Option<Advice> {
-        let at = stage.iter().position(|line| line.keyword == Some(keyword) && mentions(line.text, name))?;
-        let (declared, below) = (&stage[at], &stage[at + 1..]);
-        let used = below.iter().find(|line| mentions(line.text, name));
-        let end = used.map_or(usize::MAX, |line| line.first);
-        let is_between = |step: &StepRecord| step.lines.is_some_and(|(first, _)| first > declared.last && first < end);
-        let is_of_stage = |step: &StepRecord| below.iter().any(|line| Some(line.first) == step.lines.map(|l| l.0));
-        let busted: Vec<&StepRecord> = self
-            .ran()
-            .filter(|(step, why)| *why == reason && is_between(step) && is_of_stage(step))
-            .map(|(step, _)| step)
-            .collect();
+    /// What to say of variables of one stage, when steps below all of them, and above the first use of any, ran because
+    /// of them: to move one of several down would spare nothing.
+    fn moved(&self, stage: &[Line<'_>], variables: &[(Keyword, String)], reason: &MissReason) -> Option<Advice> {
+        let declares = |line: &Line<'_>, (keyword, name): &(Keyword, String)| {
+            line.keyword == Some(*keyword) && mentions(line.text, name)
+        };
+        let lines = variables.iter().map(|variable| stage.iter().position(|line| declares(line, variable)));
+        let lines: Vec<usize> = lines.collect::<Option<_>>()?;
+        let below = &stage[lines.iter().max()? + 1..];
+        let is_use = |line: &&Line<'_>, (at, (_, name)): (&usize, &(Keyword, String))| {
+            line.first > stage[*at].last && mentions(line.text, name)
+        };
+        let first_use = stage.iter().find(|line| lines.iter().zip(variables).any(|variable| is_use(line, variable)));
+        let end = first_use.map_or(usize::MAX, |line| line.first);
+        let is_of_stage = |step: &StepRecord| {
+            below.iter().any(|line| Some(line.first) == step.lines.map(|lines| lines.0) && line.first < end)
+        };
+        let busted: Vec<&StepRecord> =
+            self.ran().filter(|(step, why)| *why == reason && is_of_stage(step)).map(|(step, _)| step).collect();
         if busted.is_empty() {
             return None;
         }
-        let steps = if busted.len() == 1 { "1 step".to_owned() } else { format!("{} steps", busted.len()) };
-        let what = format!("{} {name}", keyword.name());
-        let way = match used {
-            Some(used) => format!("move it down to line {}, where `{name}` is first used", used.first),
-            None => "nothing below names it: remove it, or move it down to the step whose program reads it".to_owned(),
+        let declared: Vec<(String, usize)> = variables
+            .iter()
+            .zip(&lines)
+            .map(|((keyword, name), at)| (format!("{} {name}", keyword.name()), stage[*at].first))
+            .collect();
+        let used = first_use.map(|line| line.first);
+        let text = match declared.as_slice() {
+            [(what, line)] => format!("`{what}` (line {line}) {}", one_way(busted.len(), &variables[0].1, used)),
+            all => {
+                let all: Vec<String> = all.iter().map(|(what, line)| format!("`{what}` (line {line})")).collect();
+                format!("{} together {}", all.join(", "), common_way(busted.len(), used))
+            }
         };
-        let text = format!("`{what}` (line {}) makes {steps} run that never name it: {way}", declared.first);
-        Some(Advice { text, line: declared.first, milliseconds: total(&busted) })
+        Some(Advice { text, line: declared.first()?.1, milliseconds: total(&busted) })
     }
 
     /// Copies of the whole context before what installs dependencies, and copies of what no step needs.
@@ -125,9 +140,10 @@ impl Steps<'_> {
                 continue;
             }
             let Some((stage, line)) = self.line_of(step).filter(|(_, line)| copies_everything(line)) else { continue };
-            if let Some(only) = self.leave_out(files, line.first) {
+            if let Some(names) = self.about_the_build(files) {
                 let milliseconds = total(&self.followers(at));
-                advice.push(Advice { text: only, line: line.first, milliseconds });
+                let text = leave_out(&names, line.first);
+                advice.extend(text.map(|text| Advice { text, line: line.first, milliseconds }));
                 continue;
             }
             for follower in self.followers(at) {
@@ -163,21 +179,49 @@ impl Steps<'_> {
         steps.iter().enumerate().filter(|(at, _)| *at != cause && is_of_it[*at]).map(|(_, step)| step).collect()
     }
 
-    /// What to say when all that changed is about the build and not for it.
-    fn leave_out(&self, files: &[FileChange], line: usize) -> Option<String> {
+    /// What of the context changed, if all of that is about the build and not for it. What is gone is left out already.
+    fn about_the_build(&self, files: &[FileChange]) -> Option<Vec<String>> {
         let dockerfile = self.build.target.dockerfile.as_str();
         let ignored = [".dockerignore", ".containerignore"];
         let name_of = |file: &FileChange| match file.path.as_str() {
-            path if path.starts_with(".git/") => Some(".git".to_owned()),
-            path if path == dockerfile || ignored.contains(&path) => Some(path.to_owned()),
+            path if path.starts_with(".git/") => Some((".git".to_owned(), file.became)),
+            path if path == dockerfile || ignored.contains(&path) => Some((path.to_owned(), file.became)),
             _ => None,
         };
-        let mut names = files.iter().map(name_of).collect::<Option<Vec<String>>>()?;
-        names.sort();
-        names.dedup();
-        let names = names.join("`, `");
-        Some(format!("all that changed for the copy of line {line} is `{names}`: leave it out with `.dockerignore`"))
+        let names = files.iter().map(name_of).collect::<Option<Vec<_>>>()?;
+        let here = names.into_iter().filter(|(_, became)| *became != Became::Removed);
+        Some(here.map(|(name, _)| name).collect::<BTreeSet<String>>().into_iter().collect())
     }
+}
+
+/// What to say of these names. What was just edited by hand would have been edited anyway: that alone is no reason.
+fn leave_out(names: &[String], line: usize) -> Option<String> {
+    let names = names.iter().any(|name| name == ".git").then(|| names.join("`, `"))?;
+    Some(format!("all that changed for the copy of line {line} is `{names}`: leave it out with `.dockerignore`"))
+}
+
+/// What to do with a variable that steps do not name.
+fn one_way(steps: usize, name: &str, used: Option<usize>) -> String {
+    let way = match used {
+        Some(line) => format!("move it down to line {line}, where `{name}` is first used"),
+        None => "nothing below names it: remove it, or move it down to the step whose program reads it".to_owned(),
+    };
+    format!("makes {} run that never name it: {way}", counted(steps))
+}
+
+/// What to do with several.
+fn common_way(steps: usize, used: Option<usize>) -> String {
+    let way = match used {
+        Some(line) => format!("move all of them down to line {line}, where the first is used"),
+        None => {
+            "nothing below names them: remove them, or move them down to the step whose program reads them".to_owned()
+        }
+    };
+    format!("make {} run that name none of them: {way}", counted(steps))
+}
+
+fn counted(steps: usize) -> String {
+    if steps == 1 { "1 step".to_owned() } else { format!("{steps} steps") }
 }
 
 fn total(steps: &[&StepRecord]) -> u64 {
@@ -236,6 +280,22 @@ mod tests {
     }
 
     #[test]
+    fn variables_that_changed_together_are_advised_together() {
+        let dockerfile = "FROM a\nARG A\nARG B\nRUN one\nRUN two $B\nRUN three $A\n";
+        let both = || MissReason::Several(vec![arg("A"), arg("B")]);
+        let steps = |reason: MissReason| vec![step(4, reason.clone()), step(5, reason.clone()), step(6, reason)];
+        assert_eq!(
+            advice(dockerfile, steps(both())),
+            [
+                "`ARG A` (line 2), `ARG B` (line 3) together make 1 step run that name none of them: move all of them down to \
+                 line 5, where the first is used [100 ms]"
+            ]
+        );
+        let mixed = MissReason::Several(vec![arg("A"), MissReason::CommandChanged]);
+        assert_eq!(advice(dockerfile, steps(mixed)), [""; 0], "it would have run anyway");
+    }
+
+    #[test]
     fn dependencies_are_installed_before_everything_is_copied() {
         let dockerfile = |copy: &str, run: &str| format!("FROM a\n{copy}\nRUN {run}\nRUN build\n");
         let ran = |copy: &str, run: &str, changed: &[&str]| {
@@ -263,7 +323,8 @@ mod tests {
     #[test]
     fn what_only_describes_the_build_is_left_out() {
         let dockerfile = "FROM a\nCOPY . .\nRUN npm ci\n";
-        let ran = |changed: &[&str]| advice(dockerfile, vec![step(2, files(changed)), follows(3, 0)]);
+        let ran_with = |reason| advice(dockerfile, vec![step(2, reason), follows(3, 0)]);
+        let ran = |changed: &[&str]| ran_with(files(changed));
         assert_eq!(
             ran(&[".git/index", ".git/HEAD", "Dockerfile"]),
             [
@@ -271,5 +332,11 @@ mod tests {
             ]
         );
         assert!(ran(&[".git/index", "a"])[0].contains("npm ci"));
+        assert_eq!(ran_with(files(&["Dockerfile", ".dockerignore"])), [""; 0], "they were just edited");
+        let mut gone = files(&[".dockerignore", ".git/HEAD"]);
+        if let MissReason::FilesChanged { files, .. } = &mut gone {
+            files[1].became = Became::Removed;
+        }
+        assert_eq!(ran_with(gone), [""; 0], "it is left out already");
     }
 }

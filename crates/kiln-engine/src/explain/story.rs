@@ -26,6 +26,8 @@ pub struct Story {
     pub causes: Vec<Cause>,
     /// The steps that were cached or not needed, in their order.
     pub found: Vec<Step>,
+    /// The steps that the build came to its end before.
+    pub not_reached: Vec<Step>,
     /// What would make it less.
     pub advice: Vec<Advice>,
 }
@@ -103,6 +105,8 @@ pub(super) fn previous(builds: &[BuildRecord], at: usize) -> Option<&BuildRecord
 fn tell(build: &BuildRecord, causes: Vec<Cause>) -> Story {
     let kept = || build.steps.iter().filter(|step| step.parts.is_some());
     let is_found = |step: &&StepRecord| matches!(step.fate, Fate::Cached | Fate::NotNeeded);
+    // What an instruction says, whether or not its key could be made.
+    let is_unreached = |step: &&StepRecord| step.fate == Fate::NotReached && step.lines.is_some();
     let ran = || kept().filter(|step| matches!(step.fate, Fate::Ran | Fate::Failed | Fate::Canceled));
     Story {
         build: summary(build),
@@ -113,6 +117,7 @@ fn tell(build: &BuildRecord, causes: Vec<Cause>) -> Story {
         milliseconds: ran().map(milliseconds).sum(),
         causes,
         found: kept().filter(is_found).map(line).collect(),
+        not_reached: build.steps.iter().filter(is_unreached).map(line).collect(),
         advice: Vec::new(),
     }
 }
@@ -153,16 +158,19 @@ pub(super) fn followed(steps: &[StepRecord], step: &StepRecord, reason: &MissRea
 /// Whether steps that have this reason have it together. A command is each step's own.
 fn is_shared(reason: &MissReason) -> bool {
     use MissReason as M;
-    matches!(
-        reason,
-        M::FirstBuild
-            | M::ArgChanged(_)
-            | M::EnvChanged(_)
-            | M::BaseMoved { .. }
-            | M::PlatformChanged
-            | M::NoCacheAsked
-            | M::ResultPruned
-    )
+    let is_shared = |reason: &M| {
+        matches!(
+            reason,
+            M::FirstBuild
+                | M::ArgChanged(_)
+                | M::EnvChanged(_)
+                | M::BaseMoved { .. }
+                | M::PlatformChanged
+                | M::NoCacheAsked
+                | M::ResultPruned
+        )
+    };
+    reason.each().iter().all(is_shared)
 }
 
 /// How a step differs from those of the same instruction, or else from the one whose place it has taken; of those the one
@@ -174,6 +182,11 @@ fn differs(
     with_files: &dyn Fn(&KeyParts) -> KeyParts,
 ) -> Option<MissReason> {
     let parts = step.parts.as_ref()?;
+    // Whoever did not come so far cannot be compared with.
+    let is_open = |other: &StepRecord| other.parts.is_none() && other.fate == Fate::NotReached;
+    if others.iter().any(|other| other.name == step.name && is_open(other)) {
+        return None;
+    }
     let mut like: Vec<&KeyParts> = others.iter().filter(|other| is_same(step, other)).filter_map(parts_of).collect();
     let mut unknown = MissReason::FirstBuild;
     if like.is_empty() {
@@ -405,6 +418,28 @@ pub(super) mod tests {
         assert_eq!(told(&["a", "other", "c"], &old), ["command changed: 2; then 3; 200 ms"]);
         assert_eq!(told(&["a", "b", "c", "d"], &old), ["first build: 4; then ; 100 ms"]);
         assert!(told(&old, &old).is_empty());
+    }
+
+    #[test]
+    fn what_another_build_did_not_come_to_is_no_difference() {
+        let (mut open, mut done) = (step(3, MissReason::FirstBuild), step(2, MissReason::FirstBuild));
+        (open.fate, open.parts) = (Fate::NotReached, None);
+        let new = [done.clone(), step(3, MissReason::FirstBuild)];
+        assert!(shown(&difference(&build("2", &new), &build("1", &[done.clone(), open]), &KeyParts::clone)).is_empty());
+        done.parts = None;
+        let told = difference(&build("2", &new), &build("1", &[done]), &KeyParts::clone);
+        assert_eq!(shown(&told), ["first build: 2 3; then ; 200 ms"]);
+    }
+
+    #[test]
+    fn steps_that_were_not_reached_are_told() {
+        let mut open = step(3, MissReason::FirstBuild);
+        (open.fate, open.parts, open.reason) = (Fate::NotReached, None, None);
+        let mut canceled = step(2, MissReason::FirstBuild);
+        canceled.fate = Fate::Canceled;
+        let told = story(&build("1", &[canceled, open]), None);
+        assert_eq!((told.ran, told.not_reached.len(), told.not_reached[0].name.as_str()), (1, 1, "[build 3/9] RUN 3"));
+        assert_eq!(told.causes[0].steps[0].fate, Fate::Canceled);
     }
 
     #[test]

@@ -2,13 +2,14 @@
 
 mod hints;
 
+use std::collections::BTreeMap;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use kiln_dockerfile::check::sounds_secret;
 use kiln_exec::{ContainerMount, ContainerSpec, ExitStatus, MountSource, Network, Security, User};
-use kiln_graph::llb::{ExecOp, Mount, MountType, NetMode, ProxyEnv, SecurityMode};
+use kiln_graph::llb::{ExecOp, Meta, Mount, MountType, NetMode, ProxyEnv, SecurityMode};
 use kiln_oci::{Digest, Hasher};
 use kiln_report::{Failure, FailureKind};
 use kiln_solver::{CacheMap, Files, InputKey, KeyParts, Setting, Step};
@@ -138,14 +139,33 @@ impl ExecStep {
         let (args, env) = meta.env.iter().map(named).partition(|(name, _)| is_arg(name));
         let mounts = self.op.mounts.iter().filter(|mount| mount.dest != "/");
         let mounts = mounts.map(|mount| format!("{:?} {} {}", mount.mount_type(), mount.dest, mount.selector));
-        let options = [("user", &meta.user), ("working directory", &meta.cwd), ("host name", &meta.hostname)];
-        KeyParts {
-            args,
-            env,
-            mounts: mounts.collect(),
-            options: options.into_iter().map(|(name, value)| (name.to_owned(), Setting::shown(value))).collect(),
-            ..KeyParts::default()
-        }
+        // What is run, without the flags of the instruction: those are told apart.
+        let command = Some(meta.args.join(" "));
+        KeyParts { command, args, env, mounts: mounts.collect(), options: self.options(meta), ..KeyParts::default() }
+    }
+
+    /// Every setting, also those that are as they always are: only what both sides have is compared.
+    fn options(&self, meta: &Meta) -> BTreeMap<String, Setting> {
+        let or = |value: &str, default: &str| Setting::shown(if value.is_empty() { default } else { value });
+        let network = match self.op.network() {
+            NetMode::None => "none",
+            NetMode::Unset | NetMode::Host => "host",
+        };
+        let security = match self.op.security() {
+            SecurityMode::Sandbox => "sandbox",
+            SecurityMode::Insecure => "insecure",
+        };
+        let hosts: Vec<&str> = meta.extra_hosts.iter().map(|host| host.host.as_str()).collect();
+        let options = [
+            ("user", or(&meta.user, "root")),
+            ("working directory", or(&meta.cwd, "/")),
+            ("host name", or(&meta.hostname, HOST_NAME)),
+            ("network", Setting::shown(network)),
+            ("security", Setting::shown(security)),
+            ("hosts", Setting::hidden(&hosts.join(" "))),
+            ("limits", Setting::hidden(&self.place.job.limits.key().unwrap_or_default())),
+        ];
+        options.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
     }
 
     async fn execute(&self, inputs: Vec<Artifact>) -> Result<Vec<Artifact>> {
@@ -313,7 +333,7 @@ fn proxies(proxy: &ProxyEnv) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use kiln_graph::llb::{HostIp, Meta};
+    use kiln_graph::llb::HostIp;
 
     fn op(proxy: &str, ip: &str, host: &str) -> ExecOp {
         let proxy_env = Some(ProxyEnv { http_proxy: proxy.into(), ..ProxyEnv::default() });

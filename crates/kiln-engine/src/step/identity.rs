@@ -50,7 +50,10 @@ pub(crate) fn place_of(name: &str) -> (&str, &str) {
     let counted = place.rsplit_once('/').filter(|(_, total)| is_count(total)).map(|(place, _)| place);
     let Some(place) = counted.filter(|_| name.starts_with('[')) else { return (place, "") };
     let number = place.rfind(|c: char| !c.is_ascii_digit()).map_or(0, |at| at + 1);
-    (place[..number].trim_end(), &place[number..])
+    let stage = place[..number].trim_end();
+    // The only stage is named only where something else is beside it, which may come and go.
+    let only = stage.strip_suffix("stage-0").filter(|before| before.ends_with(['[', ' ']));
+    (only.unwrap_or(stage).trim_end(), &place[number..])
 }
 
 #[cfg(test)]
@@ -62,6 +65,9 @@ mod tests {
         assert_eq!(place_of("[build 2/4] RUN ls /a/1]"), ("[build", "2"));
         assert_eq!(place_of("[build  2/14] RUN ls"), ("[build", "2"));
         assert_eq!(place_of("[2/4] RUN ls"), ("[", "2"));
+        assert_eq!(place_of("[stage-0 2/4] RUN ls"), ("[", "2"));
+        assert_eq!(place_of("[linux/amd64 stage-0 2/4] RUN ls"), place_of("[linux/amd64 2/4] RUN ls"));
+        assert_eq!(place_of("[stage-1 2/4] RUN ls"), ("[stage-1", "2"));
         assert_eq!(place_of("[linux/amd64 build 12/13] RUN x"), ("[linux/amd64 build", "12"));
         assert_eq!(place_of("[context a/b] load"), ("[context a/b", ""));
         assert_eq!(place_of("RUN ls /a"), ("RUN ls /a", ""));

@@ -63,6 +63,7 @@ impl Plain {
         self.speaker = Some(at);
         let number = self.lanes[at].number;
         writeln!(out, "#{number} {}", self.trace.vertices[at].name)?;
+        self.say_reason(at, out)?;
         self.say_parts(at, out)?;
         for line in std::mem::take(&mut self.lanes[at].held) {
             writeln!(out, "#{number} {line}")?;
@@ -148,6 +149,21 @@ impl Plain {
         write!(out, "{text}")
     }
 
+    /// Says why the speaker runs, or what has come to be known of that since it was said.
+    fn say_reason(&mut self, at: usize, out: &mut dyn Write) -> io::Result<()> {
+        let Some(reason) = self.trace.vertices[at].reason.clone() else { return Ok(()) };
+        let number = self.lanes[at].number;
+        let said = std::mem::replace(&mut self.lanes[at].reason, reason.clone());
+        if said == reason {
+            return Ok(());
+        }
+        self.close_line(out)?;
+        match reason.strip_prefix(&format!("{said}; ")).filter(|_| !said.is_empty()) {
+            Some(more) => writeln!(out, "#{number} {more}"),
+            None => writeln!(out, "#{number} miss: {reason}"),
+        }
+    }
+
     fn say_parts(&mut self, at: usize, out: &mut dyn Write) -> io::Result<()> {
         for id in std::mem::take(&mut self.lanes[at].news) {
             let lane = &mut self.lanes[at];
@@ -179,11 +195,9 @@ impl Plain {
             }
         }
         self.close_line(out)?;
+        self.say_reason(at, out)?;
         let number = self.lanes[at].number;
         let vertex = &self.trace.vertices[at];
-        if let Some(reason) = &vertex.reason {
-            writeln!(out, "#{number} miss: {reason}")?;
-        }
         match &vertex.outcome {
             Some(Outcome::Cached) => writeln!(out, "#{number} CACHED")?,
             Some(Outcome::Canceled) => writeln!(out, "#{number} CANCELED")?,
@@ -259,7 +273,7 @@ impl Render for Plain {
                 if let Some(started) = self.trace.vertices[at].started {
                     self.lanes[at].stir(started);
                 }
-                return Ok(());
+                return if self.speaker == Some(at) { self.say_reason(at, out) } else { Ok(()) };
             }
         };
         if self.speaker == Some(at) {

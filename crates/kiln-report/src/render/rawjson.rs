@@ -171,7 +171,10 @@ impl Vertex {
     fn enter(&mut self, state: &VertexState) {
         match state {
             VertexState::Pending => {}
-            VertexState::Started { at } => self.started = Some(time(*at)),
+            VertexState::Started { at, reason } => {
+                self.started = Some(time(*at));
+                self.reason.clone_from(reason);
+            }
             VertexState::Completed { started, at, cached, error, reason } => {
                 self.started = Some(time(*started));
                 self.completed = Some(time(*at));

@@ -105,8 +105,9 @@ impl Vertex {
     fn enter(&mut self, state: &VertexState) {
         match state {
             VertexState::Pending => {}
-            VertexState::Started { at } => {
+            VertexState::Started { at, reason } => {
                 self.started = Some(*at);
+                self.reason = reason.as_deref().map(one_line);
                 self.ended = None;
                 self.outcome = None;
             }

@@ -35,16 +35,22 @@ where
                 return Ran { key: self.shared.keys.same_as(work.key).unwrap_or_else(|| work.key.clone()), outputs };
             }
         };
-        self.progress.start(node);
+        let mut parts = self.whole_parts(vertex, outline, keyed, work.parts.iter());
+        let past = parts.as_ref().map(|parts| Past::of(self.shared.keys.as_ref(), parts)).unwrap_or_default();
+        self.progress.start(node, self.why((vertex, &work), (outline, keyed), parts.clone(), &past).await);
         let ran = answer(vertex.step.run(work.inputs.clone())).await;
         drop(turn);
-        let parts = self.parts_to_keep(vertex, outline, keyed, &work).await;
-        let past = parts.as_ref().map(|parts| Past::of(self.shared.keys.as_ref(), parts)).unwrap_or_default();
-        let reason = self.reason(vertex, (outline, keyed), parts.as_ref(), &past);
         let outputs: Outputs<R> = match ran {
             Ok(outputs) => outputs.into(),
-            Err(cause) => return self.fail(node, cause, reason).await,
+            Err(cause) => return self.fail(node, cause).await,
         };
+        if let Some(parts) = &mut parts {
+            for (index, input) in parts.inputs.iter_mut().enumerate() {
+                if let Part::Content(_) = input.part {
+                    input.files = vertex.step.listing(index, &work.inputs[index]).await;
+                }
+            }
+        }
         self.check_outputs(node, &outputs).await;
         let mut ran = Ran { key: work.key.clone(), outputs };
         if outline.is_lasting {
@@ -63,7 +69,7 @@ where
             past.go_on(self.shared.keys.as_ref(), parts);
         }
         let is_same = ran.key != *work.key;
-        self.progress.finish(node, reason, is_same);
+        self.progress.finish(node, is_same);
         ran
     }
 
@@ -105,24 +111,8 @@ where
         }
     }
 
-    /// The ingredients of the key, whole. What does not last is not kept either: it would be written in every build.
-    async fn parts_to_keep(
-        &self,
-        vertex: &Node<R, E>,
-        outline: &Outline,
-        keyed: &Keyed,
-        work: &Work<'_, R>,
-    ) -> Option<KeyParts> {
-        let mut parts = self.whole_parts(vertex, outline, keyed, work.parts.iter())?;
-        for (index, input) in parts.inputs.iter_mut().enumerate() {
-            if let Part::Content(_) = input.part {
-                input.files = vertex.step.listing(index, &work.inputs[index]).await;
-            }
-        }
-        Some(parts)
-    }
-
-    /// The ingredients of the key without the names of files.
+    /// The ingredients of the key, whole but for the names of files. What does not last has none: they would be written
+    /// in every build.
     pub(super) fn whole_parts<'a>(
         &self,
         vertex: &Node<R, E>,
@@ -139,12 +129,12 @@ where
         Some(KeyParts { digest, inputs: named.zip(inputs).map(part).collect(), ..keyed.map.parts.clone() })
     }
 
-    /// Why it runs. A step that is never kept needs no reason.
-    fn reason(
+    /// Why it is about to run. A step that is never kept needs no reason.
+    async fn why(
         &self,
-        vertex: &Node<R, E>,
+        (vertex, work): (&Node<R, E>, &Work<'_, R>),
         (outline, keyed): (&Outline, &Keyed),
-        parts: Option<&KeyParts>,
+        parts: Option<KeyParts>,
         past: &Past,
     ) -> Option<Why> {
         if !keyed.map.pinned {
@@ -155,7 +145,15 @@ where
         } else if !outline.may_load() {
             self.inherited(vertex, keyed)?
         } else {
-            past.reason(parts?)
+            let mut parts = parts?;
+            for (index, input) in parts.inputs.iter_mut().enumerate() {
+                // Files are listed only where that tells which of them changed.
+                input.files = match past.files(index, &input.part) {
+                    Some(known) => known,
+                    None => vertex.step.listing(index, &work.inputs[index]).await,
+                };
+            }
+            past.reason(&parts)
         };
         Some(Why { text: self.folded(vertex, &reason), reason })
     }

@@ -316,9 +316,14 @@ impl ResultStore<String> for Counted<MemoryResults<String>> {
 
 /// Remembers events as lines: `run: started`, `base: cached`, `run: done, first build`, `run: failed, exit code 1`.
 #[derive(Default)]
-pub(crate) struct Heard(Mutex<Vec<String>>);
+pub(crate) struct Heard(Mutex<Vec<String>>, Mutex<Vec<String>>);
 
 impl Heard {
+    /// Why steps run, as it was said when they started.
+    pub(crate) fn whys(&self) -> Vec<String> {
+        self.1.lock().unwrap().clone()
+    }
+
     pub(crate) fn lines(&self) -> Vec<String> {
         self.0.lock().unwrap().clone()
     }
@@ -340,7 +345,10 @@ impl Reporter for Heard {
         };
         let state = match state {
             VertexState::Pending => "pending".to_owned(),
-            VertexState::Started { .. } => "started".to_owned(),
+            VertexState::Started { reason, .. } => {
+                self.1.lock().unwrap().extend(reason.map(|reason| format!("{name}: {reason}")));
+                "started".to_owned()
+            }
             VertexState::Completed { cached: true, error: None, reason: None, started, at } => {
                 assert_eq!(started, at);
                 "cached".to_owned()
@@ -406,6 +414,7 @@ impl Fakes {
     pub(crate) async fn try_solve<'a>(&self, roots: impl IntoIterator<Item = &'a str>) -> Solved {
         self.log.0.lock().unwrap().clear();
         self.heard.0.lock().unwrap().clear();
+        self.heard.1.lock().unwrap().clear();
         let roots: Vec<Edge> = roots.into_iter().map(edge).collect();
         let (solver, plan) = (self.solver(), self.plan());
         in_time(solver.solve(&plan, &roots)).await

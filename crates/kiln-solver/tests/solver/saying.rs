@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use kiln_oci::Digest;
-use kiln_solver::{Account, Base, CANCELED, Fate, KeyParts, KeyStore, MissReason, Solved};
+use kiln_solver::{Account, Base, CANCELED, Fate, KeyParts, KeyStore, MissReason};
 use tokio::sync::Notify;
 
-use crate::fakes::{Exit, Fake, Fakes, edge, vertex};
+use crate::fakes::{Endless, Exit, Fake, Fakes, edge, vertex};
 
 fn chain() -> [Fake; 3] {
     [vertex("base"), vertex("mid").names(["base"]), vertex("top").names(["mid"])]
@@ -222,6 +222,25 @@ async fn changed_files_are_named() {
 }
 
 #[tokio::test]
+async fn the_reason_is_told_when_a_step_starts_and_files_are_listed_for_it_only_if_they_changed() {
+    let copy = || vertex("copy").sees("context", "").parts(|_| ());
+    let mut build = Fakes::new([vertex("context").unpinned().gives("a=1 b=1"), copy(), vertex("run").names(["copy"])]);
+    build.solve("run").await;
+    assert_eq!(build.heard.whys(), ["copy: first build", "run: first build"]);
+    assert_eq!(build.log.count("list"), 1, "for the next time");
+    build.change(vertex("context").unpinned().gives("a=1 b=2"));
+    build.solve("run").await;
+    assert_eq!(build.heard.whys(), ["copy: b changed", "run: follows copy"]);
+    build.change(copy().seed("other"));
+    build.solve("run").await;
+    assert_eq!(build.heard.whys(), ["copy: step changed", "run: follows copy"]);
+    assert_eq!(build.log.count("list"), 1);
+    build.change(copy().seed("bad").on_run(|| async { Err(Exit(1)) }));
+    assert!(build.try_solve(["run"]).await.is_err());
+    assert_eq!(build.heard.whys(), ["copy: step changed"]);
+}
+
+#[tokio::test]
 async fn a_moved_base_is_told_where_it_is_fetched() {
     let from = |digest: &str| {
         let base = Base { reference: "busybox".to_owned(), digest: Digest::sha256(digest) };
@@ -292,6 +311,32 @@ async fn what_alternates_between_a_few_is_compared_with_its_like() {
     assert_eq!(reason(&build, "copy"), "c changed");
 }
 
+/// What became of vertices, and why.
+fn told(vertices: &[Account]) -> Vec<(String, Fate, Option<MissReason>)> {
+    vertices.iter().map(|account| (account.name.clone(), account.fate, account.reason.clone())).collect()
+}
+
+#[tokio::test]
+async fn a_solve_that_is_dropped_accounts_for_what_was_done_canceled_and_not_reached() {
+    let endless = Endless::new();
+    let build = Fakes::new([
+        vertex("base"),
+        vertex("endless").names(["base"]).on_run(endless.work()),
+        vertex("top").names(["endless"]),
+    ]);
+    let (solver, plan, roots) = (build.solver(), build.plan(), [edge("top")]);
+    let mut vertices = Vec::new();
+    tokio::select! {
+        _ = solver.solve_with_accounts(&plan, &roots, |accounts| vertices = accounts) => panic!("it never ends"),
+        () = endless.begun.notified() => {}
+    }
+    let first = Some(MissReason::FirstBuild);
+    let wanted =
+        [("base", Fate::Ran, first.clone()), ("endless", Fate::Canceled, first), ("top", Fate::NotReached, None)];
+    assert_eq!(told(&vertices), wanted.map(|(name, fate, reason)| (name.to_owned(), fate, reason)));
+    assert!(vertices.iter().all(|vertex| vertex.parts.is_some()));
+}
+
 #[tokio::test]
 async fn a_solve_accounts_for_every_vertex_however_it_ends() {
     let mut build = Fakes::new([
@@ -303,16 +348,13 @@ async fn a_solve_accounts_for_every_vertex_however_it_ends() {
         vertex("top").names(["bad"]),
     ]);
     build.solve("mid").await;
-    let accounts = |solved: &Solved<String, Exit>| {
-        let account = |account: &Account| (account.name.clone(), account.fate, account.reason.clone());
-        solved.vertices.iter().map(account).collect::<Vec<_>>()
-    };
     let (solver, plan) = (build.solver(), build.plan());
-    let solved = solver.solve_with_accounts(&plan, &[edge("top")]).await;
+    let mut vertices = Vec::new();
+    let outcome = solver.solve_with_accounts(&plan, &[edge("top")], |accounts| vertices = accounts).await;
     let first = Some(MissReason::FirstBuild);
-    assert!(solved.outcome.is_err());
+    assert!(outcome.is_err());
     assert_eq!(
-        accounts(&solved),
+        told(&vertices),
         [
             ("base".to_owned(), Fate::NotNeeded, None),
             ("mid".to_owned(), Fate::Cached, None),
@@ -322,15 +364,15 @@ async fn a_solve_accounts_for_every_vertex_however_it_ends() {
             ("top".to_owned(), Fate::NotReached, None),
         ]
     );
-    let copy = &solved.vertices[3];
+    let copy = &vertices[3];
     assert_eq!(copy.inputs, [1, 2]);
     let parts = copy.parts.as_ref().unwrap();
     assert!(parts.inputs.len() == 2 && parts.inputs.iter().all(|input| input.files.is_empty()));
-    assert!(solved.vertices[2].parts.is_none(), "a context does not last");
+    assert!(vertices[2].parts.is_none(), "a context does not last");
     build.change(vertex("top").names(["copy"]));
     let (solver, plan) = (build.solver(), build.plan());
-    solver.solve_with_accounts(&plan, &[edge("top")]).await;
-    let again = solver.solve_with_accounts(&plan, &[edge("top")]).await;
-    let fates: Vec<Fate> = again.vertices.iter().map(|vertex| vertex.fate).collect();
+    solver.solve(&plan, &[edge("top")]).await.unwrap();
+    solver.solve_with_accounts(&plan, &[edge("top")], |accounts| vertices = accounts).await.unwrap();
+    let fates: Vec<Fate> = vertices.iter().map(|vertex| vertex.fate).collect();
     assert_eq!(fates, [Fate::NotNeeded, Fate::NotNeeded, Fate::Ran, Fate::NotNeeded, Fate::Cached]);
 }

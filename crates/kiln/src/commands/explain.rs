@@ -4,22 +4,22 @@ use std::fmt::Write as _;
 use std::time::{Duration, SystemTime};
 
 use clap::{Args, ValueEnum};
-use kiln_engine::{BuildOutcome, Cause, FileChange, MissReason, Step, Story, Summary};
+use kiln_engine::{BuildOutcome, Cause, Fate, MissReason, Step, Story, Summary, place_of_files};
 use kiln_oci::Reference;
 
 use super::builds::{name, short_id};
 use crate::setting::Setting;
 use crate::ui::age::{duration, since_millis};
 use crate::ui::exit::Outcome;
-use crate::ui::stdout;
 use crate::ui::table::ellipsis;
+use crate::ui::{stdout, terminal};
 
 /// So many changed files are named under their cause.
 const FILES: usize = 10;
 /// So many followers are named.
 const FOLLOWERS: usize = 4;
-/// Names of steps are cut to so many characters.
-const WIDTH: usize = 72;
+/// Fewer characters of a step's name say nothing.
+const NARROWEST: usize = 20;
 
 /// Say why the steps of a build ran, what that cost, and what would make it less
 #[derive(Debug, Args)]
@@ -48,18 +48,25 @@ enum Format {
 pub(crate) fn run(args: &ExplainArgs, setting: &Setting) -> Outcome {
     let story = setting.engine()?.explain(args.build.as_deref(), args.vs.as_deref())?;
     let text = match args.format {
-        Format::Text => tell(&story, SystemTime::now()),
+        Format::Text => tell(&story, SystemTime::now(), terminal::stdout_width(&setting.environment)),
         Format::Json => format!("{}\n", serde_json::to_string_pretty(&story).expect("plain data serialises")),
     };
     stdout::print(&text)?;
     Ok(0)
 }
 
-fn tell(story: &Story, now: SystemTime) -> String {
+/// The story as text; names of steps are cut where lines have a width.
+fn tell(story: &Story, now: SystemTime, width: Option<usize>) -> String {
     let mut text = heading(story, now);
     for cause in &story.causes {
         text.push('\n');
-        text.push_str(&cause_lines(cause));
+        text.push_str(&cause_lines(cause, width));
+    }
+    if !story.not_reached.is_empty() {
+        writeln!(text, "\n         not reached:").expect("writing to a string");
+        some_steps(&story.not_reached, width, &mut |line| {
+            writeln!(text, "{INDENT}{line}").expect("writing to a string")
+        });
     }
     for advice in &story.advice {
         let cost = if advice.milliseconds > 0 { format!(" ({})", time(advice.milliseconds)) } else { String::new() };
@@ -112,39 +119,58 @@ fn outcome(build: &Summary) -> String {
     }
 }
 
-fn cause_lines(cause: &Cause) -> String {
+/// What stands before all that belongs to a cause.
+const INDENT: &str = "         ";
+
+fn cause_lines(cause: &Cause, width: Option<usize>) -> String {
     let cost = if cause.milliseconds > 0 { time(cause.milliseconds) } else { String::new() };
     let mut text = format!("{cost:>7}  {}\n", cause.text);
-    let mut indented = |line: String| writeln!(text, "{:9}{line}", "").expect("writing to a string");
-    if let MissReason::FilesChanged { files, count, .. } = &cause.reason
-        && *count > 1
-    {
-        files.iter().take(FILES).skip(1).for_each(|file: &FileChange| indented(format!("  {file}")));
-        if *count > FILES.min(files.len()) {
-            indented(format!("  and {} more", count - FILES.min(files.len())));
+    let mut indented = |line: String| writeln!(text, "{INDENT}{line}").expect("writing to a string");
+    for (at, reason) in cause.reason.each().iter().enumerate() {
+        if at > 0 {
+            indented(format!("  {reason}"));
         }
+        more_files(reason, &mut indented);
     }
-    cause.steps.iter().for_each(|step| indented(ellipsis(&step_line(step), WIDTH)));
+    cause.steps.iter().for_each(|step| indented(step_line(step, width, 0)));
     if !cause.followers.is_empty() {
         let cost = cause.followers.iter().map(|step| step.milliseconds).sum();
         let verb = if cause.followers.len() == 1 { "follows" } else { "follow" };
         let cost = if cost > 0 { format!(" ({})", time(cost)) } else { String::new() };
         indented(format!("{} {verb}{cost}:", steps(cause.followers.len())));
-        cause
-            .followers
-            .iter()
-            .take(FOLLOWERS)
-            .for_each(|step| indented(format!("  {}", ellipsis(&step_line(step), WIDTH))));
-        if cause.followers.len() > FOLLOWERS {
-            indented(format!("  and {} more", cause.followers.len() - FOLLOWERS));
-        }
+        some_steps(&cause.followers, width, &mut indented);
     }
     text
 }
 
-fn step_line(step: &Step) -> String {
+/// The changed files but the first, which stands with the cause.
+fn more_files(reason: &MissReason, indented: &mut impl FnMut(String)) {
+    let MissReason::FilesChanged { input, files, count } = reason else { return };
+    let place = place_of_files(input);
+    files.iter().take(FILES).skip(1).for_each(|file| indented(format!("  {place}{file}")));
+    if *count > FILES.min(files.len()) && *count > 1 {
+        indented(format!("  and {} more", count - FILES.min(files.len())));
+    }
+}
+
+fn some_steps(steps: &[Step], width: Option<usize>, indented: &mut impl FnMut(String)) {
+    steps.iter().take(FOLLOWERS).for_each(|step| indented(format!("  {}", step_line(step, width, 2))));
+    if steps.len() > FOLLOWERS {
+        indented(format!("  and {} more", steps.len() - FOLLOWERS));
+    }
+}
+
+/// A step, and what is to be noted of it. What is too wide is cut from its name.
+fn step_line(step: &Step, width: Option<usize>, indent: usize) -> String {
     let name = step.name.replace(['\n', '\t', '\r'], " ");
-    if step.same_result { format!("{name}; same result as before") } else { name }
+    let note = match step.fate {
+        _ if step.same_result => "; same result as before",
+        Fate::Canceled => "; canceled",
+        Fate::Failed => "; failed",
+        Fate::Cached | Fate::NotNeeded | Fate::Ran | Fate::NotReached => "",
+    };
+    let room = |width: usize| width.saturating_sub(INDENT.len() + indent + note.len()).max(NARROWEST);
+    width.map_or_else(|| name.clone(), |width| ellipsis(&name, room(width))) + note
 }
 
 fn steps(count: usize) -> String {
@@ -159,7 +185,7 @@ fn time(milliseconds: u64) -> String {
 mod tests {
     use std::time::UNIX_EPOCH;
 
-    use kiln_engine::{Advice, Became, BuildTarget, Fate};
+    use kiln_engine::{Advice, Became, BuildTarget, Change, FileChange};
 
     use super::*;
 
@@ -195,6 +221,7 @@ mod tests {
             milliseconds: 9000,
             causes,
             found: vec![],
+            not_reached: vec![],
             advice: vec![],
         }
     }
@@ -212,7 +239,7 @@ mod tests {
     }
 
     fn told(story: &Story) -> String {
-        tell(story, UNIX_EPOCH + Duration::from_secs(120))
+        tell(story, UNIX_EPOCH + Duration::from_secs(120), None)
     }
 
     #[test]
@@ -280,5 +307,43 @@ mod tests {
                  src/0.rs changed
                  [build 4/6] COPY . .
         ");
+    }
+
+    #[test]
+    fn all_that_changed_is_told_and_what_was_canceled_and_not_reached() {
+        let variable = |name: &str| Change { name: name.into(), old: None, new: None };
+        let reason = MissReason::Several(vec![
+            MissReason::ArgChanged(variable("A")),
+            MissReason::EnvChanged(variable("B")),
+            files(2).reason,
+        ]);
+        let canceled = Step { fate: Fate::Canceled, ..step("[build 2/6] RUN x", 5) };
+        let text = reason.to_string();
+        let cause = Cause { text, reason, steps: vec![canceled], followers: vec![], milliseconds: 5 };
+        let left = Step { fate: Fate::NotReached, ..step("[build 3/6] RUN y", 0) };
+        let story = Story { not_reached: vec![left], ..story(vec![cause]) };
+        insta::assert_snapshot!(told(&story), @"
+        build 0123456789ab of app (web), 2 minutes ago: done in 12.3s, made app:latest
+        before it: build ff of app (web), 2 minutes ago: failed after 12.3s: process failed
+        1 step ran, in 9.0s altogether; 3 cached
+
+            5ms  ARG A is gone (3 changes in all)
+                   ENV B is gone
+                   src/0.rs changed (2 files in all)
+                   src/1.rs changed
+                 [build 2/6] RUN x; canceled
+
+                 not reached:
+                   [build 3/6] RUN y
+        ");
+    }
+
+    #[test]
+    fn a_name_is_cut_to_the_terminal_s_width_and_its_note_is_not() {
+        let long = step(&format!("[1/2] RUN {}", "x".repeat(100)), 7);
+        assert!(step_line(&long, None, 0).ends_with("xxx; same result as before"));
+        let cut = step_line(&long, Some(80), 2);
+        assert_eq!((cut.chars().count(), cut.ends_with("x…; same result as before")), (80 - 9 - 2, true), "{cut}");
+        assert!(step_line(&long, Some(5), 0).starts_with("[1/2] RUN xxx"));
     }
 }

@@ -29,6 +29,15 @@ pub(crate) fn stdout_color(environment: &Environment) -> Color {
     }
 }
 
+/// How wide lines on standard output may be: `COLUMNS`, or what the terminal says; as wide as they are when it is none.
+pub(crate) fn stdout_width(environment: &Environment) -> Option<usize> {
+    io::stdout().is_terminal().then(|| {
+        let asked = environment.text("COLUMNS").and_then(|text| text.parse().ok()).filter(|width| *width > 0);
+        let size = || rustix::termios::tcgetwinsize(io::stdout()).ok().filter(|size| size.ws_col > 0);
+        asked.or_else(|| size().map(|size| size.ws_col.into())).unwrap_or(80)
+    })
+}
+
 /// The time, and the size of the terminal; 80 × 24 when it does not say.
 pub(crate) fn screen() -> Screen {
     let size = rustix::termios::tcgetwinsize(io::stderr()).ok().filter(|size| size.ws_col > 0 && size.ws_row > 0);

@@ -1,5 +1,9 @@
 //! What is told of builds when they are over.
 
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::project::Project;
@@ -72,6 +76,117 @@ fn builds_that_fail_are_remembered_and_those_that_find_the_same_are_one() {
     assert!(story["build"]["id"].as_str().unwrap().starts_with(&after[0]));
     assert_eq!(project.kiln(&["buildx", "history", "ls", "-q"]).ok().stdout.lines().count(), after.len());
     project.kiln(&["explain", "nosuch"]).fails(1).says("kiln builds");
+}
+
+/// What became of the steps of a story, by name.
+fn fates(story: &Value) -> Vec<(String, String)> {
+    let causes = story["causes"].as_array().unwrap().iter().map(|cause| &cause["steps"]);
+    let steps = causes.chain([&story["found"], &story["not_reached"]]).flat_map(|steps| steps.as_array().unwrap());
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    steps.map(|step| (text(&step["name"]), text(&step["fate"]))).collect()
+}
+
+#[test]
+fn a_stopped_build_remembers_what_it_did_what_it_was_doing_and_what_it_did_not_come_to() {
+    let project = Project::new();
+    project.dockerfile("FROM busybox\nRUN echo one\nRUN echo ready; sleep 60\nRUN echo three\n");
+    for (signal, ran) in [(Signal::INT, 3), (Signal::TERM, 2)] {
+        let mut command = project.command();
+        command.args(["build", "--progress=plain", "--no-cache"]).arg(project.context()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+        assert!(lines.any(|line| line.ends_with(" ready")), "the step began");
+        kill_process(Pid::from_child(&child), signal).unwrap();
+        drop(lines);
+        assert_eq!(child.wait().unwrap().code(), Some(if signal == Signal::INT { 130 } else { 143 }));
+        let story = json(&project, &[]);
+        assert_eq!(
+            (&story["build"]["outcome"], &story["ran"]),
+            (&Value::from("canceled"), &Value::from(ran)),
+            "{story}"
+        );
+        let fates = fates(&story);
+        let fate = |step: &str| fates.iter().find(|(name, _)| name.contains(step)).map(|(_, fate)| fate.as_str());
+        let each = ["RUN echo one", "RUN echo ready", "RUN echo three"].map(fate);
+        assert_eq!(each, [Some("ran"), Some("canceled"), Some("not_reached")], "{story}");
+    }
+    let text = explain(&project, &[]);
+    assert!(text.contains("sleep 60; canceled\n") && text.contains("not reached:\n"), "{text}");
+}
+
+#[test]
+fn a_failed_build_remembers_the_steps_that_it_did_not_come_to() {
+    let project = Project::new();
+    project.dockerfile("FROM busybox\nRUN false\nRUN echo after\n").build(&[]).fails(1);
+    let fates = fates(&json(&project, &[]));
+    assert!(fates.contains(&("[3/3] RUN echo after".into(), "not_reached".into())), "{fates:?}");
+    assert!(fates.contains(&("[2/3] RUN false".into(), "failed".into())), "{fates:?}");
+}
+
+#[test]
+fn all_variables_that_changed_are_told_before_the_step_s_output() {
+    let project = Project::new();
+    let dockerfile = |a: u8, b: u8, z: u8| format!("FROM busybox\nARG A={a}\nARG B={b}\nENV Z={z}\nRUN echo output\n");
+    project.builds(&dockerfile(1, 1, 1));
+    project.dockerfile(&dockerfile(2, 2, 2));
+    let dry = project.build(&["--dry-run"]).ok().stdout;
+    assert!(dry.contains("RUN echo output  # ARG A 1 → 2 (3 variables in all)\n"), "{dry}");
+    let told = project.build(&[]).ok().stderr;
+    let place = |text: &str| told.rfind(text).unwrap_or_else(|| panic!("`{text}` is not in\n{told}"));
+    assert!(place("miss: ARG A 1 → 2 (3 variables in all)\n") < place(" output\n"), "{told}");
+    let text = explain(&project, &[]);
+    for each in ["ARG A 1 → 2 (3 variables in all)\n", "ARG B 1 → 2\n", "ENV Z 1 → 2\n", "that name none of them"]
+    {
+        assert!(text.contains(each), "`{each}` is not in\n{text}");
+    }
+    let reasons = json(&project, &[])["causes"][0]["reason"]["several"].as_array().unwrap().len();
+    assert_eq!(reasons, 3);
+}
+
+#[test]
+fn what_changed_of_how_a_step_runs_is_named() {
+    let project = Project::new();
+    let run = |flags: &str, above: &str| format!("FROM busybox\n{above}RUN {flags} echo x\n");
+    let said = |dockerfile: String, args: &[&str], reason: &str| {
+        project.dockerfile(&dockerfile).build(args).ok().says(&format!("miss: {reason}"));
+    };
+    said(run("--network=none", ""), &[], "first build\n");
+    said(run("", ""), &[], "network none → host");
+    said(run("--mount=type=tmpfs,target=/t", ""), &[], "mounts changed");
+    said(run("--mount=type=tmpfs,target=/u", ""), &[], "mounts changed");
+    said(run("--mount=type=tmpfs,target=/u", "USER daemon\n"), &[], "user root → daemon");
+    said(run("--mount=type=tmpfs,target=/u", "USER daemon\n"), &["--network=none"], "network host → none");
+    for (args, what) in [
+        (["--add-host", "db:10.0.0.1"], "hosts changed"),
+        (["--ulimit", "nofile=100"], "limits changed"),
+        (["--shm-size", "1m"], "limits changed"),
+    ] {
+        said(format!("FROM busybox\nRUN echo {}\n", args[0]), &[], "command changed");
+        said(format!("FROM busybox\nRUN echo {}\n", args[0]), &args, what);
+    }
+}
+
+#[test]
+fn builds_of_other_projects_are_not_compared() {
+    let (project, other) = (Project::new(), "FROM busybox\nRUN echo other\n");
+    project.builds(other);
+    project.file("Other", other).build(&["-f", project.context().join("Other").to_str().unwrap()]).ok();
+    project.kiln(&["explain", "--vs", "^1"]).fails(2).says("is of another Dockerfile (Dockerfile of ");
+}
+
+#[test]
+fn a_file_of_another_context_is_told_with_it() {
+    let project = Project::new();
+    let other = project.path().join("other");
+    std::fs::create_dir(&other).unwrap();
+    let context = format!("c={}", other.display());
+    project.file("f", "1").dockerfile("FROM busybox\nCOPY f /a\nCOPY --from=c f /b\n");
+    for (content, reason) in [("1", "miss: first build"), ("2", "miss: c: f changed\n")] {
+        std::fs::write(other.join("f"), content).unwrap();
+        project.build(&["--build-context", &context]).ok().says(reason);
+    }
+    let text = explain(&project, &[]);
+    assert!(text.contains("c: f changed\n"), "{text}");
 }
 
 #[test]

@@ -25,6 +25,8 @@ pub(super) struct Lane {
     pub(super) news: BTreeSet<String>,
     /// What was last said of each part.
     pub(super) said: HashMap<String, (u64, SystemTime)>,
+    /// The reason that was said.
+    pub(super) reason: String,
     pub(super) has_news: bool,
     pub(super) is_over: bool,
     count: u32,

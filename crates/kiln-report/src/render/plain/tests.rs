@@ -31,7 +31,7 @@ impl Build {
     }
 
     fn start(&mut self, name: &str, ms: u64) -> &mut Self {
-        self.vertex(name, VertexState::Started { at: time(ms) })
+        self.vertex(name, VertexState::Started { at: time(ms), reason: None })
     }
 
     fn end(&mut self, name: &str, from: u64, to: u64) -> &mut Self {
@@ -119,6 +119,38 @@ fn a_straight_build_reads_like_buildkit_s() {
     #4 [3/3] COPY . .
     #4 miss: main.go changed
     #4 DONE 0.0s
+    ");
+}
+
+#[test]
+fn a_reason_is_said_before_the_output_and_what_is_added_to_it_at_the_end() {
+    let started = |ms| VertexState::Started { at: time(ms), reason: Some("main.go changed".into()) };
+    let ended = |from, to, reason: &str| VertexState::Completed {
+        started: time(from),
+        at: time(to),
+        cached: false,
+        error: None,
+        reason: Some(reason.into()),
+    };
+    let mut build = Build::new();
+    build
+        .vertex(A, started(0))
+        .log(A, 10, "a1\n")
+        .vertex(B, started(20))
+        .log(B, 30, "b1\n")
+        .vertex(A, ended(0, 40, "main.go changed; same result as before"))
+        .vertex(B, ended(20, 50, "main.go changed"));
+    insta::assert_snapshot!(build.finish(60), @"
+    #1 [a 1/2] RUN a
+    #1 miss: main.go changed
+    #1 0.010 a1
+    #1 same result as before
+    #1 DONE 0.0s
+
+    #2 [b 1/2] RUN b
+    #2 miss: main.go changed
+    #2 0.010 b1
+    #2 DONE 0.0s
     ");
 }
 

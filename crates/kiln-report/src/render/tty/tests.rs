@@ -16,7 +16,7 @@ fn vertex(name: &str, state: VertexState) -> Event {
 }
 
 fn started(name: &str, ms: u64) -> Event {
-    vertex(name, VertexState::Started { at: time(ms) })
+    vertex(name, VertexState::Started { at: time(ms), reason: None })
 }
 
 fn done(name: &str, from: u64, to: u64, cached: bool) -> Event {
