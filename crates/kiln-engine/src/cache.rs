@@ -162,6 +162,10 @@ impl KeyStore for Cache {
         }
     }
 
+    fn is_lost(&self, key: &CacheKey) -> bool {
+        self.store.records().is_lost(&key.0).unwrap_or_default()
+    }
+
     fn parts(&self, identity: &str) -> Vec<KeyParts> {
         parts(&self.store, identity)
     }

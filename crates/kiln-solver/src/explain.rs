@@ -53,6 +53,8 @@ pub enum MissReason {
     NoCacheAsked,
     /// Nothing has changed, but its result is gone.
     ResultPruned,
+    /// Nothing has changed, but its result was broken and had to be forgotten.
+    ResultLost,
     /// What it builds upon is another.
     InputChanged {
         /// What people call the input.
@@ -259,6 +261,7 @@ impl fmt::Display for MissReason {
             Self::StepChanged => f.write_str("step changed"),
             Self::NoCacheAsked => f.write_str("no cache asked for"),
             Self::ResultPruned => f.write_str("result pruned"),
+            Self::ResultLost => f.write_str("result lost"),
             Self::InputChanged { input } => write!(f, "input changed: {}", short_name(input)),
             Self::Several(reasons) => {
                 let is_variable = |reason: &Self| matches!(reason, Self::ArgChanged(_) | Self::EnvChanged(_));

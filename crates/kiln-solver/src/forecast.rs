@@ -7,7 +7,7 @@ use kiln_oci::Digest;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Cause, SolveError};
-use crate::explain::{MissReason, explain, short_name};
+use crate::explain::{MissReason, short_name};
 use crate::graph::{Graph, Node};
 use crate::job::Shared;
 use crate::key::{CacheKey, CacheMap, InputKey, Outline, Part};
@@ -249,7 +249,7 @@ where
                 parts.inputs[index].part = old.part.clone();
             }
         }
-        Some(match (explain(before, &parts), known.depends_on) {
+        Some(match (past.reason(self.shared.keys.as_ref(), &parts), known.depends_on) {
             (MissReason::ResultPruned, Some(input)) if known.key.is_none() => {
                 MissReason::InputChanged { input: self.graph.nodes[input].name.clone() }
             }

@@ -42,8 +42,12 @@ impl Past {
     }
 
     /// Why a step that differs from all of these runs.
-    pub(crate) fn reason(&self, parts: &KeyParts) -> MissReason {
-        self.nearest(parts).map_or_else(|| self.unknown(), |before| explain(before, parts))
+    pub(crate) fn reason(&self, keys: &dyn KeyStore, parts: &KeyParts) -> MissReason {
+        let Some(before) = self.nearest(parts) else { return self.unknown() };
+        match explain(before, parts) {
+            MissReason::ResultPruned if parts.key().is_some_and(|key| keys.is_lost(&key)) => MissReason::ResultLost,
+            reason => reason,
+        }
     }
 
     /// Why a step runs that is compared with none.

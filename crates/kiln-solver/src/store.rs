@@ -54,6 +54,11 @@ pub trait KeyStore: Send + Sync {
     /// Notes that a step ran that stands at a place.
     fn put_occupant(&self, place: &str, identity: &str);
 
+    /// Whether the result of a key was lost: it was broken, and nobody removed it on purpose.
+    fn is_lost(&self, _key: &CacheKey) -> bool {
+        false
+    }
+
     /// Hears the key of a vertex whose results may be kept, and its shape; twice, when what it was made of turned out
     /// to be something else. Who gives a build's results away needs to know.
     fn identified(&self, _vertex: &VertexId, _key: &CacheKey, _shape: &Digest) {}

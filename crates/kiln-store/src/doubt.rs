@@ -17,6 +17,7 @@ use crate::db::{locked, now};
 use crate::error::{IoContext as _, Result};
 use crate::image::column;
 use crate::lease::Item;
+use crate::record::mark_lost;
 use crate::snapshot::{LayerId, LayerInfo};
 use crate::store::{Shared, Store};
 use crate::testing::reached;
@@ -74,6 +75,13 @@ impl Item {
                 ("SELECT image FROM image_blobs WHERE blob = ?1", "blobs WHERE digest = ?1", digest.as_str())
             }
         };
+        let results = match self {
+            Self::Layer(_) => "SELECT result FROM result_layers WHERE layer = ?1",
+            Self::Blob(_) => "SELECT result FROM result_blobs WHERE blob = ?1",
+        };
+        for result in column(db, results, [key])? {
+            mark_lost(db, &result)?;
+        }
         db.execute(&format!("DELETE FROM images WHERE id IN ({images})"), [key])?;
         db.execute(&format!("DELETE FROM {own}"), [key])?;
         Ok(dropped)

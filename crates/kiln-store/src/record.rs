@@ -78,6 +78,14 @@ impl<'a> Records<'a> {
         Ok(Some(value))
     }
 
+    /// Whether there was a result that went with something broken: it was not removed on purpose.
+    pub fn is_lost(&self, key: &Digest) -> Result<bool> {
+        self.shared.db.read(|db| {
+            let mut select = db.prepare_cached("SELECT 1 FROM facts WHERE kind = ?1 AND key = ?2")?;
+            Ok(select.query_row([LOST, key.as_str()], |_| Ok(())).optional()?.is_some())
+        })
+    }
+
     /// Whether there is a result, without using it.
     pub fn has_result(&self, key: &Digest) -> Result<bool> {
         self.shared.db.read(|db| {
@@ -135,6 +143,15 @@ impl<'a> Records<'a> {
     }
 }
 
+/// The kind of facts that say which results were lost.
+const LOST: &str = "lost";
+
+/// Notes that a result goes with something broken.
+pub(crate) fn mark_lost(db: &Transaction<'_>, key: &str) -> rusqlite::Result<()> {
+    let sql = "INSERT OR REPLACE INTO facts (kind, key, value, used) VALUES (?1, ?2, x'', ?3)";
+    db.prepare_cached(sql)?.execute(params![LOST, key, now()]).map(drop)
+}
+
 fn held_by(db: &Connection, key: &Digest) -> rusqlite::Result<Vec<Item>> {
     let layers = column(db, "SELECT layer FROM result_layers WHERE result = ?1", [key.as_str()])?;
     let blobs = column(db, "SELECT blob FROM result_blobs WHERE result = ?1", [key.as_str()])?;
@@ -151,6 +168,7 @@ fn write_result(
 ) -> rusqlite::Result<()> {
     let key = key.as_str();
     db.prepare_cached("DELETE FROM results WHERE key = ?1")?.execute([key])?;
+    db.prepare_cached("DELETE FROM facts WHERE kind = ?1 AND key = ?2")?.execute([LOST, key])?;
     let sql = "INSERT INTO results (key, value, created, used, step, origin) VALUES (?1, ?2, ?3, ?3, ?4, ?5)";
     db.prepare_cached(sql)?.execute(params![key, value, now(), maker.step, maker.origin])?;
     let mut layer = db.prepare_cached("INSERT OR IGNORE INTO result_layers (result, layer) VALUES (?1, ?2)")?;

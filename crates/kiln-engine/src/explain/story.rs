@@ -168,6 +168,7 @@ fn is_shared(reason: &MissReason) -> bool {
                 | M::PlatformChanged
                 | M::NoCacheAsked
                 | M::ResultPruned
+                | M::ResultLost
         )
     };
     reason.each().iter().all(is_shared)

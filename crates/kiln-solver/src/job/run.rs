@@ -153,7 +153,7 @@ where
                     None => vertex.step.listing(index, &work.inputs[index]).await,
                 };
             }
-            past.reason(&parts)
+            past.reason(self.shared.keys.as_ref(), &parts)
         };
         Some(Why { text: self.folded(vertex, &reason), reason })
     }

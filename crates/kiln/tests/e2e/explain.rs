@@ -167,6 +167,21 @@ fn what_changed_of_how_a_step_runs_is_named() {
 }
 
 #[test]
+fn a_result_that_is_gone_was_lost_and_one_that_was_removed_was_pruned() {
+    let project = Project::new();
+    let run = "FROM busybox\nRUN echo x >/x\n";
+    project.builds(run);
+    let layers = std::fs::read_dir(project.state().join("layers")).unwrap().map(|entry| entry.unwrap().path());
+    let layer = layers.into_iter().find(|layer| layer.join("fs/x").exists()).expect("the step's layer");
+    std::fs::remove_dir_all(layer).unwrap();
+    project.build(&[]).ok().says("miss: result lost\n");
+    project.kiln(&["rmi", "app"]).ok();
+    project.kiln(&["prune", "-f", "-a"]).ok();
+    let again = project.build(&[]);
+    assert!(!again.stderr.contains("result lost"), "{}", again.stderr);
+}
+
+#[test]
 fn builds_of_other_projects_are_not_compared() {
     let (project, other) = (Project::new(), "FROM busybox\nRUN echo other\n");
     project.builds(other);
