@@ -1,5 +1,6 @@
 //! OCI image layouts: directories of blobs and one `index.json` (OCI image-spec, image-layout.md).
 
+mod sink;
 mod sweep;
 
 use std::io::Write as _;
@@ -7,10 +8,12 @@ use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 use kiln_oci::{Descriptor, Digest, Index, MediaType, Raw, Reference};
-use tokio::io::{AsyncSeekExt as _, AsyncWriteExt as _};
+use tokio::io::AsyncSeekExt as _;
 
-use crate::blob::Role;
-use crate::{BlobReader, BlobSink, BlobSource, Error, Pushed, Result, limits};
+pub use self::sink::LayoutSink;
+use self::sink::Pointers;
+pub use self::sweep::Swept;
+use crate::{BlobReader, BlobSource, Error, Result, limits};
 
 /// The annotation that holds an image's full name.
 pub(crate) const IMAGE_NAME: &str = "io.containerd.image.name";
@@ -81,14 +84,15 @@ impl Layout {
         &self.dir
     }
 
-    /// A sink that points these full image names, or nothing but the index, at the root of what is copied.
-    pub fn sink(&self, names: impl IntoIterator<Item = String>) -> LayoutSink {
-        LayoutSink { layout: self.clone(), pointers: Pointers::Names(names.into_iter().collect()) }
+    /// A sink that points these full image names, or nothing but the index, at the root of what is copied. As long as
+    /// there is one, nothing is swept; one that is wanted during a sweep is waited for.
+    pub async fn sink(&self, names: impl IntoIterator<Item = String>) -> Result<LayoutSink> {
+        LayoutSink::open(self, Pointers::Names(names.into_iter().collect())).await
     }
 
-    /// A sink that points this tag, which is no image's name, at the root of what is copied.
-    pub fn tagged_sink(&self, tag: impl Into<String>) -> LayoutSink {
-        LayoutSink { layout: self.clone(), pointers: Pointers::Tag(tag.into()) }
+    /// A sink that points this tag, which is no image's name, at the root of what is copied. See [`Layout::sink`].
+    pub async fn tagged_sink(&self, tag: impl Into<String>) -> Result<LayoutSink> {
+        LayoutSink::open(self, Pointers::Tag(tag.into())).await
     }
 
     /// The entries of the index.
@@ -189,121 +193,6 @@ impl BlobSource for Layout {
     async fn fetch(&self, descriptor: &Descriptor) -> Result<BlobReader> {
         let file = self.open_blob(descriptor, 0).await?;
         Ok(BlobReader::from_read(format!("read blob `{}`", descriptor.digest), descriptor, file))
-    }
-}
-
-/// Writes into a layout.
-#[derive(Debug, Clone)]
-pub struct LayoutSink {
-    layout: Layout,
-    pointers: Pointers,
-}
-
-/// What points at the root.
-#[derive(Debug, Clone)]
-enum Pointers {
-    Names(Vec<String>),
-    Tag(String),
-}
-
-impl Pointers {
-    fn entries(&self, root: &Descriptor) -> Vec<Descriptor> {
-        match self {
-            Self::Names(names) => named_entries(root, names),
-            Self::Tag(tag) => {
-                let mut entry = root.clone();
-                entry.annotations.insert(REF_NAME.into(), tag.clone());
-                vec![entry]
-            }
-        }
-    }
-
-    /// Whether an older entry is one of these.
-    fn take(&self, entry: &LayoutEntry) -> bool {
-        match self {
-            Self::Names(names) => names.iter().any(|name| entry.name.as_deref() == Some(name)),
-            Self::Tag(tag) => entry.name.is_none() && entry.tag.as_deref() == Some(tag),
-        }
-    }
-}
-
-#[async_trait]
-impl BlobSource for LayoutSink {
-    async fn fetch(&self, descriptor: &Descriptor) -> Result<BlobReader> {
-        self.layout.fetch(descriptor).await
-    }
-}
-
-#[async_trait]
-impl BlobSink for LayoutSink {
-    async fn has(&self, descriptor: &Descriptor) -> Result<bool> {
-        let metadata = tokio::fs::metadata(self.layout.blob_path(&descriptor.digest)).await;
-        Ok(metadata.is_ok_and(|m| m.is_file() && m.len() == descriptor.size))
-    }
-
-    async fn push(&self, descriptor: &Descriptor, from: &dyn BlobSource) -> Result<Pushed> {
-        if self.has(descriptor).await? {
-            return Ok(Pushed::Existing);
-        }
-        let path = self.layout.blob_path(&descriptor.digest);
-        let dir = path.parent().expect("blobs lie in a directory").to_owned();
-        let failed = Error::file("write", &path);
-        let temporary = async {
-            tokio::fs::create_dir_all(&dir).await?;
-            tempfile::Builder::new().prefix(".part-").tempfile_in(&dir)
-        };
-        let temporary = temporary.await.map_err(failed)?;
-        let mut reader = from.fetch(descriptor).await?;
-        let handle = temporary.as_file().try_clone().map_err(Error::file("write", &path))?;
-        let mut file = tokio::fs::File::from_std(handle);
-        file.set_max_buf_size(1 << 20);
-        while let Some(chunk) = reader.chunk().await? {
-            file.write_all(&chunk).await.map_err(Error::file("write", &path))?;
-        }
-        file.flush().await.map_err(Error::file("write", &path))?;
-        publish(temporary, &path)?;
-        Ok(Pushed::Written)
-    }
-
-    async fn push_document(&self, descriptor: &Descriptor, bytes: &[u8], role: Role) -> Result<()> {
-        let path = self.layout.blob_path(&descriptor.digest);
-        crate::verify(&format!("write `{}`", path.display()), descriptor, bytes)?;
-        if !self.has(descriptor).await? {
-            replace(&path, bytes)?;
-        }
-        if role == Role::Root {
-            self.layout.point(&self.pointers, descriptor).await?;
-        }
-        Ok(())
-    }
-}
-
-impl Layout {
-    /// Several who write one layout take turns. The lock goes with the descriptor.
-    fn lock(&self) -> Result<std::fs::File> {
-        let dir = std::fs::File::open(&self.dir).map_err(Error::file("open", &self.dir))?;
-        dir.lock().map_err(Error::file("lock", &self.dir))?;
-        Ok(dir)
-    }
-
-    /// Adds entries for a root whose content is all there; takes its names away from others.
-    async fn point(&self, pointers: &Pointers, root: &Descriptor) -> Result<()> {
-        let (layout, root, pointers) = (self.clone(), root.clone(), pointers.clone());
-        let update = move || {
-            let _lock = layout.lock()?;
-            let path = layout.dir.join("index.json");
-            let bytes = std::fs::read(&path).map_err(Error::file("read", &path))?;
-            let mut index = parse_index(&path.display().to_string(), bytes)?;
-            let added = pointers.entries(&root);
-            index.manifests.retain(|old| {
-                let entry = LayoutEntry::from(old.clone());
-                let doubled = added.contains(old) || (old.digest == root.digest && entry.is_nameless());
-                !pointers.take(&entry) && !doubled
-            });
-            index.manifests.extend(added);
-            replace(&path, Raw::new(index).bytes())
-        };
-        tokio::task::spawn_blocking(update).await.expect("updating an index does not panic")
     }
 }
 

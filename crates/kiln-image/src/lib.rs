@@ -37,7 +37,7 @@ pub use copy::{CopyOptions, CopyReport, Progress, Transfer, TransferState, copy_
 pub use credentials::{AuthFiles, Credential, Credentials, NoCredentials};
 pub use error::{Error, ErrorKind, Login, Result};
 pub use http::{ClientOptions, Download, DownloadRequest, Fetched, HttpClient, RetryPolicy};
-pub use layout::{Layout, LayoutEntry, LayoutSink, Selector};
+pub use layout::{Layout, LayoutEntry, LayoutSink, Selector, Swept};
 pub use limits::{pick_platform, validate, validate_config};
 pub use memory::{Either, MemoryBlobs};
 pub use registry::{RegistryClient, RegistryOptions, RegistrySink, RegistrySource, Resolved};

@@ -15,7 +15,7 @@ mod layout {
     kiln_image::blob_suite!(async {
         let dir = tempfile::tempdir().unwrap();
         let layout = kiln_image::Layout::create(&dir.path().join("new/layout")).await.unwrap();
-        Some((layout.sink(["docker.io/library/app:1".to_owned()]), dir))
+        Some((layout.sink(["docker.io/library/app:1".to_owned()]).await.unwrap(), dir))
     });
 }
 

@@ -5,7 +5,8 @@ use std::path::Path;
 
 use kiln_image::testing::tiny_image;
 use kiln_image::{
-    BlobSink as _, BlobSource as _, CopyOptions, ErrorKind, Layout, MemoryBlobs, Role, Selector, copy_graph,
+    BlobSink as _, BlobSource as _, CopyOptions, ErrorKind, Layout, MemoryBlobs, Pushed, Role, Selector, Swept,
+    copy_graph,
 };
 use kiln_oci::{Descriptor, Digest};
 use kiln_testkit::Tool;
@@ -13,7 +14,7 @@ use kiln_testkit::Tool;
 async fn export(dir: &Path, salt: &str, names: &[&str]) -> Descriptor {
     let memory = MemoryBlobs::new();
     let image = tiny_image(&memory, salt);
-    let sink = Layout::create(dir).await.unwrap().sink(names.iter().map(ToString::to_string));
+    let sink = Layout::create(dir).await.unwrap().sink(names.iter().map(ToString::to_string)).await.unwrap();
     copy_graph(&memory, &sink, &image, &CopyOptions::default()).await.unwrap();
     image
 }
@@ -94,13 +95,62 @@ async fn an_unfinished_copy_is_not_in_the_index() {
     let image = tiny_image(&memory, "whole");
     let bytes = memory.fetch(&image).await.unwrap().bytes("read", 1 << 20).await.unwrap();
     let layout = Layout::create(dir.path()).await.unwrap();
-    let sink = layout.sink(["h.example/app:1".to_owned()]);
+    let sink = layout.sink(["h.example/app:1".to_owned()]).await.unwrap();
     // A source that has the manifest and the config, but no layers.
     let partial = MemoryBlobs::new();
     partial.push_document(&image, &bytes, Role::Root).await.unwrap();
     copy_graph(&partial, &sink, &image, &CopyOptions::default()).await.unwrap_err();
     assert!(layout.entries().await.unwrap().is_empty());
     assert!(!sink.has(&image).await.unwrap());
+}
+
+#[tokio::test]
+async fn nothing_is_swept_that_somebody_relies_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let name = "h.example/app:1";
+    let old = export(dir.path(), "old", &[name]).await;
+    export(dir.path(), "new", &[name]).await;
+    let layout = Layout::open(dir.path()).await.unwrap();
+    // Nothing leads to the old image any more; now somebody finds it there, and has not yet pointed at it.
+    let memory = MemoryBlobs::new();
+    assert_eq!(tiny_image(&memory, "old"), old);
+    let sink = layout.sink(["h.example/app:old".to_owned()]).await.unwrap();
+    assert_eq!(sink.push(&old, &memory).await.unwrap(), Pushed::Existing);
+    assert_eq!(layout.sweep().await.unwrap(), Swept::InUse);
+    copy_graph(&memory, &sink, &old, &CopyOptions::default()).await.unwrap();
+    drop(sink);
+    assert_eq!(layout.sweep().await.unwrap(), Swept::Removed(0));
+    copy_graph(&layout, &MemoryBlobs::new(), &old, &CopyOptions::default()).await.unwrap();
+    export(dir.path(), "new", &["h.example/app:old"]).await;
+    assert_eq!(layout.sweep().await.unwrap(), Swept::Removed(4), "a manifest, a config and two layers");
+}
+
+#[tokio::test]
+async fn who_writes_waits_for_a_sweep() {
+    let dir = tempfile::tempdir().unwrap();
+    let layout = Layout::create(dir.path()).await.unwrap();
+    let sweeping = std::fs::File::open(dir.path().join("blobs")).unwrap();
+    sweeping.lock().unwrap();
+    let waiting = tokio::spawn(async move { layout.sink([]).await.is_ok() });
+    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    assert!(!waiting.is_finished());
+    sweeping.unlock().unwrap();
+    assert!(waiting.await.unwrap());
+}
+
+#[tokio::test]
+async fn what_rotted_is_written_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let names = ["h.example/app:1"];
+    let image = export(dir.path(), "x", &names).await;
+    for path in walk(&dir.path().join("blobs")) {
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes[0] ^= 1;
+        std::fs::write(&path, bytes).unwrap();
+    }
+    export(dir.path(), "x", &names).await;
+    let layout = Layout::open(dir.path()).await.unwrap();
+    copy_graph(&layout, &MemoryBlobs::new(), &image, &CopyOptions::default()).await.unwrap();
 }
 
 #[tokio::test]

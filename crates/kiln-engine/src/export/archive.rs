@@ -105,7 +105,7 @@ async fn layout(
     let (documents, root) = documents(made, is_oci)?;
     let blobs = StoreBlobs { store: job.store.clone(), lease: job.lease.clone() };
     let layout = Layout::create(path).await.map_err(registry)?;
-    let sink = layout.sink(names.iter().map(ToString::to_string));
+    let sink = layout.sink(names.iter().map(ToString::to_string)).await.map_err(registry)?;
     copy_graph(&Either(&documents, &blobs), &sink, &root, &CopyOptions::default()).await.map_err(registry)?;
     Ok(root)
 }

@@ -255,7 +255,7 @@ async fn export_quietly(
         MountPlace::Archive(path) => return export_archive(store, mounts, path).await,
         MountPlace::Layout(path) => {
             let layout = Layout::create(path).await.map_err(registry)?;
-            Box::new(layout.sink([place::LAYOUT_NAME.to_owned()]))
+            Box::new(layout.sink([place::LAYOUT_NAME.to_owned()]).await.map_err(registry)?)
         }
         MountPlace::Objects(options) => place::sink(options, client)?,
         MountPlace::Registry(reference) => Box::new(client.client().sink(&place::tagged(reference)?)),
@@ -269,7 +269,8 @@ async fn export_archive(store: &Store, mounts: (&[Wanted], u64), path: &Path) ->
     let lease = store.lease().map_err(environment)?;
     let scratch = Scratch::layer(store, &lease)?;
     let layout = Layout::create(&scratch.tree()).await.map_err(registry)?;
-    let (report, root) = export(store, mounts, None, &layout.sink([])).await?;
+    let sink = layout.sink([]).await.map_err(registry)?;
+    let (report, root) = export(store, mounts, None, &sink).await?;
     let Some(descriptor) = root else { return Ok(report) };
     let image = ArchiveImage { descriptor, names: vec![place::LAYOUT_NAME.to_owned()] };
     let file = OutFile::replacing(path)?;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use kiln_image::{BlobSource, CopyOptions, Either, Layout, Selector, copy_graph, fetch_document};
+use kiln_image::{BlobSource, CopyOptions, Either, Layout, Selector, Swept, copy_graph, fetch_document};
 use kiln_oci::Platform;
 
 use crate::base::registry;
@@ -76,12 +76,15 @@ impl CacheSink for Sink {
         let (documents, root) = documents(&cache, self.shape);
         let layout = Layout::create(&self.dir).await.map_err(registry)?;
         let options = CopyOptions { progress: Some(meter(work)), ..CopyOptions::default() };
-        let sink = layout.tagged_sink(&self.tag);
+        let sink = layout.tagged_sink(&self.tag).await.map_err(registry)?;
         copy_graph(&Either(&documents, blobs), &sink, &root, &options).await.map_err(registry)?;
         work.part(format!("writing cache manifest {}", root.digest));
         if self.reset {
-            let removed = layout.sweep().await.map_err(registry)?;
-            work.part(format!("removing {removed} blobs that no cache needs"));
+            drop(sink);
+            work.part(match layout.sweep().await.map_err(registry)? {
+                Swept::Removed(count) => format!("removing {count} blobs that no cache needs"),
+                Swept::InUse => "removing no blobs: another export is writing into the directory".into(),
+            });
         }
         Ok(())
     }

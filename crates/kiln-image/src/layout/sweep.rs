@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::ffi::OsString;
+use std::fs::TryLockError;
 
 use kiln_oci::{Descriptor, Document};
 
@@ -9,11 +10,25 @@ use super::Layout;
 use crate::blob::fetch_document;
 use crate::{Error, Result, limits};
 
+/// What a sweep did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Swept {
+    /// It removed this many blobs.
+    Removed(usize),
+    /// Nothing: somebody is writing into the layout.
+    InUse,
+}
+
 impl Layout {
-    /// Removes the blobs that no entry of the index leads to; says how many. Nothing is removed when a document that
-    /// would have to be followed cannot be read. Others must not write into the layout meanwhile.
-    pub async fn sweep(&self) -> Result<usize> {
-        let _lock = self.lock()?;
+    /// Removes the blobs that no entry of the index leads to. Nothing is removed when a document that would have to be
+    /// followed cannot be read, or while there is a sink of the layout, here or in another process.
+    pub async fn sweep(&self) -> Result<Swept> {
+        let blobs = self.blobs()?;
+        match blobs.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Ok(Swept::InUse),
+            Err(TryLockError::Error(error)) => return Err(Error::file("lock", &self.dir)(error)),
+        }
         let needed = self.needed().await?;
         let layout = self.clone();
         let sweep = move || {
@@ -29,7 +44,8 @@ impl Layout {
                     removed += 1;
                 }
             }
-            Ok(removed)
+            drop(blobs);
+            Ok(Swept::Removed(removed))
         };
         tokio::task::spawn_blocking(sweep).await.expect("listing a directory does not panic")
     }
