@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::io::{Read, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use kiln_exec::Executor;
@@ -14,6 +14,7 @@ use crate::answer::{
     BuildResult, Collected, FsckAnswer, ImageDetails, ImageSummary, Loaded, PruneAnswer, PullResult, Removed,
 };
 use crate::explain::Story;
+use crate::export::OutFile;
 use crate::failure::environment;
 use crate::forecast::Forecast;
 use crate::job::Result;
@@ -139,7 +140,12 @@ impl Engine {
 
     /// Writes images as a Docker archive.
     pub async fn save(&self, names: &[String], out: Box<dyn Write + Send>) -> Result<()> {
-        transfer::save(self, names, out).await
+        transfer::save(self, names, OutFile::plain(out)).await
+    }
+
+    /// Writes images as a Docker archive to a file, which is there whole, or as it was before.
+    pub async fn save_to_file(&self, names: &[String], path: &Path) -> Result<()> {
+        transfer::save(self, names, OutFile::replacing(path)?).await
     }
 
     /// Reads images from a Docker or OCI archive into the local store.

@@ -1,6 +1,6 @@
 //! Images between the local store, registries and archives.
 
-use std::io::{Read, Write};
+use std::io::Read;
 use std::sync::Arc;
 
 use kiln_fs::compress;
@@ -161,7 +161,7 @@ async fn made(store: &Store, lease: &Lease, name: &str) -> Result<Made> {
 }
 
 /// Writes images as one Docker archive.
-pub(crate) async fn save(engine: &Engine, names: &[String], out: Box<dyn Write + Send>) -> Result<()> {
+pub(crate) async fn save(engine: &Engine, names: &[String], out: OutFile) -> Result<()> {
     let store = engine.store()?;
     let lease = store.lease().map_err(environment)?;
     let all = MemoryBlobs::new();
@@ -178,7 +178,7 @@ pub(crate) async fn save(engine: &Engine, names: &[String], out: Box<dyn Write +
         }
     }
     let blobs = StoreBlobs { store, lease };
-    write_archive(Format::Docker, &images, &Either(&all, &blobs), OutFile::plain(out)).await
+    write_archive(Format::Docker, &images, &Either(&all, &blobs), out).await
 }
 
 /// An image saved by name keeps that name; one saved by id has none.

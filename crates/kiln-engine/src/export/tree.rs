@@ -1,13 +1,16 @@
 //! Results as files: a directory, or one tar.
 
+use std::fs::{File, Permissions};
 use std::io::Write;
-use std::path::Path;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use kiln_fs::{CopySpec, SourceTree};
 use kiln_report::{Failure, FailureKind};
 use kiln_store::Snapshot;
 use kiln_sys::root::Root;
+use tempfile::TempPath;
 
 use crate::blocking::blocking;
 use crate::failure::Context as _;
@@ -52,7 +55,7 @@ pub(crate) async fn tar(job: &Arc<Job>, snapshot: &Snapshot, dest: &Dest) -> Res
 /// A file being written: it takes its name only when it is whole.
 pub(crate) struct OutFile {
     pub(crate) writer: Box<dyn Write + Send>,
-    rename: Option<(std::path::PathBuf, std::path::PathBuf)>,
+    rename: Option<(TempPath, PathBuf)>,
 }
 
 /// Opens a destination for writing.
@@ -76,16 +79,18 @@ impl OutFile {
         let writer = |file| Box::new(std::io::BufWriter::with_capacity(1 << 20, file));
         let path = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
         if std::fs::metadata(&path).is_ok_and(|there| !there.is_file()) {
-            let file = std::fs::File::options().write(true).open(&path).or_environment(doing)?;
+            let file = File::options().write(true).open(&path).or_environment(doing)?;
             return Ok(OutFile::plain(writer(file)));
         }
-        let mut part = path.clone().into_os_string();
-        part.push(format!(".part-{}", std::process::id()));
-        let file = std::fs::File::create(&part).or_environment(doing)?;
+        let dir = path.parent().filter(|dir| *dir != Path::new("")).unwrap_or(Path::new("."));
+        // A new file by a name that nobody can foresee: what is prepared there is not written to.
+        let part =
+            tempfile::Builder::new().prefix(".part-").permissions(Permissions::from_mode(0o666)).tempfile_in(dir);
+        let (file, part) = part.or_environment(doing)?.into_parts();
         if let Ok(before) = std::fs::metadata(&path) {
             file.set_permissions(before.permissions()).or_environment(doing)?;
         }
-        Ok(OutFile { writer: writer(file), rename: Some((part.into(), path)) })
+        Ok(OutFile { writer: writer(file), rename: Some((part, path)) })
     }
 
     /// What is written to a stream has no name to take.
@@ -98,16 +103,35 @@ impl OutFile {
         let doing = || "cannot write the output".to_owned();
         self.writer.flush().or_environment(doing)?;
         match self.rename.take() {
-            Some((part, path)) => std::fs::rename(part, path).or_environment(doing),
+            Some((part, path)) => part.persist(path).or_environment(doing),
             None => Ok(()),
         }
     }
 }
 
-impl Drop for OutFile {
-    fn drop(&mut self) {
-        if let Some((part, _)) = &self.rename {
-            let _ = std::fs::remove_file(part);
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_writes_the_same_file_at_once_writes_it_whole_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, victim) = (dir.path().join("out"), dir.path().join("victim"));
+        std::fs::write(&victim, "kept").unwrap();
+        for name in ["out.part".to_owned(), format!("out.part-{}", std::process::id())] {
+            std::os::unix::fs::symlink(&victim, dir.path().join(name)).unwrap();
         }
+        let [mut one, mut two] = [(), ()].map(|()| OutFile::replacing(&path).unwrap());
+        one.writer.write_all(b"one").unwrap();
+        two.writer.write_all(b"two").unwrap();
+        drop(OutFile::replacing(&path).unwrap());
+        one.finish().unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "one");
+        two.finish().unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "two");
+        assert_eq!(std::fs::read_to_string(&victim).unwrap(), "kept");
+        let mode = |path| std::fs::metadata(path).unwrap().permissions().mode();
+        assert_eq!(mode(&path), mode(&victim), "as any file");
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 4);
     }
 }

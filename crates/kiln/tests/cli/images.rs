@@ -74,8 +74,10 @@ fn an_image_tells_how_it_came_to_be() {
 fn an_archive_carries_an_image_to_another_store() {
     let Some(kiln) = with_app() else { return };
     let id = kiln.run(&["images", "-q", "--no-trunc"]).stdout;
+    kiln.file("victim", "kept");
+    std::os::unix::fs::symlink("victim", kiln.path().join("app.tar.part")).unwrap();
     assert_eq!(kiln.run(&["save", "-o", "app.tar", "app:1"]).code, 0);
-    assert!(!kiln.path().join("app.tar.part").exists());
+    assert_eq!(std::fs::read_to_string(kiln.path().join("victim")).unwrap(), "kept");
     let load =
         |args: &[&str]| kiln.answer(kiln.command(args).env("KILN_STATE", kiln.path().join("other")).output().unwrap());
     insta::assert_snapshot!(load(&["load", "-i", "app.tar"]), @"
