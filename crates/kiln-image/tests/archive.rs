@@ -1,6 +1,7 @@
 //! Archives: written as others read them, read with suspicion, judged by skopeo and podman.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+use std::error::Error as _;
 use std::io::Write as _;
 use std::path::Path;
 
@@ -199,6 +200,17 @@ async fn hostile_archives_are_refused() {
     let parts = [Part::File("manifest.json", fewer.as_bytes()), Part::File(&name, &config), Part::File("l", &layer)];
     let error = opened(&hand_made(&parts)).await.err().unwrap().to_string();
     assert!(error.contains("names 2 layers, its `manifest.json` 1"), "{error}");
+}
+
+#[tokio::test]
+async fn what_is_no_file_is_refused_and_not_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let fifo = dir.path().join("fifo");
+    rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, rustix::fs::Mode::RWXU, 0).unwrap();
+    for path in [&fifo, dir.path()] {
+        let error = Archive::open(path).await.err().unwrap();
+        assert!(error.source().unwrap().to_string().contains("it is not a file"), "{error}");
+    }
 }
 
 #[tokio::test]

@@ -184,6 +184,9 @@ impl Live {
         for entry in std::fs::read_dir(leases).context("list", leases)? {
             let entry = entry.context("list", leases)?;
             let path = entry.path();
+            if !entry.file_type().context("inspect", &path)?.is_file() {
+                continue;
+            }
             if !lock::is_held(&path)? {
                 let _ = std::fs::remove_file(&path);
                 continue;

@@ -5,6 +5,7 @@ use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
 use kiln_sys::lock::{FileLock, LockMode};
+use rustix::fs::OFlags;
 
 use crate::error::{Error, IoContext as _, Result};
 
@@ -39,7 +40,9 @@ pub(crate) fn hold(file: File, path: &Path) -> Result<Guard> {
 
 /// Whether somebody holds the lock; a file that is gone is held by nobody.
 pub(crate) fn is_held(path: &Path) -> Result<bool> {
-    let file = match File::open(path) {
+    // Whatever lies there is not waited for: opening a named pipe would.
+    let opened = File::options().read(true).custom_flags(OFlags::NONBLOCK.bits() as i32).open(path);
+    let file = match opened {
         Ok(file) => file,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
         Err(source) => return Err(Error::Lock { path: path.to_owned(), source }),

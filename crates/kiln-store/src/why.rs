@@ -65,9 +65,12 @@ impl Store {
                 let mut holding = Vec::new();
                 for file in std::fs::read_dir(&leases).context("list", &leases)? {
                     let path = file.context("list", &leases)?.path();
+                    if !path.is_file() || !lock::is_held(&path)? {
+                        continue;
+                    }
                     let lines = std::fs::read_to_string(&path).unwrap_or_default();
                     let holds = |id: &String| lines.lines().any(|line| line.split(' ').nth(1) == Some(id));
-                    if lock::is_held(&path)? && std::iter::once(&entry.id).chain(&entry.packs).any(holds) {
+                    if std::iter::once(&entry.id).chain(&entry.packs).any(holds) {
                         holding.push(path);
                     }
                 }

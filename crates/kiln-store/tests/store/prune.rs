@@ -7,6 +7,7 @@ use kiln_store::{
     CacheMountSpec, Holds, PruneOptions, PruneReport, PruneScope, PrunedKind, Snapshot, Snapshotter as _, Store,
     Unpacked,
 };
+use rustix::fs::{CWD, FileType, Mode, mknodat};
 
 use crate::{Fixture, key, names};
 
@@ -165,6 +166,15 @@ fn what_a_dead_process_left_is_swept_and_what_a_live_one_makes_is_not() {
     assert!(active.upper_dir().exists());
     ingest.commit(None, "text/plain").unwrap();
     f.store.commit(active).unwrap();
+}
+
+#[test]
+fn what_is_no_lease_is_not_waited_for() {
+    let f = Fixture::new();
+    let fifo = f.root().join("leases/fifo");
+    mknodat(CWD, &fifo, FileType::Fifo, Mode::RWXU, 0).unwrap();
+    f.store.prune(&PruneOptions::default()).unwrap();
+    assert!(fifo.exists());
 }
 
 #[test]
