@@ -35,10 +35,13 @@ impl<T, E: Error + 'static> Context<T> for Result<T, E> {
 
 /// What can be done about trouble with the machine, whoever met it.
 fn ways_out(error: &(dyn Error + 'static)) -> impl Iterator<Item = &'static str> + use<> {
-    let mut chain = std::iter::successors(Some(error), |cause| Error::source(*cause));
-    let is_damaged =
-        chain.any(|error| error.downcast_ref::<kiln_store::Error>().is_some_and(kiln_store::Error::is_damaged_index));
-    is_damaged.then_some("run `kiln fsck --repair`").into_iter()
+    use kiln_store::Error as StoreError;
+    let chain = std::iter::successors(Some(error), |cause| Error::source(*cause));
+    let stores: Vec<&StoreError> = chain.filter_map(|error| error.downcast_ref()).collect();
+    let is = |kind: fn(&StoreError) -> bool| stores.iter().any(|error| kind(error));
+    let repair = is(StoreError::is_damaged_index).then_some("run `kiln fsck --repair`");
+    let elsewhere = is(StoreError::is_about_place).then_some("name another state directory with `--state`");
+    repair.into_iter().chain(elsewhere)
 }
 
 fn wrap(kind: FailureKind, message: String, error: &(dyn Error + 'static)) -> Failure {

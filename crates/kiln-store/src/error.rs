@@ -20,6 +20,25 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// The database could not be opened by this name.
+    #[error(
+        "the path of the state directory `{}` is too long for SQLite: it has {} bytes, and may have {limit}",
+        .path.display(), .path.as_os_str().len()
+    )]
+    PathTooLong {
+        /// The state directory, links followed.
+        path: PathBuf,
+        /// How many bytes it may have.
+        limit: usize,
+    },
+    /// The state directory, or one above it, is a link that leads nowhere.
+    #[error("the state directory is not there: `{}` is a link to `{}`, which does not exist", .link.display(), .target.display())]
+    DanglingLink {
+        /// The link.
+        link: PathBuf,
+        /// Where it leads.
+        target: PathBuf,
+    },
     /// A newer kiln made this state directory.
     #[error(
         "the state directory `{}` was written by a newer kiln (schema {found}, this one knows {supported})",
@@ -211,6 +230,11 @@ impl Error {
     /// Whether the store's index is damaged or lost: `fsck` can make a new one.
     pub fn is_damaged_index(&self) -> bool {
         matches!(self, Self::DamagedDatabase { .. } | Self::LostDatabase { .. } | Self::Damaged { .. })
+    }
+
+    /// Whether another state directory would do.
+    pub fn is_about_place(&self) -> bool {
+        matches!(self, Self::PathTooLong { .. } | Self::DanglingLink { .. })
     }
 
     /// Whether the disk is full, whoever noticed it.

@@ -17,6 +17,9 @@ pub(crate) struct Layout {
     root: PathBuf,
 }
 
+/// SQLite takes names of 512 bytes (`MAX_PATHNAME` of its `os_unix.c`), and the longest here is `/kiln.db-journal`.
+const LONGEST_PATH: usize = 512 - "/kiln.db-journal".len();
+
 /// Enough for the log of a prune of some thousand rows.
 const RESERVE: u64 = 256 << 10;
 
@@ -27,10 +30,18 @@ impl Layout {
     /// Finds a state directory, or makes it and the parents it needs, all of mode 0700.
     pub(crate) fn open(root: &Path) -> Result<Self> {
         let layout = Self { root: std::path::absolute(root).context("resolve", root)? };
+        let path = std::fs::canonicalize(&layout.root).unwrap_or_else(|_| layout.root.clone());
+        if path.as_os_str().len() > LONGEST_PATH {
+            return Err(Error::PathTooLong { path, limit: LONGEST_PATH });
+        }
         match std::fs::metadata(&layout.root) {
             Ok(found) if found.is_dir() => layout.keep_private(found.mode())?,
             Ok(_) => return Err(layout.not_writable(io::ErrorKind::NotADirectory.into())),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                if let Some(link) = layout.root.ancestors().find(|at| at.is_symlink() && !at.exists()) {
+                    let target = std::fs::read_link(link).context("read", link)?;
+                    return Err(Error::DanglingLink { link: link.to_owned(), target });
+                }
                 make_private_parents(&layout.root).map_err(|error| layout.not_writable(error))?;
             }
             Err(error) => return Err(layout.not_writable(error)),

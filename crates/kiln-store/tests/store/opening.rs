@@ -166,3 +166,30 @@ fn directories_that_are_missing_are_made_again() {
     store.content().put(&lease, "application/json", b"{}").unwrap();
     store.prune(&kiln_store::PruneOptions::default()).unwrap();
 }
+
+#[test]
+fn a_place_that_cannot_hold_a_state_is_told_from_one_that_fails() {
+    let dir = tempfile::tempdir().unwrap();
+    let link = dir.path().join("link");
+    std::os::unix::fs::symlink("nowhere", &link).unwrap();
+    for root in [link.clone(), link.join("state")] {
+        let error = Store::open(&root).err().unwrap();
+        assert!(matches!(&error, Error::DanglingLink { link: at, .. } if *at == link), "{error:?}");
+        assert!(error.is_about_place() && error.to_string().contains("a link to `nowhere`"), "{error}");
+    }
+    let deep = |length: usize| {
+        let mut path = dir.path().as_os_str().as_encoded_bytes().to_vec();
+        while path.len() < length {
+            let name = (length - path.len() - 1).min(100);
+            path.push(b'/');
+            path.resize(path.len() + name, b'd');
+        }
+        std::path::PathBuf::from(String::from_utf8(path).unwrap())
+    };
+    let error = Store::open(&deep(497)).err().unwrap();
+    assert!(matches!(error, Error::PathTooLong { .. }) && !deep(497).exists(), "{error:?}");
+    let longest = deep(496);
+    let store = Store::open(&longest).unwrap();
+    let lease = store.lease().unwrap();
+    store.content().put(&lease, "text/plain", b"x").unwrap();
+}
