@@ -13,6 +13,7 @@ use crate::ui::age::{duration, since_millis, time_of_millis};
 use crate::ui::exit::Outcome;
 use crate::ui::stdout;
 use crate::ui::table::table;
+use crate::ui::template::Missing;
 
 /// So much of an id is printed.
 const SHORT: usize = 12;
@@ -48,7 +49,7 @@ fn show(builds: &[BuildRecord], args: &BuildsArgs, now: SystemTime) -> Result<St
     let value = |build: &BuildRecord| value(build, id(build), now);
     match args.format.as_deref() {
         Some("json") => Ok(builds.iter().map(|build| format!("{}\n", value(build))).collect()),
-        Some(format) if format != "table" => by_template(format, builds.iter().map(value)),
+        Some(format) if format != "table" => by_template(format, builds.iter().map(value), Missing::Wrong),
         _ => {
             let mut rows = vec![["BUILD ID", "NAME", "STATUS", "CREATED AT", "DURATION"].map(str::to_owned).to_vec()];
             rows.extend(builds.iter().map(|build| {

@@ -15,6 +15,7 @@ use crate::ui::age::{ago, go_time, size};
 use crate::ui::exit::Outcome;
 use crate::ui::stdout;
 use crate::ui::table::table;
+use crate::ui::template::Missing;
 
 /// Show what takes space, and what holds it
 #[derive(Debug, Args)]
@@ -58,7 +59,7 @@ fn shown(all: &[Entry], args: &DuArgs, now: i64) -> Result<String, Failure> {
         Some("pretty") => verbose(all, now),
         None if args.verbose => verbose(all, now),
         None | Some("table") => as_table(all, now),
-        Some(format) => return by_template(format, all.iter().map(|entry| value(entry, now))),
+        Some(format) => return by_template(format, all.iter().map(|entry| value(entry, now)), Missing::Wrong),
     };
     // As in buildx: sums are of all there is.
     Ok(if args.filter.is_empty() { text + &sums(all) } else { text })
@@ -282,6 +283,7 @@ mod tests {
     fn formats_are_json_and_templates() {
         insta::assert_snapshot!(show("--format json").lines().next().unwrap(), @r#"{"CreatedAt":"1970-01-01 00:00:00 +0000 UTC","Description":"[2/3] RUN make","ID":"0a1b.1","LastUsedAt":"About an hour ago","Mutable":false,"Parents":[],"Reclaimable":false,"Shared":true,"Size":"4.262MB","Type":"regular","UsageCount":2}"#);
         assert_eq!(show("--format {{.ID}}={{.Size}}").lines().next(), Some("0a1b.1=4.262MB"));
+        assert!(show("--format {{.Nope}}").starts_with("there is no field `Nope`: choose from `CreatedAt`, "));
     }
 
     #[test]

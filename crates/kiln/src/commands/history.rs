@@ -13,6 +13,7 @@ use crate::ui::age::{go_time, since, size};
 use crate::ui::exit::Outcome;
 use crate::ui::stdout;
 use crate::ui::table::{ellipsis, table};
+use crate::ui::template::Missing;
 
 const MISSING: &str = "<missing>";
 
@@ -60,7 +61,9 @@ pub(crate) fn run(args: &HistoryArgs, setting: &Setting) -> Outcome {
     let text = match args.format.as_deref() {
         _ if args.quiet => steps.iter().map(|step| format!("{}\n", step.id)).collect(),
         Some("json") => steps.iter().map(|step| format!("{}\n", value(step, args, now))).collect(),
-        Some(format) if format != "table" => by_template(format, steps.iter().map(|step| value(step, args, now)))?,
+        Some(format) if format != "table" => {
+            by_template(format, steps.iter().map(|step| value(step, args, now)), Missing::Wrong)?
+        }
         _ => as_table(&steps, args, now),
     };
     stdout::print(&text)?;

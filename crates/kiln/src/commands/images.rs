@@ -13,7 +13,7 @@ use crate::ui::age::{go_time, since, size};
 use crate::ui::exit::Outcome;
 use crate::ui::stdout;
 use crate::ui::table::table;
-use crate::ui::template::Template;
+use crate::ui::template::{Missing, Template};
 
 const NONE: &str = "<none>";
 
@@ -113,16 +113,20 @@ fn show(lines: &[Line<'_>], args: &ImagesArgs, now: SystemTime) -> Result<String
     let value = |line: &Line<'_>| value(line, id(line), now);
     match args.format.as_deref() {
         Some("json") => Ok(lines.iter().map(|line| format!("{}\n", value(line))).collect()),
-        Some(format) if format != "table" => by_template(format, lines.iter().map(value)),
+        Some(format) if format != "table" => by_template(format, lines.iter().map(value), Missing::Wrong),
         _ => Ok(as_table(lines, args.digests, &id, now)),
     }
 }
 
 /// One line for each value.
-pub(crate) fn by_template(format: &str, values: impl Iterator<Item = Value>) -> Result<String, Failure> {
+pub(crate) fn by_template(
+    format: &str,
+    values: impl Iterator<Item = Value>,
+    missing: Missing,
+) -> Result<String, Failure> {
     let wrong = |error| Failure::from_error(FailureKind::Usage, &error);
     let template = Template::parse(format).map_err(wrong)?;
-    values.map(|value| Ok(template.render(&value).map_err(wrong)? + "\n")).collect()
+    values.map(|value| Ok(template.render(&value, missing).map_err(wrong)? + "\n")).collect()
 }
 
 fn as_table(lines: &[Line<'_>], with_digests: bool, id: &dyn Fn(&Line<'_>) -> String, now: SystemTime) -> String {

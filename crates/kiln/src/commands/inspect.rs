@@ -13,6 +13,7 @@ use super::rmi::all_or;
 use crate::setting::Setting;
 use crate::ui::exit::Outcome;
 use crate::ui::stdout;
+use crate::ui::template::Missing;
 
 /// Print all that is known of images, as JSON
 #[derive(Debug, Args)]
@@ -43,7 +44,7 @@ pub(crate) fn run(args: &InspectArgs, setting: &Setting) -> Outcome {
     let images: Vec<Inspected<'_>> = found.iter().map(Inspected::of).collect();
     let text = match args.format.as_deref() {
         None | Some("json") => to_json(&images),
-        Some(format) => by_template(format, images.iter().map(|image| serde_json::json!(image)))?,
+        Some(format) => by_template(format, images.iter().map(|image| serde_json::json!(image)), Missing::NoValue)?,
     };
     stdout::print(&text)?;
     all_or(failures)
@@ -251,7 +252,7 @@ mod tests {
     fn templates_find_what_is_empty_too() {
         let image = image();
         let values = || std::iter::once(serde_json::json!(Inspected::of(&image)));
-        let show = |format| by_template(format, values()).unwrap();
+        let show = |format| by_template(format, values(), Missing::NoValue).unwrap();
         assert_eq!(show("{{.Config.User}} {{.Config.WorkingDir}}|{{index .Config.Labels \"a.b\"}}"), "app |c\n");
         assert_eq!(show("{{.RootFS.Type}} {{len .RootFS.Layers}} {{json .Config.Entrypoint}}"), "layers 1 null\n");
     }

@@ -7,6 +7,7 @@ use serde_json::json;
 use super::images::by_template;
 use crate::ui::exit::Outcome;
 use crate::ui::stdout;
+use crate::ui::template::Missing;
 
 /// Print the version
 #[derive(Debug, Args)]
@@ -24,7 +25,7 @@ pub(crate) fn run(args: &VersionArgs) -> Outcome {
     let text = match args.format.as_deref() {
         None => format!("kiln {version} {platform}\n"),
         Some("json") => format!("{value}\n"),
-        Some(format) => by_template(format, std::iter::once(value))?,
+        Some(format) => by_template(format, std::iter::once(value), Missing::NoValue)?,
     };
     stdout::print(&text)?;
     Ok(0)

@@ -15,6 +15,22 @@ fn wrong<T>(message: impl Into<String>) -> Result<T, TemplateError> {
     Err(TemplateError(message.into()))
 }
 
+/// What a field is that a value does not have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Missing {
+    /// Nothing: what others wrote leaves out what it does not need.
+    NoValue,
+    /// A mistake: all fields are always there.
+    Wrong,
+}
+
+/// What a template is filled in with.
+#[derive(Clone, Copy)]
+struct Scope<'a> {
+    root: &'a Value,
+    missing: Missing,
+}
+
 /// A template, read.
 #[derive(Debug)]
 pub(crate) struct Template(Vec<Node>);
@@ -50,25 +66,25 @@ impl Template {
     }
 
     /// Fills it in.
-    pub(crate) fn render(&self, value: &Value) -> Result<String, TemplateError> {
+    pub(crate) fn render(&self, value: &Value, missing: Missing) -> Result<String, TemplateError> {
         let mut out = String::new();
-        render(&self.0, value, value, &mut out)?;
+        render(&self.0, value, Scope { root: value, missing }, &mut out)?;
         Ok(out)
     }
 }
 
-fn render(nodes: &[Node], dot: &Value, root: &Value, out: &mut String) -> Result<(), TemplateError> {
+fn render(nodes: &[Node], dot: &Value, scope: Scope<'_>, out: &mut String) -> Result<(), TemplateError> {
     for node in nodes {
         match node {
             Node::Text(text) => out.push_str(text),
-            Node::Print(pipeline) => out.push_str(&display(&evaluate(pipeline, dot, root)?)),
+            Node::Print(pipeline) => out.push_str(&display(&evaluate(pipeline, dot, scope)?)),
             Node::If { condition, then, otherwise } => {
-                let branch = if is_true(&evaluate(condition, dot, root)?) { then } else { otherwise };
-                render(branch, dot, root, out)?;
+                let branch = if is_true(&evaluate(condition, dot, scope)?) { then } else { otherwise };
+                render(branch, dot, scope, out)?;
             }
-            Node::Range { over, each, otherwise } => match items(evaluate(over, dot, root)?)? {
-                items if items.is_empty() => render(otherwise, dot, root, out)?,
-                items => items.iter().try_for_each(|item| render(each, item, root, out))?,
+            Node::Range { over, each, otherwise } => match items(evaluate(over, dot, scope)?)? {
+                items if items.is_empty() => render(otherwise, dot, scope, out)?,
+                items => items.iter().try_for_each(|item| render(each, item, scope, out))?,
             },
         }
     }
@@ -84,7 +100,7 @@ fn items(value: Value) -> Result<Vec<Value>, TemplateError> {
     }
 }
 
-fn evaluate(pipeline: &[Call], dot: &Value, root: &Value) -> Result<Value, TemplateError> {
+fn evaluate(pipeline: &[Call], dot: &Value, scope: Scope<'_>) -> Result<Value, TemplateError> {
     let mut carried: Option<Value> = None;
     for call in pipeline {
         let mut arguments = Vec::new();
@@ -94,7 +110,7 @@ fn evaluate(pipeline: &[Call], dot: &Value, root: &Value) -> Result<Value, Templ
                 Word::Function(name) if at == 0 => function = Some(name.as_str()),
                 Word::Function(name) => return wrong(format!("`{name}` is not a value")),
                 Word::Literal(value) => arguments.push(value.clone()),
-                Word::Path(path) => arguments.push(field(path, dot, root)?),
+                Word::Path(path) => arguments.push(field(path, dot, scope)?),
             }
         }
         arguments.extend(carried.take());
@@ -108,13 +124,20 @@ fn evaluate(pipeline: &[Call], dot: &Value, root: &Value) -> Result<Value, Templ
 }
 
 /// A path; `$` at its beginning is the whole value.
-fn field(path: &[String], dot: &Value, root: &Value) -> Result<Value, TemplateError> {
+fn field(path: &[String], dot: &Value, scope: Scope<'_>) -> Result<Value, TemplateError> {
     let (start, path) = match path.split_first() {
-        Some((first, rest)) if first == "$" => (root, rest),
+        Some((first, rest)) if first == "$" => (scope.root, rest),
         _ => (dot, path),
     };
     path.iter().try_fold(start.clone(), |value, name| match value {
-        Value::Object(mut map) => Ok(map.remove(name).unwrap_or(Value::Null)),
+        Value::Object(mut map) => match map.remove(name) {
+            Some(value) => Ok(value),
+            None if scope.missing == Missing::NoValue => Ok(Value::Null),
+            None => {
+                let known: Vec<String> = map.keys().map(|name| format!("`{name}`")).collect();
+                wrong(format!("there is no field `{name}`: choose from {}", known.join(", ")))
+            }
+        },
         Value::Null => Ok(Value::Null),
         other => wrong(format!("`{}` has no field `{name}`", display(&other))),
     })
@@ -352,7 +375,7 @@ mod tests {
             "Config": {"User": "", "Labels": {"a.b": "c", "d": "e"}, "Cmd": ["sh", "-c"]},
         });
         let template = Template::parse(template).map_err(|e| e.to_string())?;
-        template.render(&value).map_err(|e| e.to_string())
+        template.render(&value, Missing::NoValue).map_err(|e| e.to_string())
     }
 
     #[test]
@@ -395,6 +418,10 @@ mod tests {
         ] {
             assert_eq!(show(template).unwrap_err(), message, "{template}");
         }
+        let row = serde_json::json!({"ID": "1", "Size": "2B"});
+        let show_row = |text| Template::parse(text).unwrap().render(&row, Missing::Wrong).map_err(|e| e.to_string());
+        assert_eq!(show_row("{{.ID}}").unwrap(), "1");
+        assert_eq!(show_row("{{.Nope}}").unwrap_err(), "there is no field `Nope`: choose from `ID`, `Size`");
         assert!(show("{{frob .Id}}").unwrap_err().starts_with("`frob` is no function that kiln knows"));
     }
 }
