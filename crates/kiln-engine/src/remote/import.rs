@@ -50,6 +50,12 @@ pub(crate) async fn import(
         if let Ok(import) = &read {
             let results: usize = import.known.iter().map(Known::len).sum();
             work.part(format!("{results} results are kept there"));
+            let unusable: usize = import.known.iter().map(Known::unusable).sum();
+            if unusable > 0 {
+                let name = source.name();
+                let why = "the cache does not describe all their layers";
+                warn(reporter, format!("{unusable} results of cache `{name}` are not used: {why}"));
+            }
         }
         let name = source.name();
         // That there is no cache is no error of the build.

@@ -74,7 +74,11 @@ impl CacheSink for Sink {
 
     async fn write(&self, cache: Packed, blobs: &dyn BlobSource, work: &Work) -> Result<()> {
         let (documents, root) = documents(&cache, self.shape);
-        let layout = Layout::create(&self.dir).await.map_err(registry)?;
+        let layout = Layout::create(&self.dir).await.map_err(|error| {
+            let failure = registry(error);
+            let is_dir = self.dir.is_dir();
+            if is_dir { failure } else { failure.hint("name a directory with `dest=DIR` of `--cache-to type=local`") }
+        })?;
         let options = CopyOptions { progress: Some(meter(work)), ..CopyOptions::default() };
         let sink = layout.tagged_sink(&self.tag).await.map_err(registry)?;
         copy_graph(&Either(&documents, blobs), &sink, &root, &options).await.map_err(registry)?;

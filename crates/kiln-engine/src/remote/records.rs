@@ -179,6 +179,8 @@ pub(crate) struct Known {
     by_digest: HashMap<Digest, Vec<usize>>,
     /// Results of records that have inputs.
     stepped: HashMap<usize, Vec<Layer>>,
+    /// Results with layers that are not described.
+    unusable: usize,
 }
 
 /// Finds what is there.
@@ -208,15 +210,18 @@ impl Known {
         let mut known = Self { records: config.records.clone(), ..Self::default() };
         for (place, record) in config.records.iter().enumerate() {
             known.by_digest.entry(record.digest.clone()).or_default().push(place);
+            let layers = result(config, record, &described)?;
+            let has_result = !record.results.is_empty() || !record.chains.is_empty();
+            known.unusable += usize::from(has_result && layers.is_none());
             if !record.inputs.is_empty()
-                && let Some(layers) = result(config, record, &described)?
+                && let Some(layers) = &layers
             {
-                known.stepped.insert(place, layers);
+                known.stepped.insert(place, layers.clone());
             }
             match record.inputs.as_slice() {
                 [] => {
                     known.names.insert(record.digest.clone());
-                    if let Some(layers) = result(config, record, &described)? {
+                    if let Some(layers) = layers {
                         known.results.entry(record.digest.clone()).or_insert(layers);
                     }
                 }
@@ -261,6 +266,11 @@ impl Known {
     /// Whether there is a result of this shape.
     pub(crate) fn has_shape(&self, shape: &Digest) -> bool {
         self.names.contains(shape)
+    }
+
+    /// How many results cannot be used, because the cache does not say of a layer of theirs what it unpacks to.
+    pub(crate) fn unusable(&self) -> usize {
+        self.unusable
     }
 
     /// How many results it has, whoever can use them.

@@ -179,8 +179,9 @@ fn mounts(attributes: &mut Attributes, place: &CachePlace, ignore_error: bool) -
 /// Reads the value of `--cache-to`.
 pub(crate) fn to(text: &str) -> Result<CacheToArg, Wrong> {
     if let Some(names) = names(text)? {
-        let to = |reference| plain(CachePlace::Registry { reference });
-        return Ok(CacheToArg { caches: names.into_iter().map(to).collect(), ..CacheToArg::default() });
+        let to = |reference| movable(reference).map(|reference| plain(CachePlace::Registry { reference }));
+        let caches = names.into_iter().map(to).collect::<Result<_, _>>()?;
+        return Ok(CacheToArg { caches, ..CacheToArg::default() });
     }
     let mut attributes = Attributes::read(text)?;
     let kind = kind(&mut attributes)?;
@@ -189,9 +190,9 @@ pub(crate) fn to(text: &str) -> Result<CacheToArg, Wrong> {
     }
     let (place, known) = match kind.as_str() {
         "inline" => (CachePlace::Inline, &[][..]),
-        "registry" => (CachePlace::Registry { reference: reference(&mut attributes)? }, &["ref"][..]),
+        "registry" => (CachePlace::Registry { reference: movable(reference(&mut attributes)?)? }, &["ref"][..]),
         "local" => {
-            let tag = attributes.take("tag").unwrap_or_else(|| "latest".into());
+            let tag = tag(&mut attributes)?;
             let reset = attributes.flag("reset")?.unwrap_or(false);
             (CachePlace::Local { dir: dir(&mut attributes, "dest")?, tag, reset }, &["dest", "tag", "reset"][..])
         }
@@ -256,7 +257,7 @@ fn name(text: &str) -> Result<Reference, Wrong> {
 }
 
 fn kind(attributes: &mut Attributes) -> Result<String, Wrong> {
-    attributes.take("type").ok_or_else(|| Wrong("the cache has no `type`".into()))
+    attributes.take("type").filter(|kind| !kind.is_empty()).ok_or_else(|| Wrong("the cache has no `type`".into()))
 }
 
 fn unknown(kind: &str) -> Wrong {
@@ -268,16 +269,32 @@ fn reference(attributes: &mut Attributes) -> Result<Reference, Wrong> {
     name(&text.ok_or_else(|| Wrong("`type=registry` needs `ref=NAME`".into()))?)
 }
 
+/// One that another cache can be written to, the next time.
+fn movable(reference: Reference) -> Result<Reference, Wrong> {
+    if reference.digest.is_some() {
+        let message = format!("`{reference}` names one content for ever; a cache needs a tag that can move");
+        return Err(Wrong(message + ": leave out the digest"));
+    }
+    Ok(reference)
+}
+
 fn dir(attributes: &mut Attributes, key: &str) -> Result<PathBuf, Wrong> {
     let dir = attributes.take(key).filter(|dir| !dir.is_empty());
     dir.map(PathBuf::from).ok_or_else(|| Wrong(format!("`type=local` needs `{key}=DIR`")))
 }
 
 fn entry(attributes: &mut Attributes) -> Result<CacheEntry, Wrong> {
-    let tag = attributes.take("tag");
+    let tag = tag(attributes)?;
     match attributes.take("digest") {
         Some(digest) => Ok(CacheEntry::Digest(digest.parse().map_err(|error| Wrong(format!("{error}")))?)),
-        None => Ok(CacheEntry::Tag(tag.unwrap_or_else(|| "latest".into()))),
+        None => Ok(CacheEntry::Tag(tag)),
+    }
+}
+
+fn tag(attributes: &mut Attributes) -> Result<String, Wrong> {
+    match attributes.take("tag") {
+        Some(tag) if tag.is_empty() => Err(Wrong("`tag` is empty; without it the tag is `latest`".into())),
+        tag => Ok(tag.unwrap_or_else(|| "latest".into())),
     }
 }
 
@@ -342,6 +359,9 @@ mod tests {
         assert_eq!((to_dir.mode, to_dir.manifest, to_dir.ignore_error), (CacheMode::Max, CacheManifest::Index, true));
         let place = CachePlace::Local { dir: "c".into(), tag: "latest".into(), reset: true };
         assert_eq!((to_dir.place, to_dir.layers.oci_media_types), (place, Some(false)));
+        // As in buildx, what is said last counts.
+        let [twice] = to("type=local,dest=c,mode=max,mode=min").unwrap().caches.try_into().unwrap();
+        assert_eq!(twice.mode, CacheMode::Min);
     }
 
     #[test]
@@ -395,6 +415,8 @@ mod tests {
     fn what_is_no_cache_says_why() {
         for (text, message) in [
             ("ref=x", "the cache has no `type`"),
+            ("type=,src=x", "the cache has no `type`"),
+            ("type=local,src=x,tag=", "`tag` is empty; without it the tag is `latest`"),
             ("type=locla,src=x", "`locla` is no type of cache; did you mean `local`?"),
             ("type=registry", "`type=registry` needs `ref=NAME`"),
             ("type=local", "`type=local` needs `src=DIR`"),
@@ -408,6 +430,7 @@ mod tests {
         }
         for (text, message) in [
             ("type=local", "`type=local` needs `dest=DIR`"),
+            ("type=local,dest=x,tag=", "`tag` is empty; without it the tag is `latest`"),
             ("type=local,dest=x,mode=all", "`mode=all`: expected `min` or `max`"),
             ("type=local,dest=x,src=y", "`type=local` has no `src`"),
             (
@@ -425,5 +448,10 @@ mod tests {
         ] {
             assert_eq!(to(text).unwrap_err().0, message, "{text}");
         }
+        let pinned = format!("app@sha256:{}", "a".repeat(64));
+        for text in [format!("type=registry,ref={pinned}"), format!("app:1,{pinned}")] {
+            assert!(to(&text).unwrap_err().0.contains("a tag that can move"), "{text}");
+        }
+        assert!(from(&pinned).is_ok());
     }
 }
