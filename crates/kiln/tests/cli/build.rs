@@ -193,9 +193,9 @@ fn a_failed_step_shows_its_line_its_output_and_its_code() {
     #4 DONE Ns
 
     #5 [stage-0 2/2] RUN echo one &&     echo two &&     exit 3
+    #5 miss: first build
     #5 N one
     #5 N two
-    #5 miss: first build
     #5 ERROR: process `/bin/sh -c echo one &&     echo two &&     exit 3` did not complete successfully: exit code: 3
 
     error: process `/bin/sh -c echo one &&     echo two &&     exit 3` did not complete successfully: exit code: 3
