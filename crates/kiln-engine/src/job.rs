@@ -108,8 +108,9 @@ impl Job {
         }))
     }
 
-    /// Called by steps that run. The first one has the layers of earlier builds synced, on a thread that nobody waits
-    /// for, so that a power cut costs none of them: a build that finds everything never comes here.
+    /// Called by steps that start a process. The first one has the layers of earlier builds synced, on a thread that nobody
+    /// waits for, so that a power cut costs none of them. A build that only copies is over before that would be, and a process
+    /// cannot end while the kernel syncs for it.
     pub(crate) fn settle(&self) {
         let store = &self.store;
         self.settling.call_once(|| {

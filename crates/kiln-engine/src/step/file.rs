@@ -65,7 +65,6 @@ impl Step<Artifact, Failure> for FileStep {
     }
 
     async fn run(&self, inputs: Vec<Artifact>) -> Result<Vec<Artifact>> {
-        self.place.job.settle();
         let step = self.clone();
         let outputs = blocking(move || {
             let mut work = Work { step: &step, inputs: &inputs, slots: Vec::new() };
