@@ -72,6 +72,10 @@ impl<'a> Writer<'a> {
             } else if gap.end > at {
                 return None;
             }
+            // By odd white space alone it is no flag.
+            if index == self.instruction.flags.len() + 1 && self.text[gap.end..].starts_with("--") {
+                return None;
+            }
             at = self.token(&mut out, token, gap.end)?;
         }
         self.tail(&mut out, at)?;

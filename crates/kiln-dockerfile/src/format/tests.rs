@@ -92,6 +92,7 @@ fn white_space_that_says_something_stays() {
         "FROM a\nENV \\  --x=1\n",
         "FROM a\nCOPY <<\"a  b\" /x\na  b\n",
         "FROM a\nRUN x \\\u{a0}\nRUN y\n",
+        "FROM a\nCOPY --from=a\u{a0}--link y /\n",
         "FROM a\nENV A=b\\\u{b}\nRUN y\n",
     ] {
         assert_eq!(formatted(text), text);
