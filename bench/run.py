@@ -33,6 +33,16 @@ import images  # noqa: E402  (the reader of images)
 
 GOALS = {"B1": 0.015, "B2": 0.010, "B3": 1.2, "B3b": 0.6, "B3c": 0.08, "B5": 2.15, "B7b": 0.03}  # seconds
 MEMORY = 100  # MiB, in every case
+# Runs a command beside this process: what a child was before it became the command counts as its memory, too.
+RUNNER = """
+import json, os, sys, time
+started = time.perf_counter()
+child = os.posix_spawnp(sys.argv[2], sys.argv[2:], os.environ)
+_, status, usage = os.wait4(child, 0)
+measured = [time.perf_counter() - started, os.waitstatus_to_exitcode(status), usage.ru_maxrss / 1024]
+with os.fdopen(int(sys.argv[1]), "w") as told:
+    json.dump(measured, told)
+"""
 UNITS = {"B2": "s a step"}
 FILES, SIZE = 20_000, 2048
 
@@ -197,15 +207,16 @@ class Bench:
     def time(self, builder, context):
         """One build: seconds, and the peak memory of its largest process in MiB."""
         log = open(os.path.join(self.work, "log"), "w+b")
-        started = time.perf_counter()
-        process = subprocess.Popen(builder.command(context), env=builder.environment(), stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        _, status, usage = os.wait4(process.pid, 0)
-        seconds = time.perf_counter() - started
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode != 0:
+        told, tell = os.pipe()
+        command = [sys.executable, "-SE", "-c", RUNNER, str(tell), *builder.command(context)]
+        subprocess.run(command, env=builder.environment(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=[tell], check=True)
+        os.close(tell)
+        with os.fdopen(told) as told:
+            seconds, code, memory = json.load(told)
+        if code != 0:
             log.seek(0)
             raise RuntimeError(f"{builder.name} failed:\n{log.read().decode(errors='replace')[-2000:]}")
-        return seconds, usage.ru_maxrss / 1024
+        return seconds, memory
 
     def note(self, case, builder, measured, divide=1):
         seconds, memory = measured
@@ -275,7 +286,8 @@ def b3(bench, kinds, runs):
             with open(os.path.join(context, "Dockerfile"), "w") as file:
                 file.write(f"FROM {bench.options.registry}/busybox\nCOPY . /data\n")
             bench.note("B3", builder, bench.time(builder, context))
-            bench.note("B3c", builder, bench.time(builder, context))
+            for _ in range(2):
+                bench.note("B3c", builder, bench.time(builder, context))
             changed = b"changed\n" * 256
             with open(os.path.join(context, "d007/f00007"), "wb") as file:
                 file.write(changed)

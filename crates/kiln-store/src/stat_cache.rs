@@ -26,9 +26,12 @@ const PAGE_BITS: u32 = 8;
 /// Bytes of an entry on disk: low byte of the inode, size, mtime, ctime, digest.
 const ENTRY: usize = 1 + 8 + 8 + 8 + 32;
 
-/// A file changed so shortly ago may change again within the same tick of its clock, unseen. Two seconds are the
-/// coarsest tick there is (FAT), and the wall clock may be set while files are not rewritten: later is racy too.
-const RACY_NS: i128 = 2_000_000_000;
+/// A file changed so shortly ago may change again within the same tick of its clock, unseen. Linux' clock for files ticks
+/// every 10 ms or faster. Two seconds are the coarsest tick there is (FAT), and then times are whole seconds. The wall clock
+/// may be set while files are not rewritten: later is racy too.
+const RACY_NS: i128 = 50_000_000;
+const RACY_WHOLE_NS: i128 = 2_000_000_000;
+const SECOND_NS: i64 = 1_000_000_000;
 
 impl StatCache {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
@@ -253,5 +256,6 @@ fn is_racy(key: &StatKey) -> bool {
     }
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
     let changed = i128::from(key.mtime_ns.max(key.ctime_ns));
-    changed > i128::try_from(now).unwrap_or(i128::MAX) - RACY_NS
+    let racy = if key.ctime_ns % SECOND_NS == 0 { RACY_WHOLE_NS } else { RACY_NS };
+    changed > i128::try_from(now).unwrap_or(i128::MAX) - racy
 }

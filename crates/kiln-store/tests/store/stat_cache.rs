@@ -63,7 +63,9 @@ fn a_file_that_changed_a_moment_ago_is_not_trusted() {
     let now = now_ns();
     let racy = [
         StatKey { mtime_ns: now, ..file(1) },
-        StatKey { ctime_ns: now - 1_000_000_000, ..file(2) },
+        StatKey { ctime_ns: now - 10_000_000, ..file(2) },
+        // Whole seconds are the clock of a file system that knows no others.
+        StatKey { ctime_ns: (now / 1_000_000_000 - 1) * 1_000_000_000, ..file(5) },
         StatKey { mtime_ns: now + 3_600_000_000_000, ..file(3) },
         StatKey { ctime_ns: 0, ..file(4) },
     ];
@@ -71,6 +73,9 @@ fn a_file_that_changed_a_moment_ago_is_not_trusted() {
         cache.put(file, key("x"));
         assert_eq!(cache.get(file), None, "{file:?}");
     }
+    let settled = StatKey { ctime_ns: (now / 1_000_000_000 - 1) * 1_000_000_000 + 1, ..file(6) };
+    cache.put(&settled, key("x"));
+    assert_eq!(cache.get(&settled), Some(key("x")));
 }
 
 #[test]
