@@ -131,7 +131,10 @@ impl Db {
     pub(crate) fn shrink(&self) -> Result<()> {
         let main = locked(&self.main);
         let run = || {
-            main.execute_batch("PRAGMA incremental_vacuum")?;
+            // Each step gives back one page.
+            let mut vacuum = main.prepare("PRAGMA incremental_vacuum")?;
+            let mut steps = vacuum.query([])?;
+            while steps.next()?.is_some() {}
             main.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
         };
         run().map_err(|source| self.error(source))

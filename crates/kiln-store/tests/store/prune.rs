@@ -221,3 +221,18 @@ fn a_cache_mount_s_lock_goes_even_when_its_directory_was_never_made() {
     f.store.prune(&scope(PruneScope::Cache)).unwrap();
     assert_eq!(names(&f.root().join("cache-mounts")), [""; 0]);
 }
+
+#[test]
+fn pruning_gives_the_database_s_own_space_back() {
+    let f = Fixture::new();
+    let lease = f.store.lease().unwrap();
+    let layer = f.grow(&Snapshot::scratch(), &lease, 10);
+    (0..300).for_each(|n| {
+        let holds = Holds::snapshots([&layer]);
+        f.store.records().put_result(&key(&format!("step {n}")), &[7; 8000], &holds).unwrap();
+    });
+    drop(lease);
+    let size = || std::fs::metadata(f.root().join("kiln.db")).unwrap().len();
+    f.store.prune(&PruneOptions::default()).unwrap();
+    assert!(size() < 1 << 20, "{}", size());
+}
