@@ -39,24 +39,24 @@ def processes():
     return found
 
 
-def is_ours(path):
-    """Whether it is named after kiln, or below the cgroup the tests run in: others on the machine make cgroups too."""
+def cgroups():
+    """Those named after kiln, or below the one the tests run in: others on the machine make cgroups too."""
     with open("/proc/self/cgroup") as file:
         own = {line.strip().split(":", 2)[2] for line in file} - {"/"}
-    return "kiln" in path or any(f"{name}/" in path for name in own)
+    paths = (path for path, _, _ in os.walk("/sys/fs/cgroup"))
+    return [path for path in paths if "kiln" in path or any(f"{name}/" in path for name in own)]
 
 
 def state():
     with open("/proc/self/mountinfo") as file:
         mounts = {f"{f[0]} {f[4]}": f"mount {f[4]}" for f in map(str.split, file)}
-    cgroups = {path: f"cgroup {path}" for path, _, _ in os.walk("/sys/fs/cgroup") if is_ours(path)}
     names = {}
     for folder in ("/run/netns", "/run/docker/netns"):
         for name in os.listdir(folder) if os.path.isdir(folder) else []:
             names[f"{folder}/{name}"] = f"network namespace {folder}/{name}"
     temporary = os.environ.get("TMPDIR", "")
     files = {name: f"temporary file {temporary}/{name}" for name in (os.listdir(temporary) if temporary else [])}
-    return {"mounts": mounts, "cgroups": cgroups, "names": names, "files": files, "processes": processes()}
+    return {"mounts": mounts, "cgroups": {path: f"cgroup {path}" for path in cgroups()}, "names": names, "files": files, "processes": processes()}
 
 
 def left(before):
