@@ -60,6 +60,10 @@ impl BlobSource for StoreBlobs {
             _ => error,
         }))
     }
+
+    async fn file(&self, descriptor: &Descriptor) -> Option<std::fs::File> {
+        self.store.content().open_written(&descriptor.digest)
+    }
 }
 
 #[async_trait]

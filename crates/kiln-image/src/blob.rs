@@ -205,6 +205,11 @@ pub trait BlobSource: Send + Sync {
         let reader = self.fetch(descriptor).await?;
         reader.skip("read a blob again", offset).await
     }
+
+    /// The content as a file that need not be verified, since this process wrote it: the kernel may copy it.
+    async fn file(&self, _descriptor: &Descriptor) -> Option<std::fs::File> {
+        None
+    }
 }
 
 /// How content came to be in a sink.

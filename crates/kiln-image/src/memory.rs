@@ -83,4 +83,8 @@ impl BlobSource for Either<'_> {
         }
         self.1.fetch(descriptor).await
     }
+
+    async fn file(&self, descriptor: &Descriptor) -> Option<std::fs::File> {
+        if self.0.contains(&descriptor.digest) { None } else { self.1.file(descriptor).await }
+    }
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use kiln_oci::{Descriptor, Digest, Hasher, MediaType};
 use rusqlite::{OptionalExtension as _, params};
 
-use crate::db::now;
+use crate::db::{locked, now};
 use crate::error::{Error, IoContext as _, Result};
 use crate::lease::{Item, Lease};
 use crate::store::Shared;
@@ -87,6 +87,12 @@ impl ContentStore {
     pub fn open(&self, digest: &Digest) -> Result<File> {
         let path = self.path(digest)?;
         File::open(&path).context("open", &path)
+    }
+
+    /// Opens content that this process wrote, and so knows to be what its digest says.
+    pub fn open_written(&self, digest: &Digest) -> Option<File> {
+        let is_ours = locked(&self.shared.written).contains(digest);
+        is_ours.then(|| self.open(digest).ok()).flatten()
     }
 
     /// Where content is, for those who read it directly. Hold it by a lease while you do.
@@ -207,6 +213,7 @@ impl Ingest {
             }
             std::fs::rename(&self.path, &target).context("rename", &self.path)?;
             self.shared.grew();
+            locked(&self.shared.written).insert(descriptor.digest.clone());
             reached("content: renamed");
             let dir = self.shared.layout.blobs();
             File::open(&dir).and_then(|dir| dir.sync_all()).context("sync", &dir)?;

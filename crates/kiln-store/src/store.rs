@@ -1,9 +1,11 @@
 //! The store: one state directory, opened.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
+use kiln_oci::Digest;
 use kiln_sys::lock::LockMode;
 use rusqlite::Transaction;
 
@@ -37,6 +39,8 @@ pub(crate) struct Shared {
     pub(crate) notes: Mutex<Vec<String>>,
     /// Whether something was added.
     pub(crate) grown: AtomicBool,
+    /// Content that this process wrote, whose bytes it knows without reading them.
+    pub(crate) written: Mutex<HashSet<Digest>>,
 }
 
 impl Store {
@@ -52,6 +56,7 @@ impl Store {
             pages: Pages::default(),
             notes: Mutex::default(),
             grown: AtomicBool::new(false),
+            written: Mutex::default(),
         };
         let store = Self { shared: Arc::new(shared) };
         store.doubt_unsynced()?;

@@ -1,9 +1,12 @@
 //! Lets waiting code write to a file, pipe or terminal, whose writes are done on a thread that may block.
 
+use std::fs::File;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use async_trait::async_trait;
+use kiln_image::archive::ArchiveOut;
 use tokio::io::AsyncWriteExt as _;
 use tokio::task::{JoinHandle, spawn_blocking};
 
@@ -60,6 +63,17 @@ impl Offloaded {
         written?;
         self.state = State::Idle(file);
         Poll::Ready(Ok(()))
+    }
+}
+
+#[async_trait]
+impl ArchiveOut for Offloaded {
+    async fn append(&mut self, from: File, size: u64) -> io::Result<()> {
+        self.flush().await?;
+        let State::Idle(mut file) = std::mem::replace(&mut self.state, State::Broken) else { return Err(broken()) };
+        let appended = spawn_blocking(move || file.append(&from, size).map(|()| file)).await;
+        self.state = State::Idle(appended.map_err(io::Error::other)??);
+        Ok(())
     }
 }
 
@@ -126,6 +140,29 @@ mod tests {
         }
         out.finish().await.unwrap();
         assert!(*sink.0.lock().unwrap() == expected);
+    }
+
+    #[tokio::test]
+    async fn files_are_added_where_they_belong() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, blob) = (dir.path().join("out"), dir.path().join("blob"));
+        std::fs::write(&blob, vec![7; 300_000]).unwrap();
+        let sink = Sink::default();
+        for out in [OutFile::replacing(&path).unwrap(), OutFile::plain(Box::new(sink.clone()))] {
+            let mut out = Offloaded::new(out);
+            out.write_all(b"before").await.unwrap();
+            out.append(File::open(&blob).unwrap(), 300_000).await.unwrap();
+            out.write_all(b"after").await.unwrap();
+            assert!(out.append(File::open(&blob).unwrap(), 300_001).await.is_err(), "it is too short");
+        }
+        let mut out = Offloaded::new(OutFile::replacing(&path).unwrap());
+        out.write_all(b"before").await.unwrap();
+        out.append(File::open(&blob).unwrap(), 300_000).await.unwrap();
+        out.write_all(b"after").await.unwrap();
+        out.finish().await.unwrap().finish().unwrap();
+        let expected = [b"before".as_slice(), &[7; 300_000], b"after"].concat();
+        assert!(std::fs::read(&path).unwrap() == expected);
+        assert!(sink.0.lock().unwrap().starts_with(&expected[..300_006]));
     }
 
     #[tokio::test]

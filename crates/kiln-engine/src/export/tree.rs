@@ -1,7 +1,7 @@
 //! Results as files: a directory, or one tar.
 
 use std::fs::{File, Permissions};
-use std::io::Write;
+use std::io::{self, Read as _, Write};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -55,6 +55,8 @@ pub(crate) async fn tar(job: &Arc<Job>, snapshot: &Snapshot, dest: &Dest) -> Res
 /// A file being written: it takes its name only when it is whole.
 pub(crate) struct OutFile {
     pub(crate) writer: Box<dyn Write + Send>,
+    /// The file below the writer: the kernel copies files into it.
+    file: Option<File>,
     rename: Option<(TempPath, PathBuf)>,
 }
 
@@ -65,7 +67,7 @@ pub(crate) fn open(job: &Job, dest: &Dest) -> Result<OutFile> {
             let writer = job.session.stdout();
             let writer =
                 writer.ok_or_else(|| Failure::new(FailureKind::Usage, "standard output is taken by two outputs"))?;
-            Ok(OutFile { writer, rename: None })
+            Ok(OutFile::plain(writer))
         }
         Dest::Path(path) => OutFile::replacing(path),
     }
@@ -90,12 +92,27 @@ impl OutFile {
         if let Ok(before) = std::fs::metadata(&path) {
             file.set_permissions(before.permissions()).or_environment(doing)?;
         }
-        Ok(OutFile { writer: writer(file), rename: Some((part, path)) })
+        let below = file.try_clone().or_environment(doing)?;
+        Ok(OutFile { writer: writer(file), file: Some(below), rename: Some((part, path)) })
     }
 
     /// What is written to a stream has no name to take.
     pub(crate) fn plain(writer: Box<dyn Write + Send>) -> Self {
-        Self { writer, rename: None }
+        Self { writer, file: None, rename: None }
+    }
+
+    /// Adds the `size` bytes that a file has.
+    pub(crate) fn append(&mut self, from: &File, size: u64) -> io::Result<()> {
+        let mut from = from.take(size);
+        let copied = match &mut self.file {
+            Some(file) => {
+                self.writer.flush()?;
+                // Both share one offset. Between files this is the kernel's work.
+                io::copy(&mut from, file)?
+            }
+            None => io::copy(&mut from, &mut self.writer)?,
+        };
+        if copied == size { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
     }
 
     /// Makes it whole.

@@ -7,6 +7,7 @@ mod write;
 use kiln_oci::Descriptor;
 
 pub use read::Archive;
+pub use tar_write::ArchiveOut;
 pub use write::{Format, write};
 
 /// An image in an archive.

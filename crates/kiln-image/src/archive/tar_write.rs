@@ -1,8 +1,27 @@
 //! Writes tar members to an async stream, the same bytes for the same members.
 
-use tokio::io::{AsyncWrite, AsyncWriteExt as _};
+use std::fs::File;
+
+use async_trait::async_trait;
+use tokio::io::{AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
 use crate::{BlobReader, Error, Result};
+
+/// Where an archive goes.
+#[async_trait]
+pub trait ArchiveOut: AsyncWrite + Unpin + Send {
+    /// Adds the `size` bytes that a file has, without bringing them into this process where that can be.
+    async fn append(&mut self, file: File, size: u64) -> std::io::Result<()>;
+}
+
+/// In memory.
+#[async_trait]
+impl ArchiveOut for Vec<u8> {
+    async fn append(&mut self, file: File, size: u64) -> std::io::Result<()> {
+        let mut file = tokio::fs::File::from_std(file).take(size);
+        tokio::io::copy(&mut file, self).await.map(drop)
+    }
+}
 
 /// A tar being written. Members have no owner, no time, and fixed modes.
 pub(crate) struct TarWriter<'a, W> {
@@ -11,7 +30,7 @@ pub(crate) struct TarWriter<'a, W> {
 
 const BLOCK: u64 = 512;
 
-impl<'a, W: AsyncWrite + Unpin + Send> TarWriter<'a, W> {
+impl<'a, W: ArchiveOut> TarWriter<'a, W> {
     pub(crate) fn new(out: &'a mut W) -> Self {
         Self { out }
     }
@@ -32,6 +51,13 @@ impl<'a, W: AsyncWrite + Unpin + Send> TarWriter<'a, W> {
         while let Some(chunk) = content.chunk().await? {
             self.put(&chunk).await?;
         }
+        self.pad(size).await
+    }
+
+    /// Writes all of a file, which has `size` bytes.
+    pub(crate) async fn append(&mut self, name: &str, size: u64, file: File) -> Result<()> {
+        self.header(name, tar::EntryType::Regular, size, 0o444).await?;
+        self.out.append(file, size).await.map_err(broken)?;
         self.pad(size).await
     }
 

@@ -4,10 +4,9 @@ use std::collections::BTreeMap;
 
 use kiln_oci::{Descriptor, Document, Manifest, Platform, Raw, Reference};
 use serde::Serialize;
-use tokio::io::AsyncWrite;
 
 use super::ArchiveImage;
-use super::tar_write::TarWriter;
+use super::tar_write::{ArchiveOut, TarWriter};
 use crate::copy::Plan;
 use crate::layout::{LAYOUT_VERSION, empty_index, named_entries};
 use crate::{BlobSource, CopyOptions, Error, Result, pick_platform};
@@ -37,7 +36,7 @@ enum Member {
 }
 
 /// Writes images, and all they refer to, to `out`. Equal images give equal bytes.
-pub async fn write<W: AsyncWrite + Unpin + Send>(
+pub async fn write<W: ArchiveOut>(
     format: Format,
     images: &[ArchiveImage],
     from: &dyn BlobSource,
@@ -59,7 +58,10 @@ pub async fn write<W: AsyncWrite + Unpin + Send>(
     for (name, member) in &members {
         match member {
             Member::Document(bytes) => tar.file(name, 0o444, bytes).await?,
-            Member::Blob(blob) => tar.stream(name, blob.size, from.fetch(blob).await?).await?,
+            Member::Blob(blob) => match from.file(blob).await {
+                Some(file) => tar.append(name, blob.size, file).await?,
+                None => tar.stream(name, blob.size, from.fetch(blob).await?).await?,
+            },
         }
     }
     tar.file("index.json", 0o644, Raw::new(index).bytes()).await?;
@@ -71,10 +73,7 @@ pub async fn write<W: AsyncWrite + Unpin + Send>(
     tar.finish().await
 }
 
-async fn directories<W: AsyncWrite + Unpin + Send>(
-    tar: &mut TarWriter<'_, W>,
-    members: &BTreeMap<String, Member>,
-) -> Result<()> {
+async fn directories<W: ArchiveOut>(tar: &mut TarWriter<'_, W>, members: &BTreeMap<String, Member>) -> Result<()> {
     tar.directory("blobs/").await?;
     for algorithm in ["sha256", "sha512"] {
         let name = format!("blobs/{algorithm}/");
