@@ -13,6 +13,7 @@ use kiln_store::{Entry, Store, Why};
 use crate::answer::{
     BuildResult, Collected, FsckAnswer, ImageDetails, ImageSummary, Loaded, PruneAnswer, PullResult, Removed,
 };
+use crate::diff::{DiffRequest, ImageDiff};
 use crate::explain::Story;
 use crate::export::OutFile;
 use crate::failure::environment;
@@ -126,6 +127,11 @@ impl Engine {
     /// Everything known of an image, by name, id or beginning of an id.
     pub fn inspect(&self, name: &str) -> Result<ImageDetails> {
         images::inspect(&self.store()?, name)
+    }
+
+    /// Tells what two images differ in.
+    pub async fn diff(&self, request: &DiffRequest, reporter: Arc<dyn Reporter>) -> Result<ImageDiff> {
+        crate::diff::diff(self, request, &reporter).await
     }
 
     /// Gives an image one more name.

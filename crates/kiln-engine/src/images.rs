@@ -36,7 +36,8 @@ pub(crate) fn get(store: &Store, text: &str) -> Result<Image> {
     })
 }
 
-fn unknown(store: &Store, text: &str) -> Failure {
+/// The failure for a name that no image has.
+pub(crate) fn unknown(store: &Store, text: &str) -> Failure {
     let failure = Failure::new(FailureKind::Build, format!("no such image: `{text}`"));
     let names = store.images().list().unwrap_or_default().into_iter().flat_map(|image| image.names);
     let wanted = text.split(['/', ':']).filter(|part| !part.is_empty()).max_by_key(|part| part.len()).unwrap_or(text);

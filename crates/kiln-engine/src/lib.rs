@@ -14,6 +14,7 @@ mod claim;
 mod config;
 mod context;
 mod devices;
+mod diff;
 mod engine;
 mod explain;
 mod export;
@@ -50,10 +51,15 @@ pub use answer::{
     PullResult, Removed,
 };
 pub use context::{ContextChecks, Contexts, LeftOutFile, PathVerdict, SentFile, is_ignored};
+pub use diff::{
+    DiffImage, DiffRequest, FieldChange, FileDifference, FileLook, HistoryChange, Ignored, ImageDiff, LayerChange,
+    PackageChange,
+};
 pub use engine::Engine;
 pub use explain::{Advice, Cause, Step, Story, Summary};
 pub use forecast::{Forecast, ForecastStep};
 pub use frontend::{named_contexts, read_dockerfile};
+pub use kiln_fs::layer::Aspect;
 pub use kiln_image::objects::{ActionsOptions, AwsKeys, AzureOptions, ObjectOptions, S3Options, Secret, StoreLayout};
 pub use kiln_solver::{Became, Change, Fate, FileChange, MissReason, Verdict, place_of_files};
 pub use kiln_store::{Condition, Entry, EntryKind, Field, Holder, Need, Pattern, PatternError, RecordType, Test, Why};

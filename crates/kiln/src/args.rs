@@ -22,8 +22,8 @@ use clap::{Arg, ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::commands::cache::CacheCommand;
 use crate::commands::{
-    builds, check, completion, context, debug, du, explain, fmt, fsck, history, images, inspect, load, login, prune,
-    pull, push, rmi, run, save, tag, version,
+    builds, check, completion, context, debug, diff, du, explain, fmt, fsck, history, images, inspect, load, login,
+    prune, pull, push, rmi, run, save, tag, version,
 };
 
 pub(crate) use environment::Environment;
@@ -67,6 +67,7 @@ pub(crate) enum Command {
     Images(images::ImagesArgs),
     Inspect(inspect::InspectArgs),
     History(history::HistoryArgs),
+    Diff(diff::DiffArgs),
     Tag(tag::TagArgs),
     Rmi(rmi::RmiArgs),
     Save(save::SaveArgs),

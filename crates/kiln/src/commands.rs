@@ -8,6 +8,7 @@ pub(crate) mod check;
 pub(crate) mod completion;
 pub(crate) mod context;
 pub(crate) mod debug;
+pub(crate) mod diff;
 pub(crate) mod du;
 pub(crate) mod explain;
 pub(crate) mod fmt;
@@ -44,6 +45,7 @@ pub(crate) fn run(command: Command, setting: &Setting) -> Outcome {
         Command::Images(args) => images::run(&args, setting),
         Command::Inspect(args) => inspect::run(&args, setting),
         Command::History(args) => history::run(&args, setting),
+        Command::Diff(args) => diff::run(&args, setting),
         Command::Tag(args) => tag::run(&args, setting),
         Command::Rmi(args) => rmi::run(&args, setting),
         Command::Save(args) => save::run(&args, setting),

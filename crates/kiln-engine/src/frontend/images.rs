@@ -202,7 +202,7 @@ pub(crate) async fn fetch_config(
 }
 
 /// `PATH`, `PATH:TAG` or `PATH@DIGEST`.
-fn split_layout(text: &str) -> Result<(PathBuf, Selector)> {
+pub(crate) fn split_layout(text: &str) -> Result<(PathBuf, Selector)> {
     if let Some((path, digest)) = text.rsplit_once('@') {
         let digest = digest.parse().or_build(|| format!("cannot use `oci-layout://{text}`"))?;
         return Ok((path.into(), Selector::Digest(digest)));

@@ -18,7 +18,7 @@ use kiln_report::{Diagnostic, Event, Excerpt, Failure, FailureKind, Level, Repor
 pub(crate) use context::{LocalTree, Trees, open_root};
 use dockerfile::Place;
 pub use dockerfile::read_dockerfile;
-pub(crate) use images::{Resolver, fetch_config, image_manifest};
+pub(crate) use images::{Resolver, fetch_config, image_manifest, split_layout};
 
 use crate::job::Result;
 use crate::progress::Work;

@@ -6,6 +6,7 @@
 
 mod ahead;
 mod apply;
+mod compare;
 mod entry;
 mod header;
 mod implied;
@@ -21,6 +22,7 @@ mod whiteout;
 use std::io;
 
 pub use apply::{ApplyOptions, ApplyStats, Target, apply, apply_with};
+pub use compare::{Aspect, Difference, compare, kind_name};
 pub use entry::{EntryKind, TarEntry};
 pub use implied::inherit_implied;
 pub use live::Rewind;

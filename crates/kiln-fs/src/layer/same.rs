@@ -133,7 +133,7 @@ fn same_look(one: &Metadata, other: &Metadata) -> bool {
     look(one) == look(other) && (one.is_dir() || is_whiteout(one) || (one.size, one.nlink) == (other.size, other.nlink))
 }
 
-fn is_whiteout(of: &Metadata) -> bool {
+pub(super) fn is_whiteout(of: &Metadata) -> bool {
     of.kind == FileKind::CharDevice && of.rdev == Device::default()
 }
 
@@ -175,7 +175,7 @@ fn same_attributes(handles: &[OwnedFd; 2], path: &[u8]) -> Result<bool> {
 }
 
 /// The attributes that count, and overlay's mark that hides what is below a directory.
-fn attributes(handle: &OwnedFd, path: &[u8]) -> Result<Vec<Xattr>> {
+pub(super) fn attributes(handle: &OwnedFd, path: &[u8]) -> Result<Vec<Xattr>> {
     let read = || {
         let mut found = Vec::new();
         for name in xattr::list(handle)? {
@@ -191,7 +191,7 @@ fn attributes(handle: &OwnedFd, path: &[u8]) -> Result<Vec<Xattr>> {
     read().map_err(LayerError::io("read the attributes of", path))
 }
 
-fn same_content(sides: [&Root; 2], path: &[u8]) -> Result<bool> {
+pub(super) fn same_content(sides: [&Root; 2], path: &[u8]) -> Result<bool> {
     let [mut one, mut other] = open_both(sides, path, OFlags::empty())?.map(File::from);
     let mut buffers = [vec![0; CHUNK], vec![0; CHUNK]];
     loop {
@@ -221,23 +221,23 @@ fn fill(file: &mut File, buffer: &mut [u8]) -> std::io::Result<usize> {
     Ok(length)
 }
 
-fn open_both(sides: [&Root; 2], path: &[u8], flags: OFlags) -> Result<[OwnedFd; 2]> {
+pub(super) fn open_both(sides: [&Root; 2], path: &[u8], flags: OFlags) -> Result<[OwnedFd; 2]> {
     Ok([open(sides[0], path, flags)?, open(sides[1], path, flags)?])
 }
 
-fn open(side: &Root, path: &[u8], flags: OFlags) -> Result<OwnedFd> {
+pub(super) fn open(side: &Root, path: &[u8], flags: OFlags) -> Result<OwnedFd> {
     let flags = flags | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     open_beneath(side, path, flags).map_err(LayerError::io("open", path))
 }
 
-fn sorted_names(directory: &OwnedFd, path: &[u8]) -> Result<Vec<OsString>> {
+pub(super) fn sorted_names(directory: &OwnedFd, path: &[u8]) -> Result<Vec<OsString>> {
     let entries = read_dir_fd(directory).map_err(LayerError::io("list", path))?;
     let mut names: Vec<OsString> = entries.into_iter().map(|entry| entry.name).collect();
     names.sort_unstable();
     Ok(names)
 }
 
-fn metadata(directory: &OwnedFd, name: &OsStr, path: &[u8]) -> Result<Metadata> {
+pub(super) fn metadata(directory: &OwnedFd, name: &OsStr, path: &[u8]) -> Result<Metadata> {
     let stat = rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW);
     Ok(Metadata::from(&stat.map_err(LayerError::io("look at", path))?))
 }

@@ -23,6 +23,7 @@ fn the_front_page() {
       images      List the images of the local store
       inspect     Print all that is known of images, as JSON
       history     Show the steps that made an image
+      diff        Say what two images differ in: config, steps, layers, packages and files
       tag         Give an image one more name
       rmi         Remove names, and images that have no name left
       save        Write images to an archive that `kiln load` and `docker load` read
@@ -195,6 +196,36 @@ fn inspect() {
     Options:
       -f, --format <FORMAT>  Print each image by a template such as `{{.Id}}` or `{{json .Config}}`
       -h, --help             Print help
+
+    Global options:
+          --state <DIR>  Keep images and cache here [default: /var/lib/kiln as root, else
+                         ~/.local/share/kiln]
+      -D, --debug        Say more when something fails
+    ");
+}
+
+#[test]
+fn diff() {
+    insta::assert_snapshot!(Kiln::new().run(&["diff", "-h"]).stdout, @"
+    Say what two images differ in: config, steps, layers, packages and files
+
+    Usage: kiln diff [OPTIONS] <BEFORE> <AFTER>
+
+    Arguments:
+      <BEFORE>  The first image: a name or id, oci:DIR[:TAG], oci-archive:FILE or docker-archive:FILE
+      <AFTER>   The second image
+
+    Options:
+          --ignore <WHAT>        Let something not count; several are separated by commas [possible
+                                 values: mtime, mode, owner, xattr, content, created, history, layers]
+          --semantic             Let nothing count but what a container sees: as --ignore
+                                 mtime,created,history,layers
+          --platform <PLATFORM>  The platform, where a name stands for several images [default: the
+                                 machine's]
+      -a, --all                  List the files of added and removed directories, too
+      -q, --quiet                Print nothing; the exit code says whether they differ
+          --format <FORMAT>      How the answer is written [default: text] [possible values: text, json]
+      -h, --help                 Print help
 
     Global options:
           --state <DIR>  Keep images and cache here [default: /var/lib/kiln as root, else

@@ -8,6 +8,7 @@ mod check;
 mod commands;
 mod context;
 mod debug;
+mod diff;
 mod fix;
 mod fmt;
 mod help;

@@ -1,0 +1,105 @@
+//! `kiln diff`.
+
+use crate::{Kiln, stable};
+
+/// A store with `one` and `two`, which differ in a variable, a file, a mode and a package.
+fn with_two() -> Option<Kiln> {
+    let kiln = Kiln::that_builds()?;
+    let status = |version: &str| format!("Package: curl\nStatus: install ok installed\nVersion: {version}\n");
+    for (name, version, mode) in [("one", "1.0", "644"), ("two", "1.1", "600")] {
+        kiln.file(&format!("{name}/f"), "the same\n");
+        kiln.file(&format!("{name}/status"), &status(version));
+        let text = format!(
+            "FROM scratch\nENV A={name} B=b\nCOPY f /same\nCOPY --chmod={mode} f /f\nCOPY status /var/lib/dpkg/status\n\
+             COPY f /{name}/deep/f\n"
+        );
+        kiln.file(&format!("{name}/Dockerfile"), &text);
+        let answer = kiln.run(&["build", "--build-arg", "SOURCE_DATE_EPOCH=0", "-t", name, name]);
+        assert_eq!(answer.code, 0, "{answer}");
+    }
+    Some(kiln)
+}
+
+#[test]
+fn what_differs_is_told_in_parts() {
+    let Some(kiln) = with_two() else { return };
+    insta::assert_snapshot!(stable(&kiln.run(&["diff", "--ignore", "mtime", "one", "two"])), @"
+    exit 1
+    --- stdout
+    config
+      ~ Env.A: one → two
+    history
+      - ENV A=one B=b
+      + ENV A=two B=b
+      - COPY --chmod=644 f /f # buildkit
+      + COPY --chmod=600 f /f # buildkit
+      - COPY f /one/deep/f # buildkit
+      + COPY f /two/deep/f # buildkit
+    layers
+      - sha256:HEX, layer 2
+      - sha256:HEX, layer 3
+      - sha256:HEX, layer 4
+      + sha256:HEX, layer 2
+      + sha256:HEX, layer 3
+      + sha256:HEX, layer 4
+    packages
+      ~ deb curl N → N
+    files: 3 added (9B), 3 removed (9B), 2 changed
+      ~ /f: mode 0644 → 0600
+      - /one/, 2 in it, 9B
+      + /two/, 2 in it, 9B
+      ~ /var/lib/dpkg/status: content
+    ");
+    insta::assert_snapshot!(stable(&kiln.run(&["diff", "--semantic", "--ignore=mode,content", "one", "two"])), @"
+    exit 1
+    --- stdout
+    config
+      ~ Env.A: one → two
+    packages
+      ~ deb curl N → N
+    files: 3 added (9B), 3 removed (9B)
+      - /one/, 2 in it, 9B
+      + /two/, 2 in it, 9B
+    ");
+    let json = kiln.run(&["diff", "--semantic", "--format=json", "one", "two"]);
+    let json: serde_json::Value = serde_json::from_str(&json.stdout).unwrap();
+    assert_eq!(
+        json["files"][0],
+        serde_json::json!(
+        {"path": "/f", "differs": ["mode"],
+         "before": {"kind": "file", "mode": "0644", "uid": 0, "gid": 0, "size": 9, "mtime": json["files"][0]["before"]["mtime"]},
+         "after": {"kind": "file", "mode": "0600", "uid": 0, "gid": 0, "size": 9, "mtime": json["files"][0]["after"]["mtime"]}})
+    );
+    assert_eq!(json["packages"], serde_json::json!([{"kind": "deb", "name": "curl", "before": "1.0", "after": "1.1"}]));
+}
+
+#[test]
+fn images_of_archives_and_layouts_are_compared_with_those_of_the_store() {
+    let Some(kiln) = with_two() else { return };
+    assert_eq!(kiln.run(&["save", "-o", "one.tar", "one"]).code, 0);
+    for output in ["type=oci,dest=oci.tar", "type=oci,tar=false,dest=layout"] {
+        let answer = kiln.run(&["build", "--build-arg", "SOURCE_DATE_EPOCH=0", "-o", output, "two"]);
+        assert_eq!(answer.code, 0, "{answer}");
+    }
+    for (before, after, code) in [
+        ("one", "one", 0),
+        ("one", "docker-archive:one.tar", 0),
+        ("two", "oci-archive:oci.tar", 0),
+        ("oci:layout", "two", 0),
+        ("one", "oci:layout", 1),
+    ] {
+        let answer = kiln.run(&["diff", "-q", before, after]);
+        assert_eq!((answer.code, answer.stdout.as_str(), answer.stderr.as_str()), (code, "", ""), "{before} {after}");
+    }
+    // Nothing of it got a name here.
+    assert_eq!(kiln.run(&["images", "-q"]).stdout.lines().count(), 2);
+}
+
+#[test]
+fn an_image_that_is_not_there_is_no_difference() {
+    let kiln = Kiln::new();
+    let answer = kiln.run(&["diff", "127.0.0.1:9/none", "none"]);
+    assert_eq!(answer.code, 2, "{answer}");
+    assert!(answer.stderr.contains("no such image: `127.0.0.1:9/none`"), "{answer}");
+    assert_eq!(kiln.run(&["diff", "oci-archive:none.tar", "none"]).code, 3);
+}
