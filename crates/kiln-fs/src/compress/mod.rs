@@ -4,7 +4,9 @@
 //! how the bytes were handed over, so a layer made twice has one digest.
 
 mod decoder;
+mod estargz;
 mod gzip;
+mod members;
 #[cfg(test)]
 mod tests;
 
@@ -12,6 +14,8 @@ use std::io::{self, Write};
 use std::num::NonZeroUsize;
 
 pub use decoder::{ExpansionError, Format, decompressor, sniff};
+use estargz::EstargzWriter;
+pub use estargz::Toc;
 use gzip::GzipWriter;
 
 /// How a layer is compressed.
@@ -22,6 +26,11 @@ pub enum Compression {
     /// Gzip members of one MiB each, `level` 0–12.
     Gzip {
         /// Effort: 1 is fast, 2 the default, 12 slow.
+        level: u8,
+    },
+    /// Gzip members for each chunk of each file, and a table of where they are.
+    Estargz {
+        /// Effort, as of gzip.
         level: u8,
     },
     /// One zstd frame.
@@ -63,6 +72,7 @@ pub struct Compressor<W: Write>(Inner<W>);
 enum Inner<W: Write> {
     Plain(W),
     Gzip(GzipWriter<W>),
+    Estargz(Box<EstargzWriter<W>>),
     Zstd(zstd::Encoder<'static, W>),
 }
 
@@ -72,6 +82,7 @@ impl<W: Write> Compressor<W> {
         Ok(Self(match compression {
             Compression::None => Inner::Plain(out),
             Compression::Gzip { level } => Inner::Gzip(GzipWriter::new(out, level, threads)?),
+            Compression::Estargz { level } => Inner::Estargz(Box::new(EstargzWriter::new(out, level, threads)?)),
             Compression::Zstd { level } => {
                 let mut encoder = zstd::Encoder::new(out, i32::from(level))?;
                 // Without workers the library makes other bytes than with one or more.
@@ -89,11 +100,18 @@ impl<W: Write> Compressor<W> {
 
     /// Ends the stream and gives back what it was written to.
     pub fn finish(self) -> io::Result<W> {
-        match self.0 {
-            Inner::Plain(out) => Ok(out),
-            Inner::Gzip(gzip) => gzip.finish(),
-            Inner::Zstd(encoder) => encoder.finish(),
-        }
+        self.finish_with_toc().map(|(out, _)| out)
+    }
+
+    /// The same, and the table that an eStargz layer ends with.
+    pub fn finish_with_toc(self) -> io::Result<(W, Option<Toc>)> {
+        let out = match self.0 {
+            Inner::Plain(out) => out,
+            Inner::Gzip(gzip) => gzip.finish()?,
+            Inner::Zstd(encoder) => encoder.finish()?,
+            Inner::Estargz(estargz) => return estargz.finish().map(|(out, toc)| (out, Some(toc))),
+        };
+        Ok((out, None))
     }
 }
 
@@ -102,6 +120,7 @@ impl<W: Write> Write for Compressor<W> {
         match &mut self.0 {
             Inner::Plain(out) => out.write(bytes),
             Inner::Gzip(gzip) => gzip.write(bytes),
+            Inner::Estargz(estargz) => estargz.write(bytes),
             Inner::Zstd(encoder) => encoder.write(bytes),
         }
     }

@@ -9,7 +9,7 @@ use kiln_sys::metadata::{Device, Timestamp};
 use super::entry::{EntryKind, TarEntry};
 
 /// The size of everything in a tar.
-pub(super) const BLOCK: usize = 512;
+pub(crate) const BLOCK: usize = 512;
 
 const MAX_OCTAL_7: u64 = 0o7_777_777;
 const MAX_OCTAL_11: u64 = 0o77_777_777_777;
@@ -72,9 +72,14 @@ pub(super) fn write_header(out: &mut dyn Write, entry: &TarEntry) -> io::Result<
     Ok(written + BLOCK as u64)
 }
 
+/// Bytes that fill up the block that content of this size ends in.
+pub(crate) fn padding(size: u64) -> u64 {
+    (BLOCK as u64 - size % BLOCK as u64) % BLOCK as u64
+}
+
 /// Fills up the block that content of this size ends in. Returns bytes written.
 pub(super) fn write_padding(out: &mut dyn Write, size: u64) -> io::Result<u64> {
-    let padding = (BLOCK as u64 - size % BLOCK as u64) % BLOCK as u64;
+    let padding = padding(size);
     out.write_all(&[0; BLOCK][..padding as usize])?;
     Ok(padding)
 }
@@ -83,6 +88,16 @@ pub(super) fn write_padding(out: &mut dyn Write, size: u64) -> io::Result<u64> {
 pub(super) fn write_trailer(out: &mut dyn Write) -> io::Result<u64> {
     out.write_all(&[0; 2 * BLOCK])?;
     Ok(2 * BLOCK as u64)
+}
+
+/// Writes an archive of one file that has no owner, no mode and no time.
+pub(crate) fn write_lone_file(out: &mut dyn Write, name: &str, content: &[u8]) -> io::Result<()> {
+    let (path, kind, size) = (name.as_bytes().to_vec(), EntryKind::Regular, content.len() as u64);
+    let (mtime, xattrs) = (Timestamp::default(), Vec::new());
+    write_header(out, &TarEntry { path, kind, mode: 0, uid: 0, gid: 0, size, mtime, xattrs, segments: None })?;
+    out.write_all(content)?;
+    write_padding(out, size)?;
+    write_trailer(out).map(drop)
 }
 
 fn type_flag(kind: &EntryKind) -> u8 {

@@ -370,6 +370,12 @@ impl Header<'_> {
     }
 }
 
+/// Whether a header block says that bytes about the next entry follow, and how many: none when it says no number.
+pub(crate) fn extended_size(block: &[u8]) -> Option<Option<u64>> {
+    let is_extended = matches!(block[156], b'x' | b'g' | b'L' | b'K');
+    is_extended.then(|| Header::positive_in(&block[124..136]))
+}
+
 /// A number in octal digits, or, when the first bit is set, in binary.
 fn number(field: &[u8]) -> Option<i64> {
     let (&first, rest) = field.split_first()?;
