@@ -5,15 +5,16 @@ use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::sync::{Mutex, PoisonError};
 
-use kiln_fs::compress::{self, Compression, Compressor};
+use futures::future::{BoxFuture, FutureExt as _, Shared};
+use kiln_fs::compress::{self, Compressor};
 use kiln_fs::layer;
-use kiln_oci::{Descriptor, Digest, Hasher, MediaType};
+use kiln_oci::{Descriptor, Digest, Hasher};
 use kiln_report::{Failure, FailureKind};
-use kiln_store::{LayerId, LayerInfo, Lease, Snapshot, Store};
-use tokio::task::JoinHandle;
+use kiln_store::{Ingest, LayerId, LayerInfo, Lease, Snapshot, Store};
 
 use crate::failure::{Context as _, environment};
 use crate::job::Result;
+use crate::packing::{Packing, is_from_elsewhere, own_diff_id};
 use crate::scratch::open_dir;
 use crate::waiter::Watch;
 
@@ -26,78 +27,68 @@ pub(crate) struct Finished {
     pub(crate) blob: Option<Descriptor>,
 }
 
-/// How layers are packed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Packing {
-    /// The compression of new layers.
-    pub(crate) compression: Compression,
-    /// Whether layers that are packed otherwise are packed anew.
-    pub(crate) force: bool,
-}
-
 /// Works on layers in the background, each once, as long as somebody waits.
 pub(crate) struct Finisher {
     work: Finishing,
-    running: Mutex<HashMap<LayerId, JoinHandle<Result<Finished>>>>,
+    running: Mutex<HashMap<LayerId, Running>>,
 }
+
+type Running = Shared<BoxFuture<'static, Result<()>>>;
 
 #[derive(Clone)]
 struct Finishing {
     store: Store,
     lease: Lease,
-    packing: Option<Packing>,
+    packings: Vec<Packing>,
     watch: Watch,
 }
 
 impl Finisher {
-    /// A finisher; without `packing` layers are only digested.
-    pub(crate) fn new(store: Store, lease: Lease, packing: Option<Packing>, watch: Watch) -> Self {
-        Self { work: Finishing { store, lease, packing, watch }, running: Mutex::default() }
+    /// A finisher that packs layers in all these ways; without any, they are only digested.
+    pub(crate) fn new(store: Store, lease: Lease, packings: Vec<Packing>, watch: Watch) -> Self {
+        Self { work: Finishing { store, lease, packings, watch }, running: Mutex::default() }
     }
 
     /// Whether it packs layers this way.
     pub(crate) fn packs(&self, packing: Packing) -> bool {
-        self.work.packing == Some(packing)
+        self.work.packings.contains(&packing)
     }
 
     /// Begins with the topmost layer of a snapshot, which a step just made.
     pub(crate) fn begin(&self, snapshot: &Snapshot) {
         if let Some(layer) = snapshot.layers().last() {
-            self.start(layer);
+            drop(self.start(layer));
         }
     }
 
-    fn start(&self, layer: &LayerId) {
+    fn start(&self, layer: &LayerId) -> Running {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        running.entry(layer.clone()).or_insert_with(|| {
+        let begin = || {
             let (work, layer) = (self.work.clone(), layer.clone());
-            tokio::task::spawn_blocking(move || finish(&work, &layer))
-        });
+            let task = tokio::task::spawn_blocking(move || finish(&work, &layer));
+            async move { task.await.unwrap_or_else(|error| Err(stopped(&error))) }.boxed().shared()
+        };
+        running.entry(layer.clone()).or_insert_with(begin).clone()
     }
 
-    /// All layers of a snapshot, base first, when they are ready.
-    pub(crate) async fn finish(&self, snapshot: &Snapshot) -> Result<Vec<Finished>> {
+    /// All layers of a snapshot, base first, when they are ready: packed in one of the finisher's ways, or only digested.
+    pub(crate) async fn finish(&self, snapshot: &Snapshot, packing: Option<Packing>) -> Result<Vec<Finished>> {
+        let find = |layer| known(&self.work.store, packing, layer);
         let mut finished = Vec::with_capacity(snapshot.layers().len());
         for layer in snapshot.layers() {
-            if let Some(known) = known(&self.work.store, self.work.packing, layer)? {
-                finished.push(Some(known));
-                continue;
-            }
-            self.start(layer);
-            finished.push(None);
+            let known = find(layer)?;
+            let running = known.is_none().then(|| self.start(layer));
+            finished.push((known, running));
         }
-        for (slot, layer) in finished.iter_mut().zip(snapshot.layers()) {
-            if slot.is_none() {
-                let handle = self.running.lock().unwrap_or_else(PoisonError::into_inner).remove(layer);
-                *slot = Some(match handle {
-                    Some(handle) => handle.await.unwrap_or_else(|error| Err(stopped(&error)))?,
-                    // The same layer twice in one image: the first time finished it.
-                    None => known(&self.work.store, self.work.packing, layer)?
-                        .ok_or_else(|| stopped(&"it is not finished"))?,
-                });
+        let mut all = Vec::with_capacity(finished.len());
+        for ((known, running), layer) in finished.into_iter().zip(snapshot.layers()) {
+            if let Some(running) = running {
+                running.await?;
             }
+            let known = known.map_or_else(|| find(layer), |known| Ok(Some(known)))?;
+            all.push(known.ok_or_else(|| stopped(&"nobody packs it this way"))?);
         }
-        Ok(finished.into_iter().flatten().collect())
+        Ok(all)
     }
 }
 
@@ -110,63 +101,67 @@ fn known(store: &Store, packing: Option<Packing>, layer: &LayerId) -> Result<Opt
     let info = store.layer(layer).map_err(environment)?;
     let Some(diff_id) = info.diff_id else { return Ok(None) };
     let Some(packing) = packing else { return Ok(Some(Finished { diff_id, blob: None })) };
-    let fits = |blob: &Descriptor| compression_of(&blob.media_type) == Some(kind_of(packing.compression));
-    let (fitting, others): (Vec<_>, Vec<_>) = info.blobs.into_iter().partition(fits);
-    for blob in fitting.into_iter().chain(others.into_iter().filter(|_| !packing.force)) {
+    let mut fitting: Vec<_> = info.blobs.into_iter().filter_map(|blob| Some((packing.fit(&blob)?, blob))).collect();
+    fitting.sort_by_key(|(fit, _)| *fit);
+    for (_, blob) in fitting {
         if store.content().has(&blob.digest).map_err(environment)? {
+            let diff_id = own_diff_id(&blob).unwrap_or(diff_id);
             return Ok(Some(Finished { diff_id, blob: Some(blob) }));
         }
     }
     Ok(None)
 }
 
-/// Packs a layer: one pass gives the tar's digest and the packed blob. A layer that came packed keeps its own tar,
-/// whose digest stands in configs; ours of the same files may well be another.
-fn finish(work: &Finishing, layer: &LayerId) -> Result<Finished> {
-    let Finishing { store, lease, packing, .. } = work;
-    if let Some(known) = known(store, *packing, layer)? {
-        return Ok(known);
+/// Packs a layer in all ways that are missing: one pass gives the tar's digest and the packed blobs. A layer that came
+/// packed keeps its own tar, whose digest stands in configs; ours of the same files may well be another.
+fn finish(work: &Finishing, layer: &LayerId) -> Result<()> {
+    let Finishing { store, lease, packings, watch } = work;
+    let mut missing = Vec::new();
+    for packing in packings {
+        if known(store, Some(*packing), layer)?.is_none() {
+            missing.push(*packing);
+        }
+    }
+    if missing.is_empty() && known(store, None, layer)?.is_some() {
+        return Ok(());
     }
     let doing = || format!("cannot pack layer `{layer}`");
     let info = store.layer(layer).or_environment(doing)?;
-    let tar = packed(store, &info)?;
-    let write = |out: &mut dyn Write| -> Result<u64> {
-        let mut out = Stoppable { inner: out, watch: &work.watch };
-        match tar {
-            Some(mut tar) => {
-                std::io::copy(&mut tar, &mut out).or_environment(doing)?;
-                Ok(info.size.unwrap_or_default())
-            }
-            None => Ok(layer::pack(&open_dir(&store.layer_dir(layer))?, &mut out).or_environment(doing)?.bytes),
+    let mut out = Fan { hasher: Hasher::new(), bytes: 0, packers: Vec::new(), watch };
+    for packing in missing {
+        let ingest = store.content().ingest(lease).or_environment(doing)?;
+        let threads = Compressor::<std::io::Sink>::all_threads();
+        out.packers.push((packing, Compressor::new(ingest, packing.compression, threads).or_environment(doing)?));
+    }
+    let size = match packed(store, &info)? {
+        Some(mut tar) => {
+            std::io::copy(&mut tar, &mut out).or_environment(doing)?;
+            info.size.unwrap_or_default()
         }
+        None => layer::pack(&open_dir(&store.layer_dir(layer))?, &mut out).or_environment(doing)?.bytes,
     };
-    let mut hasher = Hasher::new();
-    let (size, blob) = match *packing {
-        None => (write(&mut hasher)?, None),
-        Some(packing) => {
-            let ingest = store.content().ingest(lease).or_environment(doing)?;
-            let threads = Compressor::<std::io::Sink>::all_threads();
-            let packed = Compressor::new(ingest, packing.compression, threads).or_environment(doing)?;
-            let mut both = Both(&mut hasher, packed);
-            let size = write(&mut both)?;
-            let ingest = both.1.finish().or_environment(doing)?;
-            (size, Some(ingest.commit(None, media_type(packing.compression)).or_environment(doing)?))
-        }
-    };
-    let diff_id = hasher.finish();
+    let Fan { hasher, bytes, packers, .. } = out;
+    let diff_id = hasher.clone().finish();
     if info.diff_id.as_ref().is_some_and(|known| *known != diff_id) {
         return Err(changed(layer));
     }
-    if let Some(blob) = &blob {
-        store.add_blob(layer, blob).or_environment(doing)?;
+    for (packing, packer) in packers {
+        let (ingest, toc) = packer.finish_with_toc().or_environment(doing)?;
+        let unpacked = toc.map(|toc| {
+            let (mut all, bytes) = (hasher.clone(), bytes + toc.tar.len() as u64);
+            all.update(&toc.tar);
+            (toc, all.finish(), bytes)
+        });
+        let blob = ingest.commit(None, packing.media_type()).or_environment(doing)?;
+        let blob = packing.described(blob, unpacked.as_ref().map(|(toc, digest, bytes)| (toc, digest, *bytes)));
+        store.add_blob(layer, &blob).or_environment(doing)?;
     }
-    store.set_diff_id(layer, &diff_id, size).or_environment(doing)?;
-    Ok(Finished { diff_id, blob })
+    store.set_diff_id(layer, &diff_id, size).or_environment(doing)
 }
 
 /// The tar a layer came as, if it came as one.
 fn packed(store: &Store, info: &LayerInfo) -> Result<Option<Box<dyn Read>>> {
-    for blob in &info.blobs {
+    for blob in info.blobs.iter().filter(|blob| is_from_elsewhere(blob)) {
         if store.content().has(&blob.digest).map_err(environment)? {
             let file = store.content().open(&blob.digest).map_err(environment)?;
             let file = std::io::BufReader::with_capacity(256 << 10, file);
@@ -183,79 +178,28 @@ fn changed(layer: &LayerId) -> Failure {
         .hint("remove the image with `kiln rmi`, run `kiln prune --all`, and build or pull it again")
 }
 
-/// Refuses to go on when nobody waits any more.
-struct Stoppable<'a, W: ?Sized> {
-    inner: &'a mut W,
+/// Digests a tar and packs it, in all ways at once. Refuses to go on when nobody waits any more.
+struct Fan<'a> {
+    hasher: Hasher,
+    bytes: u64,
+    packers: Vec<(Packing, Compressor<Ingest>)>,
     watch: &'a Watch,
 }
 
-impl<W: Write + ?Sized> Write for Stoppable<'_, W> {
+impl Write for Fan<'_> {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         if self.watch.is_left() {
             return Err(std::io::Error::other("nobody waits for it any more"));
         }
-        self.inner.write(bytes)
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        self.inner.flush()
-    }
-}
-
-struct Both<A, B>(A, B);
-
-impl<A: Write, B: Write> Write for Both<A, B> {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.write_all(bytes)?;
-        self.1.write_all(bytes)?;
+        self.hasher.update(bytes);
+        self.bytes += bytes.len() as u64;
+        for (_, packer) in &mut self.packers {
+            packer.write_all(bytes)?;
+        }
         Ok(bytes.len())
     }
 
     fn flush(&mut self) -> std::io::Result<()> {
-        self.1.flush()
+        Ok(())
     }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    None,
-    Gzip,
-    Zstd,
-}
-
-fn kind_of(compression: Compression) -> Kind {
-    match compression {
-        Compression::None => Kind::None,
-        Compression::Gzip { .. } => Kind::Gzip,
-        Compression::Zstd { .. } => Kind::Zstd,
-    }
-}
-
-fn compression_of(media_type: &MediaType) -> Option<Kind> {
-    match media_type.as_str() {
-        MediaType::OCI_LAYER | MediaType::DOCKER_LAYER => Some(Kind::None),
-        MediaType::OCI_LAYER_GZIP | MediaType::DOCKER_LAYER_GZIP => Some(Kind::Gzip),
-        MediaType::OCI_LAYER_ZSTD => Some(Kind::Zstd),
-        _ => None,
-    }
-}
-
-fn media_type(compression: Compression) -> &'static str {
-    match compression {
-        Compression::None => MediaType::OCI_LAYER,
-        Compression::Gzip { .. } => MediaType::OCI_LAYER_GZIP,
-        Compression::Zstd { .. } => MediaType::OCI_LAYER_ZSTD,
-    }
-}
-
-/// The same content under OCI's or Docker's name for it. Docker has no name for zstd; OCI's is kept.
-pub(crate) fn spelled(blob: &Descriptor, is_oci: bool) -> Descriptor {
-    let name = match (compression_of(&blob.media_type), is_oci) {
-        (Some(Kind::None), true) => MediaType::OCI_LAYER,
-        (Some(Kind::Gzip), true) => MediaType::OCI_LAYER_GZIP,
-        (Some(Kind::None), false) => MediaType::DOCKER_LAYER,
-        (Some(Kind::Gzip), false) => MediaType::DOCKER_LAYER_GZIP,
-        (Some(Kind::Zstd) | None, _) => return blob.clone(),
-    };
-    Descriptor { media_type: name.into(), urls: Vec::new(), annotations: Default::default(), ..blob.clone() }
 }

@@ -14,9 +14,10 @@ use kiln_store::{ActiveLayer, Lease, Store};
 use crate::base::BaseImage;
 use crate::devices::Devices;
 use crate::engine::Engine;
-use crate::finish::{Finisher, Packing};
+use crate::finish::Finisher;
 use crate::frontend::Trees;
 use crate::mounts::Returning;
+use crate::packing::Packing;
 use crate::registry::Registry;
 use crate::request::BuildRequest;
 use crate::scratch::Scratch;
@@ -71,8 +72,8 @@ pub(crate) struct Subject {
     pub(crate) origin: String,
     pub(crate) trees: Trees,
     pub(crate) images: Arc<Images>,
-    /// How layers are packed while others are made, if they will be wanted packed.
-    pub(crate) packing: Option<Packing>,
+    /// How layers are packed while others are made, when they will be wanted packed.
+    pub(crate) packings: Vec<Packing>,
 }
 
 /// The kernel writes files back within half a minute: older ones cost little to sync.
@@ -81,13 +82,13 @@ const SETTLE_AGE: Duration = Duration::from_secs(60);
 impl Job {
     /// A job of a build, which may have several.
     pub(crate) fn new(engine: &Engine, request: &BuildRequest, basis: &Basis, subject: Subject) -> Result<Arc<Self>> {
-        let Subject { project, origin, trees, images, packing } = subject;
+        let Subject { project, origin, trees, images, packings } = subject;
         let Basis { store, lease, session, reporter, watch, purpose } = basis;
         let registry = engine.registry();
         Ok(Arc::new(Self {
             project,
             origin,
-            finisher: Finisher::new(store.clone(), lease.clone(), packing, watch.clone()),
+            finisher: Finisher::new(store.clone(), lease.clone(), packings, watch.clone()),
             returning: Returning::new(&request.mounts_from, store, (&registry, reporter)),
             executor: engine.executor(),
             store: store.clone(),

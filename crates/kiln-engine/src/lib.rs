@@ -27,6 +27,7 @@ mod images;
 mod job;
 mod mounts;
 mod output;
+mod packing;
 mod progress;
 mod record;
 mod redact;

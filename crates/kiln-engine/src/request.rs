@@ -254,6 +254,8 @@ pub enum CompressionKind {
     Uncompressed,
     /// gzip.
     Gzip,
+    /// gzip whose files can be fetched one by one.
+    Estargz,
     /// zstd.
     Zstd,
 }

@@ -17,9 +17,10 @@ use crate::blocking::blocking;
 use crate::engine::Engine;
 use crate::export::{Made, OutFile, store as keep, write_archive};
 use crate::failure::{Context as _, environment};
-use crate::finish::{Finisher, Packing};
+use crate::finish::Finisher;
 use crate::frontend::{fetch_config, image_manifest};
 use crate::job::Result;
+use crate::packing::Packing;
 use crate::progress::Work;
 use crate::waiter::Waiter;
 
@@ -154,8 +155,8 @@ async fn made(store: &Store, lease: &Lease, name: &str) -> Result<Made> {
     }
     let packing = Packing { compression: compress::Compression::default(), force: false };
     let waiter = Waiter::default();
-    let finisher = Finisher::new(store.clone(), lease.clone(), Some(packing), waiter.watch());
-    let layers = finisher.finish(&snapshot).await?;
+    let finisher = Finisher::new(store.clone(), lease.clone(), vec![packing], waiter.watch());
+    let layers = finisher.finish(&snapshot, Some(packing)).await?;
     let bytes = store.content().read(&image.record.id, kiln_image::limits::CONFIG).map_err(environment)?;
     Ok(Made { config: Raw::parse(bytes).map_err(environment)?, snapshot, layers })
 }

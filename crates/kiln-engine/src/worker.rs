@@ -124,7 +124,7 @@ pub(crate) async fn prepare(
     purpose: Purpose,
 ) -> Result<Prepared> {
     let platform = platform(request)?;
-    let packing = crate::export::packing(&request.outputs, &request.cache_to)?;
+    let packings = crate::packing::packings(&request.outputs, &request.cache_to)?;
     crate::export::check(request)?;
     let store = engine.store()?;
     let lease = store.lease().map_err(environment)?;
@@ -157,7 +157,7 @@ pub(crate) async fn prepare(
     frontend::judge(&source, &settings, settings.admit(&file, warnings), reporter.as_ref())?;
     let project = project(&request.context, source.name());
     let origin = origin(&request.context, source.name());
-    let job = Job::new(engine, request, &basis, Subject { project, origin, trees, images, packing })?;
+    let job = Job::new(engine, request, &basis, Subject { project, origin, trees, images, packings })?;
     Ok(Prepared { job, lowered, unpacked, imported })
 }
 

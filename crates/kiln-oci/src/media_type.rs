@@ -30,6 +30,8 @@ impl MediaType {
     pub const DOCKER_CONFIG: &'static str = "application/vnd.docker.container.image.v1+json";
     /// Docker layer, tar and gzip.
     pub const DOCKER_LAYER_GZIP: &'static str = "application/vnd.docker.image.rootfs.diff.tar.gzip";
+    /// Docker layer, tar and zstd.
+    pub const DOCKER_LAYER_ZSTD: &'static str = "application/vnd.docker.image.rootfs.diff.tar.zstd";
     /// Docker layer, tar.
     pub const DOCKER_LAYER: &'static str = "application/vnd.docker.image.rootfs.diff.tar";
 

@@ -16,6 +16,7 @@ use crate::config::{LayerFacts, assemble};
 use crate::failure::{Context as _, environment};
 use crate::finish::Finished;
 use crate::job::{Job, Result};
+use crate::packing::Packing;
 use crate::progress::Work;
 
 /// An image that is made: its config and its layers.
@@ -25,9 +26,14 @@ pub(crate) struct Made {
     pub(crate) layers: Vec<Finished>,
 }
 
-/// Finishes the layers and writes the config.
-pub(crate) async fn make(job: &Arc<Job>, config: ImageConfig, snapshot: &Snapshot, epoch: Option<i64>) -> Result<Made> {
-    let layers = job.finisher.finish(snapshot).await?;
+/// Finishes the layers, packed if an output wants them so, and writes the config.
+pub(crate) async fn make(
+    job: &Arc<Job>,
+    (config, epoch): (ImageConfig, Option<i64>),
+    snapshot: &Snapshot,
+    packing: Option<Packing>,
+) -> Result<Made> {
+    let layers = job.finisher.finish(snapshot, packing).await?;
     let mut facts = Vec::with_capacity(layers.len());
     for (id, layer) in snapshot.layers().iter().zip(&layers) {
         let info = job.store.layer(id).map_err(environment)?;

@@ -8,7 +8,6 @@ mod tree;
 
 use std::sync::Arc;
 
-use kiln_fs::compress::Compression;
 use kiln_oci::{Descriptor, ImageConfig, Manifest, MediaType, Raw, Reference};
 use kiln_report::{Failure, FailureKind};
 use kiln_store::Snapshot;
@@ -19,9 +18,10 @@ pub(crate) use push::{meter, push};
 pub(crate) use tree::OutFile;
 
 use crate::answer::BuildResult;
-use crate::finish::{Finished, Packing, spelled};
+use crate::finish::Finished;
 use crate::job::{Job, Result};
-use crate::request::{BuildRequest, CachePlace, CacheTo, CompressionKind, Dest, LayerOptions, Output};
+use crate::packing::{Packing, packing_for, spelled};
+use crate::request::{BuildRequest, Dest, Output};
 
 /// Does everything the request wants with one build's result.
 pub(crate) async fn export(
@@ -32,13 +32,23 @@ pub(crate) async fn export(
     epoch: Option<i64>,
 ) -> Result<BuildResult> {
     let mut result = BuildResult::default();
-    let wants_image = request
-        .outputs
-        .iter()
-        .any(|output| !matches!(output, Output::CacheOnly | Output::Tar { .. } | Output::Local { .. }));
-    let made = if wants_image { Some(make(job, config, snapshot, epoch).await?) } else { None };
+    let mut images: Vec<(Option<Packing>, Made)> = Vec::new();
     for output in &request.outputs {
-        match (output, &made) {
+        let made = match output {
+            Output::CacheOnly | Output::Tar { .. } | Output::Local { .. } => None,
+            _ => {
+                let packing = packing_for(output)?;
+                let at = match images.iter().position(|(other, _)| *other == packing) {
+                    Some(at) => at,
+                    None => {
+                        images.push((packing, make(job, (config.clone(), epoch), snapshot, packing).await?));
+                        images.len() - 1
+                    }
+                };
+                Some(&images[at].1)
+            }
+        };
+        match (output, made) {
             (Output::CacheOnly, _) => {}
             (Output::Tar { dest }, _) => tree::tar(job, snapshot, dest).await?,
             (Output::Local { dest }, _) => tree::local(job, snapshot, dest).await?,
@@ -59,7 +69,7 @@ pub(crate) async fn export(
             }
             (_, None) => return Err(Failure::new(FailureKind::Bug, "an image was to be exported that was not made")),
         }
-        if let Some(made) = &made {
+        if let Some(made) = made {
             result.image_id = Some(made.config.digest());
         }
     }
@@ -100,50 +110,6 @@ fn all_names(request: &BuildRequest, more: &[Reference]) -> Vec<Reference> {
     request.tags.iter().chain(more).cloned().collect()
 }
 
-/// How layers have to be packed for these outputs; none need be for the local store. When only caches want them
-/// packed, the first says how.
-pub(crate) fn packing(outputs: &[Output], caches: &[CacheTo]) -> Result<Option<Packing>> {
-    let mut found: Option<Packing> = None;
-    for output in outputs {
-        let Some(options) = packed(output) else { continue };
-        let packing = packing_of(options)?;
-        if found.is_some_and(|other| other != packing) {
-            let message = "outputs of one build want different compressions";
-            return Err(Failure::new(FailureKind::Usage, message).hint("give all outputs the same `compression`"));
-        }
-        found = Some(packing);
-    }
-    let for_others = caches.iter().find(|cache| cache.place != CachePlace::Inline);
-    found.map_or_else(|| for_others.map(|cache| packing_of(&cache.layers)).transpose(), |found| Ok(Some(found)))
-}
-
-/// How layers are packed by these options.
-pub(crate) fn packing_of(options: &LayerOptions) -> Result<Packing> {
-    Ok(Packing { compression: compression(options)?, force: options.force })
-}
-
-fn packed(output: &Output) -> Option<&LayerOptions> {
-    match output {
-        Output::Image { push: true, layers, .. } | Output::Oci { layers, .. } | Output::Docker { layers, .. } => {
-            Some(layers)
-        }
-        Output::Image { push: false, .. } | Output::Tar { .. } | Output::Local { .. } | Output::CacheOnly => None,
-    }
-}
-
-fn compression(options: &LayerOptions) -> Result<Compression> {
-    let level = |default: u8, most: u8| match options.level.map(u8::try_from) {
-        None => Ok(default),
-        Some(Ok(level)) if level <= most => Ok(level),
-        _ => Err(Failure::new(FailureKind::Usage, format!("`compression-level` goes from 0 to {most}"))),
-    };
-    Ok(match options.compression.unwrap_or(CompressionKind::Gzip) {
-        CompressionKind::Uncompressed => Compression::None,
-        CompressionKind::Gzip => Compression::Gzip { level: level(Compression::GZIP_LEVEL, 9)? },
-        CompressionKind::Zstd => Compression::Zstd { level: level(Compression::ZSTD_LEVEL, 22)? },
-    })
-}
-
 /// The manifest of an image whose layers are packed.
 pub(crate) fn manifest(made: &Made, is_oci: bool) -> Result<Raw<Manifest>> {
     let (own, config) = match is_oci {
@@ -167,13 +133,14 @@ pub(crate) fn manifest(made: &Made, is_oci: bool) -> Result<Raw<Manifest>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::request::LayerOptions;
 
     fn image(push: bool) -> Output {
         Output::Image { names: Vec::new(), push, store: true, layers: LayerOptions::default() }
     }
 
-    fn oci(compression: Option<CompressionKind>, tar: bool, dest: Dest) -> Output {
-        Output::Oci { names: Vec::new(), dest, tar, layers: LayerOptions { compression, ..Default::default() } }
+    fn oci(tar: bool, dest: Dest) -> Output {
+        Output::Oci { names: Vec::new(), dest, tar, layers: LayerOptions::default() }
     }
 
     #[test]
@@ -184,28 +151,15 @@ mod tests {
             (vec![image(false), tar("/no/such/file"), stdout()], None),
             (vec![tar("/dev/null")], None),
             (vec![image(true)], Some("there is no name to push to")),
-            (vec![oci(None, false, Dest::Stdout)], Some("a layout directory cannot go to standard output")),
-            (vec![oci(None, false, Dest::Path("/".into()))], None),
+            (vec![oci(false, Dest::Stdout)], Some("a layout directory cannot go to standard output")),
+            (vec![oci(false, Dest::Path("/".into()))], None),
             (vec![tar("/")], Some("cannot write `/`: it is a directory")),
-            (vec![stdout(), oci(None, true, Dest::Stdout)], Some("standard output is taken by two outputs")),
+            (vec![stdout(), oci(true, Dest::Stdout)], Some("standard output is taken by two outputs")),
         ] {
             let request = BuildRequest { outputs, ..BuildRequest::default() };
             let failure = check(&request).err();
             assert_eq!(failure.as_ref().map(|failure| failure.message.as_str()), said);
             assert!(failure.is_none_or(|failure| failure.kind == FailureKind::Usage && !failure.hints.is_empty()));
         }
-    }
-
-    #[test]
-    fn layers_are_packed_only_for_others_and_in_one_way() {
-        let to = || Dest::Path("x".into());
-        assert_eq!(packing(&[image(false), Output::CacheOnly], &[]).unwrap(), None);
-        let zstd = Packing { compression: Compression::Zstd { level: Compression::ZSTD_LEVEL }, force: false };
-        assert_eq!(packing(&[image(false), oci(Some(CompressionKind::Zstd), true, to())], &[]).unwrap(), Some(zstd));
-        let both = [oci(Some(CompressionKind::Zstd), true, to()), oci(None, true, to())];
-        assert_eq!(packing(&both, &[]).unwrap_err().kind, FailureKind::Usage);
-        let level = LayerOptions { level: Some(10), ..LayerOptions::default() };
-        let failure = compression(&level).unwrap_err();
-        assert_eq!(failure.message, "`compression-level` goes from 0 to 9");
     }
 }

@@ -13,10 +13,10 @@ use kiln_store::{LayerId, Snapshot};
 
 use crate::blobs::StoreBlobs;
 use crate::cache::Cache;
-use crate::export::packing_of;
 use crate::failure::environment;
 use crate::finish::Finisher;
 use crate::job::{Job, Result};
+use crate::packing::packing_of;
 use crate::progress::Work;
 use crate::remote::format::{CREATED, DIFF_ID};
 use crate::remote::import::warn;
@@ -50,7 +50,7 @@ impl Built<'_> {
             return Ok(None);
         }
         self.names.read().await?;
-        let layers = self.job.finisher.finish(self.snapshot).await?;
+        let layers = self.job.finisher.finish(self.snapshot, None).await?;
         let diff_ids: Vec<Digest> = layers.into_iter().map(|layer| layer.diff_id).collect();
         Ok(Some(inline::write(self.cache, (self.story, self.names), &diff_ids)))
     }
@@ -104,7 +104,7 @@ impl Built<'_> {
     /// The results of the build's steps. What was found at another cache and not fetched, because nothing needed it,
     /// is passed on as it is: else a build that finds everything would leave a cache with nothing below its top.
     async fn kept(&self, mode: CacheMode, blobs: &mut Blobs) -> Result<Vec<Output>> {
-        let result = self.job.finisher.finish(self.snapshot).await?;
+        let result = self.job.finisher.finish(self.snapshot, None).await?;
         let result: HashSet<Digest> = result.into_iter().map(|layer| layer.diff_id).collect();
         let is_wanted = |diff_ids: Option<Vec<Digest>>| {
             mode == CacheMode::Max
@@ -148,9 +148,10 @@ impl Built<'_> {
         let packing = packing_of(&to.layers)?;
         let all = Snapshot::new(ids);
         let finished = if job.finisher.packs(packing) {
-            job.finisher.finish(&all).await?
+            job.finisher.finish(&all, Some(packing)).await?
         } else {
-            Finisher::new(job.store.clone(), job.lease.clone(), Some(packing), job.watch.clone()).finish(&all).await?
+            let finisher = Finisher::new(job.store.clone(), job.lease.clone(), vec![packing], job.watch.clone());
+            finisher.finish(&all, Some(packing)).await?
         };
         let mut layers = BTreeMap::new();
         for (id, finished) in all.layers().iter().zip(finished) {

@@ -6,8 +6,8 @@ use kiln_report::{Failure, FailureKind};
 
 use crate::base::registry;
 use crate::failure::Context as _;
-use crate::finish::spelled;
 use crate::job::Result;
+use crate::packing::spelled;
 use crate::remote::format::{CONFIG, CacheConfig};
 use crate::remote::inline;
 use crate::remote::records::Packed;

@@ -204,7 +204,7 @@ impl World {
             origin: String::new(),
             purpose: Purpose::Build,
             returning: Returning::new(&[], store, (&registry, &reporter)),
-            finisher: Finisher::new(store.clone(), lease.clone(), None, watch.clone()),
+            finisher: Finisher::new(store.clone(), lease.clone(), Vec::new(), watch.clone()),
             store: store.clone(),
             lease,
             registry,

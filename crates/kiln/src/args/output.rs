@@ -159,9 +159,9 @@ impl Attributes {
             Some("uncompressed") => Some(CompressionKind::Uncompressed),
             Some("gzip") => Some(CompressionKind::Gzip),
             Some("zstd") => Some(CompressionKind::Zstd),
-            Some("estargz") => return Err(Wrong("`compression=estargz` is not supported yet".into())),
+            Some("estargz") => Some(CompressionKind::Estargz),
             Some(other) => {
-                let near = did_you_mean(other, ["uncompressed", "gzip", "zstd"]);
+                let near = did_you_mean(other, ["uncompressed", "gzip", "estargz", "zstd"]);
                 return Err(Wrong(format!("`{other}` is no compression{near}")));
             }
         };
@@ -171,6 +171,9 @@ impl Attributes {
         };
         let force = self.flag("force-compression")?.unwrap_or(false);
         let oci_media_types = self.flag("oci-mediatypes")?;
+        if compression == Some(CompressionKind::Estargz) && oci_media_types == Some(false) {
+            return Err(Wrong("`compression=estargz` needs OCI media types; leave out `oci-mediatypes=false`".into()));
+        }
         Ok(LayerOptions { compression, level, force, oci_media_types })
     }
 
@@ -202,7 +205,7 @@ fn level(text: &str, compression: Option<CompressionKind>) -> Result<u32, Wrong>
     let most = match compression {
         Some(CompressionKind::Uncompressed) => return Err(Wrong("a plain tar has no compression level".into())),
         Some(CompressionKind::Zstd) => 22,
-        Some(CompressionKind::Gzip) | None => 9,
+        Some(CompressionKind::Gzip | CompressionKind::Estargz) | None => 9,
     };
     match text.parse() {
         Ok(level) if level <= most => Ok(level),

@@ -57,7 +57,9 @@ fn trees_come_as_a_directory_or_a_tar() {
 #[test]
 fn compression_is_what_was_asked_for() {
     let project = project();
-    for (compression, suffix) in [("uncompressed", "tar"), ("gzip", "tar+gzip"), ("zstd", "tar+zstd")] {
+    for (compression, suffix) in
+        [("uncompressed", "tar"), ("gzip", "tar+gzip"), ("zstd", "tar+zstd"), ("estargz", "tar+gzip")]
+    {
         let dir = project.path().join(compression);
         let out = format!("type=oci,tar=false,dest={},compression={compression},force-compression=true", dir.display());
         project.build(&["-o", &out]).ok();
