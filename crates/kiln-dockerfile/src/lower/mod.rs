@@ -36,8 +36,8 @@ use kiln_report::{Diagnostic, Span};
 pub use elsewhere::{BadContext, DOWNLOADED, is_remote_context, remote_context};
 pub(crate) use globals::{Globals, Seed, expand_failure};
 pub use options::{
-    CredentialUse, ImageFacts, ImageRequest, LowerOptions, Lowered, LoweredStage, Lowering, NamedContext, NoCache,
-    PlatformInNames, ResolvedImage,
+    CredentialUse, Fetch, ImageFacts, ImageRequest, LowerOptions, Lowered, LoweredStage, Lowering, NamedContext,
+    NoCache, PlatformInNames, ResolvedImage,
 };
 pub use outline::{Outline, OutlineArg, outline};
 pub use reads::{ContextRead, Reader, context_reads};
@@ -192,7 +192,8 @@ impl<'a> Context<'a> {
             Base::Context(_, NamedContext::Image { reference }) if reference == "scratch" => None,
             Base::Context(_, NamedContext::Image { reference }) => Some(reference.clone()),
             Base::Context(_, NamedContext::OciLayout { reference }) => Some(format!("oci-layout://{reference}")),
-            Base::Context(_, NamedContext::Local { .. }) | Base::Scratch | Base::Stage(_) | Base::Unknown => None,
+            Base::Context(_, NamedContext::Local { .. } | NamedContext::Stage { .. }) => None,
+            Base::Scratch | Base::Stage(_) | Base::Unknown => None,
         }
     }
 
@@ -226,6 +227,21 @@ fn requests(cx: &Context<'_>, plan: &Plan<'_>, nodes: &BTreeSet<usize>) -> Vec<I
     requests
 }
 
+/// What a build will fetch by `ADD`, as far as that is known without asking about images.
+///
+/// The file must be the one `options.source` was parsed into, and without errors.
+pub fn fetches(file: &Dockerfile, options: &LowerOptions) -> Vec<Fetch> {
+    let (facts, mut errors) = (ImageFacts::new(), Vec::new());
+    let cx = Context::new(file, options, &facts, &mut errors);
+    let plan = Plan::new(&cx, &mut errors);
+    let Ok(target) = plan.target(options.target.as_deref()) else { return Vec::new() };
+    let mut all = Lowerer::new(&cx, &plan);
+    if plan.stage_count > 0 {
+        all.lower_nodes(&plan.reachable(target));
+    }
+    all.fetches
+}
+
 /// What is left of a node when all of it is lowered: what others may take from.
 struct End {
     root: Option<Edge>,
@@ -251,6 +267,7 @@ struct Lowerer<'c, 'a> {
     secrets: Vec<CredentialUse>,
     ssh: Vec<CredentialUse>,
     reads: Vec<ContextRead>,
+    fetches: Vec<Fetch>,
     /// How many variables were looked for among those of like names.
     guesses: usize,
 }
@@ -262,8 +279,23 @@ impl<'c, 'a> Lowerer<'c, 'a> {
         let ends = plan.nodes.iter().map(|_| None).collect();
         let states = plan.nodes.iter().map(|_| None).collect();
         let heirs = vec![0; plan.nodes.len()];
-        let (budget, errors, warnings, secrets, ssh, reads, guesses) = Default::default();
-        Self { cx, plan, graph, source, ends, states, heirs, budget, errors, warnings, secrets, ssh, reads, guesses }
+        Self {
+            cx,
+            plan,
+            graph,
+            source,
+            ends,
+            states,
+            heirs,
+            budget: Budget::default(),
+            errors: Vec::new(),
+            warnings: Vec::new(),
+            secrets: Vec::new(),
+            ssh: Vec::new(),
+            reads: Vec::new(),
+            fetches: Vec::new(),
+            guesses: 0,
+        }
     }
 
     fn run(mut self, target: usize, reachable: &BTreeSet<usize>) -> Result<Box<Lowered>, Vec<Diagnostic>> {
@@ -336,6 +368,7 @@ impl<'c, 'a> Lowerer<'c, 'a> {
             secrets: self.secrets,
             ssh: self.ssh,
             context_reads: self.reads,
+            fetches: self.fetches,
             epoch: self.cx.epoch,
         }
     }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use kiln_graph::llb::{NetMode, Ulimit};
+use kiln_graph::llb::{NetMode, SourceOp, Ulimit};
 use kiln_graph::{Definition, Edge};
 use kiln_oci::{Digest, ImageConfig, Platform};
 use kiln_report::{Diagnostic, SourceFile, Span};
@@ -113,6 +113,11 @@ pub enum NamedContext {
         /// What follows `oci-layout://`.
         reference: String,
     },
+    /// A stage of the Dockerfile itself.
+    Stage {
+        /// Its name or number.
+        name: String,
+    },
 }
 
 /// Which steps must not use cached results.
@@ -189,6 +194,15 @@ impl ImageFacts {
     }
 }
 
+/// What an `ADD` fetches.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Fetch {
+    /// The source op: a file from the web, or a repository.
+    pub op: SourceOp,
+    /// Who asks.
+    pub span: Span,
+}
+
 /// The answer of one round of lowering.
 #[derive(Debug, Clone)]
 pub enum Lowering {
@@ -221,6 +235,8 @@ pub struct Lowered {
     pub ssh: Vec<CredentialUse>,
     /// What the reachable stages take from contexts.
     pub context_reads: Vec<ContextRead>,
+    /// What the reachable stages fetch.
+    pub fetches: Vec<Fetch>,
     /// `SOURCE_DATE_EPOCH`, when given.
     pub epoch: Option<i64>,
 }

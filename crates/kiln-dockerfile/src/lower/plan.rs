@@ -142,7 +142,9 @@ impl<'a> Plan<'a> {
         let base = self.base(cx, from, wanted).map_err(|error| tell(&from.image, error)).unwrap_or(Base::Unknown);
         let replaced = name.as_deref().and_then(|name| cx.named_context(name, wanted));
         let is_replaced = replaced.is_some();
-        let base = replaced.map_or(base, |(name, context)| Base::Context(name, context));
+        let replaced = replaced.map(|context| self.standing_in(context, self.nodes.len(), from.image.span));
+        let replaced = replaced.map(|base| base.map_err(|error| tell(&from.image, error)).unwrap_or(Base::Unknown));
+        let base = replaced.unwrap_or(base);
         let label = name.clone().unwrap_or_else(|| format!("stage-{}", self.nodes.len()));
         Node { name, label, platform, after, is_replaced, word: from.image.span, ..Node::new(base, span) }
     }
@@ -160,7 +162,8 @@ impl<'a> Plan<'a> {
         if let Some(stage) = self.find_before(&image, self.nodes.len()) {
             return Ok(Base::Stage(stage));
         }
-        self.outside(cx, &Word { text: image, span: from.image.span }, wanted).map_err(|error| {
+        let word = Word { text: image, span: from.image.span };
+        self.outside(cx, &word, (wanted, self.nodes.len())).map_err(|error| {
             let is_whole = cx.unset_global(&from.image).is_none();
             if is_whole { error } else { Box::new(error.hint(cx.global_way_out(&from.image))) }
         })
@@ -170,7 +173,7 @@ impl<'a> Plan<'a> {
     fn earlier(&self, cx: &Context<'_>, word: &Word) -> Result<Option<usize>, Box<Diagnostic>> {
         let text = cx.expand_global(word)?;
         let number = text.parse::<usize>().ok().filter(|number| *number < self.nodes.len());
-        let found = self.find_before(&text, self.nodes.len()).or(number);
+        let found = self.find_before(&text, self.nodes.len()).or(number.map(|number| self.stood_for(number)));
         if found.is_some() || self.has_lost_names {
             return Ok(found);
         }
@@ -181,13 +184,18 @@ impl<'a> Plan<'a> {
         }))
     }
 
-    /// What a name means that is no stage's.
-    fn outside(&self, cx: &Context<'_>, name: &Word, platform: &Platform) -> Result<Base, Box<Diagnostic>> {
+    /// What a name means that is no stage's. `by` is the stage that says it.
+    fn outside(
+        &self,
+        cx: &Context<'_>,
+        name: &Word,
+        (platform, by): (&Platform, usize),
+    ) -> Result<Base, Box<Diagnostic>> {
         if name.text == "scratch" {
             return Ok(Base::Scratch);
         }
-        if let Some((name, context)) = cx.named_context(&name.text, platform) {
-            return Ok(Base::Context(name, context));
+        if let Some(context) = cx.named_context(&name.text, platform) {
+            return self.standing_in(context, by, name.span);
         }
         if let Some((message, hint)) = transports::refused(&name.text) {
             return Err(Box::new(Diagnostic::error(name.span, message).hint(hint)));
@@ -200,11 +208,39 @@ impl<'a> Plan<'a> {
         }))
     }
 
+    /// What a context gives to the stage `by`: itself, or the stage of this file that it stands for.
+    fn standing_in(
+        &self,
+        (name, context): (String, NamedContext),
+        by: usize,
+        span: Span,
+    ) -> Result<Base, Box<Diagnostic>> {
+        let NamedContext::Stage { name: stage } = &context else { return Ok(Base::Context(name, context)) };
+        let number = || stage.parse::<usize>().ok().filter(|number| *number < by);
+        if let Some(found) = self.find_before(stage, by).or_else(number) {
+            return Ok(Base::Stage(self.stood_for(found)));
+        }
+        let error =
+            Diagnostic::error(span, format!("context `{name}` is stage `{stage}`, and no stage above has that name"));
+        Err(Box::new(match self.similar_stage(&stage.to_lowercase()) {
+            Some(near) if near != *stage => error.hint(format!("did you mean stage `{near}`?")),
+            _ => error.hint("name a stage that is defined before the one that takes it"),
+        }))
+    }
+
     /// The stage of a name that stands before another; the last one when several do.
     fn find_before(&self, name: &str, before: usize) -> Option<usize> {
         let stages = self.names.get(&name.to_lowercase())?;
         let count = stages.partition_point(|stage| *stage < before);
-        count.checked_sub(1).map(|last| stages[last])
+        count.checked_sub(1).map(|last| self.stood_for(stages[last]))
+    }
+
+    /// The stage itself, or the one that a context has put in its place.
+    fn stood_for(&self, stage: usize) -> usize {
+        match self.nodes[stage] {
+            Node { base: Base::Stage(other), is_replaced: true, .. } => other,
+            _ => stage,
+        }
     }
 
     /// Links a stage's instructions with what they take from.
@@ -259,14 +295,17 @@ impl<'a> Plan<'a> {
             let hint = format!("stages are numbered from 0; this one is number {node}");
             return Err(Box::new(Diagnostic::error(from.span, message).hint(hint)));
         }
-        self.must_be_before(number, node, from.span)
+        self.must_be_before(self.stood_for(number), node, from.span)
     }
 
     fn named_source(&mut self, cx: &Context<'_>, node: usize, from: &Word, at: Span) -> Result<usize, Box<Diagnostic>> {
         if let Some(stage) = self.find_before(&from.text, node).or(self.find_before(&from.text, self.stage_count)) {
             return self.must_be_before(stage, node, from.span);
         }
-        let base = self.outside(cx, from, &cx.options.platform)?;
+        let base = self.outside(cx, from, (&cx.options.platform, node))?;
+        if let Base::Stage(stage) = base {
+            return Ok(stage);
+        }
         let source = self.source(base, at);
         // A trigger's own text is not in this file.
         let range = at.range();
@@ -295,12 +334,14 @@ impl<'a> Plan<'a> {
 
     /// Finds the target stage.
     pub(super) fn target(&self, wanted: Option<&str>) -> Result<usize, Box<Diagnostic>> {
-        let Some(wanted) = wanted else { return Ok(self.stage_count.saturating_sub(1)) };
+        let Some(wanted) = wanted else {
+            return Ok(self.stage_count.checked_sub(1).map_or(0, |last| self.stood_for(last)));
+        };
         if let Some(found) = self.find_before(wanted, self.stage_count) {
             return Ok(found);
         }
         if let Some(number) = wanted.parse::<usize>().ok().filter(|number| *number < self.stage_count) {
-            return Ok(number);
+            return Ok(self.stood_for(number));
         }
         let error = Diagnostic::error(Span::default(), format!("there is no stage `{wanted}` to build"));
         let names: Vec<&str> = self.names.keys().map(String::as_str).collect();

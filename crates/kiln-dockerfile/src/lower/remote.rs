@@ -7,6 +7,7 @@ use kiln_graph::llb::{FileActionCopy, OpKind, SourceOp};
 use kiln_oci::Digest;
 use kiln_report::Diagnostic;
 
+use super::Fetch;
 use super::copy::{Action, Copying};
 use super::git::Repository;
 use super::stage::{Fail, Stage, Vertex};
@@ -30,7 +31,7 @@ impl Stage<'_, '_, '_> {
             let digest = digest.map_err(|error| Box::new(Diagnostic::error(checksum.span, error.to_string())))?;
             attrs.insert("http.checksum".to_owned(), digest.to_string());
         }
-        let from = self.fetched(copying, SourceOp { identifier: source.text.clone(), attrs });
+        let from = self.fetched(copying, (source, SourceOp { identifier: source.text.clone(), attrs }));
         let copy = FileActionCopy {
             src: path::absolute("/", &filename),
             attempt_unpack_docker_compatibility: copying.filled.copy.unpack.unwrap_or(false),
@@ -66,11 +67,14 @@ impl Stage<'_, '_, '_> {
             return Err(Box::new(Diagnostic::error(blamed.span, message).hint(hint)));
         }
         let op = SourceOp { identifier: repository.identifier(), attrs: repository.attrs() };
-        let from = self.fetched(copying, op);
+        let from = self.fetched(copying, (source, op));
         Ok(Action { from, copy: FileActionCopy { src: "/".to_owned(), ..copying.template.clone() } })
     }
 
-    fn fetched(&mut self, copying: &Copying<'_>, op: SourceOp) -> Option<Edge> {
+    fn fetched(&mut self, copying: &Copying<'_>, (source, op): (&Word, SourceOp)) -> Option<Edge> {
+        if !self.is_guessed(source.span) {
+            self.all.fetches.push(Fetch { op: op.clone(), span: copying.step.span() });
+        }
         let (name, span) = (copying.name.clone(), Some(copying.step.span()));
         Some(self.add(OpKind::Source(op), Vec::new(), Vertex { name, span, ..Vertex::default() }))
     }

@@ -177,6 +177,11 @@ impl Stage<'_, '_, '_> {
         self.all.errors.extend(errors.into_iter().map(|error| step.placed(error)));
     }
 
+    /// Whether a word of the current step has variables whose values are not known.
+    pub(super) fn is_guessed(&self, word: Span) -> bool {
+        self.guessed.iter().any(|guessed| guessed.start < word.end && word.start < guessed.end)
+    }
+
     /// Fills variables in as [`expand`](Self::expand) does; tells what is wrong.
     pub(super) fn filled(&mut self, word: &Word) -> Option<String> {
         let outcome = self.expand(word);

@@ -61,6 +61,22 @@ fn a_named_context_stands_before_a_stage_and_a_stage_before_an_image() {
 }
 
 #[test]
+fn a_context_may_be_a_stage_of_the_file() {
+    let text = "FROM base AS one\nRUN one\nFROM base AS two\nRUN two\nFROM two\nCOPY --from=three /a /";
+    let built = File::new(text).context_of_stage("two", "ONE").context_of_stage("three", "0").build();
+    let commands: Vec<_> = built.runs().into_iter().map(|run| run.meta.unwrap().args[2].clone()).collect();
+    assert_eq!(commands, ["one"]);
+    assert_eq!(
+        File::new(text).context_of_stage("base", "two").errors(),
+        [
+            "context `base` is stage `two`, and no stage above has that name",
+            "context `base` is stage `two`, and no stage above has that name"
+        ]
+    );
+    assert_eq!(File::new(text).context_of_stage("two", "one").target("two").build().lowered.target_name, "one");
+}
+
+#[test]
 fn a_context_for_one_platform_stands_before_one_for_all() {
     let file = || File::new("FROM base").context("base::linux/arm64", "arm").context("base", "any");
     assert_eq!(file().platform("linux/arm64/v8").build().sources()[0].identifier, "local://arm");

@@ -58,6 +58,11 @@ impl File {
         self
     }
 
+    fn context_of_stage(mut self, name: &str, stage: &str) -> Self {
+        self.options.contexts.insert(name.into(), NamedContext::Stage { name: stage.into() });
+        self
+    }
+
     /// The `config` of every image it begins with.
     fn base(mut self, config: Value) -> Self {
         self.base = config;
