@@ -73,12 +73,32 @@ impl Built<'_> {
 
     async fn write(&self, to: &CacheTo, sink: &dyn CacheSink, work: &Work) -> Result<()> {
         let mut blobs = Blobs { here: self.blobs(), there: HashMap::new() };
-        let kept = self.kept(to.mode, &mut blobs).await?;
-        let layers = self.layers(&kept, to).await?;
+        let mut kept = self.kept(to.mode, &mut blobs).await?;
+        let Err(failure) = self.give(to, (sink, work), (&kept, &blobs)).await else { return Ok(()) };
+        // What was only to be passed on is no reason for a build to fail.
+        let broken = blobs.broken_there().await;
+        if broken.is_empty() {
+            return Err(failure);
+        }
+        warn(&self.job.reporter, format!("results of an imported cache are not passed on: {failure}"));
+        let is_whole = |layers: &[Descriptor]| !layers.iter().any(|layer| broken.contains(&layer.digest));
+        kept.retain(|(.., kept)| {
+            matches!(kept, Kept::Here(_)) || matches!(kept, Kept::There(layers) if is_whole(layers))
+        });
+        self.give(to, (sink, work), (&kept, &blobs)).await
+    }
+
+    async fn give(
+        &self,
+        to: &CacheTo,
+        (sink, work): (&dyn CacheSink, &Work),
+        (kept, blobs): (&[Output], &Blobs),
+    ) -> Result<()> {
+        let layers = self.layers(kept, to).await?;
         self.names.read().await?;
         let mut packed = Packed::default();
         packed.sign();
-        for (vertex, key, output, kept) in &kept {
+        for (vertex, key, output, kept) in kept {
             let layers: Vec<Descriptor> = match kept {
                 Kept::Here(snapshot) => snapshot.layers().iter().map(|layer| layers[layer].clone()).collect(),
                 Kept::There(layers) => layers.clone(),
@@ -94,7 +114,7 @@ impl Built<'_> {
             work.part("there are no layers to write");
             return Ok(());
         }
-        sink.write(packed, &blobs, work).await
+        sink.write(packed, blobs, work).await
     }
 
     fn blobs(&self) -> StoreBlobs {
@@ -170,12 +190,28 @@ impl Built<'_> {
 /// Blobs of the store, and of caches that were imported.
 struct Blobs {
     here: StoreBlobs,
-    there: HashMap<Digest, Arc<dyn BlobSource>>,
+    there: HashMap<Digest, (Descriptor, Arc<dyn BlobSource>)>,
 }
 
 impl Blobs {
     fn add(&mut self, blob: &Descriptor, source: &Arc<dyn BlobSource>) {
-        self.there.entry(blob.digest.clone()).or_insert_with(|| Arc::clone(source));
+        self.there.entry(blob.digest.clone()).or_insert_with(|| (blob.clone(), Arc::clone(source)));
+    }
+
+    /// Those of other caches that cannot be read to their end.
+    async fn broken_there(&self) -> HashSet<Digest> {
+        let mut broken = HashSet::new();
+        for (digest, (blob, there)) in &self.there {
+            let read = async {
+                let mut reader = there.fetch(blob).await?;
+                while reader.chunk().await?.is_some() {}
+                Ok::<(), kiln_image::Error>(())
+            };
+            if read.await.is_err() {
+                broken.insert(digest.clone());
+            }
+        }
+        broken
     }
 }
 
@@ -184,7 +220,7 @@ impl BlobSource for Blobs {
     async fn fetch(&self, descriptor: &Descriptor) -> kiln_image::Result<BlobReader> {
         let is_here = self.here.store.content().has(&descriptor.digest).unwrap_or(false);
         match self.there.get(&descriptor.digest) {
-            Some(there) if !is_here => there.fetch(descriptor).await,
+            Some((_, there)) if !is_here => there.fetch(descriptor).await,
             _ => self.here.fetch(descriptor).await,
         }
     }
