@@ -19,6 +19,7 @@ use crate::cache::Cache;
 use crate::engine::Engine;
 use crate::failure::{Context as _, environment};
 use crate::job::{Basis, Job, Result, Subject};
+use crate::offline::joined;
 use crate::remote::Imported;
 use crate::request::{BuildRequest, Context, DockerfileSource, NamedContext};
 use crate::scratch::{Scratch, open_dir};
@@ -64,23 +65,35 @@ pub(crate) async fn receive(engine: &Engine, request: &BuildRequest, basis: &Bas
             }
         },
     };
+    let mut failures = Vec::new();
     for (name, context) in &request.contexts {
         let NamedContext::Remote(url) = context else { continue };
-        let path = match fetch(engine, request, basis, url).await? {
-            Found::Directory(path) => path,
-            Found::Archive(file) => arrived.unpack(basis, file, &shown(url)).await?,
-            Found::Text(_) => {
-                let message =
-                    format!("`{}` is neither a repository nor a tar: it cannot be context `{name}`", shown(url));
-                return Err(Failure::new(FailureKind::Build, message));
+        match fetch(engine, request, basis, url).await {
+            Ok(found) => {
+                let path = arrived.directory_of(found, basis, (name, url)).await?;
+                arrived.request.contexts.insert(name.clone(), NamedContext::Dir(path));
             }
-        };
-        arrived.request.contexts.insert(name.clone(), NamedContext::Dir(path));
+            Err(failure) => failures.push(failure),
+        }
     }
+    joined(failures)?;
     Ok(arrived)
 }
 
 impl Arrived {
+    /// The directory that a named context is.
+    async fn directory_of(&mut self, found: Found, basis: &Basis, (name, url): (&str, &str)) -> Result<PathBuf> {
+        match found {
+            Found::Directory(path) => Ok(path),
+            Found::Archive(file) => self.unpack(basis, file, &shown(url)).await,
+            Found::Text(_) => {
+                let message =
+                    format!("`{}` is neither a repository nor a tar: it cannot be context `{name}`", shown(url));
+                Err(Failure::new(FailureKind::Build, message))
+            }
+        }
+    }
+
     async fn unpack(&mut self, basis: &Basis, from: impl Read + Send + 'static, name: &str) -> Result<PathBuf> {
         let tree = Scratch::layer(&basis.store, &basis.lease)?;
         let (path, name) = (tree.tree(), name.to_owned());

@@ -59,6 +59,21 @@ impl BaseImage {
         blocking(move || adopt_implied(&store, &layers)).await
     }
 
+    /// Whether nothing of it would have to be fetched.
+    pub(crate) fn is_here(&self, store: &Store) -> Result<bool> {
+        if self.snapshot.is_some() {
+            return Ok(true);
+        }
+        for (index, diff_id) in self.config.rootfs.diff_ids.iter().enumerate() {
+            let is_unpacked = store.find_layer_by_diff_id(diff_id).map_err(environment)?.is_some();
+            let is_kept = |blob: &Descriptor| store.content().has(&blob.digest).map_err(environment);
+            if !is_unpacked && !self.blobs.get(index).map_or(Ok(false), is_kept)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     async fn layer(&self, index: usize, diff_id: Digest, kept: StoreBlobs, meter: Arc<Meter>) -> Result<Unpacked> {
         let StoreBlobs { store, lease } = kept;
         let stack = stack_of(&self.config.rootfs.diff_ids[..index]);
@@ -250,7 +265,9 @@ impl<R: Read> Read for Checked<R> {
 pub(crate) fn registry(error: kiln_image::Error) -> Failure {
     use kiln_image::ErrorKind;
     let kind = match error.kind() {
-        ErrorKind::Network | ErrorKind::RateLimited | ErrorKind::Environment => FailureKind::Environment,
+        ErrorKind::Network | ErrorKind::RateLimited | ErrorKind::Environment | ErrorKind::NotAsked => {
+            FailureKind::Environment
+        }
         _ => FailureKind::Build,
     };
     let hint = match error.kind() {
@@ -258,6 +275,7 @@ pub(crate) fn registry(error: kiln_image::Error) -> Failure {
         ErrorKind::NotFound => Some("check the spelling of the name and tag"),
         ErrorKind::Lying => Some("what was received is not what was announced: do not trust this source"),
         ErrorKind::Network => Some("check the network, the host name and any proxy"),
+        ErrorKind::NotAsked => Some(crate::offline::WAY_OUT),
         _ => None,
     };
     let failure = Failure::from_error(kind, &error);

@@ -36,7 +36,8 @@ pub struct Engine {
 impl Engine {
     /// An engine on a state directory, which is made when it is first needed.
     pub fn open(config: EngineConfig) -> Result<Self> {
-        let registry = Arc::new(Registry::new(config.docker_config.clone()));
+        let registry = Registry::new(config.docker_config.clone());
+        let registry = Arc::new(if config.is_offline { registry.offline() } else { registry });
         Ok(Self { config, store: OnceLock::new(), registry })
     }
 

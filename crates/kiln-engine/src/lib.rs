@@ -26,6 +26,7 @@ mod fsck;
 mod images;
 mod job;
 mod mounts;
+mod offline;
 mod output;
 mod packing;
 mod progress;
@@ -72,7 +73,7 @@ pub use record::{BuildOptions, BuildOutcome, BuildRecord, BuildTarget, StepRecor
 pub use request::{
     Amount, BuildRequest, CacheEntry, CacheFrom, CacheManifest, CacheMode, CachePlace, CacheTo, CompressionKind,
     Context, Dest, DockerfileSource, EngineConfig, Entitlement, FsckRequest, LayerOptions, NamedContext, NetworkMode,
-    Output, PruneRequest, RunRequest, SpaceLimits, Ulimit, Volume,
+    Output, PruneRequest, Pull, RunRequest, SpaceLimits, Ulimit, Volume,
 };
 pub use session::{NoSession, Session};
 pub use ssh::{SshAgent, SshKey};

@@ -17,7 +17,7 @@ use crate::arrival::place_of;
 use crate::failure::environment;
 use crate::job::Result;
 use crate::redact::Redactor;
-use crate::request::BuildRequest;
+use crate::request::{BuildRequest, Pull};
 
 /// One build, as it is remembered.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -309,7 +309,7 @@ fn options(request: &BuildRequest) -> BuildOptions {
         build_args: request.build_args.iter().map(setting).collect(),
         no_cache: request.no_cache,
         no_cache_filter: request.no_cache_filter.clone(),
-        pull: request.pull,
+        pull: matches!(request.pull, Pull::Always | Pull::Newer),
     }
 }
 

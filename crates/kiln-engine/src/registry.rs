@@ -9,20 +9,34 @@ use kiln_image::{AuthFiles, ClientOptions, HttpClient, RegistryClient, RegistryO
 #[derive(Default)]
 pub(crate) struct Registry {
     docker_config: Option<PathBuf>,
+    is_offline: bool,
     client: OnceLock<RegistryClient>,
 }
 
 impl Registry {
     /// Credentials are read from `docker_config`, when there is one.
     pub(crate) fn new(docker_config: Option<PathBuf>) -> Self {
-        Self { docker_config, client: OnceLock::new() }
+        Self { docker_config, ..Self::default() }
+    }
+
+    /// The same, that asks nobody.
+    pub(crate) fn offline(self) -> Self {
+        Self { is_offline: true, ..self }
+    }
+
+    /// Whether nobody is asked for anything.
+    pub(crate) fn is_offline(&self) -> bool {
+        self.is_offline
     }
 
     /// The client.
     pub(crate) fn client(&self) -> &RegistryClient {
         self.client.get_or_init(|| {
-            let client =
-                ClientOptions { user_agent: concat!("kiln/", env!("CARGO_PKG_VERSION")).into(), ..Default::default() };
+            let client = ClientOptions {
+                user_agent: concat!("kiln/", env!("CARGO_PKG_VERSION")).into(),
+                is_offline: self.is_offline,
+                ..Default::default()
+            };
             let credentials = Arc::new(AuthFiles::new(self.docker_config.clone()));
             RegistryClient::new(RegistryOptions { client, credentials })
         })

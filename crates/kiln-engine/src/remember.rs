@@ -18,6 +18,18 @@ pub(crate) struct Remembered {
     pub(crate) keeps: bool,
 }
 
+/// A registry that is not asked: it has nothing.
+pub(crate) struct Nobody {
+    pub(crate) host: String,
+}
+
+#[async_trait]
+impl BlobSource for Nobody {
+    async fn fetch(&self, descriptor: &Descriptor) -> kiln_image::Result<BlobReader> {
+        Err(kiln_image::Error::NotAsked { doing: format!("fetch `{}`", descriptor.digest), host: self.host.clone() })
+    }
+}
+
 fn is_document(descriptor: &Descriptor) -> bool {
     let kind = &descriptor.media_type;
     let is_config = matches!(kind.as_str(), MediaType::OCI_CONFIG | MediaType::DOCKER_CONFIG);

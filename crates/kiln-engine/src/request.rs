@@ -31,6 +31,8 @@ pub struct EngineConfig {
     pub gc: Option<SpaceLimits>,
     /// Proxy variables (`HTTP_PROXY`, …) given to RUN steps; in no cache key.
     pub proxies: BTreeMap<String, String>,
+    /// Whether nothing is asked of the network. RUN steps are another matter: they have the network they are given.
+    pub is_offline: bool,
 }
 
 /// One build.
@@ -56,8 +58,8 @@ pub struct BuildRequest {
     pub no_cache: bool,
     /// Stages whose cached results are not used.
     pub no_cache_filter: Vec<String>,
-    /// Whether base images are looked up at their registry although they are here.
-    pub pull: bool,
+    /// When registries are asked for base images.
+    pub pull: Pull,
     /// Labels added to the image.
     pub labels: BTreeMap<String, String>,
     /// What to do with the result; by default it goes to the local store.
@@ -86,6 +88,20 @@ pub struct BuildRequest {
     pub mounts_from: Vec<MountsFrom>,
     /// Where cache mounts go after the build.
     pub mounts_to: Vec<MountsTo>,
+}
+
+/// When registries are asked for the images that a build takes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Pull {
+    /// When the local store has no image of the name.
+    #[default]
+    Missing,
+    /// Always.
+    Always,
+    /// Always; if they cannot be asked, what is here counts.
+    Newer,
+    /// Never.
+    Never,
 }
 
 /// Where the files of a build come from.
@@ -134,6 +150,8 @@ pub enum NamedContext {
         /// A tag or digest in it; may be left out when it holds one image.
         reference: Option<String>,
     },
+    /// A stage of the Dockerfile itself, by its name or number.
+    Stage(String),
 }
 
 /// The network a step sees.

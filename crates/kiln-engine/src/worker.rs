@@ -23,9 +23,10 @@ use crate::failure::environment;
 use crate::frontend::{self, Loaded, Resolver};
 use crate::job::{Basis, Images, Job, Result, Subject};
 use crate::mounts;
+use crate::offline;
 use crate::record::Draft;
 use crate::remote::{Built, Imported, Names, Story, import};
-use crate::request::{BuildRequest, Context, Output};
+use crate::request::{BuildRequest, Context, Output, Pull};
 use crate::room::Memory;
 use crate::scratch::Scratch;
 use crate::session::Session;
@@ -86,6 +87,7 @@ async fn attempt(
     let names = names(request, &job, &lowered.definition);
     let cache = Cache::new(job.store.clone(), job.lease.clone(), job.origin.clone(), imported, story.clone());
     let cache = Arc::new(cache.with_names(names.clone()));
+    offline::check(&job, request, &cache, &lowered).await?;
     let snapshot = solve(&cache, &job, request, &lowered, draft).await?;
     let built = story.as_deref().zip(names.as_ref()).map(|(story, names)| Built {
         job: &job,
@@ -126,6 +128,9 @@ pub(crate) async fn prepare(
     let platform = platform(request)?;
     let packings = crate::packing::packings(&request.outputs, &request.cache_to)?;
     crate::export::check(request)?;
+    if engine.registry().is_offline() {
+        offline::refuse_what_leaves(request)?;
+    }
     let store = engine.store()?;
     let lease = store.lease().map_err(environment)?;
     let basis = Basis { store, lease, session, reporter, watch, purpose };
@@ -137,21 +142,30 @@ pub(crate) async fn prepare(
     let file = frontend::parse(&options, reporter.as_ref())?;
     frontend::filters(&file, request, reporter.as_ref());
     let images = Arc::new(Images::default());
+    let registry = engine.registry();
     let resolver = Resolver {
         store: basis.store.clone(),
         lease: basis.lease.clone(),
-        registry: engine.registry(),
+        registry: Arc::clone(&registry),
         reporter: Arc::clone(reporter),
         images: Arc::clone(&images),
-        pull: request.pull,
+        pull: if registry.is_offline() { Pull::Never } else { request.pull },
         purpose,
     };
     let settings = frontend::settings(&source, &file, &request.build_args)?;
     frontend::judge(&source, &settings, frontend::check(&file, &settings, &options), reporter.as_ref())?;
-    let registry = engine.registry();
     let imported = import(request, &registry, &options.platform, reporter);
     let (lowered, imported) = tokio::join!(frontend::lower(&file, &options, &resolver), imported);
-    let lowered = lowered?;
+    let lowered = match registry.is_offline() {
+        true => {
+            let lone = Job::new(engine, request, &basis, Subject::default())?;
+            let mut failures = offline::unknown(&lone, kiln_dockerfile::fetches(&file, &options), &source).await;
+            let lowered = lowered.map_err(|failure| failures.insert(0, failure));
+            offline::joined(failures)?;
+            lowered.expect("its failure was one of them")
+        }
+        false => lowered?,
+    };
     let mut warnings = lowered.warnings.clone();
     warnings.extend(context::check(&trees, &lowered.context_reads, &settings.check, ContextChecks::Rules)?);
     frontend::judge(&source, &settings, settings.admit(&file, warnings), reporter.as_ref())?;

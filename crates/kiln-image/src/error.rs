@@ -29,6 +29,8 @@ pub enum ErrorKind {
     Refused,
     /// Something on this machine: a file, a helper, the certificate store.
     Environment,
+    /// Nobody is asked, because the user wants it so.
+    NotAsked,
 }
 
 /// Says what could not be done. `doing` names the operation and its object: ``pull blob `x` of `host/repo` ``.
@@ -185,6 +187,14 @@ pub enum Error {
         /// Why not.
         reason: &'static str,
     },
+    /// The user does not want the other side asked.
+    #[error("cannot {doing}: `{host}` is not asked")]
+    NotAsked {
+        /// The operation and its object.
+        doing: String,
+        /// Who would have been asked.
+        host: String,
+    },
     /// Stored credentials could not be read.
     #[error("cannot use credentials for `{host}`: {reason}")]
     Credentials {
@@ -261,6 +271,7 @@ impl Error {
             Self::Status { .. } | Self::Forbidden { .. } => ErrorKind::Refused,
             Self::Digest { .. } | Self::Size { .. } | Self::Document { .. } | Self::Invalid { .. } => ErrorKind::Lying,
             Self::TooLarge { .. } => ErrorKind::TooLarge,
+            Self::NotAsked { .. } => ErrorKind::NotAsked,
             Self::Credentials { .. } | Self::File { .. } | Self::Io { .. } | Self::Setup { .. } => {
                 ErrorKind::Environment
             }

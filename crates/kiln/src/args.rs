@@ -178,7 +178,7 @@ mod tests {
     #[test]
     fn switches_read_as_go_reads_them() {
         assert!(build("kiln build --no-cache .").no_cache);
-        assert!(build("kiln build --no-cache=true --pull=1 .").pull);
+        assert!(build("kiln build --no-cache=true --pull=1 .").pull == Some(kiln_engine::Pull::Always));
         assert!(!build("kiln build --no-cache=false .").no_cache);
         assert!(build("kiln build --no-cache=false --no-cache .").no_cache);
         let wrong = ["kiln", "build", "--no-cache=perhaps", "."].map(OsString::from).to_vec();

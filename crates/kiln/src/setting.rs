@@ -7,6 +7,13 @@ use kiln_report::{Failure, FailureKind};
 
 use crate::args::{Environment, space};
 
+/// What may be asked of others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Network {
+    Any,
+    None,
+}
+
 /// The surroundings of a command.
 #[derive(Debug)]
 pub(crate) struct Setting {
@@ -19,6 +26,11 @@ pub(crate) struct Setting {
 impl Setting {
     /// Opens the engine on the state directory.
     pub(crate) fn engine(&self) -> Result<Engine, Failure> {
+        self.engine_on(Network::Any)
+    }
+
+    /// The same, that may ask the network or not. `KILN_OFFLINE` counts, too.
+    pub(crate) fn engine_on(&self, network: Network) -> Result<Engine, Failure> {
         Engine::open(EngineConfig {
             state: self.state_directory()?,
             docker_config: self.environment.docker_config(),
@@ -26,6 +38,7 @@ impl Setting {
             device_specs: self.environment.device_specs(),
             gc: space::gc(&self.environment)?,
             proxies: self.environment.proxies(),
+            is_offline: network == Network::None || self.environment.switch("KILN_OFFLINE")?,
         })
     }
 

@@ -5,20 +5,28 @@ use std::sync::Arc;
 
 use kiln_dockerfile::{ImageFacts, ImageRequest, ResolvedImage};
 use kiln_image::{BlobSource, Layout, Selector, fetch_document, pick_platform};
-use kiln_oci::{Descriptor, Document, ImageConfig, Manifest, Platform, Raw, Reference};
-use kiln_report::{Excerpt, Failure, FailureKind, Reporter, SourceFile};
+use kiln_oci::{Descriptor, Digest, Document, ImageConfig, Manifest, Platform, Raw, Reference};
+use kiln_report::{Event, Excerpt, Failure, FailureKind, Reporter, SourceFile};
 use kiln_store::{Lease, Store};
 
 use crate::base::{BaseImage, registry};
 use crate::failure::{Context as _, environment};
 use crate::job::{Images, Result};
+use crate::offline::{joined, not_here};
 use crate::progress::Work;
 use crate::registry::Registry;
-use crate::remember::Remembered;
+use crate::remember::{Nobody, Remembered};
+use crate::request::Pull;
 use crate::worker::Purpose;
 
 /// Facts about what references with a digest stand for.
 const PINNED: &str = "pinned image";
+
+/// Facts about what tags stood for when their registry was last asked.
+const TAGGED: &str = "tagged image";
+
+/// What lowering has to know of an image, and the image.
+type Found = (ResolvedImage, Arc<BaseImage>);
 
 /// Finds images by reference and platform.
 pub(crate) struct Resolver {
@@ -27,8 +35,8 @@ pub(crate) struct Resolver {
     pub(crate) registry: Arc<Registry>,
     pub(crate) reporter: Arc<dyn Reporter>,
     pub(crate) images: Arc<Images>,
-    /// Whether the registry is asked even if the image is here.
-    pub(crate) pull: bool,
+    /// When registries are asked.
+    pub(crate) pull: Pull,
     /// What is resolved for a forecast is not kept.
     pub(crate) purpose: Purpose,
 }
@@ -42,35 +50,78 @@ impl Resolver {
         facts: &mut ImageFacts,
     ) -> Result<()> {
         let answers = futures::future::join_all(wanted.iter().map(|request| self.resolve(request))).await;
+        let mut failures = Vec::new();
         for (request, answer) in wanted.into_iter().zip(answers) {
-            let (resolved, image) = answer.map_err(|failure| unresolved(failure, &request, Arc::clone(source)))?;
-            self.images.insert(resolved.identifier.clone(), image);
-            facts.insert(request.reference, request.platform, resolved);
+            match answer {
+                Ok((resolved, image)) => {
+                    self.images.insert(resolved.identifier.clone(), image);
+                    facts.insert(request.reference, request.platform, resolved);
+                }
+                Err(failure) => failures.push(unresolved(failure, &request, Arc::clone(source))),
+            }
         }
-        Ok(())
+        joined(failures)
     }
 
-    async fn resolve(&self, request: &ImageRequest) -> Result<(ResolvedImage, Arc<BaseImage>)> {
+    async fn resolve(&self, request: &ImageRequest) -> Result<Found> {
         if let Some(layout) = request.reference.strip_prefix("oci-layout://") {
             return self.in_layout(layout, &request.platform).await;
         }
         let reference: Reference = request.reference.parse().map_err(crate::failure::build)?;
-        if !self.pull
-            && let Some(found) = self.in_store(&request.reference, &reference, &request.platform)?
-        {
+        let here = || self.in_store(&request.reference, &reference, &request.platform);
+        match self.pull {
+            Pull::Never => self.here(request, &reference).await,
+            Pull::Missing => match here()? {
+                Some(found) => Ok(found),
+                None => self.asked(&reference, &request.platform).await,
+            },
+            Pull::Always => self.asked(&reference, &request.platform).await,
+            Pull::Newer => match self.asked(&reference, &request.platform).await {
+                Err(failure) => {
+                    let found = self.here(request, &reference).await.map_err(|_| failure.clone())?;
+                    let text = format!("warning: image `{}` is used as it is here: {failure}", reference.familiar());
+                    self.reporter.report(Event::Note(text));
+                    Ok(found)
+                }
+                found => found,
+            },
+        }
+    }
+
+    /// What its registry says now.
+    async fn asked(&self, reference: &Reference, platform: &Platform) -> Result<Found> {
+        let work = Work::start(&self.reporter, format!("[internal] load metadata for {reference}"));
+        let found = async {
+            let root = self.root(reference).await?;
+            let source = self.remembered(Arc::new(self.registry.client().source(reference)));
+            self.at(reference, root, (source, platform)).await
+        };
+        work.end(found.await)
+    }
+
+    /// The image of the local store, or else what its registry said last, as far as that is kept.
+    async fn here(&self, request: &ImageRequest, reference: &Reference) -> Result<Found> {
+        if let Some(found) = self.in_store(&request.reference, reference, &request.platform)? {
             return Ok(found);
         }
-        let work = Work::start(&self.reporter, format!("[internal] load metadata for {reference}"));
-        work.end(self.at_registry(&reference, &request.platform).await)
+        let nobody = Arc::new(Nobody { host: reference.registry.clone() });
+        let known = match &reference.digest {
+            Some(digest) => self.fact(PINNED, &pinned_name(reference, digest)),
+            None => self.fact(TAGGED, &reference.to_string()),
+        };
+        let lacking = || not_here(&format!("image `{}`", reference.familiar()));
+        let root = known.ok_or_else(lacking)?;
+        let found = self.at(reference, root, (self.remembered(nobody), &request.platform)).await;
+        found.map_err(|failure| if failure.kind == FailureKind::Environment { lacking() } else { failure })
+    }
+
+    fn remembered(&self, source: Arc<dyn BlobSource>) -> Arc<dyn BlobSource> {
+        let (store, lease) = (self.store.clone(), self.lease.clone());
+        Arc::new(Remembered { store, lease, source, keeps: self.purpose == Purpose::Build })
     }
 
     /// An image whose layers are all here.
-    fn in_store(
-        &self,
-        written: &str,
-        reference: &Reference,
-        platform: &Platform,
-    ) -> Result<Option<(ResolvedImage, Arc<BaseImage>)>> {
+    fn in_store(&self, written: &str, reference: &Reference, platform: &Platform) -> Result<Option<Found>> {
         let Some(record) = crate::images::find(&self.store, written)? else { return Ok(None) };
         let config = crate::images::read_config(&self.store, &record.id)?;
         let Some(snapshot) = record.snapshot.filter(|_| fits(&config, platform)) else { return Ok(None) };
@@ -89,14 +140,13 @@ impl Resolver {
         Ok(Some((ResolvedImage { digest: record.id, identifier, config }, Arc::new(image))))
     }
 
-    async fn at_registry(&self, reference: &Reference, platform: &Platform) -> Result<(ResolvedImage, Arc<BaseImage>)> {
-        let source: Arc<dyn BlobSource> = Arc::new(Remembered {
-            store: self.store.clone(),
-            lease: self.lease.clone(),
-            source: Arc::new(self.registry.client().source(reference)),
-            keeps: self.purpose == Purpose::Build,
-        });
-        let root = self.root(reference).await?;
+    /// The image of a platform behind a manifest or index.
+    async fn at(
+        &self,
+        reference: &Reference,
+        root: Descriptor,
+        (source, platform): (Arc<dyn BlobSource>, &Platform),
+    ) -> Result<Found> {
         let document = fetch_document(source.as_ref(), &root).await.map_err(registry)?;
         let name = reference.familiar();
         let (_, manifest) = image_manifest(&name, document, &source, platform).await?;
@@ -109,13 +159,10 @@ impl Resolver {
 
     /// What a reference stands for now. What a digest stands for never changes, so it is asked only once.
     async fn root(&self, reference: &Reference) -> Result<Descriptor> {
-        let pinned = reference.digest.is_some().then(|| reference.to_string());
-        let records = self.store.records();
-        let fact = pinned.as_ref().and_then(|name| records.get_fact(PINNED, name).ok().flatten());
         // What a registry says of a digest is its word only: another one is not what was asked for.
         let is_meant = |found: &Descriptor| reference.digest.as_ref().is_none_or(|wanted| *wanted == found.digest);
-        let fact = fact.and_then(|fact| serde_json::from_slice(&fact).ok());
-        if let Some(descriptor) = fact.filter(is_meant) {
+        let pinned = reference.digest.as_ref().and_then(|digest| self.fact(PINNED, &pinned_name(reference, digest)));
+        if let Some(descriptor) = pinned.filter(is_meant) {
             return Ok(descriptor);
         }
         let client = self.registry.client();
@@ -123,13 +170,21 @@ impl Resolver {
             Some(descriptor) => descriptor,
             None => client.resolve(reference).await.map_err(registry)?.descriptor,
         };
-        if let Some(name) = pinned {
-            records.put_fact(PINNED, &name, &serde_json::to_vec(&root).expect("plain data serialises"));
+        let text = serde_json::to_vec(&root).expect("plain data serialises");
+        let records = self.store.records();
+        records.put_fact(PINNED, &pinned_name(reference, &root.digest), &text);
+        if reference.digest.is_none() {
+            records.put_fact(TAGGED, &reference.to_string(), &text);
         }
         Ok(root)
     }
 
-    async fn in_layout(&self, text: &str, platform: &Platform) -> Result<(ResolvedImage, Arc<BaseImage>)> {
+    fn fact(&self, kind: &str, name: &str) -> Option<Descriptor> {
+        let fact = self.store.records().get_fact(kind, name).ok().flatten()?;
+        serde_json::from_slice(&fact).ok()
+    }
+
+    async fn in_layout(&self, text: &str, platform: &Platform) -> Result<Found> {
         let (path, selector) = split_layout(text)?;
         let layout = Layout::open(&path).await.map_err(registry)?;
         let root = layout.resolve(&selector).await.map_err(registry)?;
@@ -147,6 +202,11 @@ impl Resolver {
         };
         Ok((ResolvedImage { digest: root.digest, identifier, config }, Arc::new(image)))
     }
+}
+
+/// One digest of one repository, whatever tag stands beside it.
+fn pinned_name(reference: &Reference, digest: &Digest) -> String {
+    format!("{}@{digest}", reference.name())
 }
 
 /// Whether an image serves a platform. One that does not say what it is for serves all.
@@ -215,8 +275,6 @@ pub(crate) fn split_layout(text: &str) -> Result<(PathBuf, Selector)> {
 
 #[cfg(test)]
 mod tests {
-    use kiln_oci::Digest;
-
     use super::*;
 
     #[test]

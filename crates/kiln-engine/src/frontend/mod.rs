@@ -195,6 +195,9 @@ pub(crate) async fn lower(
 
 /// Tells names of `--no-cache-filter` that are of no stage: they do nothing.
 pub(crate) fn filters(file: &kiln_dockerfile::Dockerfile, request: &BuildRequest, reporter: &dyn Reporter) {
+    if request.no_cache_filter.is_empty() {
+        return;
+    }
     let stages: Vec<String> = kiln_dockerfile::targets(file).into_iter().filter_map(|stage| stage.name).collect();
     let is_stage =
         |name: &&String| stages.iter().any(|stage| stage.eq_ignore_ascii_case(name)) || name.parse::<usize>().is_ok();
@@ -253,6 +256,7 @@ fn named(name: &str, context: &NamedContext) -> kiln_dockerfile::NamedContext {
             kiln_dockerfile::NamedContext::Local { name: name.to_owned() }
         }
         NamedContext::Image(reference) => kiln_dockerfile::NamedContext::Image { reference: reference.clone() },
+        NamedContext::Stage(stage) => kiln_dockerfile::NamedContext::Stage { name: stage.clone() },
         NamedContext::OciLayout { path, reference } => {
             let suffix = match reference {
                 Some(text) if text.contains(':') => format!("@{text}"),

@@ -128,7 +128,9 @@ fn describe(cache: &mut Packed) {
 /// A failure of the exchange with a store, with the way out that fits its kind.
 pub(crate) fn failure(error: kiln_image::Error) -> Failure {
     let kind = match error.kind() {
-        ErrorKind::Network | ErrorKind::RateLimited | ErrorKind::Environment => FailureKind::Environment,
+        ErrorKind::Network | ErrorKind::RateLimited | ErrorKind::Environment | ErrorKind::NotAsked => {
+            FailureKind::Environment
+        }
         _ => FailureKind::Build,
     };
     let hint = match &error {

@@ -19,7 +19,7 @@ pub(crate) use source::{remove_repository, repositories};
 
 use std::sync::Arc;
 
-use kiln_graph::llb::{self, OpKind};
+use kiln_graph::llb::{self, OpKind, SourceOp};
 use kiln_graph::{Definition, Vertex};
 use kiln_oci::{Digest, Hasher};
 use kiln_report::{Excerpt, Failure, FailureKind};
@@ -71,20 +71,34 @@ pub(crate) struct Place {
     pub(crate) is_finished: bool,
 }
 
+/// Whether it is known what a source stands for, without asking anybody.
+pub(crate) async fn known(job: &Arc<Job>, op: SourceOp, excerpt: Excerpt) -> Result<()> {
+    source::known(Place::outside(job, Some(excerpt)), op).await
+}
+
+/// Fails when a vertex is a source whose content would have to be fetched.
+pub(crate) async fn lacks(definition: &Definition, vertex: &Vertex, job: &Arc<Job>) -> Result<()> {
+    let Some(OpKind::Source(op)) = vertex.op.op.clone() else { return Ok(()) };
+    let place = Place { vertex: vertex.id.0.clone(), ..Place::outside(job, excerpt(definition, vertex)) };
+    source::lacks(place, op).await
+}
+
+/// Where a vertex comes from.
+fn excerpt(definition: &Definition, vertex: &Vertex) -> Option<Excerpt> {
+    let (index, span) = vertex.meta.source?;
+    Some(Excerpt { file: Arc::clone(definition.sources().get(index)?), span })
+}
+
 fn step(
     definition: &Definition,
     vertex: &Vertex,
     job: &Arc<Job>,
     (identity, is_finished): (Identity, bool),
 ) -> Result<Arc<dyn Step<Artifact, Failure>>> {
-    let source = vertex
-        .meta
-        .source
-        .and_then(|(index, span)| Some(Excerpt { file: Arc::clone(definition.sources().get(index)?), span }));
     let place = Place {
         job: Arc::clone(job),
         vertex: vertex.id.0.clone(),
-        excerpt: source,
+        excerpt: excerpt(definition, vertex),
         identity,
         platform: vertex.op.platform.clone(),
         inputs: vertex.inputs.len(),
@@ -112,6 +126,20 @@ fn step(
 }
 
 impl Place {
+    /// The place of a source that is no part of a graph.
+    fn outside(job: &Arc<Job>, excerpt: Option<Excerpt>) -> Self {
+        Self {
+            job: Arc::clone(job),
+            vertex: Digest::sha256(""),
+            excerpt,
+            identity: Identity::default(),
+            platform: None,
+            inputs: 0,
+            args: Vec::new(),
+            is_finished: false,
+        }
+    }
+
     /// Says where a failure happened.
     pub(crate) fn blame(&self, failure: Failure) -> Failure {
         match (&failure.excerpt, &self.excerpt) {

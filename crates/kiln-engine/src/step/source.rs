@@ -12,6 +12,7 @@ use crate::artifact::Artifact;
 use crate::base::{BaseImage, Meter};
 use crate::frontend::LocalTree;
 use crate::job::Result;
+use crate::offline::not_here;
 use crate::step::Place;
 
 mod git;
@@ -34,6 +35,31 @@ pub(crate) fn step(place: Place, op: SourceOp) -> Result<Arc<dyn Step<Artifact, 
         Some(("git", _)) => Ok(Arc::new(git::GitStep::new(place, op)?)),
         Some(("http" | "https", _)) => Ok(Arc::new(http::HttpStep::new(place, op))),
         _ => Err(Failure::new(FailureKind::Build, format!("source `{}` is of a kind kiln cannot read", op.identifier))),
+    }
+}
+
+/// Whether it is known what an op stands for. Images are asked about before there are ops.
+pub(super) async fn known(place: Place, op: SourceOp) -> Result<()> {
+    match op.identifier.split_once("://") {
+        Some(("git", _)) => git::GitStep::new(place, op)?.known().await,
+        Some(("http" | "https", _)) => http::HttpStep::new(place, op).known().await,
+        _ => Ok(()),
+    }
+}
+
+/// Fails when what an op stands for would have to be fetched, and must not be.
+pub(super) async fn lacks(place: Place, op: SourceOp) -> Result<()> {
+    match op.identifier.split_once("://") {
+        Some(("docker-image", _)) => {
+            let Some(image) = place.job.images.find(&op.identifier) else { return Ok(()) };
+            match image.is_here(&place.job.store)? {
+                true => Ok(()),
+                false => Err(place.blame(not_here(&format!("image `{}`, or a layer of it,", image.name)))),
+            }
+        }
+        Some(("git", _)) if place.job.registry.is_offline() => git::GitStep::new(place, op)?.lacks().await,
+        Some(("http" | "https", _)) if place.job.registry.is_offline() => http::HttpStep::new(place, op).lacks().await,
+        _ => Ok(()),
     }
 }
 

@@ -25,6 +25,8 @@ pub struct ClientOptions {
     pub auth_realms: Vec<String>,
     /// How often and how long requests are tried.
     pub retry: RetryPolicy,
+    /// Whether nobody is asked for anything.
+    pub is_offline: bool,
 }
 
 impl Default for ClientOptions {
@@ -35,6 +37,7 @@ impl Default for ClientOptions {
             insecure_hosts: Vec::new(),
             auth_realms: Vec::new(),
             retry: RetryPolicy::default(),
+            is_offline: false,
         }
     }
 }
@@ -216,6 +219,9 @@ impl HttpClient {
     }
 
     fn checked(&self, doing: &str, url: &Url, trust: Trust, reach: Reach) -> Result<&reqwest::Client> {
+        if self.0.options.is_offline {
+            return Err(Error::NotAsked { doing: doing.into(), host: authority(url) });
+        }
         if let Some(reason) = guard::forbidden_url(url, reach) {
             return Err(refuse(doing, url, reason));
         }

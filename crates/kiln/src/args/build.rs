@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use kiln_dockerfile::is_remote_context;
-use kiln_engine::{BuildRequest, Context, DockerfileSource, Entitlement, NamedContext, NetworkMode, Output, Ulimit};
+use kiln_engine::{
+    BuildRequest, Context, DockerfileSource, Entitlement, NamedContext, NetworkMode, Output, Pull, Ulimit,
+};
 use kiln_oci::{Platform, Reference};
 use kiln_report::{Failure, FailureKind};
 
@@ -17,6 +19,7 @@ use super::secret::{SecretArg, SecretSource};
 use super::ssh::SshArg;
 use super::value::{self, Wrong};
 use super::{Environment, allow, output};
+use crate::setting::Network;
 use crate::ui::progress::Choice;
 
 /// Build an image from a Dockerfile
@@ -59,7 +62,8 @@ pub(crate) struct BuildArgs {
     #[arg(long, value_name = "WHAT", value_parser = allow::entitlement)]
     pub(crate) allow: Vec<Entitlement>,
 
-    /// Use another context or image where the Dockerfile says NAME: a path, docker-image://… or oci-layout://…
+    /// Use another context or image where the Dockerfile says NAME: a path, a URL, docker-image://…, oci-layout://…, or
+    /// target:STAGE of the Dockerfile
     #[arg(long, value_name = "NAME=WHERE", value_parser = named_context)]
     pub(crate) build_context: Vec<(String, NamedContext)>,
 
@@ -104,9 +108,16 @@ pub(crate) struct BuildArgs {
     #[arg(long, value_name = "N", value_parser = value::jobs)]
     pub(crate) jobs: Option<NonZero<usize>>,
 
-    /// Look base images up at their registry although they are here
+    /// When to ask registries for base images: missing, always, newer or never [default: missing; --pull alone: always]
+    #[arg(
+        long, value_name = "WHEN", num_args = 0..=1, require_equals = true, default_missing_value = "always",
+        value_parser = pull
+    )]
+    pub(crate) pull: Option<Pull>,
+
+    /// Ask nothing of the network: use what is here, and say what is not
     #[arg(long)]
-    pub(crate) pull: bool,
+    pub(crate) offline: bool,
 
     /// Network of RUN steps: default, none or host
     #[arg(long, value_name = "MODE", value_parser = network, default_value = "default")]
@@ -239,7 +250,7 @@ impl BuildArgs {
             jobs: self.jobs(environment)?,
             no_cache: self.no_cache,
             no_cache_filter: self.no_cache_filter.clone(),
-            pull: self.pull,
+            pull: self.pull.unwrap_or_default(),
             labels: self.label.iter().map(|(key, value)| (key.clone(), value.clone().unwrap_or_default())).collect(),
             outputs: self.outputs()?,
             contexts: self.build_context.iter().cloned().collect(),
@@ -279,6 +290,11 @@ impl BuildArgs {
     pub(crate) fn call(&self) -> Option<Call> {
         let asked = self.call.filter(|call| call.kind != CallKind::Build);
         asked.or_else(|| self.check.then(|| Call::of(CallKind::Check)))
+    }
+
+    /// Whether the network may be asked.
+    pub(crate) fn network_use(&self) -> Network {
+        if self.offline { Network::None } else { Network::Any }
     }
 
     /// Who asks for the machine's network on the command line allows it.
@@ -403,10 +419,11 @@ fn context(text: &str) -> Result<Context, Failure> {
     Ok(Context::Dir(text.into()))
 }
 
-/// `name=path`, `name=docker-image://…` or `name=oci-layout://…`.
+/// `name=path`, `name=docker-image://…`, `name=oci-layout://…`, `name=target:…` or `name=URL`.
 pub(crate) fn named_context(text: &str) -> Result<(String, NamedContext), Wrong> {
     let Some((name, place)) = text.split_once('=').filter(|(name, place)| !name.is_empty() && !place.is_empty()) else {
-        return Err(Wrong("expected `name=path`, `name=docker-image://…` or `name=oci-layout://…`".into()));
+        let forms = "`name=path`, `name=URL`, `name=docker-image://…`, `name=oci-layout://…` or `name=target:…`";
+        return Err(Wrong(format!("expected {forms}")));
     };
     let place = if let Some(image) = place.strip_prefix("docker-image://") {
         image.parse::<Reference>().map_err(|e| Wrong(e.to_string()))?;
@@ -415,8 +432,8 @@ pub(crate) fn named_context(text: &str) -> Result<(String, NamedContext), Wrong>
         oci_layout(layout)
     } else if is_remote_context(place) {
         NamedContext::Remote(place.to_owned())
-    } else if place.starts_with("target:") {
-        return Err(Wrong(format!("`{place}` is not supported yet")));
+    } else if let Some(stage) = place.strip_prefix("target:") {
+        NamedContext::Stage(stage.to_owned())
     } else {
         NamedContext::Dir(place.into())
     };
@@ -452,6 +469,25 @@ fn dry_run(text: &str) -> Result<DryRun, Wrong> {
             Ok(true) => Ok(DryRun::Text),
             Ok(false) => Ok(DryRun::No),
             Err(_) => Err(Wrong("expected `text` or `json`".into())),
+        },
+    }
+}
+
+/// When registries are asked; also in the words of buildah, and as the switch that it is with docker.
+fn pull(text: &str) -> Result<Pull, Wrong> {
+    const WORDS: [&str; 4] = ["missing", "always", "newer", "never"];
+    match text {
+        "missing" | "ifmissing" => Ok(Pull::Missing),
+        "always" => Ok(Pull::Always),
+        "newer" | "ifnewer" => Ok(Pull::Newer),
+        "never" => Ok(Pull::Never),
+        other => match value::go_bool(other) {
+            Ok(true) => Ok(Pull::Always),
+            Ok(false) => Ok(Pull::Missing),
+            Err(_) => {
+                let near = value::did_you_mean(other, WORDS);
+                Err(Wrong(format!("expected `missing`, `always`, `newer` or `never`{near}")))
+            }
         },
     }
 }

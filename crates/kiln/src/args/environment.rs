@@ -4,6 +4,10 @@ use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
+use kiln_report::{Failure, FailureKind};
+
+use super::value;
+
 /// The variables of the process.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Environment(BTreeMap<OsString, OsString>);
@@ -20,6 +24,13 @@ impl Environment {
     /// A variable as text. One that is empty or no text counts as not set.
     pub(crate) fn text(&self, name: &str) -> Option<&str> {
         self.0.get(OsStr::new(name)).and_then(|value| value.to_str()).filter(|value| !value.is_empty())
+    }
+
+    /// A variable that is on or off; not set it is off.
+    pub(crate) fn switch(&self, name: &str) -> Result<bool, Failure> {
+        let Some(text) = self.text(name) else { return Ok(false) };
+        value::go_bool(text)
+            .map_err(|_| Failure::new(FailureKind::Usage, format!("`{name}` is `{text}`: expected `1` or `0`")))
     }
 
     /// A variable as it is, for build arguments and secrets.

@@ -40,13 +40,14 @@ pub(crate) fn run(args: &BuildArgs, setting: &Setting) -> Outcome {
     let agents = agents.collect::<Result<_, Failure>>()?;
     let lender = Arc::new(Lender::new(std::mem::take(&mut plan.secrets), agents, input)?);
     if let Some(format) = args.dry_run.filter(|asked| *asked != DryRun::No) {
-        return dry_run::run(format, &plan, lender, setting);
+        let engine = setting.engine_on(args.network_use())?;
+        return dry_run::run(format, &plan, lender, (setting, &engine));
     }
     if let Some(path) = &args.iidfile {
         answer::forget(path)?;
     }
     let prints_id = plan.progress == Choice::Quiet && !has_data;
-    let engine = setting.engine()?;
+    let engine = setting.engine_on(args.network_use())?;
     let built = build(&plan, lender, setting, &engine);
     let outcome = built.and_then(|result| answer(args, &result, prints_id));
     if !matches!(outcome, Err(Exit::Signal(_))) {

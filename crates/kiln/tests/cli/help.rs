@@ -86,7 +86,8 @@ fn build() {
           --allow <WHAT>                Let steps do more than usual: network.host, security.insecure or
                                         device[=NAME]
           --build-context <NAME=WHERE>  Use another context or image where the Dockerfile says NAME: a
-                                        path, docker-image://… or oci-layout://…
+                                        path, a URL, docker-image://…, oci-layout://…, or target:STAGE
+                                        of the Dockerfile
           --label <KEY=VALUE>           Set a label of the image
           --platform <PLATFORM>         Platform to build for, as linux/amd64; several are separated by
                                         commas
@@ -105,7 +106,10 @@ fn build() {
           --jobs <N>                    Run at most so many steps at once, 0 for as many as there are
                                         [default: one per core and at least 4, fewer while memory is
                                         short]
-          --pull                        Look base images up at their registry although they are here
+          --pull[=<WHEN>]               When to ask registries for base images: missing, always, newer
+                                        or never [default: missing; --pull alone: always]
+          --offline                     Ask nothing of the network: use what is here, and say what is
+                                        not
           --network <MODE>              Network of RUN steps: default, none or host [default: default]
           --add-host <NAME:IP>          Add a line to /etc/hosts of RUN steps
           --shm-size <BYTES>            Size of /dev/shm in RUN steps

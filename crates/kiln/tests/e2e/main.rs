@@ -17,6 +17,7 @@ mod image;
 mod layers;
 mod leftovers;
 mod object_cache;
+mod offline;
 mod outputs;
 mod project;
 mod registry;

@@ -14,14 +14,20 @@ use kiln_graph::llb::SourceOp;
 use kiln_oci::Digest;
 use kiln_report::Failure;
 use kiln_solver::{CacheMap, KeyParts, Step};
+use serde::{Deserialize, Serialize};
 use tokio::sync::OnceCell;
 
 use self::command::Git;
 use self::mirror::Mirror;
 use self::wanted::Wanted;
 use crate::artifact::Artifact;
+use crate::failure::environment;
 use crate::job::Result;
+use crate::offline::not_here;
 use crate::step::Place;
+
+/// Facts about what references stood for are kept under this kind.
+const FACT: &str = "git reference";
 
 /// One repository at one reference.
 pub(super) struct GitStep {
@@ -31,7 +37,7 @@ pub(super) struct GitStep {
 }
 
 /// What a reference stands for.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Commit {
     /// The commit, or the annotated tag that names it.
     id: String,
@@ -56,13 +62,47 @@ impl GitStep {
         if let Some(commit) = self.wanted.pinned() {
             return Ok(commit);
         }
+        let commit = match self.place.job.registry.is_offline() {
+            true => self.recall()?,
+            false => self.ask().await?,
+        };
+        self.wanted.check(&commit)?;
+        Ok(commit)
+    }
+
+    async fn ask(&self) -> Result<Commit> {
         let git = Git::new(&self.place.job, &self.wanted).await?;
         let commit = match resolve::ask(&git, &self.wanted).await? {
             Some(commit) => commit,
             None => Mirror::open(&self.place.job, &git, None).await?.find(&git).await?,
         };
-        self.wanted.check(&commit)?;
+        let text = serde_json::to_vec(&commit).expect("plain data serialises");
+        self.place.job.store.records().put_fact(FACT, &self.wanted.place(), &text);
         Ok(commit)
+    }
+
+    /// What the reference stood for when its server was last asked.
+    fn recall(&self) -> Result<Commit> {
+        let fact = self.place.job.store.records().get_fact(FACT, &self.wanted.place()).map_err(environment)?;
+        let commit = fact.and_then(|fact| serde_json::from_slice(&fact).ok());
+        commit.ok_or_else(|| not_here(&self.wanted.shown()))
+    }
+
+    /// Fails when it is not known which commit it is, and nobody can be asked.
+    pub(super) async fn known(&self) -> Result<()> {
+        self.commit().await.map(drop).map_err(|failure| self.place.blame(failure))
+    }
+
+    /// Fails when the commit would have to be fetched, and cannot be.
+    pub(super) async fn lacks(&self) -> Result<()> {
+        let lacks = async {
+            let commit = self.commit().await?;
+            let git = Git::new(&self.place.job, &self.wanted).await?;
+            let mirror = Mirror::open(&self.place.job, &git, Some(&commit.id)).await?;
+            let is_here = mirror.has(&git, commit).await?;
+            if is_here { Ok(()) } else { Err(not_here(&self.wanted.shown())) }
+        };
+        lacks.await.map_err(|failure| self.place.blame(failure))
     }
 
     async fn fetch(&self) -> Result<Artifact> {

@@ -18,6 +18,7 @@ use crate::blobs::receive;
 use crate::blocking::blocking;
 use crate::failure::{Context as _, build, environment};
 use crate::job::Result;
+use crate::offline::not_here;
 use crate::scratch::{Scratch, open_dir};
 use crate::session::text_secret;
 use crate::step::Place;
@@ -70,13 +71,29 @@ impl HttpStep {
         remote.map_err(|failure| self.place.blame(failure))
     }
 
+    /// Fails when it is not known what it is, and nobody can be asked.
+    pub(super) async fn known(&self) -> Result<()> {
+        match &self.checksum {
+            Some(_) => Ok(()),
+            None => self.remote().await.map(drop),
+        }
+    }
+
+    /// Fails when it would have to be fetched, and cannot be.
+    pub(super) async fn lacks(&self) -> Result<()> {
+        self.remote().await.map(drop)
+    }
+
     async fn fetch(&self) -> Result<Arc<Remote>> {
         let job = &self.place.job;
         let checksum = self.checksum.as_deref().map(str::parse::<Digest>).transpose();
         let checksum = checksum.or_build(|| format!("cannot check `{}`", self.url))?;
-        let known = self.known(checksum.as_ref())?;
+        let known = self.kept(checksum.as_ref())?;
         if let (Some(remote), Some(_)) = (&known, &checksum) {
             return Ok(Arc::new(remote.clone()));
+        }
+        if job.registry.is_offline() {
+            return known.map(Arc::new).ok_or_else(|| not_here(&format!("`{}`", self.url)));
         }
         let request = DownloadRequest {
             url: self.url.clone(),
@@ -151,7 +168,7 @@ impl HttpStep {
     }
 
     /// What was fetched before and is still here.
-    fn known(&self, checksum: Option<&Digest>) -> Result<Option<Remote>> {
+    fn kept(&self, checksum: Option<&Digest>) -> Result<Option<Remote>> {
         let job = &self.place.job;
         let fact = job.store.records().get_fact(FACT, &self.url).map_err(environment)?;
         let known = fact.and_then(|bytes| serde_json::from_slice::<Remote>(&bytes).ok());

@@ -68,7 +68,7 @@ fn build_arguments_without_a_value_come_from_the_environment() {
 }
 
 #[test]
-fn named_contexts_have_four_forms() {
+fn named_contexts_have_five_forms() {
     let of = |place: &str| plan(&format!("--build-context Base={place} .")).request.contexts.remove("base").unwrap();
     assert!(matches!(of("../x"), NamedContext::Dir(path) if path == Path::new("../x")));
     assert!(matches!(of("docker-image://a:1"), NamedContext::Image(image) if image == "a:1"));
@@ -80,8 +80,24 @@ fn named_contexts_have_four_forms() {
     }
     assert!(refusal("--build-context base=docker-image://A:1 .").contains("is not an image reference"));
     assert!(matches!(of("https://x/y.git"), NamedContext::Remote(url) if url == "https://x/y.git"));
-    assert!(refusal("--build-context base=target:x .").contains("not supported yet"));
+    assert!(matches!(of("target:x"), NamedContext::Stage(stage) if stage == "x"));
     assert!(refusal("--build-context base .").contains("expected `name=path`"));
+}
+
+#[test]
+fn pull_is_a_switch_a_word_of_podman_s_or_one_of_buildah_s() {
+    for (flags, wanted) in [
+        ("", Pull::Missing),
+        ("--pull", Pull::Always),
+        ("--pull=true", Pull::Always),
+        ("--pull=false", Pull::Missing),
+        ("--pull=ifmissing", Pull::Missing),
+        ("--pull=ifnewer", Pull::Newer),
+        ("--pull=never", Pull::Never),
+    ] {
+        assert_eq!(plan(format!("{flags} .").trim_start()).request.pull, wanted, "{flags}");
+    }
+    assert!(refusal("--pull=nver .").contains("did you mean `never`?"));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use kiln_engine::{Forecast, ForecastStep, Verdict};
+use kiln_engine::{Engine, Forecast, ForecastStep, Verdict};
 
 use super::lend::Lender;
 use crate::args::build::{BuildPlan, DryRun};
@@ -13,8 +13,12 @@ use crate::ui::progress::Progress;
 use crate::ui::{run as ui_run, stdout};
 
 /// Asks, and prints the answer.
-pub(super) fn run(format: DryRun, plan: &BuildPlan, lender: Arc<Lender>, setting: &Setting) -> Outcome {
-    let engine = setting.engine()?;
+pub(super) fn run(
+    format: DryRun,
+    plan: &BuildPlan,
+    lender: Arc<Lender>,
+    (setting, engine): (&Setting, &Engine),
+) -> Outcome {
     let progress = Progress::start(plan.progress, &setting.environment)?;
     let outcome = ui_run::block_on(engine.forecast(&plan.request, lender, progress.reporter()));
     progress.finish();

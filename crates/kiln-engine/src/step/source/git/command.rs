@@ -12,6 +12,7 @@ use super::remote::{self, Kind, PROTOCOLS};
 use super::wanted::Wanted;
 use crate::blocking::blocking;
 use crate::job::{Job, Result};
+use crate::offline::not_here;
 use crate::redact::Redactor;
 use crate::ssh::Socket;
 
@@ -53,6 +54,7 @@ pub(super) struct Git {
     cwd: PathBuf,
     secrets: Redactor,
     has_credentials: bool,
+    is_offline: bool,
     pub(super) wanted: Wanted,
     /// The agent for ssh, and the hosts that are known: gone when this is dropped.
     _lent: Option<Socket>,
@@ -69,8 +71,8 @@ impl Git {
     fn set_up(job: &Arc<Job>, wanted: Wanted) -> Result<Self> {
         let authorization = authorization(job, &wanted)?;
         let (lent, known_hosts) = match wanted.remote.kind() {
-            Kind::Ssh => (Some(agent(job, &wanted)?), known_hosts(&wanted)?),
-            Kind::Web | Kind::Git => (None, None),
+            Kind::Ssh if !job.registry.is_offline() => (Some(agent(job, &wanted)?), known_hosts(&wanted)?),
+            Kind::Ssh | Kind::Web | Kind::Git => (None, None),
         };
         let mut settings = SETTINGS.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
         let mut secrets = Vec::new();
@@ -98,6 +100,7 @@ impl Git {
             cwd: job.store.root(),
             secrets: Redactor::new(secrets.iter().map(Vec::as_slice)),
             has_credentials: authorization.is_some(),
+            is_offline: job.registry.is_offline(),
             wanted,
             _lent: lent,
             _known_hosts: known_hosts,
@@ -144,7 +147,10 @@ impl Git {
     ) -> Result<std::result::Result<String, String>> {
         let mut env = self.env.clone();
         let allowed = match protocols {
-            Protocols::Remote => PROTOCOLS,
+            Protocols::Remote => {
+                self.must_be_online()?;
+                PROTOCOLS
+            }
             Protocols::Ours => "file",
         };
         env.push(("GIT_ALLOW_PROTOCOL".into(), allowed.into()));
@@ -157,6 +163,11 @@ impl Git {
             String::from_utf8_lossy(&shown).into_owned()
         };
         Ok(if output.status.is_success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) })
+    }
+
+    /// Fails when nobody may be asked.
+    pub(super) fn must_be_online(&self) -> Result<()> {
+        if self.is_offline { Err(not_here(&format!("all of {}", self.wanted.shown()))) } else { Ok(()) }
     }
 
     /// What a complaint of git means for whoever builds.

@@ -93,6 +93,7 @@ impl Mirror {
         if self.has(git, commit).await? {
             return Ok(());
         }
+        git.must_be_online()?;
         let spec = format!("+{}:{}", commit.id, kept_name(&commit.id));
         let mut complaint = match self.fetch_one(git, &spec).await? {
             Ok(()) => String::new(),
@@ -136,7 +137,7 @@ impl Mirror {
     }
 
     /// Whether the commit is here with all its files: what no reference leads to may have come by half.
-    async fn has(&self, git: &Git, commit: &Commit) -> Result<bool> {
+    pub(super) async fn has(&self, git: &Git, commit: &Commit) -> Result<bool> {
         let kept = ["rev-parse", "--verify", "--quiet", &kept_name(&commit.id)];
         if git.run_in(&self.repository, &kept, Protocols::Ours).await?.is_ok() {
             return Ok(true);

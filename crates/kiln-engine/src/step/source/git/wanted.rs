@@ -147,6 +147,11 @@ impl Wanted {
         self.keeps_git_dir && self.subdir.is_empty()
     }
 
+    /// The reference and where it is.
+    pub(super) fn place(&self) -> String {
+        format!("{}#{}", self.remote.url(), self.reference)
+    }
+
     /// For people.
     pub(super) fn shown(&self) -> String {
         match self.reference.as_str() {

@@ -1,0 +1,246 @@
+//! The lock file: where it lies, and its text. One name a line, sorted, so that differences are easy to read.
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use kiln_report::{Failure, FailureKind};
+use serde::{Deserialize, Serialize};
+
+use super::LockChange;
+use super::wants::Kind;
+use crate::failure::{Context as _, build};
+use crate::frontend::{open_root, read_text, settled};
+use crate::job::Result;
+use crate::request::{BuildRequest, Context, DockerfileSource};
+
+/// What locks are called; they lie beside their Dockerfile.
+const NAME: &str = "kiln.lock";
+
+/// The form that is written; another one is not read.
+const VERSION: u32 = 1;
+
+/// No lock is larger.
+const LARGEST: u64 = 16 << 20;
+
+/// What a Dockerfile's names stand for.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Section {
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    syntax: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    images: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    downloads: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    repositories: BTreeMap<String, String>,
+}
+
+/// All of a file: a section for each Dockerfile beside it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    version: u32,
+    #[serde(default)]
+    dockerfiles: BTreeMap<String, Section>,
+}
+
+impl Section {
+    /// What a name stands for.
+    pub(super) fn get(&self, kind: Kind, name: &str) -> Option<&str> {
+        self.of(kind).get(name).map(String::as_str)
+    }
+
+    /// Says what a name stands for.
+    pub(super) fn set(&mut self, kind: Kind, name: String, value: String) {
+        match kind {
+            Kind::Syntax => &mut self.syntax,
+            Kind::Image => &mut self.images,
+            Kind::Download => &mut self.downloads,
+            Kind::Repository => &mut self.repositories,
+        }
+        .insert(name, value);
+    }
+
+    fn of(&self, kind: Kind) -> &BTreeMap<String, String> {
+        match kind {
+            Kind::Syntax => &self.syntax,
+            Kind::Image => &self.images,
+            Kind::Download => &self.downloads,
+            Kind::Repository => &self.repositories,
+        }
+    }
+
+    /// All names, by kind, and what they stand for.
+    pub(super) fn entries(&self) -> impl Iterator<Item = (Kind, &str, &str)> {
+        Kind::ALL.into_iter().flat_map(|kind| self.of(kind).iter().map(move |(name, at)| (kind, &**name, &**at)))
+    }
+
+    /// What is different in a newer one.
+    pub(super) fn changes(&self, newer: &Self) -> Vec<LockChange> {
+        let gone = self.entries().filter(|(kind, name, _)| newer.get(*kind, name).is_none());
+        let gone = gone.map(|(_, name, old)| LockChange { name: name.to_owned(), old: Some(old.to_owned()), new: None });
+        let other = newer.entries().filter(|(kind, name, new)| self.get(*kind, name) != Some(new));
+        let other = other.map(|(kind, name, new)| LockChange {
+            name: name.to_owned(),
+            old: self.get(kind, name).map(str::to_owned),
+            new: Some(new.to_owned()),
+        });
+        let mut changes: Vec<LockChange> = gone.chain(other).collect();
+        changes.sort_by(|a, b| a.name.cmp(&b.name));
+        changes
+    }
+}
+
+/// Where a Dockerfile's lock is, and what it holds.
+#[derive(Debug)]
+pub(crate) struct Home {
+    /// The file, for people; a path of this machine unless the context came from elsewhere.
+    pub(crate) path: PathBuf,
+    /// What the Dockerfile is called in it.
+    name: String,
+    file: Option<File>,
+}
+
+impl Home {
+    /// Finds the lock beside a build's Dockerfile. `directory` is the main context, if there is any.
+    pub(crate) fn find(request: &BuildRequest, directory: Option<&Path>) -> Result<Self> {
+        let root = directory.map(open_root).transpose()?;
+        let dockerfile = settled(request, root.as_ref())?;
+        let (beside, name) = beside(&dockerfile);
+        let is_in_context = matches!(first(&dockerfile), DockerfileSource::InContext(_) | DockerfileSource::Text(_));
+        let (path, text) = match (&root, directory) {
+            (Some(root), Some(directory)) if is_in_context => {
+                let within = beside.join(NAME);
+                let text = read_text(root, &within.to_string_lossy())?;
+                let is_here = matches!(request.context, Context::Dir(_));
+                (if is_here { directory.join(&within) } else { within }, text)
+            }
+            _ => {
+                let path = beside.join(NAME);
+                let text = read(&path)?;
+                (path, text)
+            }
+        };
+        let file = text.map(|text| parse(&path, &text)).transpose()?;
+        Ok(Self { path, name, file })
+    }
+
+    /// What the lock holds for the Dockerfile; nothing if there is none.
+    pub(crate) fn section(&self) -> Option<&Section> {
+        self.file.as_ref()?.dockerfiles.get(&self.name)
+    }
+
+    /// Writes the lock with another section, whole or not at all.
+    pub(super) fn write(self, section: Section) -> Result<()> {
+        let mut file = self.file.unwrap_or(File { version: VERSION, dockerfiles: BTreeMap::new() });
+        file.dockerfiles.insert(self.name, section);
+        let text = format!("{}\n", serde_json::to_string_pretty(&file).expect("plain data serialises"));
+        let doing = || format!("cannot write `{}`", self.path.display());
+        let beside = self.path.parent().filter(|path| !path.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let mut fresh = tempfile::Builder::new().prefix(".kiln.lock-").tempfile_in(beside).or_environment(doing)?;
+        fresh.write_all(text.as_bytes()).or_environment(doing)?;
+        let mode = std::fs::metadata(&self.path).map_or(0o644, |found| std::os::unix::fs::PermissionsExt::mode(&found.permissions()));
+        let permissions = std::os::unix::fs::PermissionsExt::from_mode(mode & 0o777);
+        fresh.as_file().set_permissions(permissions).or_environment(doing)?;
+        fresh.persist(&self.path).map(drop).or_environment(doing)
+    }
+}
+
+/// Of several Dockerfiles the first.
+fn first(dockerfile: &DockerfileSource) -> &DockerfileSource {
+    match dockerfile {
+        DockerfileSource::Several(all) => all.first().map_or(dockerfile, first),
+        one => one,
+    }
+}
+
+/// The directory of a Dockerfile, and what it is called there.
+fn beside(dockerfile: &DockerfileSource) -> (PathBuf, String) {
+    let of = |path: &Path| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        (path.parent().map(Path::to_owned).unwrap_or_default(), name)
+    };
+    match dockerfile {
+        DockerfileSource::Path(path) => of(path),
+        DockerfileSource::InContext(path) => of(Path::new(path)),
+        DockerfileSource::Text(_) | DockerfileSource::Default => (PathBuf::new(), "-".to_owned()),
+        DockerfileSource::Several(all) => {
+            let names: Vec<String> = all.iter().map(|one| beside(one).1).collect();
+            (beside(first(dockerfile)).0, names.join("+"))
+        }
+    }
+}
+
+fn read(path: &Path) -> Result<Option<String>> {
+    use std::io::Read as _;
+    let mut text = String::new();
+    let read = std::fs::File::open(path).and_then(|file| file.take(LARGEST).read_to_string(&mut text));
+    match read {
+        Ok(_) => Ok(Some(text)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).or_environment(|| format!("cannot read `{}`", path.display())),
+    }
+}
+
+fn parse(path: &Path, text: &str) -> Result<File> {
+    let unreadable = |error: serde_json::Error| {
+        let failure = Failure { message: format!("cannot read `{}`", path.display()), ..build(&error) };
+        Failure { causes: vec![error.to_string()], ..failure }.hint("mend it, or remove it and write it anew with `kiln lock`")
+    };
+    let file: File = serde_json::from_str(text).map_err(unreadable)?;
+    if file.version == VERSION {
+        return Ok(file);
+    }
+    let message = format!("`{}` is of version {}, and this kiln reads version {VERSION}", path.display(), file.version);
+    Err(Failure::new(FailureKind::Build, message).hint("use the kiln that wrote it, or remove it and write it anew"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn home(dir: &Path, dockerfile: DockerfileSource) -> Home {
+        let context = Context::Dir(dir.to_owned());
+        Home::find(&BuildRequest { context, dockerfile, ..BuildRequest::default() }, Some(dir)).unwrap()
+    }
+
+    #[test]
+    fn each_dockerfile_has_a_section_of_its_own_and_each_name_a_line() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut section = Section::default();
+        section.set(Kind::Image, "b:1".into(), "sha256:2".into());
+        section.set(Kind::Image, "a:1".into(), "sha256:1".into());
+        let own = || DockerfileSource::InContext("Dockerfile".into());
+        let other = || DockerfileSource::Path(dir.path().join("x.Dockerfile"));
+        assert!(home(dir.path(), own()).section().is_none());
+        home(dir.path(), own()).write(section.clone()).unwrap();
+        home(dir.path(), other()).write(Section::default()).unwrap();
+        assert_eq!(home(dir.path(), own()).section(), Some(&section));
+        assert_eq!(home(dir.path(), other()).section(), Some(&Section::default()));
+        let text = std::fs::read_to_string(dir.path().join("kiln.lock")).unwrap();
+        let wanted = "        \"a:1\": \"sha256:1\",\n        \"b:1\": \"sha256:2\"\n";
+        assert!(text.contains(wanted) && text.ends_with("}\n"), "{text}");
+    }
+
+    #[test]
+    fn differences_are_told_by_name() {
+        let section = |entries: &[(&str, &str)]| {
+            let mut section = Section::default();
+            entries.iter().for_each(|(name, at)| section.set(Kind::Image, (*name).into(), (*at).into()));
+            section
+        };
+        let changes = section(&[("a", "1"), ("b", "1"), ("d", "1")]).changes(&section(&[("b", "2"), ("c", "1"), ("d", "1")]));
+        let told: Vec<_> = changes.iter().map(|c| (c.name.as_str(), c.old.as_deref(), c.new.as_deref())).collect();
+        assert_eq!(told, [("a", Some("1"), None), ("b", Some("1"), Some("2")), ("c", None, Some("1"))]);
+    }
+
+    #[test]
+    fn a_lock_of_another_form_is_refused() {
+        let refused = |text: &str| parse(Path::new("kiln.lock"), text).unwrap_err().to_string();
+        assert!(refused(r#"{"version": 2}"#).contains("is of version 2"));
+        assert!(refused(r#"{"version": 1, "dockerfiles": {"D": {"image": {}}}}"#).contains("cannot read `kiln.lock`"));
+        assert!(refused("{").contains("cannot read"));
+    }
+}

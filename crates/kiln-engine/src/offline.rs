@@ -1,0 +1,90 @@
+//! Builds that ask nobody: what they would need and is not here, told at once and before anything runs.
+
+use std::sync::Arc;
+
+use kiln_dockerfile::{Fetch, Lowered};
+use kiln_report::{Diagnostic, Excerpt, Failure, FailureKind, SourceFile};
+use kiln_solver::{Solver, Verdict};
+
+use crate::cache::Cache;
+use crate::job::{Job, Result};
+use crate::request::{BuildRequest, CachePlace, Output, Pull};
+use crate::step;
+use crate::worker::{solve_failure, turns};
+
+/// How something gets here that is not.
+pub(crate) const WAY_OUT: &str = "fetch it once: leave out `--offline` and `--pull=never`, and unset `KILN_OFFLINE`";
+
+/// What failures are that stand for things a build needs.
+const NEEDED: &str = "things that this build needs cannot be had";
+
+/// The failure that says that something is not here.
+pub(crate) fn not_here(what: &str) -> Failure {
+    Failure::new(FailureKind::Environment, format!("{what} is not here, and is not to be fetched")).hint(WAY_OUT)
+}
+
+/// All failures as one.
+pub(crate) fn joined(mut failures: Vec<Failure>) -> Result<()> {
+    if failures.len() < 2 {
+        return failures.pop().map_or(Ok(()), Err);
+    }
+    let is_environment = failures.iter().all(|failure| failure.kind == FailureKind::Environment);
+    let kind = if is_environment { FailureKind::Environment } else { FailureKind::Build };
+    let mut all = Failure::new(kind, "");
+    for failure in failures {
+        let hints = failure.hints.iter().filter(|hint| !all.hints.contains(hint)).cloned().collect::<Vec<_>>();
+        all.hints.extend(hints);
+        match &failure.excerpt {
+            Some(excerpt) => {
+                all.diagnostics.push((Diagnostic::error(excerpt.span, failure.to_string()), excerpt.clone()));
+            }
+            // Several that were joined before.
+            None if failure.message.ends_with(NEEDED) => {
+                all.causes.extend(failure.causes);
+                all.diagnostics.extend(failure.diagnostics);
+            }
+            None => all.causes.push(failure.to_string()),
+        }
+    }
+    all.diagnostics.sort_by_key(|(finding, _)| finding.span);
+    all.message = format!("{} {NEEDED}", all.diagnostics.len() + all.causes.len());
+    Err(all)
+}
+
+/// What goes elsewhere cannot be asked for.
+pub(crate) fn refuse_what_leaves(request: &BuildRequest) -> Result<()> {
+    let pushes = request.outputs.iter().any(|output| matches!(output, Output::Image { push: true, .. }));
+    let is_far = |place: &CachePlace| matches!(place, CachePlace::Registry { .. } | CachePlace::Objects(_));
+    let caches = request.cache_to.iter().any(|to| is_far(&to.place) && !to.ignore_error);
+    let what = match (pushes, caches) {
+        (true, _) => "an image cannot be pushed offline",
+        (false, true) => "a cache cannot be written elsewhere offline",
+        (false, false) => return Ok(()),
+    };
+    Err(Failure::new(FailureKind::Usage, what).hint("leave out `--offline`, and unset `KILN_OFFLINE`"))
+}
+
+/// What of these is not known here.
+pub(crate) async fn unknown(job: &Arc<Job>, fetches: Vec<Fetch>, file: &Arc<SourceFile>) -> Vec<Failure> {
+    let asked = fetches.into_iter().map(|Fetch { op, span }| {
+        let excerpt = Excerpt { file: Arc::clone(file), span };
+        step::known(job, op, excerpt)
+    });
+    futures::future::join_all(asked).await.into_iter().filter_map(Result::err).collect()
+}
+
+/// Fails when steps that are sure to run take from what is not here.
+pub(crate) async fn check(job: &Arc<Job>, request: &BuildRequest, cache: &Cache, lowered: &Lowered) -> Result<()> {
+    let Some(root) = &lowered.root else { return Ok(()) };
+    if !job.registry.is_offline() && request.pull != Pull::Never {
+        return Ok(());
+    }
+    let plan = step::plan(&lowered.definition, job, &|_| false)?;
+    let cache = Arc::new(cache.clone().only_looking());
+    let solver = Solver::new(cache.clone(), cache, Arc::clone(&job.reporter), turns(request));
+    let forecast = solver.forecast(&plan, std::slice::from_ref(root)).await.map_err(solve_failure)?;
+    let needed = forecast.iter().filter(|step| step.verdict == Verdict::WouldRun);
+    let vertices = needed.filter_map(|step| lowered.definition.vertex(&step.id));
+    let asked = vertices.map(|vertex| step::lacks(&lowered.definition, vertex, job));
+    joined(futures::future::join_all(asked).await.into_iter().filter_map(Result::err).collect())
+}
