@@ -7,9 +7,11 @@ use kiln_oci::{Descriptor, Digest, ImageConfig, Platform};
 /// What a build made.
 #[derive(Debug, Clone, Default)]
 pub struct BuildResult {
-    /// The image's id: the digest of its config. None when no image was asked for.
+    /// The platforms it was for, in the order of the request. An image of several is an index.
+    pub platforms: Vec<Platform>,
+    /// The image's id: the digest of its config, or of its index. None when no image was asked for.
     pub image_id: Option<Digest>,
-    /// The manifest, when one was written.
+    /// The manifest or index, when one was written.
     pub descriptor: Option<Descriptor>,
     /// The names it got, in full.
     pub names: Vec<String>,
@@ -31,7 +33,7 @@ pub struct PullResult {
 /// An image, in a line.
 #[derive(Debug, Clone)]
 pub struct ImageSummary {
-    /// The digest of its config.
+    /// The digest of its config; of several images one that stands for all.
     pub id: Digest,
     /// Its names, `busybox:latest`.
     pub names: Vec<String>,
@@ -41,10 +43,25 @@ pub struct ImageSummary {
     pub created: Option<String>,
     /// Bytes of its layers, uncompressed.
     pub size: u64,
-    /// Its platform.
+    /// Its platform; of several the first.
     pub platform: Platform,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
+    /// The images it stands for, when these are several: one for each platform.
+    pub members: Vec<ImageMember>,
+}
+
+/// An image that shares its name with those for other platforms.
+#[derive(Debug, Clone)]
+pub struct ImageMember {
+    /// The digest of its config.
+    pub id: Digest,
+    /// Its platform.
+    pub platform: Platform,
+    /// RFC 3339 time of creation.
+    pub created: Option<String>,
+    /// Bytes of its layers, uncompressed.
+    pub size: u64,
 }
 
 /// An image, whole.

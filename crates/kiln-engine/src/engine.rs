@@ -24,6 +24,7 @@ use crate::record::BuildRecord;
 use crate::registry::Registry;
 use crate::request::{BuildRequest, EngineConfig, FsckRequest, PruneRequest, RunRequest};
 use crate::session::Session;
+use crate::take::Platforms;
 use crate::{images, mounts, run, transfer, usage, worker};
 
 /// Builds images and looks after them. Opening it costs next to nothing: what a verb needs is set up when it does.
@@ -105,19 +106,24 @@ impl Engine {
         crate::explain::explain(&self.store()?, build, against)
     }
 
-    /// Fetches an image from its registry into the local store.
+    /// Fetches an image, or several that are one name's, from its registry into the local store.
     pub async fn pull(
         &self,
         reference: &Reference,
-        platform: Option<Platform>,
+        platforms: &Platforms,
         reporter: Arc<dyn Reporter>,
     ) -> Result<PullResult> {
-        transfer::pull(self, reference, platform, &reporter).await
+        transfer::pull(self, reference, platforms, &reporter).await
     }
 
-    /// Sends an image of the local store to the registry its name says.
-    pub async fn push(&self, reference: &Reference, reporter: Arc<dyn Reporter>) -> Result<Descriptor> {
-        transfer::push(self, reference, &reporter).await
+    /// Sends what a name of the local store stands for to the registry it says: all, or the image for one platform.
+    pub async fn push(
+        &self,
+        reference: &Reference,
+        platform: Option<&Platform>,
+        reporter: Arc<dyn Reporter>,
+    ) -> Result<Descriptor> {
+        transfer::push(self, reference, platform, &reporter).await
     }
 
     /// All images, newest first.
@@ -125,9 +131,10 @@ impl Engine {
         images::list(&self.store()?)
     }
 
-    /// Everything known of an image, by name, id or beginning of an id.
-    pub fn inspect(&self, name: &str) -> Result<ImageDetails> {
-        images::inspect(&self.store()?, name)
+    /// Everything known of an image, by name, id or beginning of an id. Of several it is the one for this platform, by
+    /// default the machine's.
+    pub fn inspect(&self, name: &str, platform: Option<&Platform>) -> Result<ImageDetails> {
+        images::inspect(&self.store()?, name, platform)
     }
 
     /// Tells what two images differ in.
@@ -145,14 +152,14 @@ impl Engine {
         images::remove(&self.store()?, name, force)
     }
 
-    /// Writes images as a Docker archive.
-    pub async fn save(&self, names: &[String], out: Box<dyn Write + Send>) -> Result<()> {
-        transfer::save(self, names, OutFile::plain(out)).await
+    /// Writes images as a Docker archive: all that the names stand for, or those for one platform.
+    pub async fn save(&self, names: &[String], platform: Option<&Platform>, out: Box<dyn Write + Send>) -> Result<()> {
+        transfer::save(self, names, platform, || Ok(OutFile::plain(out))).await
     }
 
     /// Writes images as a Docker archive to a file, which is there whole, or as it was before.
-    pub async fn save_to_file(&self, names: &[String], path: &Path) -> Result<()> {
-        transfer::save(self, names, OutFile::replacing(path)?).await
+    pub async fn save_to_file(&self, names: &[String], platform: Option<&Platform>, path: &Path) -> Result<()> {
+        transfer::save(self, names, platform, || OutFile::replacing(path)).await
     }
 
     /// Reads images from a Docker or OCI archive into the local store.

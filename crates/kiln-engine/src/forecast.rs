@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use kiln_graph::Edge;
 use kiln_report::Reporter;
 use kiln_solver::{MissReason, Solver, Verdict};
 use serde::Serialize;
@@ -70,14 +71,17 @@ pub(crate) async fn forecast(
 }
 
 async fn steps(request: &BuildRequest, prepared: Prepared) -> Result<Vec<ForecastStep>> {
-    let Prepared { job, lowered, imported, .. } = prepared;
-    let Some(root) = &lowered.root else { return Ok(Vec::new()) };
-    let definition = &lowered.definition;
+    let Prepared { job, definition, targets, imported, .. } = prepared;
+    let roots: Vec<Edge> = targets.into_iter().filter_map(|target| target.root).collect();
+    if roots.is_empty() {
+        return Ok(Vec::new());
+    }
+    let definition = &definition;
     let plan = crate::step::plan(definition, &job, &|_| false)?;
     let cache = Cache::new(job.store.clone(), job.lease.clone(), job.origin.clone(), imported, None);
     let cache = Arc::new(cache.with_names(worker::names(request, &job, definition)).only_looking());
     let solver = Solver::new(cache.clone(), cache, Arc::clone(&job.reporter), worker::turns(request));
-    let forecast = solver.forecast(&plan, std::slice::from_ref(root)).await;
+    let forecast = solver.forecast(&plan, &roots).await;
     job.store.forget_pending();
     let step = |vertex: kiln_solver::Forecast| {
         let lines = crate::record::lines(definition, &vertex.id)?;

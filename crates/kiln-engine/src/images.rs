@@ -1,10 +1,10 @@
 //! Images of the local store: found, listed, inspected, tagged, removed.
 
-use kiln_oci::{Digest, ImageConfig, Raw, Reference};
+use kiln_oci::{Digest, ImageConfig, Platform, Raw, Reference};
 use kiln_report::{Failure, FailureKind};
 use kiln_store::{Image, ImageRecord, Store};
 
-use crate::answer::{ImageDetails, ImageSummary, Removed};
+use crate::answer::{ImageDetails, ImageMember, ImageSummary, Removed};
 use crate::failure::environment;
 use crate::job::Result;
 
@@ -36,6 +36,33 @@ pub(crate) fn get(store: &Store, text: &str) -> Result<Image> {
     })
 }
 
+/// What a name or id stands for: all of it, or only the image for this platform.
+pub(crate) fn of_platform(store: &Store, text: &str, platform: Option<&Platform>) -> Result<ImageRecord> {
+    let record = get(store, text)?.record;
+    let Some(platform) = platform else { return Ok(record) };
+    record.for_platform(platform).cloned().ok_or_else(|| no_platform(text, platform, &record))
+}
+
+/// The one image that is meant when only one can be: the one for this platform; if none is named the machine's, or else
+/// the first.
+pub(crate) fn one(store: &Store, text: &str, platform: Option<&Platform>) -> Result<Image> {
+    let image = get(store, text)?;
+    let record = match platform {
+        Some(platform) => image.record.for_platform(platform),
+        None => image.record.for_platform(&Platform::host()).or(image.record.images().first()),
+    };
+    match (record, platform) {
+        (Some(record), _) => Ok(Image { record: record.clone(), ..image }),
+        (None, platform) => Err(no_platform(text, platform.unwrap_or(&Platform::host()), &image.record)),
+    }
+}
+
+fn no_platform(text: &str, wanted: &Platform, record: &ImageRecord) -> Failure {
+    let there: Vec<String> = record.images().iter().map(|image| format!("`{}`", image.platform)).collect();
+    let message = format!("image `{text}` is not here for `{wanted}`, but for {}", there.join(", "));
+    Failure::new(FailureKind::Build, message).hint(format!("fetch it with `kiln pull --platform {wanted} {text}`"))
+}
+
 /// The failure for a name that no image has.
 pub(crate) fn unknown(store: &Store, text: &str) -> Failure {
     let failure = Failure::new(FailureKind::Build, format!("no such image: `{text}`"));
@@ -60,14 +87,21 @@ pub(crate) fn list(store: &Store) -> Result<Vec<ImageSummary>> {
     images.sort_by(|a, b| b.stored.cmp(&a.stored).then_with(|| a.names.cmp(&b.names)));
     // An image whose config cannot be read is listed all the same, or nobody could remove it.
     let line = |image: Image| {
-        let config = read_config(store, &image.record.id).ok();
+        let config = image.record.images().first().and_then(|image| read_config(store, &image.id).ok());
         summary(image, config.as_ref())
     };
     Ok(images.into_iter().map(line).collect())
 }
 
 fn summary(image: Image, config: Option<&ImageConfig>) -> ImageSummary {
+    let member = |member: &ImageRecord| ImageMember {
+        id: member.id.clone(),
+        platform: member.platform.clone(),
+        created: member.created.clone(),
+        size: member.size,
+    };
     ImageSummary {
+        members: image.record.members.iter().map(member).collect(),
         id: image.record.id,
         names: image.names.into_iter().map(familiar).collect(),
         digests: image.record.repo_digests.into_iter().map(familiar).collect(),
@@ -83,9 +117,14 @@ fn familiar(name: String) -> String {
 }
 
 /// Everything known of one image.
-pub(crate) fn inspect(store: &Store, name: &str) -> Result<ImageDetails> {
-    let image = get(store, name)?;
-    let manifest = image.record.manifest.clone();
+pub(crate) fn inspect(store: &Store, name: &str, platform: Option<&Platform>) -> Result<ImageDetails> {
+    let whole = get(store, name)?.record;
+    let image = one(store, name, platform)?;
+    // Who names no platform means the whole.
+    let (id, manifest) = match platform {
+        None => (whole.id, whole.manifest),
+        Some(_) => (image.record.id.clone(), image.record.manifest.clone()),
+    };
     let layers = image.record.snapshot.clone().unwrap_or_default();
     let sizes: Result<Vec<u64>> = layers
         .layers()
@@ -93,7 +132,11 @@ pub(crate) fn inspect(store: &Store, name: &str) -> Result<ImageDetails> {
         .map(|layer| Ok(store.layer(layer).map_err(environment)?.size.unwrap_or_default()))
         .collect();
     let config = read_config(store, &image.record.id)?;
-    let summary = summary(image, Some(&config));
+    let summary = ImageSummary {
+        id,
+        digests: whole.repo_digests.into_iter().map(familiar).collect(),
+        ..summary(image, Some(&config))
+    };
     Ok(ImageDetails { summary, config, manifest, layer_sizes: sizes? })
 }
 

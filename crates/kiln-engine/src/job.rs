@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use kiln_exec::Executor;
 use kiln_fs::Reading;
-use kiln_oci::{Digest, Reference};
+use kiln_graph::llb;
+use kiln_oci::{Digest, Platform, Reference};
 use kiln_report::{Failure, FailureKind, Reporter};
 use kiln_store::{ActiveLayer, Lease, Store};
 
@@ -180,20 +181,21 @@ impl Seen {
     }
 }
 
-/// The base images of a build, by the identifier of their source op.
+/// The base images of a build, by the identifier of their source op and its platform: one name may stand for several.
 #[derive(Default)]
-pub(crate) struct Images(Mutex<HashMap<String, Arc<BaseImage>>>);
+pub(crate) struct Images(Mutex<HashMap<(String, String), Arc<BaseImage>>>);
 
 impl Images {
     /// Adds one.
-    pub(crate) fn insert(&self, identifier: String, image: Arc<BaseImage>) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(identifier, image);
+    pub(crate) fn insert(&self, identifier: String, platform: &Platform, image: Arc<BaseImage>) {
+        let key = (identifier, platform.to_string());
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(key, image);
     }
 
     /// Where the registries of base images have their layers.
     pub(crate) fn origins(&self) -> Vec<(Digest, Reference)> {
         let images = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let named = images.iter().filter_map(|(identifier, image)| {
+        let named = images.iter().filter_map(|((identifier, _), image)| {
             let reference: Reference = identifier.strip_prefix("docker-image://")?.parse().ok()?;
             Some(image.blobs.iter().map(move |blob| (blob.digest.clone(), reference.clone())))
         });
@@ -201,8 +203,9 @@ impl Images {
     }
 
     /// Finds one.
-    pub(crate) fn find(&self, identifier: &str) -> Option<Arc<BaseImage>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(identifier).cloned()
+    pub(crate) fn find(&self, identifier: &str, platform: &llb::Platform) -> Option<Arc<BaseImage>> {
+        let key = (identifier.to_owned(), Platform::from(platform).to_string());
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned()
     }
 }
 

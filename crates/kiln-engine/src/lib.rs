@@ -43,14 +43,16 @@ mod session;
 mod space;
 mod ssh;
 mod step;
+mod take;
+mod target;
 mod transfer;
 mod usage;
 mod waiter;
 mod worker;
 
 pub use answer::{
-    BuildResult, Collected, FsckAnswer, FsckProblem, ImageDetails, ImageSummary, Loaded, PruneAnswer, Pruned,
-    PullResult, Removed,
+    BuildResult, Collected, FsckAnswer, FsckProblem, ImageDetails, ImageMember, ImageSummary, Loaded, PruneAnswer,
+    Pruned, PullResult, Removed,
 };
 pub use context::{ContextChecks, Contexts, LeftOutFile, PathVerdict, SentFile, is_ignored};
 pub use diff::{
@@ -77,3 +79,4 @@ pub use request::{
 };
 pub use session::{NoSession, Session};
 pub use ssh::{SshAgent, SshKey};
+pub use take::Platforms;

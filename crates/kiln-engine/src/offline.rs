@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use kiln_dockerfile::{Fetch, Lowered};
+use kiln_dockerfile::Fetch;
+use kiln_graph::{Definition, Edge};
 use kiln_report::{Diagnostic, Excerpt, Failure, FailureKind, SourceFile};
 use kiln_solver::{Solver, Verdict};
 
@@ -10,6 +11,7 @@ use crate::cache::Cache;
 use crate::job::{Job, Result};
 use crate::request::{BuildRequest, CachePlace, Output, Pull};
 use crate::step;
+use crate::target::Target;
 use crate::worker::{solve_failure, turns};
 
 /// How something gets here that is not.
@@ -74,17 +76,22 @@ pub(crate) async fn unknown(job: &Arc<Job>, fetches: Vec<Fetch>, file: &Arc<Sour
 }
 
 /// Fails when steps that are sure to run take from what is not here.
-pub(crate) async fn check(job: &Arc<Job>, request: &BuildRequest, cache: &Cache, lowered: &Lowered) -> Result<()> {
-    let Some(root) = &lowered.root else { return Ok(()) };
-    if !job.registry.is_offline() && request.pull != Pull::Never {
+pub(crate) async fn check(
+    job: &Arc<Job>,
+    request: &BuildRequest,
+    cache: &Cache,
+    (definition, targets): (&Definition, &[Target]),
+) -> Result<()> {
+    let roots: Vec<Edge> = targets.iter().filter_map(|target| target.root.clone()).collect();
+    if roots.is_empty() || !job.registry.is_offline() && request.pull != Pull::Never {
         return Ok(());
     }
-    let plan = step::plan(&lowered.definition, job, &|_| false)?;
+    let plan = step::plan(definition, job, &|_| false)?;
     let cache = Arc::new(cache.clone().only_looking());
     let solver = Solver::new(cache.clone(), cache, Arc::clone(&job.reporter), turns(request));
-    let forecast = solver.forecast(&plan, std::slice::from_ref(root)).await.map_err(solve_failure)?;
+    let forecast = solver.forecast(&plan, &roots).await.map_err(solve_failure)?;
     let needed = forecast.iter().filter(|step| step.verdict == Verdict::WouldRun);
-    let vertices = needed.filter_map(|step| lowered.definition.vertex(&step.id));
-    let asked = vertices.map(|vertex| step::lacks(&lowered.definition, vertex, job));
+    let vertices = needed.filter_map(|step| definition.vertex(&step.id));
+    let asked = vertices.map(|vertex| step::lacks(definition, vertex, job));
     joined(futures::future::join_all(asked).await.into_iter().filter_map(Result::err).collect())
 }

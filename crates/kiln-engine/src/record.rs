@@ -51,7 +51,7 @@ pub struct BuildTarget {
     pub dockerfile: String,
     /// The stage that was asked for.
     pub stage: Option<String>,
-    /// The platform.
+    /// The platforms, with commas between them.
     pub platform: String,
 }
 
@@ -164,7 +164,7 @@ pub(crate) struct Draft {
 }
 
 impl Draft {
-    pub(crate) fn new(store: Store, request: &BuildRequest, platform: &Platform) -> Self {
+    pub(crate) fn new(store: Store, request: &BuildRequest, platforms: &[Platform]) -> Self {
         let started = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let context = place_of(&request.context);
         let id = Digest::sha256(format!("{context} {} {}", started.as_nanos(), std::process::id()));
@@ -177,7 +177,7 @@ impl Draft {
                 context,
                 dockerfile: String::new(),
                 stage: request.target.clone(),
-                platform: platform.to_string(),
+                platform: platforms.iter().map(Platform::to_string).collect::<Vec<_>>().join(","),
             },
             options: options(request),
             outcome: BuildOutcome::Canceled,
@@ -349,7 +349,7 @@ mod tests {
     }
 
     fn draft_in(store: Store, request: &BuildRequest) -> Draft {
-        Draft::new(store, request, &Platform::linux("amd64"))
+        Draft::new(store, request, &[Platform::linux("amd64")])
     }
 
     fn step(fate: Fate, parts: Option<KeyParts>) -> StepRecord {

@@ -56,7 +56,7 @@ fn own(stream: impl AsFd) -> Result<OwnedFd> {
 
 fn prepare(store: &Store, request: &RunRequest) -> Result<(ContainerSpec, Scratch<ActiveSnapshot>)> {
     let lease = store.lease().map_err(environment)?;
-    let image = crate::images::get(store, &request.image)?;
+    let image = crate::images::one(store, &request.image, request.platform.as_ref())?;
     let config = crate::images::read_config(store, &image.record.id)?;
     let snapshot = image.record.snapshot.unwrap_or_default();
     if !lease.hold_snapshot(&snapshot).map_err(environment)? {

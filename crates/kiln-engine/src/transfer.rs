@@ -6,22 +6,22 @@ use std::sync::Arc;
 use kiln_fs::compress;
 use kiln_image::archive::{Archive, ArchiveImage, Format};
 use kiln_image::{BlobSource, Credential, Either, MemoryBlobs, login as logins};
-use kiln_oci::{Descriptor, Digest, Document, Manifest, MediaType, Platform, Raw, Reference};
+use kiln_oci::{Descriptor, Digest, Document, Platform, Raw, Reference};
 use kiln_report::{Failure, FailureKind, Reporter};
-use kiln_store::{ImageRecord, Lease, Store};
+use kiln_store::{ImageRecord, Store};
 
 use crate::answer::{Loaded, PullResult};
-use crate::base::{BaseImage, Meter, registry};
+use crate::base::registry;
 use crate::blobs::StoreBlobs;
 use crate::blocking::blocking;
 use crate::engine::Engine;
-use crate::export::{Made, OutFile, store as keep, write_archive};
+use crate::export::{Made, OutFile, write_archive};
 use crate::failure::{Context as _, environment};
 use crate::finish::Finisher;
-use crate::frontend::{fetch_config, image_manifest};
 use crate::job::Result;
 use crate::packing::Packing;
 use crate::progress::Work;
+use crate::take::{Origin, Platforms, take};
 use crate::waiter::Waiter;
 
 /// An archive larger than this is refused; the disk is the other limit.
@@ -31,7 +31,7 @@ const ARCHIVE_LIMIT: u64 = 1 << 40;
 pub(crate) async fn pull(
     engine: &Engine,
     reference: &Reference,
-    platform: Option<Platform>,
+    platforms: &Platforms,
     reporter: &Arc<dyn Reporter>,
 ) -> Result<PullResult> {
     let store = engine.store()?;
@@ -41,72 +41,36 @@ pub(crate) async fn pull(
         let resolved = engine.registry().client().resolve(reference).await.map_err(registry)?;
         let digest = resolved.descriptor.digest.clone();
         let source: Arc<dyn BlobSource> = Arc::new(engine.registry().client().source(reference));
-        let wanted = platform.unwrap_or_else(Platform::host);
         let kept = StoreBlobs { store, lease };
         let origin =
             Origin { name: reference.familiar(), digest: Some(digest.clone()), names: vec![reference.clone()] };
-        let (id, up_to_date) = take(&kept, resolved.document, &source, (&wanted, &origin), &work).await?;
+        let (id, up_to_date) = take(&kept, resolved.document, &source, (platforms, &origin), &work).await?;
         Ok(PullResult { digest, id, up_to_date })
     };
     let pulled = pulled.await;
     work.end(pulled)
 }
 
-/// Where an image comes from and what it shall be called.
-struct Origin {
-    name: String,
-    /// What a registry calls it.
-    digest: Option<Digest>,
-    names: Vec<Reference>,
-}
-
-/// Brings an image into the local store: its layers unpacked, its config and manifest kept.
-async fn take(
-    StoreBlobs { store, lease }: &StoreBlobs,
-    document: Document,
-    source: &Arc<dyn BlobSource>,
-    (platform, origin): (&Platform, &Origin),
-    work: &Work,
-) -> Result<(Digest, bool)> {
-    let (descriptor, manifest) = image_manifest(&origin.name, document, source, platform).await?;
-    let (_, config) = fetch_config(&origin.name, &manifest, source).await?;
-    let id = config.digest();
-    let known = store.images().get(&id).map_err(environment)?;
-    let up_to_date = known.is_some_and(|image| origin.names.iter().all(|name| image.names.contains(&name.to_string())));
-    let image = Arc::new(BaseImage {
-        name: origin.name.clone(),
-        config: config.value().clone(),
-        blobs: manifest.layers.clone(),
-        source: Some(Arc::clone(source)),
-        snapshot: None,
-    });
-    let meter = Arc::new(Meter { reporter: work.reporter(), vertex: work.id().clone() });
-    let snapshot = image.unpack(store, lease, &meter).await?;
-    // The manifest is kept as it came, so that a push sends the very same bytes.
-    let bytes = source.fetch(&descriptor).await.map_err(registry)?;
-    let bytes = bytes.bytes("keep the manifest", kiln_image::limits::DOCUMENT).await.map_err(registry)?;
-    store.content().put(lease, descriptor.media_type.clone(), &bytes).map_err(environment)?;
-    let made = Made { config, snapshot, layers: Vec::new() };
-    let known_by = |digest: &Digest| origin.names.iter().map(|name| format!("{}@{digest}", name.name())).collect();
-    let digests = origin.digest.as_ref().map_or_else(Vec::new, known_by);
-    keep(store, lease, &made, &origin.names, Some((descriptor, digests))).await?;
-    Ok((id, up_to_date))
-}
-
 /// Sends an image to the registry its name says. One that came from a registry goes as it came, byte for byte.
-pub(crate) async fn push(engine: &Engine, reference: &Reference, reporter: &Arc<dyn Reporter>) -> Result<Descriptor> {
+pub(crate) async fn push(
+    engine: &Engine,
+    reference: &Reference,
+    platform: Option<&Platform>,
+    reporter: &Arc<dyn Reporter>,
+) -> Result<Descriptor> {
     let store = engine.store()?;
     let lease = store.lease().map_err(environment)?;
-    let record = crate::images::get(&store, &reference.to_string())?.record;
+    let record = crate::images::of_platform(&store, &reference.to_string(), platform)?;
     let kept = StoreBlobs { store, lease };
     let work = Work::start(reporter, format!("pushing {reference}"));
     let pushed = async {
-        let (documents, root, layers) = match own_manifest(&kept, &record)? {
+        let (documents, root, layers) = match own_documents(&kept, &record)? {
             Some((root, layers)) => (MemoryBlobs::new(), root, layers),
             None => {
-                let made = made(&kept.store, &kept.lease, &reference.to_string()).await?;
+                let made = made(&kept, &reference.to_string(), &record).await?;
                 let (documents, root) = crate::export::documents(&made, true)?;
-                (documents, root, made.layers.into_iter().filter_map(|layer| Some(layer.blob?.digest)).collect())
+                let layers = made.into_iter().flat_map(|made| made.layers);
+                (documents, root, layers.filter_map(|layer| Some(layer.blob?.digest)).collect())
             }
         };
         let places = record.repo_digests.iter().filter_map(|place| place.parse::<Reference>().ok());
@@ -121,65 +85,85 @@ pub(crate) async fn push(engine: &Engine, reference: &Reference, reporter: &Arc<
     work.end(pushed)
 }
 
-/// The manifest an image came with and its layers, when all it names is here.
-fn own_manifest(
-    StoreBlobs { store, lease }: &StoreBlobs,
-    record: &ImageRecord,
-) -> Result<Option<(Descriptor, Vec<Digest>)>> {
+/// The documents an image came with and its layers, when all they name is here.
+fn own_documents(blobs: &StoreBlobs, record: &ImageRecord) -> Result<Option<(Descriptor, Vec<Digest>)>> {
     let Some(root) = &record.manifest else { return Ok(None) };
-    let is_here = |blob: &Descriptor| -> Result<bool> {
-        let is_held = lease.hold_blob(&blob.digest).map_err(environment)?;
-        Ok(is_held && store.content().len(&blob.digest).map_err(environment)? == Some(blob.size))
-    };
-    if !is_here(root)? {
-        return Ok(None);
-    }
-    let bytes = store.content().read(&root.digest, kiln_image::limits::DOCUMENT).map_err(environment)?;
-    let Ok(manifest) = Raw::<Manifest>::parse(bytes) else { return Ok(None) };
-    let manifest = manifest.value();
-    for blob in manifest.layers.iter().chain([&manifest.config]) {
-        if !is_here(blob)? {
-            return Ok(None);
+    let mut layers = Vec::new();
+    let mut open = vec![root.clone()];
+    while let Some(descriptor) = open.pop() {
+        let Some(document) = own_document(blobs, &descriptor)? else { return Ok(None) };
+        match document {
+            Document::Index(index) => open.extend(index.into_parts().1.manifests),
+            Document::Manifest(manifest) => {
+                let manifest = manifest.into_parts().1;
+                for blob in manifest.layers.iter().chain([&manifest.config]) {
+                    if !is_here(blobs, blob)? {
+                        return Ok(None);
+                    }
+                }
+                layers.extend(manifest.layers.into_iter().map(|layer| layer.digest));
+            }
         }
     }
-    Ok(Some((root.clone(), manifest.layers.iter().map(|layer| layer.digest.clone()).collect())))
+    Ok(Some((root.clone(), layers)))
 }
 
-/// An image of the store with all its layers packed.
-async fn made(store: &Store, lease: &Lease, name: &str) -> Result<Made> {
-    let image = crate::images::get(store, name)?;
-    let snapshot = image.record.snapshot.clone().unwrap_or_default();
-    if !lease.hold_snapshot(&snapshot).map_err(environment)? {
-        let failure = Failure::new(FailureKind::Environment, format!("layers of image `{name}` are gone"));
-        return Err(failure.hint("build it again, or pull it again"));
+fn own_document(blobs: &StoreBlobs, descriptor: &Descriptor) -> Result<Option<Document>> {
+    if !is_here(blobs, descriptor)? {
+        return Ok(None);
     }
+    let bytes = blobs.store.content().read(&descriptor.digest, kiln_image::limits::DOCUMENT).map_err(environment)?;
+    Ok(Document::parse(&descriptor.media_type, bytes).ok())
+}
+
+fn is_here(StoreBlobs { store, lease }: &StoreBlobs, blob: &Descriptor) -> Result<bool> {
+    let is_held = lease.hold_blob(&blob.digest).map_err(environment)?;
+    Ok(is_held && store.content().len(&blob.digest).map_err(environment)? == Some(blob.size))
+}
+
+/// The images of a record with all their layers packed.
+async fn made(StoreBlobs { store, lease }: &StoreBlobs, name: &str, record: &ImageRecord) -> Result<Vec<Made>> {
     let packing = Packing { compression: compress::Compression::default(), force: false };
     let waiter = Waiter::default();
     let finisher = Finisher::new(store.clone(), lease.clone(), vec![packing], waiter.watch());
-    let layers = finisher.finish(&snapshot, Some(packing)).await?;
-    let bytes = store.content().read(&image.record.id, kiln_image::limits::CONFIG).map_err(environment)?;
-    Ok(Made { config: Raw::parse(bytes).map_err(environment)?, snapshot, layers })
+    let mut made = Vec::with_capacity(record.images().len());
+    for image in record.images() {
+        let snapshot = image.snapshot.clone().unwrap_or_default();
+        if !lease.hold_snapshot(&snapshot).map_err(environment)? {
+            let failure = Failure::new(FailureKind::Environment, format!("layers of image `{name}` are gone"));
+            return Err(failure.hint("build it again, or pull it again"));
+        }
+        let layers = finisher.finish(&snapshot, Some(packing)).await?;
+        let bytes = store.content().read(&image.id, kiln_image::limits::CONFIG).map_err(environment)?;
+        let config = Raw::parse(bytes).map_err(environment)?;
+        made.push(Made { platform: image.platform.clone(), config, snapshot, layers });
+    }
+    Ok(made)
 }
 
-/// Writes images as one Docker archive.
-pub(crate) async fn save(engine: &Engine, names: &[String], out: OutFile) -> Result<()> {
+/// Writes images as one Docker archive: all that their names stand for, or those for one platform.
+pub(crate) async fn save(
+    engine: &Engine,
+    names: &[String],
+    platform: Option<&Platform>,
+    out: impl FnOnce() -> Result<OutFile>,
+) -> Result<()> {
     let store = engine.store()?;
     let lease = store.lease().map_err(environment)?;
+    let blobs = StoreBlobs { store, lease };
     let all = MemoryBlobs::new();
     let mut images: Vec<ArchiveImage> = Vec::new();
     for name in names {
-        let image = made(&store, &lease, name).await?;
-        let manifest = crate::export::manifest(&image, true)?;
-        all.insert(MediaType::OCI_CONFIG, image.config.bytes().to_vec());
-        let descriptor = all.insert(MediaType::OCI_MANIFEST, manifest.bytes().to_vec());
-        let names = saved_names(&store, name)?;
+        let record = crate::images::of_platform(&blobs.store, name, platform)?;
+        let (documents, descriptor) = crate::export::documents(&made(&blobs, name, &record).await?, true)?;
+        all.extend(documents);
+        let names = saved_names(&blobs.store, name)?;
         match images.iter_mut().find(|other| other.descriptor == descriptor) {
             Some(other) => other.names.extend(names),
             None => images.push(ArchiveImage { descriptor, names }),
         }
     }
-    let blobs = StoreBlobs { store, lease };
-    write_archive(Format::Docker, &images, &Either(&all, &blobs), out).await
+    write_archive(Format::Docker, &images, &Either(&all, &blobs), out()?).await
 }
 
 /// An image saved by name keeps that name; one saved by id has none.
@@ -210,7 +194,7 @@ pub(crate) async fn load(engine: &Engine, input: Box<dyn Read + Send>) -> Result
         let label = names.first().map_or_else(|| image.descriptor.digest.to_string(), Reference::familiar);
         let document = kiln_image::fetch_document(source.as_ref(), &image.descriptor).await.map_err(registry)?;
         let origin = Origin { name: label, digest: None, names: names.clone() };
-        let (id, _) = take(&kept, document, &source, (&Platform::host(), &origin), &work).await?;
+        let (id, _) = take(&kept, document, &source, (&Platforms::All, &origin), &work).await?;
         match names.is_empty() {
             true => loaded.push(Loaded { name: None, id }),
             false => loaded.extend(names.iter().map(|n| Loaded { name: Some(n.familiar()), id: id.clone() })),

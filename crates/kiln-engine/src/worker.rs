@@ -1,10 +1,12 @@
 //! One build: opens a job and a lease, asks the frontend for the graph, solves it, exports the result.
 
+use std::collections::HashSet;
 use std::num::NonZero;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use kiln_dockerfile::Lowered;
+use futures::future::try_join_all;
+use kiln_dockerfile::{LowerOptions, PlatformInNames};
 use kiln_graph::llb::OpKind;
 use kiln_graph::{Definition, Edge, VertexId};
 use kiln_oci::{Hasher, Platform};
@@ -31,6 +33,7 @@ use crate::room::Memory;
 use crate::scratch::Scratch;
 use crate::session::Session;
 use crate::space;
+use crate::target::{Target, Union, platforms};
 use crate::waiter::{Waiter, Watch};
 
 /// Steps wait as much as they work, so that a machine of few cores is good for this many.
@@ -51,7 +54,9 @@ pub(crate) enum Purpose {
 /// A build that could begin.
 pub(crate) struct Prepared {
     pub(crate) job: Arc<Job>,
-    pub(crate) lowered: Lowered,
+    pub(crate) definition: Definition,
+    /// One for each platform, in the order of the request.
+    pub(crate) targets: Vec<Target>,
     unpacked: Vec<Scratch<ActiveLayer>>,
     pub(crate) imported: Imported,
 }
@@ -65,7 +70,7 @@ pub(crate) async fn build(
 ) -> Result<BuildResult> {
     let request = &with_default_output(request);
     let store = engine.store()?;
-    let mut draft = Draft::new(store.clone(), request, &platform(request)?);
+    let mut draft = Draft::new(store.clone(), request, &platforms(request)?);
     let outcome = attempt(engine, request, (session, reporter), &mut draft).await;
     let outcome = outcome.map_err(|failure| space::explain(failure, &store.root()));
     let outcome = outcome.map_err(|failure| context::blame_state(failure, &request.context, &store.root()));
@@ -81,28 +86,32 @@ async fn attempt(
 ) -> Result<BuildResult> {
     let waiter = Waiter::default();
     let prepared = prepare(engine, request, (session, reporter, waiter.watch()), Purpose::Build).await;
-    let Prepared { job, mut lowered, unpacked, imported } = prepared?;
-    draft.know(&job.project, &lowered.definition);
+    let Prepared { job, definition, targets, unpacked, imported } = prepared?;
+    draft.know(&job.project, &definition);
     let story = (!request.cache_to.is_empty()).then(Arc::<Story>::default);
-    let names = names(request, &job, &lowered.definition);
+    let names = names(request, &job, &definition);
     let cache = Cache::new(job.store.clone(), job.lease.clone(), job.origin.clone(), imported, story.clone());
     let cache = Arc::new(cache.with_names(names.clone()));
-    offline::check(&job, request, &cache, &lowered).await?;
-    let snapshot = solve(&cache, &job, request, &lowered, draft).await?;
+    offline::check(&job, request, &cache, (&definition, &targets)).await?;
+    let snapshots = solve(&cache, &job, request, (&definition, &targets), draft).await?;
     let built = story.as_deref().zip(names.as_ref()).map(|(story, names)| Built {
         job: &job,
-        definition: &lowered.definition,
+        definition: &definition,
         cache: &cache,
         story,
         names,
-        snapshot: &snapshot,
+        snapshots: &snapshots,
     });
-    lowered.config.cache = match &built {
-        Some(built) => built.inline(&request.cache_to).await?,
-        None => None,
-    };
-    let epoch = request.source_date_epoch.or(lowered.epoch);
-    let mut result = crate::export::export(&job, request, lowered.config, &snapshot, epoch).await?;
+    let mut solved = Vec::with_capacity(targets.len());
+    for (mut target, snapshot) in targets.into_iter().zip(&snapshots) {
+        target.config.cache = match &built {
+            Some(built) => built.inline(&request.cache_to, snapshot).await?,
+            None => None,
+        };
+        target.epoch = request.source_date_epoch.or(target.epoch);
+        solved.push(target.solved(snapshot.clone()));
+    }
+    let mut result = crate::export::export(&job, request, &solved).await?;
     if let Some(built) = built {
         built.export(&request.cache_to).await?;
     }
@@ -125,7 +134,7 @@ pub(crate) async fn prepare(
     (session, reporter, watch): (Arc<dyn Session>, Arc<dyn Reporter>, Watch),
     purpose: Purpose,
 ) -> Result<Prepared> {
-    let platform = platform(request)?;
+    let platforms = platforms(request)?;
     let packings = crate::packing::packings(&request.outputs, &request.cache_to)?;
     crate::export::check(request)?;
     if engine.registry().is_offline() {
@@ -137,7 +146,8 @@ pub(crate) async fn prepare(
     let Arrived { request, directory, unpacked } = arrival::receive(engine, request, &basis).await?;
     let (request, reporter) = (&request, &basis.reporter);
     let Loaded { source, trees } = frontend::load(request, directory.as_deref(), reporter)?;
-    let mut options = frontend::options(request, Arc::clone(&source), platform);
+    let mut options = frontend::options(request, Arc::clone(&source), platforms[0].clone());
+    options.platform_in_names = names_of(&platforms);
     options.build_args.extend(engine.proxies().filter(|(name, _)| !request.build_args.contains_key(name)));
     let file = frontend::parse(&options, reporter.as_ref())?;
     frontend::filters(&file, request, reporter.as_ref());
@@ -151,11 +161,18 @@ pub(crate) async fn prepare(
         images: Arc::clone(&images),
         pull: if registry.is_offline() { Pull::Never } else { request.pull },
         purpose,
+        platform_in_names: names_of(&platforms),
+        answers: Default::default(),
     };
     let settings = frontend::settings(&source, &file, &request.build_args)?;
     frontend::judge(&source, &settings, frontend::check(&file, &settings, &options), reporter.as_ref())?;
-    let imported = import(request, &registry, &options.platform, reporter);
-    let (lowered, imported) = tokio::join!(frontend::lower(&file, &options, &resolver), imported);
+    let imported = import(request, &registry, &platforms, reporter);
+    let lowered = try_join_all(platforms.iter().map(|platform| {
+        let options = LowerOptions { platform: platform.clone(), ..options.clone() };
+        let (file, resolver) = (&file, &resolver);
+        async move { Ok((platform.clone(), frontend::lower(file, &options, resolver).await?)) }
+    }));
+    let (lowered, imported) = tokio::join!(lowered, imported);
     let lowered = match registry.is_offline() {
         true => {
             let lone = Job::new(engine, request, &basis, Subject::default())?;
@@ -166,13 +183,18 @@ pub(crate) async fn prepare(
         }
         false => lowered?,
     };
-    let mut warnings = lowered.warnings.clone();
-    warnings.extend(context::check(&trees, &lowered.context_reads, &settings.check, ContextChecks::Rules)?);
+    let Union { definition, targets, mut warnings, context_reads } = Union::of(lowered);
+    warnings.extend(context::check(&trees, &context_reads, &settings.check, ContextChecks::Rules)?);
     frontend::judge(&source, &settings, settings.admit(&file, warnings), reporter.as_ref())?;
     let project = project(&request.context, source.name());
     let origin = origin(&request.context, source.name());
     let job = Job::new(engine, request, &basis, Subject { project, origin, trees, images, packings })?;
-    Ok(Prepared { job, lowered, unpacked, imported })
+    Ok(Prepared { job, definition, targets, unpacked, imported })
+}
+
+/// Steps of several platforms are told apart by their names.
+fn names_of(platforms: &[Platform]) -> PlatformInNames {
+    if platforms.len() > 1 { PlatformInNames::Shown } else { PlatformInNames::Hidden }
 }
 
 /// Says what was kept and turned out to be broken: steps run again because of it.
@@ -219,44 +241,37 @@ pub(crate) fn with_default_output(request: &BuildRequest) -> BuildRequest {
     request
 }
 
-fn platform(request: &BuildRequest) -> Result<Platform> {
-    match request.platforms.as_slice() {
-        [] => Ok(Platform::host()),
-        [one] if Platform::host().satisfies(one) => Ok(one.clone()),
-        [one] => {
-            let message = format!("building for {one} on {} is not supported yet", Platform::host());
-            Err(Failure::new(FailureKind::Usage, message).hint("leave out `--platform`, or build on such a machine"))
-        }
-        _ => {
-            let message = "building for several platforms at once is not supported yet";
-            Err(Failure::new(FailureKind::Usage, message).hint("build for one platform at a time"))
-        }
-    }
-}
-
 fn wants_layers(request: &BuildRequest) -> bool {
     let is_tree = |output: &Output| matches!(output, Output::Tar { .. } | Output::Local { .. } | Output::CacheOnly);
     !request.outputs.iter().all(is_tree)
 }
 
+/// The files of every target.
 async fn solve(
     cache: &Arc<Cache>,
     job: &Arc<Job>,
     request: &BuildRequest,
-    Lowered { definition, root, .. }: &Lowered,
+    (definition, targets): (&Definition, &[Target]),
     draft: &mut Draft,
-) -> Result<Snapshot> {
-    let Some(root) = root else { return Ok(Snapshot::scratch()) };
-    let image = if wants_layers(request) { layers_of(definition, root) } else { Vec::new() };
+) -> Result<Vec<Snapshot>> {
+    let roots: Vec<Edge> = targets.iter().filter_map(|target| target.root.clone()).collect();
+    if roots.is_empty() {
+        return Ok(targets.iter().map(|_| Snapshot::scratch()).collect());
+    }
+    let wanted = if wants_layers(request) { roots.as_slice() } else { &[] };
+    let image: HashSet<VertexId> = wanted.iter().flat_map(|root| layers_of(definition, root)).collect();
     let plan = crate::step::plan(definition, job, &|vertex| image.contains(&vertex.id))?;
     let solver = Solver::new(cache.clone(), cache.clone(), Arc::clone(&job.reporter), turns(request));
     let tell = |accounts| draft.steps(definition, accounts);
-    let solved = solver.solve_with_accounts(&plan, std::slice::from_ref(root), tell).await;
+    let solved = solver.solve_with_accounts(&plan, &roots, tell).await;
     tell_losses(&job.store, job.reporter.as_ref());
-    match solved.map_err(solve_failure)?.first() {
-        Some(Artifact::Snapshot(snapshot)) => Ok(snapshot.clone()),
-        _ => Err(Failure::new(FailureKind::Bug, "a build ended without a file system")),
-    }
+    let mut solved = solved.map_err(solve_failure)?.into_iter();
+    let snapshot = |target: &Target| match target.root.as_ref().map(|_| solved.next()) {
+        None => Ok(Snapshot::scratch()),
+        Some(Some(Artifact::Snapshot(snapshot))) => Ok(snapshot),
+        Some(_) => Err(Failure::new(FailureKind::Bug, "a build ended without a file system")),
+    };
+    targets.iter().map(snapshot).collect()
 }
 
 /// As many as were asked for; else as many as the machine is good for, and fewer while its memory is short.

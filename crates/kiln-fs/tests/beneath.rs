@@ -39,7 +39,8 @@ fn overlay(scratch: &Scratch, layers: Layers, name: &str) -> (Root, std::path::P
 /// The layer as a tar. Directories on the way have the time at which they were made: times have a test of their own.
 fn packed(upper: &Path) -> Vec<u8> {
     let mut tar = Vec::new();
-    pack_with(&root(upper), &mut tar, &PackOptions { whiteouts: true, clamp_mtime: Some(0) }).unwrap();
+    pack_with(&root(upper), &mut tar, &PackOptions { whiteouts: true, clamp_mtime: Some(0), ..PackOptions::default() })
+        .unwrap();
     tar
 }
 

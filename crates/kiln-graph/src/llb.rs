@@ -70,6 +70,19 @@ impl From<&kiln_oci::Platform> for Platform {
     }
 }
 
+impl From<&Platform> for kiln_oci::Platform {
+    fn from(platform: &Platform) -> Self {
+        let said = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
+        Self {
+            architecture: platform.architecture.clone(),
+            os: platform.os.clone(),
+            variant: said(&platform.variant),
+            os_version: said(&platform.os_version),
+            os_features: platform.os_features.clone(),
+        }
+    }
+}
+
 /// Which workers may run an op.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct WorkerConstraints {

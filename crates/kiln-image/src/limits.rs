@@ -80,21 +80,16 @@ pub fn validate_config(manifest: &Manifest, bytes: Vec<u8>) -> Result<Raw<ImageC
     Ok(config)
 }
 
-/// Finds the image for a platform in an index: the first exact match, else the first that satisfies it.
+/// Finds the image for a platform in an index: the one that serves it best, the first of equals.
 pub fn pick_platform(image: &str, index: &Index, wanted: &Platform) -> Result<Descriptor> {
     let candidates = || index.manifests.iter().filter(|m| m.media_type.is_manifest() || m.media_type.is_index());
-    let exact = candidates().find(|m| {
-        m.platform.as_ref().is_some_and(|p| {
-            let (have, want) = (p.clone().normalized(), wanted.clone().normalized());
-            (have.os, have.architecture, have.variant) == (want.os, want.architecture, want.variant)
-        })
-    });
-    let near = || candidates().find(|m| m.platform.as_ref().is_some_and(|p| p.satisfies(wanted)));
+    let ranked = candidates().filter_map(|m| Some((m.platform.as_ref()?.rank(wanted)?, m)));
+    let best = ranked.min_by_key(|(rank, _)| *rank).map(|(_, m)| m);
     let only = || match &index.manifests[..] {
         [one] if one.platform.is_none() => Some(one),
         _ => None,
     };
-    exact.or_else(near).or_else(only).cloned().ok_or_else(|| Error::NoPlatform {
+    best.or_else(only).cloned().ok_or_else(|| Error::NoPlatform {
         image: image.to_owned(),
         wanted: wanted.to_string(),
         available: index

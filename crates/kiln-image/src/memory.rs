@@ -28,6 +28,12 @@ impl MemoryBlobs {
         descriptor
     }
 
+    /// Takes over all that another has.
+    pub fn extend(&self, other: Self) {
+        let mut others = std::mem::take(&mut *other.lock());
+        self.lock().append(&mut others);
+    }
+
     /// Whether there is content of this digest.
     pub fn contains(&self, digest: &Digest) -> bool {
         self.lock().contains_key(digest)

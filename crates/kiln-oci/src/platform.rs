@@ -25,6 +25,9 @@ pub struct Platform {
     pub variant: Option<String>,
 }
 
+/// No architecture has as many variants.
+const NEWEST: u32 = 32;
+
 /// Says why a text is not a platform.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is not a platform: expected `os/architecture` or `os/architecture/variant`, as in `linux/amd64`")]
@@ -70,6 +73,43 @@ impl Platform {
         self.architecture = architecture.to_owned();
         self.variant = variant;
         self
+    }
+
+    /// How well an image for `self` serves a wish for `wanted`: 0 is best, and `None` not at all. As in containerd, a
+    /// machine also runs what was made for older variants of its kind, and for the kind before it.
+    pub fn rank(&self, wanted: &Self) -> Option<usize> {
+        let (have, want) = (self.clone().normalized(), wanted.clone().normalized());
+        if have.os != want.os {
+            return None;
+        }
+        let kinds = want.kinds();
+        let is_kind = |kind: &(&str, Option<String>)| have.architecture == kind.0 && have.variant == kind.1;
+        // Who names no variant takes any, rather than nothing.
+        let is_near = want.variant.is_none() && have.architecture == want.architecture;
+        kinds.iter().position(is_kind).or_else(|| is_near.then_some(kinds.len()))
+    }
+
+    /// The architectures and variants that serve a normal platform, best first.
+    fn kinds(&self) -> Vec<(&str, Option<String>)> {
+        let number = |variant: &str| variant.strip_prefix('v')?.parse::<u32>().ok();
+        let own = self.variant.as_deref().and_then(number).map(|own| own.min(NEWEST));
+        let arm = |newest: u32| (5..=newest).rev().map(|number| ("arm", Some(format!("v{number}"))));
+        let mut kinds = vec![(self.architecture.as_str(), self.variant.clone())];
+        match self.architecture.as_str() {
+            "amd64" => {
+                let older = (1..own.unwrap_or(1)).rev();
+                kinds.extend(older.map(|n| ("amd64", (n > 1).then(|| format!("v{n}")))));
+                kinds.push(("386", None));
+            }
+            "arm64" => {
+                let older = (8..own.unwrap_or(8)).rev();
+                kinds.extend(older.map(|n| ("arm64", (n > 8).then(|| format!("v{n}")))));
+                kinds.extend(arm(8));
+            }
+            "arm" => kinds.extend(arm(own.unwrap_or(5).saturating_sub(1).min(8))),
+            _ => {}
+        }
+        kinds
     }
 
     /// Whether an image for `self` answers a wish for `wanted`. Variants count only when both name one.
@@ -138,8 +178,38 @@ mod tests {
         ] {
             assert_eq!(text.parse::<Platform>().unwrap().to_string(), canonical);
         }
+        for (text, canonical) in [
+            ("linux/aarch64", "linux/arm64"),
+            ("linux/armhf", "linux/arm/v7"),
+            ("linux/armel", "linux/arm/v6"),
+            ("linux/arm/5", "linux/arm/v5"),
+            ("linux/amd64/v1", "linux/amd64"),
+            ("linux/i386", "linux/386"),
+            ("LINUX/ARM64/V8", "linux/arm64"),
+        ] {
+            assert_eq!(text.parse::<Platform>().unwrap().to_string(), canonical);
+        }
         for bad in ["", "/", "linux/", "nonsense", "a/b/c/d", "linux/amd64 "] {
             assert!(bad.parse::<Platform>().is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn older_variants_serve_and_newer_ones_do_not() {
+        let platform = |text: &str| text.parse::<Platform>().unwrap();
+        for (wanted, best_first, unfit) in [
+            ("linux/amd64/v3", &["amd64/v3", "amd64/v2", "amd64", "386"][..], &["amd64/v4", "arm64"][..]),
+            ("linux/amd64", &["amd64", "386", "amd64/v2"], &["arm64"]),
+            ("linux/arm64", &["arm64", "arm/v8", "arm/v7", "arm/v6", "arm/v5"], &["amd64"]),
+            ("linux/arm64/v9", &["arm64/v9", "arm64", "arm/v8"], &["arm64/v10"]),
+            ("linux/arm/v7", &["arm/v7", "arm/v6", "arm/v5"], &["arm/v8", "arm64"]),
+            ("linux/riscv64", &["riscv64"], &["amd64"]),
+        ] {
+            let rank = |have: &&str| platform(&format!("linux/{have}")).rank(&platform(wanted));
+            let ranks: Vec<_> = best_first.iter().map(rank).collect();
+            assert!(ranks.iter().all(Option::is_some) && ranks.is_sorted(), "{wanted}: {ranks:?}");
+            assert!(unfit.iter().all(|have| rank(have).is_none()), "{wanted}");
+        }
+        assert_eq!(platform("windows/amd64").rank(&platform("linux/amd64")), None);
     }
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::db::now;
 use crate::error::{Error, Result};
 use crate::lease::Item;
-use crate::snapshot::Snapshot;
+use crate::snapshot::{LayerId, Snapshot};
 use crate::store::Shared;
 
 /// Images by config digest, and the names that point to them.
@@ -18,9 +18,9 @@ pub struct Images<'a> {
 /// What is kept of an image beside its content.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImageRecord {
-    /// The image id: the digest of its config.
+    /// The image id: the digest of its config, or what stands for those of its members.
     pub id: Digest,
-    /// Its manifest, when it has one: pulled, loaded or exported images.
+    /// Its manifest or index, when it has one: pulled, loaded or exported images.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub manifest: Option<Descriptor>,
     /// Its file tree, when that is unpacked.
@@ -39,6 +39,41 @@ pub struct ImageRecord {
     pub created: Option<String>,
     /// Bytes of its unpacked layers.
     pub size: u64,
+    /// The images it stands for, if it is an index: one for each platform. They are kept within it, and go with it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub members: Vec<Self>,
+}
+
+impl ImageRecord {
+    /// The images it stands for: its members, or itself alone.
+    pub fn images(&self) -> &[Self] {
+        if self.members.is_empty() { std::slice::from_ref(self) } else { &self.members }
+    }
+
+    /// Whether it stands for several images.
+    pub fn is_index(&self) -> bool {
+        !self.members.is_empty()
+    }
+
+    /// The image that serves a platform best; none if none does. One that does not say what it is for serves all.
+    pub fn for_platform(&self, wanted: &Platform) -> Option<&Self> {
+        let rank = |image: &&Self| match image.platform.architecture.is_empty() {
+            true => Some(usize::MAX),
+            false => image.platform.rank(wanted),
+        };
+        self.images().iter().filter(|image| rank(image).is_some()).min_by_key(rank)
+    }
+
+    /// The layers it holds, members' included.
+    pub(crate) fn layers(&self) -> impl Iterator<Item = &LayerId> {
+        let images = std::iter::once(self).chain(&self.members);
+        images.flat_map(|image| image.snapshot.iter().flat_map(|snapshot| snapshot.layers()))
+    }
+
+    /// The content it holds, members' included.
+    pub(crate) fn contents(&self) -> impl Iterator<Item = &Digest> {
+        std::iter::once(self).chain(&self.members).flat_map(|image| &image.blobs)
+    }
 }
 
 /// An image with its names.
@@ -121,7 +156,8 @@ impl<'a> Images<'a> {
         let unknown = || Error::UnknownImage { name: text.to_owned() };
         if let Ok(digest) = text.parse::<Digest>() {
             let found = self.get(&digest)?;
-            return found.map_or_else(|| self.by_manifest(&digest)?.ok_or_else(unknown), Ok);
+            let found = found.map_or_else(|| self.by_manifest(&digest), |found| Ok(Some(found)))?;
+            return found.map_or_else(|| self.member(&digest)?.ok_or_else(unknown), Ok);
         }
         if let Ok(name) = text.parse::<Reference>()
             && let Some(image) = self.by_name(&name)?
@@ -196,6 +232,19 @@ impl<'a> Images<'a> {
         row.map(Row::parse).transpose()
     }
 
+    /// An image that is kept within an index, which has no name of its own.
+    fn member(&self, id: &Digest) -> Result<Option<Image>> {
+        let holders = self.shared.db.read(|db| {
+            let sql = "SELECT id FROM images WHERE EXISTS (SELECT 1 FROM json_each(record, '$.members')
+                           WHERE json_extract(value, '$.id') = ?1)";
+            let ids = column(db, sql, [id.as_str()])?;
+            ids.first().map_or(Ok(None), |id| load_text(db, id))
+        })?;
+        let Some(holder) = holders.map(Row::parse).transpose()? else { return Ok(None) };
+        let member = holder.record.members.into_iter().find(|member| member.id == *id);
+        Ok(member.map(|record| Image { record, names: Vec::new(), stored: holder.stored }))
+    }
+
     fn by_prefix(&self, prefix: &str) -> Result<Option<Image>> {
         let low = format!("sha256:{prefix}");
         let high = format!("{low}g"); // sorts after every hex digit
@@ -233,8 +282,7 @@ fn tag_of(name: &Reference) -> String {
 }
 
 fn held(record: &ImageRecord) -> impl Iterator<Item = Item> + '_ {
-    let layers = record.snapshot.iter().flat_map(|snapshot| snapshot.layers().iter().cloned().map(Item::Layer));
-    layers.chain(record.blobs.iter().cloned().map(Item::Blob))
+    record.layers().cloned().map(Item::Layer).chain(record.contents().cloned().map(Item::Blob))
 }
 
 /// The record, and the places where registries were known to have its image before.

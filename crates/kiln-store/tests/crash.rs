@@ -128,6 +128,7 @@ fn work(state: &Path, round: u64) -> Result<()> {
         platform: Platform::linux("amd64"),
         created: None,
         size: 0,
+        members: Vec::new(),
     };
     let name: Reference = "app".parse().unwrap();
     store.images().put(&image, &[name])?;

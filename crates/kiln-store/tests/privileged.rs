@@ -339,6 +339,7 @@ fn a_disk_without_a_free_byte_can_be_opened_and_emptied() {
         platform: kiln_oci::Platform::linux("amd64"),
         created: None,
         size: 0,
+        members: Vec::new(),
     };
     let name: kiln_oci::Reference = "app".parse().unwrap();
     store.images().put(&image, std::slice::from_ref(&name)).unwrap();

@@ -12,7 +12,7 @@ use crate::blobs::StoreBlobs;
 use crate::blocking::blocking;
 use crate::export::offload::Offloaded;
 use crate::export::tree::{OutFile, open};
-use crate::export::{Made, manifest};
+use crate::export::{Made, index, manifest};
 use crate::job::{Job, Result};
 use crate::progress::Work;
 use crate::request::{Dest, LayerOptions};
@@ -20,7 +20,7 @@ use crate::request::{Dest, LayerOptions};
 /// Writes an OCI archive, or a layout directory.
 pub(crate) async fn oci(
     job: &Arc<Job>,
-    made: &Made,
+    made: &[Made],
     names: &[Reference],
     (dest, is_tar): (&Dest, bool),
     options: &LayerOptions,
@@ -36,17 +36,18 @@ pub(crate) async fn oci(
     work.end(written)
 }
 
-fn tell(work: &Work, made: &Made, written: &Result<Descriptor>) {
-    if let Ok(manifest) = written {
-        work.part(format!("exporting manifest {}", manifest.digest));
-        work.part(format!("exporting config {}", made.config.digest()));
+fn tell(work: &Work, made: &[Made], written: &Result<Descriptor>) {
+    if let Ok(root) = written {
+        let kind = if root.media_type.is_index() { "manifest list" } else { "manifest" };
+        work.part(format!("exporting {kind} {}", root.digest));
+        made.iter().for_each(|made| work.part(format!("exporting config {}", made.config.digest())));
     }
 }
 
 /// Writes a Docker archive.
 pub(crate) async fn docker(
     job: &Arc<Job>,
-    made: &Made,
+    made: &[Made],
     names: &[Reference],
     dest: &Dest,
     options: &LayerOptions,
@@ -58,19 +59,28 @@ pub(crate) async fn docker(
     work.end(written)
 }
 
-/// An image's documents, and the name of the manifest among them.
-pub(crate) fn documents(made: &Made, is_oci: bool) -> Result<(MemoryBlobs, Descriptor)> {
-    let manifest = manifest(made, is_oci)?;
+/// The documents of images, and the name of the one that leads to all: a manifest, or for several an index.
+pub(crate) fn documents(made: &[Made], is_oci: bool) -> Result<(MemoryBlobs, Descriptor)> {
     let documents = MemoryBlobs::new();
-    documents.insert(manifest.value().config.media_type.clone(), made.config.bytes().to_vec());
-    let media_type = manifest.value().media_type.clone().unwrap_or_else(|| MediaType::OCI_MANIFEST.into());
-    let root = documents.insert(media_type, manifest.bytes().to_vec());
+    let mut roots = Vec::with_capacity(made.len());
+    for made in made {
+        let manifest = manifest(made, is_oci)?;
+        documents.insert(manifest.value().config.media_type.clone(), made.config.bytes().to_vec());
+        let media_type = manifest.value().media_type.clone().unwrap_or_else(|| MediaType::OCI_MANIFEST.into());
+        roots.push((made.platform.clone(), documents.insert(media_type, manifest.bytes().to_vec())));
+    }
+    if roots.len() == 1 {
+        return Ok((documents, roots.remove(0).1));
+    }
+    let index = index(roots, is_oci);
+    let media_type = index.value().media_type.clone().unwrap_or_else(|| MediaType::OCI_INDEX.into());
+    let root = documents.insert(media_type, index.bytes().to_vec());
     Ok((documents, root))
 }
 
 async fn archive(
     job: &Arc<Job>,
-    made: &Made,
+    made: &[Made],
     names: &[Reference],
     (format, is_oci): (Format, bool),
     dest: &Dest,
@@ -97,7 +107,7 @@ pub(crate) async fn write_archive(
 
 async fn layout(
     job: &Arc<Job>,
-    made: &Made,
+    made: &[Made],
     names: &[Reference],
     path: &std::path::Path,
     is_oci: bool,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use kiln_image::{BlobSource as _, MemoryBlobs};
-use kiln_oci::{Descriptor, Digest, ImageConfig, MediaType, Raw, Reference};
+use kiln_oci::{Descriptor, Digest, ImageConfig, Index, MediaType, Platform, Raw, Reference};
 use kiln_report::{Failure, FailureKind};
 use kiln_store::{ImageRecord, Lease, Snapshot, Store};
 
@@ -18,19 +18,29 @@ use crate::finish::Finished;
 use crate::job::{Job, Result};
 use crate::packing::Packing;
 use crate::progress::Work;
+use crate::target::Solved;
 
 /// An image that is made: its config and its layers.
 pub(crate) struct Made {
+    /// What it was asked for to run on.
+    pub(crate) platform: Platform,
     pub(crate) config: Raw<ImageConfig>,
     pub(crate) snapshot: Snapshot,
     pub(crate) layers: Vec<Finished>,
 }
 
-/// Finishes the layers, packed if an output wants them so, and writes the config.
-pub(crate) async fn make(
+/// Finishes the layers of all results, packed if an output wants them so, and writes their configs.
+pub(crate) async fn make_all(job: &Arc<Job>, solved: &[Solved], packing: Option<Packing>) -> Result<Vec<Made>> {
+    let mut made = Vec::with_capacity(solved.len());
+    for result in solved {
+        made.push(make(job, result, packing).await?);
+    }
+    Ok(made)
+}
+
+async fn make(
     job: &Arc<Job>,
-    (config, epoch): (ImageConfig, Option<i64>),
-    snapshot: &Snapshot,
+    Solved { platform, config, snapshot, epoch }: &Solved,
     packing: Option<Packing>,
 ) -> Result<Made> {
     let layers = job.finisher.finish(snapshot, packing).await?;
@@ -39,8 +49,8 @@ pub(crate) async fn make(
         let info = job.store.layer(id).map_err(environment)?;
         facts.push(LayerFacts { diff_id: layer.diff_id.clone(), created: Some(time(info.created)?) });
     }
-    let epoch = epoch.map(time).transpose()?;
-    let config = assemble(config, &facts, epoch, &Timestamp::now().to_string());
+    let epoch = (*epoch).map(time).transpose()?;
+    let config = assemble(config.clone(), &facts, epoch, &Timestamp::now().to_string());
     let config = Raw::new(config);
     let (size, limit) = (config.bytes().len() as u64, kiln_image::limits::CONFIG);
     if size > limit {
@@ -49,7 +59,22 @@ pub(crate) async fn make(
             Failure::new(FailureKind::Build, message).hint("put large values into files instead of `ENV` or `LABEL`")
         );
     }
-    Ok(Made { config, snapshot: snapshot.clone(), layers })
+    Ok(Made { platform: platform.clone(), config, snapshot: snapshot.clone(), layers })
+}
+
+/// What images are called in the local store: one by its config, several by the digest of the list of their configs,
+/// which is there before anything is packed. None without images.
+pub(crate) fn id_of(made: &[Made]) -> Option<Digest> {
+    match made {
+        [] => None,
+        [only] => Some(only.config.digest()),
+        several => Some(id_of_index(several.iter().map(|made| (made.platform.clone(), &made.config)))),
+    }
+}
+
+fn id_of_index<'a>(configs: impl Iterator<Item = (Platform, &'a Raw<ImageConfig>)>) -> Digest {
+    let entries = configs.map(|(platform, config)| (platform, Descriptor::of(MediaType::OCI_CONFIG, config.bytes())));
+    super::index(entries.collect(), true).digest()
 }
 
 /// RFC 3339 of seconds since 1970.
@@ -60,13 +85,13 @@ fn time(seconds: i64) -> Result<String> {
 /// Says what the image is and gives it its names.
 pub(crate) async fn keep(
     job: &Arc<Job>,
-    made: &Made,
+    made: &[Made],
     names: &[Reference],
     is_stored: bool,
     result: &mut BuildResult,
 ) -> Result<()> {
     let work = Work::start(&job.reporter, "exporting to image");
-    work.part(format!("writing image {}", made.config.digest()));
+    made.iter().for_each(|made| work.part(format!("writing image {}", made.config.digest())));
     if is_stored {
         let stored = store(&job.store, &job.lease, made, names, None).await;
         if stored.is_err() {
@@ -80,59 +105,126 @@ pub(crate) async fn keep(
     work.end(Ok(()))
 }
 
-/// Puts an image into the local store. `origin` is where a registry has it.
+/// Where an image comes from: its manifest or index there, and what it is called there.
+#[derive(Default)]
+pub(crate) struct Provenance {
+    /// The index of several.
+    pub(crate) root: Option<Descriptor>,
+    /// The manifests of the images, in their order.
+    pub(crate) manifests: Vec<Option<Descriptor>>,
+    pub(crate) repo_digests: Vec<String>,
+}
+
+/// Puts images into the local store: one, or several that their names stand for together.
 pub(crate) async fn store(
     store: &Store,
     lease: &Lease,
-    made: &Made,
+    made: &[Made],
     names: &[Reference],
-    origin: Option<(Descriptor, Vec<String>)>,
+    origin: Option<Provenance>,
 ) -> Result<()> {
-    let config = made.config.value();
-    let (manifest, repo_digests) = origin.map_or((None, Vec::new()), |(manifest, digests)| (Some(manifest), digests));
-    let before = store.images().get(&made.config.digest()).map_err(environment)?;
-    // An image that is built again stays the one that was pulled or pushed.
-    let known = before.and_then(|image| image.record.manifest);
-    let is_held = known.as_ref().map_or(Ok(false), |known| lease.hold_blob(&known.digest)).map_err(environment)?;
-    let manifest = manifest.or(known.filter(|_| is_held));
-    let record = ImageRecord {
-        id: made.config.digest(),
-        blobs: std::iter::once(made.config.digest()).chain(manifest.iter().map(|m| m.digest.clone())).collect(),
-        manifest,
-        snapshot: Some(made.snapshot.clone()),
-        repo_digests,
-        platform: config.platform.clone(),
-        created: config.created.clone(),
-        size: 0,
-    };
-    let (store, lease, names, bytes) = (store.clone(), lease.clone(), names.to_vec(), made.config.bytes().to_vec());
+    let Some(id) = id_of(made) else { return Ok(()) };
+    let Provenance { root, manifests, repo_digests } = origin.map_or_else(|| known_origin(store, lease, &id), Ok)?;
+    let mut images = Vec::with_capacity(made.len());
+    for (at, made) in made.iter().enumerate() {
+        images.push(record(store, made, manifests.get(at).cloned().flatten())?);
+    }
+    let mut record = if images.len() == 1 { images.remove(0) } else { index_record(id, images, root) };
+    record.repo_digests = repo_digests;
+    let configs: Vec<Vec<u8>> = made.iter().map(|made| made.config.bytes().to_vec()).collect();
+    let (store, lease, names) = (store.clone(), lease.clone(), names.to_vec());
     blocking(move || {
-        let mut record = record;
-        for layer in record.snapshot.iter().flat_map(|snapshot| snapshot.layers()) {
-            record.size += store.layer(layer).map_err(environment)?.size.unwrap_or_default();
+        for config in configs {
+            store.content().put(&lease, MediaType::OCI_CONFIG, &config).map_err(environment)?;
         }
-        store.content().put(&lease, MediaType::OCI_CONFIG, &bytes).map_err(environment)?;
         store.images().put(&record, &names).map_err(environment)
     })
     .await
 }
 
+fn record(store: &Store, made: &Made, manifest: Option<Descriptor>) -> Result<ImageRecord> {
+    let config = made.config.value();
+    let mut size = 0;
+    for layer in made.snapshot.layers() {
+        size += store.layer(layer).map_err(environment)?.size.unwrap_or_default();
+    }
+    Ok(ImageRecord {
+        id: made.config.digest(),
+        blobs: std::iter::once(made.config.digest()).chain(manifest.iter().map(|m| m.digest.clone())).collect(),
+        manifest,
+        snapshot: Some(made.snapshot.clone()),
+        repo_digests: Vec::new(),
+        platform: config.platform.clone(),
+        created: config.created.clone(),
+        size,
+        members: Vec::new(),
+    })
+}
+
+fn index_record(id: Digest, members: Vec<ImageRecord>, manifest: Option<Descriptor>) -> ImageRecord {
+    let created = members.iter().filter_map(|member| member.created.clone()).max();
+    let platform = members.first().map(|member| member.platform.clone()).unwrap_or_default();
+    ImageRecord {
+        id,
+        blobs: manifest.iter().map(|index| index.digest.clone()).collect(),
+        manifest,
+        snapshot: None,
+        repo_digests: Vec::new(),
+        platform,
+        created,
+        size: members.iter().map(|member| member.size).sum(),
+        members,
+    }
+}
+
+/// An image that is built again stays the one that was pulled or pushed.
+fn known_origin(store: &Store, lease: &Lease, id: &Digest) -> Result<Provenance> {
+    let Some(image) = store.images().get(id).map_err(environment)? else { return Ok(Provenance::default()) };
+    let held = |manifest: &Option<Descriptor>| -> Result<Option<Descriptor>> {
+        let Some(manifest) = manifest else { return Ok(None) };
+        Ok(lease.hold_blob(&manifest.digest).map_err(environment)?.then(|| manifest.clone()))
+    };
+    let manifests = image.record.images().iter().map(|image| held(&image.manifest)).collect::<Result<_>>()?;
+    Ok(Provenance { root: held(&image.record.manifest)?, manifests, repo_digests: Vec::new() })
+}
+
 /// Notes in the record of a stored image what it was pushed as, and where to.
 pub(crate) async fn note_pushed(
-    StoreBlobs { store, lease }: &StoreBlobs,
+    blobs: &StoreBlobs,
     id: &Digest,
     (documents, root): (&MemoryBlobs, &Descriptor),
     names: &[Reference],
 ) -> Result<()> {
-    let Some(mut record) = store.images().get(id).map_err(environment)?.map(|image| image.record) else {
-        return Ok(());
-    };
-    if let Ok(manifest) = documents.fetch(root).await {
-        let manifest = manifest.bytes("keep the manifest", root.size).await.map_err(registry)?;
-        store.content().put(lease, root.media_type.clone(), &manifest).map_err(environment)?;
+    let images = blobs.store.images();
+    let Some(mut record) = images.get(id).map_err(environment)?.map(|image| image.record) else { return Ok(()) };
+    record.repo_digests = names.iter().map(|name| format!("{}@{}", name.name(), root.digest)).collect();
+    if !keep_document(blobs, (documents, root)).await? {
+        // It went as it had come.
+        return images.put(&record, &[]).map_err(environment);
+    }
+    if record.is_index() {
+        let bytes = blobs.store.content().read(&root.digest, kiln_image::limits::DOCUMENT).map_err(environment)?;
+        let index: Raw<Index> = Raw::parse(bytes).map_err(environment)?;
+        for (member, manifest) in record.members.iter_mut().zip(&index.value().manifests) {
+            keep_document(blobs, (documents, manifest)).await?;
+            member.manifest = Some(manifest.clone());
+            member.blobs = vec![member.id.clone(), manifest.digest.clone()];
+        }
+        record.blobs = vec![root.digest.clone()];
+    } else {
+        record.blobs = vec![id.clone(), root.digest.clone()];
     }
     record.manifest = Some(root.clone());
-    record.blobs = vec![id.clone(), root.digest.clone()];
-    record.repo_digests = names.iter().map(|name| format!("{}@{}", name.name(), root.digest)).collect();
-    store.images().put(&record, &[]).map_err(environment)
+    images.put(&record, &[]).map_err(environment)
+}
+
+/// Keeps a document if it is among these; says whether it is.
+async fn keep_document(
+    StoreBlobs { store, lease }: &StoreBlobs,
+    (from, what): (&MemoryBlobs, &Descriptor),
+) -> Result<bool> {
+    let Ok(document) = from.fetch(what).await else { return Ok(false) };
+    let bytes = document.bytes("keep the manifest", what.size).await.map_err(registry)?;
+    store.content().put(lease, what.media_type.clone(), &bytes).map_err(environment)?;
+    Ok(true)
 }

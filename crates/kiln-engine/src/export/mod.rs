@@ -8,12 +8,11 @@ mod tree;
 
 use std::sync::Arc;
 
-use kiln_oci::{Descriptor, ImageConfig, Manifest, MediaType, Raw, Reference};
+use kiln_oci::{Descriptor, Index, Manifest, MediaType, Platform, Raw, Reference};
 use kiln_report::{Failure, FailureKind};
-use kiln_store::Snapshot;
 
 pub(crate) use archive::{documents, write_archive};
-pub(crate) use image::{Made, make, note_pushed, store};
+pub(crate) use image::{Made, Provenance, id_of, note_pushed, store};
 pub(crate) use push::{meter, push};
 pub(crate) use tree::OutFile;
 
@@ -22,56 +21,55 @@ use crate::finish::Finished;
 use crate::job::{Job, Result};
 use crate::packing::{Packing, packing_for, spelled};
 use crate::request::{BuildRequest, Dest, Output};
+use crate::target::Solved;
 
-/// Does everything the request wants with one build's result.
-pub(crate) async fn export(
-    job: &Arc<Job>,
-    request: &BuildRequest,
-    config: ImageConfig,
-    snapshot: &Snapshot,
-    epoch: Option<i64>,
-) -> Result<BuildResult> {
-    let mut result = BuildResult::default();
-    let mut images: Vec<(Option<Packing>, Made)> = Vec::new();
+/// Does everything the request wants with the results of one build, one for each platform in the request's order.
+pub(crate) async fn export(job: &Arc<Job>, request: &BuildRequest, solved: &[Solved]) -> Result<BuildResult> {
+    let platforms = solved.iter().map(|solved| solved.platform.clone()).collect();
+    let mut result = BuildResult { platforms, ..BuildResult::default() };
+    let mut images: Vec<(Option<Packing>, Vec<Made>)> = Vec::new();
     for output in &request.outputs {
         let made = match output {
-            Output::CacheOnly | Output::Tar { .. } | Output::Local { .. } => None,
+            Output::CacheOnly | Output::Tar { .. } | Output::Local { .. } => &[],
             _ => {
                 let packing = packing_for(output)?;
                 let at = match images.iter().position(|(other, _)| *other == packing) {
                     Some(at) => at,
                     None => {
-                        images.push((packing, make(job, (config.clone(), epoch), snapshot, packing).await?));
+                        images.push((packing, image::make_all(job, solved, packing).await?));
                         images.len() - 1
                     }
                 };
-                Some(&images[at].1)
+                images[at].1.as_slice()
             }
         };
-        match (output, made) {
-            (Output::CacheOnly, _) => {}
-            (Output::Tar { dest }, _) => tree::tar(job, snapshot, dest).await?,
-            (Output::Local { dest }, _) => tree::local(job, snapshot, dest).await?,
-            (Output::Image { names, push, store, layers }, Some(made)) => {
+        match output {
+            Output::CacheOnly => {}
+            Output::Tar { dest } => tree::tar(job, solved, dest).await?,
+            Output::Local { dest } => tree::local(job, solved, dest).await?,
+            Output::Image { names, push, store, layers } => {
                 let names = all_names(request, names);
                 image::keep(job, made, &names, *store, &mut result).await?;
                 if *push {
                     result.descriptor = Some(push::all(job, made, &names, (layers, *store)).await?);
                 }
             }
-            (Output::Oci { names, dest, tar, layers }, Some(made)) => {
+            Output::Oci { names, dest, tar, layers } => {
                 let names = all_names(request, names);
                 result.descriptor = Some(archive::oci(job, made, &names, (dest, *tar), layers).await?);
             }
-            (Output::Docker { names, dest, layers }, Some(made)) => {
+            Output::Docker { names, dest, layers } => {
                 let names = all_names(request, names);
                 result.descriptor = Some(archive::docker(job, made, &names, dest, layers).await?);
             }
-            (_, None) => return Err(Failure::new(FailureKind::Bug, "an image was to be exported that was not made")),
         }
-        if let Some(made) = made {
-            result.image_id = Some(made.config.digest());
+        if let Some(id) = image::id_of(made) {
+            result.image_id = Some(id);
         }
+    }
+    // Others know an index by its own digest.
+    if let Some(index) = result.descriptor.as_ref().filter(|root| root.media_type.is_index()) {
+        result.image_id = Some(index.digest.clone());
     }
     Ok(result)
 }
@@ -84,6 +82,10 @@ pub(crate) fn check(request: &BuildRequest) -> Result<()> {
         let dest = match output {
             Output::Image { names, push: true, .. } if request.tags.is_empty() && names.is_empty() => {
                 return usage("there is no name to push to".into(), "name the image with `-t REGISTRY/NAME:TAG`");
+            }
+            Output::Docker { .. } if crate::target::platforms(request)?.len() > 1 => {
+                let message = "an archive for `docker load` holds one platform only";
+                return usage(message.into(), "write an OCI archive with `-o type=oci`, or build for one platform");
             }
             Output::Oci { dest: Dest::Stdout, tar: false, .. } => {
                 return usage("a layout directory cannot go to standard output".into(), "give it a `dest`");
@@ -108,6 +110,18 @@ pub(crate) fn check(request: &BuildRequest) -> Result<()> {
 
 fn all_names(request: &BuildRequest, more: &[Reference]) -> Vec<Reference> {
     request.tags.iter().chain(more).cloned().collect()
+}
+
+/// The index of images that are told apart by their platforms.
+pub(crate) fn index(manifests: Vec<(Platform, Descriptor)>, is_oci: bool) -> Raw<Index> {
+    let own = if is_oci { MediaType::OCI_INDEX } else { MediaType::DOCKER_INDEX };
+    let entry = |(platform, manifest): (Platform, Descriptor)| Descriptor { platform: Some(platform), ..manifest };
+    Raw::new(Index {
+        schema_version: 2,
+        media_type: Some(own.into()),
+        manifests: manifests.into_iter().map(entry).collect(),
+        annotations: Default::default(),
+    })
 }
 
 /// The manifest of an image whose layers are packed.

@@ -9,18 +9,18 @@ use kiln_report::{Event, Failure, FailureKind};
 
 use crate::base::registry;
 use crate::blobs::StoreBlobs;
-use crate::export::Made;
 use crate::export::archive::documents;
 use crate::export::image::note_pushed;
+use crate::export::{Made, image};
 use crate::job::{Job, Result};
 use crate::progress::Work;
 use crate::registry::Registry;
 use crate::request::LayerOptions;
 
-/// Pushes under every name; gives the manifest.
+/// Pushes under every name; gives the manifest, or for several images the index.
 pub(crate) async fn all(
     job: &Arc<Job>,
-    made: &Made,
+    made: &[Made],
     names: &[Reference],
     (options, is_stored): (&LayerOptions, bool),
 ) -> Result<Descriptor> {
@@ -35,7 +35,8 @@ pub(crate) async fn all(
         pushed = Some(work.end(done.map(|()| root.clone()))?);
     }
     if is_stored {
-        note_pushed(&blobs, &made.config.digest(), (&documents, &root), names).await?;
+        let id = image::id_of(made).ok_or_else(|| Failure::new(FailureKind::Bug, "nothing was pushed"))?;
+        note_pushed(&blobs, &id, (&documents, &root), names).await?;
     }
     pushed.ok_or_else(|| Failure::new(FailureKind::Bug, "a push without a name was let through"))
 }

@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use kiln_fs::{CopySpec, SourceTree};
+use kiln_oci::Platform;
 use kiln_report::{Failure, FailureKind};
-use kiln_store::Snapshot;
+use kiln_store::{Snapshot, Store};
 use kiln_sys::root::Root;
 use tempfile::TempPath;
 
@@ -17,35 +18,57 @@ use crate::failure::Context as _;
 use crate::job::{Job, Result};
 use crate::progress::Work;
 use crate::request::Dest;
+use crate::target::Solved;
 
-/// Writes the files of a result into a directory, which is made when it is not there.
-pub(crate) async fn local(job: &Arc<Job>, snapshot: &Snapshot, dest: &Path) -> Result<()> {
+/// The directory that a platform's files are in, beside those of others: `linux_arm_v7`.
+fn directory_of(platform: &Platform) -> String {
+    platform.to_string().replace('/', "_")
+}
+
+/// Writes the files of results into a directory, which is made when it is not there. Several have a directory each in it.
+pub(crate) async fn local(job: &Arc<Job>, solved: &[Solved], dest: &Path) -> Result<()> {
     let work = Work::start(&job.reporter, "exporting to client directory");
-    let (store, snapshot, dest) = (job.store.clone(), snapshot.clone(), dest.to_owned());
-    let copied = blocking(move || {
-        let doing = || format!("cannot write files into `{}`", dest.display());
-        std::fs::create_dir_all(&dest).or_environment(doing)?;
-        if snapshot.layers().is_empty() {
-            return Ok(());
-        }
-        let tree = SourceTree::snapshot(Root::new(crate::step::view(&store, &snapshot)?));
-        let root = Root::open_ambient(&dest).or_environment(doing)?;
-        let spec = CopySpec { src: "/".into(), dest: "/".into(), dir_copy_contents: true, ..CopySpec::default() };
-        kiln_fs::copy(&tree, &root, &spec).map(drop).or_environment(doing)
-    })
-    .await;
+    let place = |result: &Solved| match solved.len() {
+        1 => dest.to_owned(),
+        _ => dest.join(directory_of(&result.platform)),
+    };
+    let places: Vec<_> = solved.iter().map(|result| (result.snapshot.clone(), place(result))).collect();
+    let store = job.store.clone();
+    let copied =
+        blocking(move || places.iter().try_for_each(|(snapshot, dest)| write_files(&store, snapshot, dest))).await;
     work.end(copied)
 }
 
-/// Writes the files of a result as one tar.
-pub(crate) async fn tar(job: &Arc<Job>, snapshot: &Snapshot, dest: &Dest) -> Result<()> {
+fn write_files(store: &Store, snapshot: &Snapshot, dest: &Path) -> Result<()> {
+    let doing = || format!("cannot write files into `{}`", dest.display());
+    std::fs::create_dir_all(dest).or_environment(doing)?;
+    if snapshot.layers().is_empty() {
+        return Ok(());
+    }
+    let tree = SourceTree::snapshot(Root::new(crate::step::view(store, snapshot)?));
+    let root = Root::open_ambient(dest).or_environment(doing)?;
+    let spec = CopySpec { src: "/".into(), dest: "/".into(), dir_copy_contents: true, ..CopySpec::default() };
+    kiln_fs::copy(&tree, &root, &spec).map(drop).or_environment(doing)
+}
+
+/// Writes the files of results as one tar. Several have a directory each in it.
+pub(crate) async fn tar(job: &Arc<Job>, solved: &[Solved], dest: &Dest) -> Result<()> {
     let work = Work::start(&job.reporter, "exporting to client tarball");
-    let (store, snapshot) = (job.store.clone(), snapshot.clone());
+    let store = job.store.clone();
+    let results: Vec<_> =
+        solved.iter().map(|result| (directory_of(&result.platform), result.snapshot.clone())).collect();
     let opened = open(job, dest);
     let written = blocking(move || {
         let mut file = opened?;
-        let tree = Root::new(crate::step::view(&store, &snapshot)?);
-        kiln_fs::layer::pack_tree(&tree, &mut file.writer).or_environment(|| "cannot write the tar".into())?;
+        let tree = |snapshot| Ok(Root::new(crate::step::view(&store, snapshot)?));
+        let packed = match results.as_slice() {
+            [(_, only)] => kiln_fs::layer::pack_tree(&tree(only)?, &mut file.writer),
+            several => {
+                let trees = several.iter().map(|(name, snapshot)| Ok((name.clone(), tree(snapshot)?)));
+                kiln_fs::layer::pack_trees(&trees.collect::<Result<Vec<_>>>()?, &mut file.writer)
+            }
+        };
+        packed.or_environment(|| "cannot write the tar".into())?;
         file.finish()
     })
     .await;

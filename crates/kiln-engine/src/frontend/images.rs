@@ -1,13 +1,15 @@
 //! Resolves the images a Dockerfile asks for, all of a round at once: the local store first, then their registry.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use kiln_dockerfile::{ImageFacts, ImageRequest, ResolvedImage};
+use kiln_dockerfile::{ImageFacts, ImageRequest, PlatformInNames, ResolvedImage};
 use kiln_image::{BlobSource, Layout, Selector, fetch_document, pick_platform};
 use kiln_oci::{Descriptor, Digest, Document, ImageConfig, Manifest, Platform, Raw, Reference};
 use kiln_report::{Event, Excerpt, Failure, FailureKind, Reporter, SourceFile};
-use kiln_store::{Lease, Store};
+use kiln_store::{ImageRecord, Lease, Store};
+use tokio::sync::OnceCell;
 
 use crate::base::{BaseImage, registry};
 use crate::failure::{Context as _, environment};
@@ -26,7 +28,7 @@ const PINNED: &str = "pinned image";
 const TAGGED: &str = "tagged image";
 
 /// What lowering has to know of an image, and the image.
-type Found = (ResolvedImage, Arc<BaseImage>);
+pub(crate) type Found = (ResolvedImage, Arc<BaseImage>);
 
 /// Finds images by reference and platform.
 pub(crate) struct Resolver {
@@ -39,7 +41,13 @@ pub(crate) struct Resolver {
     pub(crate) pull: Pull,
     /// What is resolved for a forecast is not kept.
     pub(crate) purpose: Purpose,
+    /// Whether images are looked up for several platforms.
+    pub(crate) platform_in_names: PlatformInNames,
+    pub(crate) answers: Answers,
 }
+
+/// What was asked for so far, and what came of it.
+pub(crate) type Answers = Mutex<HashMap<(String, Platform), Arc<OnceCell<Result<Found>>>>>;
 
 impl Resolver {
     /// Answers all requests of a round.
@@ -54,7 +62,7 @@ impl Resolver {
         for (request, answer) in wanted.into_iter().zip(answers) {
             match answer {
                 Ok((resolved, image)) => {
-                    self.images.insert(resolved.identifier.clone(), image);
+                    self.images.insert(resolved.identifier.clone(), &request.platform, image);
                     facts.insert(request.reference, request.platform, resolved);
                 }
                 Err(failure) => failures.push(unresolved(failure, &request, Arc::clone(source))),
@@ -63,7 +71,14 @@ impl Resolver {
         joined(failures)
     }
 
+    /// Answers a request, once for all platforms of the build that have a stage for the same one.
     async fn resolve(&self, request: &ImageRequest) -> Result<Found> {
+        let key = (request.reference.clone(), request.platform.clone());
+        let answer = Arc::clone(self.answers.lock().unwrap_or_else(PoisonError::into_inner).entry(key).or_default());
+        answer.get_or_init(|| self.find(request)).await.clone()
+    }
+
+    async fn find(&self, request: &ImageRequest) -> Result<Found> {
         if let Some(layout) = request.reference.strip_prefix("oci-layout://") {
             return self.in_layout(layout, &request.platform).await;
         }
@@ -90,7 +105,11 @@ impl Resolver {
 
     /// What its registry says now.
     async fn asked(&self, reference: &Reference, platform: &Platform) -> Result<Found> {
-        let work = Work::start(&self.reporter, format!("[internal] load metadata for {reference}"));
+        let of = match self.platform_in_names {
+            PlatformInNames::Shown => format!("{platform} "),
+            PlatformInNames::Hidden => String::new(),
+        };
+        let work = Work::start(&self.reporter, format!("[{of}internal] load metadata for {reference}"));
         let found = async {
             let root = self.root(reference).await?;
             let source = self.remembered(Arc::new(self.registry.client().source(reference)));
@@ -123,8 +142,12 @@ impl Resolver {
     /// An image whose layers are all here.
     fn in_store(&self, written: &str, reference: &Reference, platform: &Platform) -> Result<Option<Found>> {
         let Some(record) = crate::images::find(&self.store, written)? else { return Ok(None) };
+        // One that would only do in need is not taken before the registry was asked.
+        let is_meant =
+            |image: &&ImageRecord| image.platform.satisfies(platform) || image.platform.architecture.is_empty();
+        let Some(record) = record.for_platform(platform).filter(is_meant).cloned() else { return Ok(None) };
         let config = crate::images::read_config(&self.store, &record.id)?;
-        let Some(snapshot) = record.snapshot.filter(|_| fits(&config, platform)) else { return Ok(None) };
+        let Some(snapshot) = record.snapshot else { return Ok(None) };
         if !self.lease.hold_snapshot(&snapshot).map_err(environment)? {
             return Ok(None);
         }
@@ -207,11 +230,6 @@ impl Resolver {
 /// One digest of one repository, whatever tag stands beside it.
 fn pinned_name(reference: &Reference, digest: &Digest) -> String {
     format!("{}@{digest}", reference.name())
-}
-
-/// Whether an image serves a platform. One that does not say what it is for serves all.
-fn fits(config: &ImageConfig, platform: &Platform) -> bool {
-    config.platform.satisfies(platform) || config.platform.architecture.is_empty()
 }
 
 /// An image that is nearly called like a stage was most likely meant to be that stage.

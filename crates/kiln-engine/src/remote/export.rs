@@ -31,7 +31,8 @@ pub(crate) struct Built<'a> {
     pub(crate) cache: &'a Cache,
     pub(crate) story: &'a Story,
     pub(crate) names: &'a Arc<Names>,
-    pub(crate) snapshot: &'a Snapshot,
+    /// The results, one for each platform.
+    pub(crate) snapshots: &'a [Snapshot],
 }
 
 /// An output of a vertex, and its key.
@@ -44,13 +45,13 @@ enum Kept {
 }
 
 impl Built<'_> {
-    /// What the image's config is to say of its cache, if that was asked for.
-    pub(crate) async fn inline(&self, to: &[CacheTo]) -> Result<Option<String>> {
+    /// What the config of the image of these files is to say of its cache, if that was asked for.
+    pub(crate) async fn inline(&self, to: &[CacheTo], snapshot: &Snapshot) -> Result<Option<String>> {
         if !to.iter().any(|to| to.place == CachePlace::Inline) {
             return Ok(None);
         }
         self.names.read().await?;
-        let layers = self.job.finisher.finish(self.snapshot, None).await?;
+        let layers = self.job.finisher.finish(snapshot, None).await?;
         let diff_ids: Vec<Digest> = layers.into_iter().map(|layer| layer.diff_id).collect();
         Ok(Some(inline::write(self.cache, (self.story, self.names), &diff_ids)))
     }
@@ -124,8 +125,11 @@ impl Built<'_> {
     /// The results of the build's steps. What was found at another cache and not fetched, because nothing needed it,
     /// is passed on as it is: else a build that finds everything would leave a cache with nothing below its top.
     async fn kept(&self, mode: CacheMode, blobs: &mut Blobs) -> Result<Vec<Output>> {
-        let result = self.job.finisher.finish(self.snapshot, None).await?;
-        let result: HashSet<Digest> = result.into_iter().map(|layer| layer.diff_id).collect();
+        let mut result: HashSet<Digest> = HashSet::new();
+        for snapshot in self.snapshots {
+            let layers = self.job.finisher.finish(snapshot, None).await?;
+            result.extend(layers.into_iter().map(|layer| layer.diff_id));
+        }
         let is_wanted = |diff_ids: Option<Vec<Digest>>| {
             mode == CacheMode::Max
                 || diff_ids.is_some_and(|diff_ids| diff_ids.iter().all(|diff_id| result.contains(diff_id)))

@@ -39,14 +39,14 @@ struct Import {
 pub(crate) async fn import(
     request: &BuildRequest,
     registry: &Arc<Registry>,
-    platform: &Platform,
+    platforms: &[Platform],
     reporter: &Arc<dyn Reporter>,
 ) -> Imported {
     let from = if request.no_cache { &[] } else { request.cache_from.as_slice() };
     let caches = join_all(from.iter().map(|from| async move {
         let source = source(from, registry);
         let work = Work::start(reporter, format!("importing cache manifest from {}", source.name()));
-        let read = read(source.as_ref(), platform).await;
+        let read = read(source.as_ref(), platforms).await;
         if let Ok(import) = &read {
             let results: usize = import.known.iter().map(Known::len).sum();
             work.part(format!("{results} results are kept there"));
@@ -65,8 +65,8 @@ pub(crate) async fn import(
     Imported { caches: caches.await.into_iter().flatten().collect(), reporter: Arc::clone(reporter) }
 }
 
-async fn read(source: &dyn CacheSource, platform: &Platform) -> Result<Import> {
-    let found = source.read(platform).await?;
+async fn read(source: &dyn CacheSource, platforms: &[Platform]) -> Result<Import> {
+    let found = source.read(platforms).await?;
     let known = found.caches.iter().map(|(config, blobs)| Known::read(config, blobs)).collect::<Result<_>>()?;
     Ok(Import { name: source.name(), known, blobs: found.blobs, broken: Mutex::default() })
 }

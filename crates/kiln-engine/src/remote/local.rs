@@ -39,7 +39,7 @@ impl CacheSource for Source {
         }
     }
 
-    async fn read(&self, platform: &Platform) -> Result<Found> {
+    async fn read(&self, platforms: &[Platform]) -> Result<Found> {
         let layout = Layout::open(&self.dir).await.map_err(registry)?;
         let selector = match &self.entry {
             CacheEntry::Tag(tag) => Selector::Name(tag.clone()),
@@ -47,7 +47,7 @@ impl CacheSource for Source {
         };
         let root = layout.resolve(&selector).await.map_err(registry)?;
         let document = fetch_document(&layout, &root).await.map_err(registry)?;
-        Ok(Found { caches: read(document, &layout, platform).await?, blobs: Arc::new(layout) })
+        Ok(Found { caches: read(document, &layout, platforms).await?, blobs: Arc::new(layout) })
     }
 }
 

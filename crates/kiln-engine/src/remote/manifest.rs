@@ -61,11 +61,11 @@ pub(super) fn documents(cache: &Packed, shape: Shape) -> (MemoryBlobs, Descripto
     (documents, root)
 }
 
-/// What a document leads to: a cache, or what an image of this platform says of itself.
+/// What a document leads to: a cache, or what images of these platforms say of themselves.
 pub(super) async fn read(
     document: Document,
     blobs: &dyn BlobSource,
-    platform: &Platform,
+    platforms: &[Platform],
 ) -> Result<Vec<(CacheConfig, Vec<Descriptor>)>> {
     let is_config = |descriptor: &Descriptor| descriptor.media_type.as_str() == CONFIG;
     match document {
@@ -81,12 +81,29 @@ pub(super) async fn read(
             if let Some(found) = index.manifests.iter().find(|entry| is_config(entry)) {
                 return Ok(vec![(config(found, blobs).await?, index.manifests)]);
             }
-            let picked = kiln_image::pick_platform("the cache", &index, platform).map_err(registry)?;
-            match fetch_document(blobs, &picked).await.map_err(registry)? {
-                Document::Manifest(manifest) => inline::of_image(manifest.value(), blobs).await,
-                Document::Index(_) => Err(no_cache("an index stands where its image should be")),
+            let mut caches = Vec::new();
+            let mut missing = Ok(());
+            for platform in platforms {
+                match of_platform(&index, blobs, platform).await {
+                    Ok(found) => caches.extend(found),
+                    Err(failure) => missing = Err(failure),
+                }
             }
+            // An image that was built for fewer platforms is of use to those.
+            if caches.is_empty() { missing.map(|()| caches) } else { Ok(caches) }
         }
+    }
+}
+
+async fn of_platform(
+    index: &Index,
+    blobs: &dyn BlobSource,
+    platform: &Platform,
+) -> Result<Vec<(CacheConfig, Vec<Descriptor>)>> {
+    let picked = kiln_image::pick_platform("the cache", index, platform).map_err(registry)?;
+    match fetch_document(blobs, &picked).await.map_err(registry)? {
+        Document::Manifest(manifest) => inline::of_image(manifest.value(), blobs).await,
+        Document::Index(_) => Err(no_cache("an index stands where its image should be")),
     }
 }
 

@@ -42,7 +42,7 @@ trait CacheSource: Send + Sync {
     fn name(&self) -> String;
 
     /// Reads what is known there. Layers stay where they are until a result is wanted.
-    async fn read(&self, platform: &Platform) -> Result<Found>;
+    async fn read(&self, platforms: &[Platform]) -> Result<Found>;
 }
 
 /// What a place has.

@@ -45,7 +45,7 @@ impl CacheSource for Place {
         self.options.label()
     }
 
-    async fn read(&self, _: &Platform) -> Result<Found> {
+    async fn read(&self, _: &[Platform]) -> Result<Found> {
         let store = self.open()?;
         let names = store.names();
         let read = join_all(names.iter().map(|name| store.document(name))).await;

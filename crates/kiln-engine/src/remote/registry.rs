@@ -34,11 +34,11 @@ impl CacheSource for Source {
         self.reference.familiar()
     }
 
-    async fn read(&self, platform: &Platform) -> Result<Found> {
+    async fn read(&self, platforms: &[Platform]) -> Result<Found> {
         let client = self.registry.client();
         let document = client.resolve(&self.reference).await.map_err(base::registry)?.document;
         let blobs: Arc<dyn BlobSource> = Arc::new(client.source(&self.reference));
-        Ok(Found { caches: read(document, blobs.as_ref(), platform).await?, blobs })
+        Ok(Found { caches: read(document, blobs.as_ref(), platforms).await?, blobs })
     }
 }
 

@@ -195,7 +195,7 @@ impl World {
             source: None,
             snapshot: None,
         };
-        images.insert(self.image_name.clone(), Arc::new(image));
+        images.insert(self.image_name.clone(), &(&self.platform).into(), Arc::new(image));
         let watch = Waiter::default().watch();
         let registry = Arc::new(Registry::new(None));
         let reporter: Arc<dyn Reporter> = Arc::new(Silent);

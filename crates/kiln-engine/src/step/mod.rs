@@ -157,6 +157,11 @@ impl Place {
         CacheMap { digest, parts, pinned: true, inputs }
     }
 
+    /// The platform it is for; the machine's unless the graph says otherwise.
+    pub(crate) fn platform(&self) -> llb::Platform {
+        self.platform.clone().unwrap_or_else(|| llb::Platform::from(&kiln_oci::Platform::host()))
+    }
+
     /// Begins the digest of a step: its kind and its platform.
     pub(crate) fn hasher(&self, kind: &str) -> Hasher {
         let mut hasher = Hasher::new();

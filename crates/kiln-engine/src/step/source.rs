@@ -25,7 +25,8 @@ pub(crate) fn step(place: Place, op: SourceOp) -> Result<Arc<dyn Step<Artifact, 
     let unknown = |what: &str| Failure::new(FailureKind::Bug, format!("source `{}` {what}", op.identifier));
     match op.identifier.split_once("://") {
         Some(("docker-image" | "oci-layout", _)) => {
-            let image = place.job.images.find(&op.identifier).ok_or_else(|| unknown("was not resolved"))?;
+            let image =
+                place.job.images.find(&op.identifier, &place.platform()).ok_or_else(|| unknown("was not resolved"))?;
             Ok(Arc::new(ImageStep { place, image, identifier: op.identifier }))
         }
         Some(("local", name)) => match place.job.trees.get(name) {
@@ -51,7 +52,7 @@ pub(super) async fn known(place: Place, op: SourceOp) -> Result<()> {
 pub(super) async fn lacks(place: Place, op: SourceOp) -> Result<()> {
     match op.identifier.split_once("://") {
         Some(("docker-image", _)) => {
-            let Some(image) = place.job.images.find(&op.identifier) else { return Ok(()) };
+            let Some(image) = place.job.images.find(&op.identifier, &place.platform()) else { return Ok(()) };
             match image.is_here(&place.job.store)? {
                 true => Ok(()),
                 false => Err(place.blame(not_here(&format!("image `{}`, or a layer of it,", image.name)))),

@@ -29,6 +29,13 @@ pub(super) enum Out<'a> {
 }
 
 impl Out<'_> {
+    pub(super) fn reborrow(&mut self) -> Out<'_> {
+        match self {
+            Self::Strict(out) => Out::Strict(*out),
+            Self::Live(out) => Out::Live(*out),
+        }
+    }
+
     pub(super) fn writer(&mut self) -> &mut dyn Write {
         match self {
             Self::Strict(out) => *out,

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{Read, Write};
+use std::ops::AddAssign;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
@@ -35,6 +36,8 @@ pub struct PackOptions {
     pub whiteouts: bool,
     /// The latest modification time an entry may carry, in seconds since the epoch.
     pub clamp_mtime: Option<i64>,
+    /// A directory of the archive that all is put into; none when empty.
+    pub below: Vec<u8>,
 }
 
 /// What packing did.
@@ -50,14 +53,34 @@ pub struct PackStats {
     pub left_out: u64,
 }
 
+impl AddAssign for PackStats {
+    fn add_assign(&mut self, more: Self) {
+        self.entries += more.entries;
+        self.bytes += more.bytes;
+        self.skipped_sockets += more.skipped_sockets;
+        self.left_out += more.left_out;
+    }
+}
+
 /// Packs the upper directory of an overlay as an OCI layer.
 pub fn pack(upper: &Root, out: &mut dyn Write) -> Result<PackStats> {
-    pack_with(upper, out, &PackOptions { whiteouts: true, clamp_mtime: None })
+    pack_with(upper, out, &PackOptions { whiteouts: true, ..PackOptions::default() })
 }
 
 /// Packs a whole tree as it stands.
 pub fn pack_tree(root: &Root, out: &mut dyn Write) -> Result<PackStats> {
     pack_with(root, out, &PackOptions::default())
+}
+
+/// Packs whole trees as they stand into one archive, each in a directory of this name.
+pub fn pack_trees(trees: &[(String, Root)], out: &mut dyn Write) -> Result<PackStats> {
+    let mut stats = PackStats::default();
+    for (name, root) in trees {
+        let options = PackOptions { below: name.clone().into_bytes(), ..PackOptions::default() };
+        stats += pack_entries(root, Out::Strict(&mut *out), &options)?;
+    }
+    stats.bytes += write_trailer(out).map_err(|source| LayerError::Write { source })?;
+    Ok(stats)
 }
 
 /// Packs a tree: directories before what is in them, siblings sorted by the bytes of their names.
@@ -71,9 +94,21 @@ pub fn pack_live(root: &Root, out: &mut dyn Rewind) -> Result<PackStats> {
     pack_into(root, Out::Live(out), &PackOptions::default())
 }
 
-fn pack_into<'a>(root: &'a Root, out: Out<'a>, options: &'a PackOptions) -> Result<PackStats> {
+fn pack_into(root: &Root, mut out: Out<'_>, options: &PackOptions) -> Result<PackStats> {
+    let mut stats = pack_entries(root, out.reborrow(), options)?;
+    stats.bytes += write_trailer(out.writer()).map_err(|source| LayerError::Write { source })?;
+    Ok(stats)
+}
+
+/// Packs a tree without ending the archive.
+fn pack_entries<'a>(root: &'a Root, out: Out<'a>, options: &'a PackOptions) -> Result<PackStats> {
     let mut pack = Pack { root, out, options, stats: PackStats::default(), links: HashMap::new(), stack: Vec::new() };
     let top = pack.open_directory(b"")?;
+    if !options.below.is_empty() {
+        let metadata = Metadata::of(&top).map_err(LayerError::io("look at", b""))?;
+        let xattrs = pack.xattrs(&top, b"")?.0;
+        pack.write(&pack.entry(b"", EntryKind::Directory, &metadata, xattrs))?;
+    }
     pack.descend(top, Vec::new())?;
     while let Some(frame) = pack.stack.last_mut() {
         if frame.ahead.len() == 0 {
@@ -85,7 +120,6 @@ fn pack_into<'a>(root: &'a Root, out: Out<'a>, options: &'a PackOptions) -> Resu
         };
         pack.name(name)?;
     }
-    pack.stats.bytes += write_trailer(pack.out.writer()).map_err(|source| LayerError::Write { source })?;
     Ok(pack.stats)
 }
 
@@ -323,7 +357,7 @@ impl Pack<'_> {
     }
 
     fn hardlink(&mut self, metadata: &Metadata, path: &[u8], first: Vec<u8>) -> Result<()> {
-        self.write(&self.entry(path, EntryKind::Hardlink(first), metadata, Vec::new()))
+        self.write(&self.entry(path, EntryKind::Hardlink(self.placed(&first)), metadata, Vec::new()))
     }
 
     /// Says that something is gone. No clock and no owner: the same deletion has the same bytes.
@@ -336,7 +370,7 @@ impl Pack<'_> {
     fn entry(&self, path: &[u8], kind: EntryKind, metadata: &Metadata, xattrs: Vec<Xattr>) -> TarEntry {
         let latest = self.options.clamp_mtime.map(|secs| Timestamp { secs, nanos: 0 });
         TarEntry {
-            path: path.to_vec(),
+            path: self.placed(path),
             kind,
             mode: metadata.mode,
             uid: metadata.uid,
@@ -345,6 +379,15 @@ impl Pack<'_> {
             mtime: latest.map_or(metadata.mtime, |latest| metadata.mtime.min(latest)),
             xattrs,
             segments: None,
+        }
+    }
+
+    /// A path in the archive.
+    fn placed(&self, path: &[u8]) -> Vec<u8> {
+        match self.options.below.as_slice() {
+            [] => path.to_vec(),
+            below if path.is_empty() => below.to_vec(),
+            below => join(below, path),
         }
     }
 

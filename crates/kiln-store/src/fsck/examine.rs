@@ -115,11 +115,10 @@ fn image(id: &str, record: &str, layers: &str, blobs: &str) -> Option<String> {
         return Some("its record is of another image".to_owned());
     }
     let (layers, blobs): (HashSet<&str>, HashSet<&str>) = (layers.split(',').collect(), blobs.split(',').collect());
-    let mut needed = record.snapshot.iter().flat_map(|snapshot| snapshot.layers());
-    if let Some(layer) = needed.find(|layer| !layers.contains(layer.as_str())) {
+    if let Some(layer) = record.layers().find(|layer| !layers.contains(layer.as_str())) {
         return Some(format!("it does not hold its layer {layer}"));
     }
-    let missing = record.blobs.iter().find(|blob| !blobs.contains(blob.as_str()))?;
+    let missing = record.contents().find(|blob| !blobs.contains(blob.as_str()))?;
     Some(format!("it does not hold its content {missing}"))
 }
 

@@ -55,6 +55,7 @@ impl Fixture {
             platform: Platform::linux("amd64"),
             created: None,
             size: 0,
+            members: Vec::new(),
         }
     }
 }

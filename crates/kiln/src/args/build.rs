@@ -329,9 +329,7 @@ impl BuildArgs {
         if !self.platform.is_empty() {
             return Ok(self.platform.clone());
         }
-        let Some(default) = environment.text("DOCKER_DEFAULT_PLATFORM") else { return Ok(Vec::new()) };
-        let platform = default.parse().map_err(|e| usage(format!("`DOCKER_DEFAULT_PLATFORM`: {e}")))?;
-        Ok(vec![platform])
+        environment.platforms()
     }
 
     fn jobs(&self, environment: &Environment) -> Result<Option<NonZero<usize>>, Failure> {

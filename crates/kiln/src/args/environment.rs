@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
+use kiln_oci::{Platform, PlatformError};
 use kiln_report::{Failure, FailureKind};
 
 use super::value;
@@ -55,6 +56,14 @@ impl Environment {
     pub(crate) fn docker_config(&self) -> Option<PathBuf> {
         let dir = self.path("DOCKER_CONFIG").or_else(|| Some(self.path("HOME")?.join(".docker")))?;
         Some(dir.join("config.json"))
+    }
+
+    /// The platforms when the command line names none: `DOCKER_DEFAULT_PLATFORM`.
+    pub(crate) fn platforms(&self) -> Result<Vec<Platform>, Failure> {
+        let wrong =
+            |error: PlatformError| Failure::new(FailureKind::Usage, format!("`DOCKER_DEFAULT_PLATFORM`: {error}"));
+        let default = self.text("DOCKER_DEFAULT_PLATFORM").into_iter().flat_map(|default| default.split(','));
+        default.map(|platform| platform.trim().parse().map_err(wrong)).collect()
     }
 
     /// Where devices are described: `KILN_CDI_DIRS`, else the usual directories.

@@ -4,6 +4,7 @@ use std::time::SystemTime;
 
 use clap::{ArgAction, Args};
 use kiln_engine::ImageDetails;
+use kiln_oci::Platform;
 use serde_json::{Value, json};
 
 use super::images::by_template;
@@ -39,6 +40,10 @@ pub(crate) struct HistoryArgs {
     )]
     human: bool,
 
+    /// The platform, when a name stands for several images [default: the machine's]
+    #[arg(long, value_name = "PLATFORM")]
+    platform: Option<Platform>,
+
     /// Print each step by a template such as `{{.CreatedBy}}`, or as `json`
     #[arg(long, value_name = "FORMAT")]
     format: Option<String>,
@@ -55,7 +60,7 @@ struct Step<'a> {
 
 /// Prints the steps, newest first.
 pub(crate) fn run(args: &HistoryArgs, setting: &Setting) -> Outcome {
-    let image = setting.engine()?.inspect(&args.image)?;
+    let image = setting.engine()?.inspect(&args.image, args.platform.as_ref())?;
     let steps = steps(&image, args.no_trunc);
     let now = SystemTime::now();
     let text = match args.format.as_deref() {
@@ -133,7 +138,7 @@ mod tests {
 
     use clap::Parser;
     use kiln_engine::ImageSummary;
-    use kiln_oci::{Digest, History, ImageConfig, Platform};
+    use kiln_oci::{Digest, History, ImageConfig};
 
     use super::*;
 
@@ -165,6 +170,7 @@ mod tests {
                 size: 0,
                 platform: Platform::linux("amd64"),
                 labels: [].into(),
+                members: Vec::new(),
             },
             config: ImageConfig { history, ..ImageConfig::default() },
             manifest: None,

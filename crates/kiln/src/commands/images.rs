@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use clap::Args;
 use kiln_engine::ImageSummary;
-use kiln_oci::Reference;
+use kiln_oci::{Digest, Reference};
 use kiln_report::{Failure, FailureKind};
 use serde_json::{Value, json};
 
@@ -35,6 +35,10 @@ pub(crate) struct ImagesArgs {
     /// Print ids whole
     #[arg(long)]
     no_trunc: bool,
+
+    /// Print the images of each name, platform by platform
+    #[arg(long, conflicts_with_all = ["quiet", "format", "digests"])]
+    tree: bool,
 
     /// Print digests, too
     #[arg(long)]
@@ -110,6 +114,9 @@ fn show(lines: &[Line<'_>], args: &ImagesArgs, now: SystemTime) -> Result<String
         ids.dedup();
         return Ok(ids.iter().map(|id| format!("{id}\n")).collect());
     }
+    if args.tree {
+        return Ok(as_tree(lines, args.no_trunc));
+    }
     let value = |line: &Line<'_>| value(line, id(line), now);
     match args.format.as_deref() {
         Some("json") => Ok(lines.iter().map(|line| format!("{}\n", value(line))).collect()),
@@ -146,6 +153,25 @@ fn as_table(lines: &[Line<'_>], with_digests: bool, id: &dyn Fn(&Line<'_>) -> St
     table(&rows)
 }
 
+/// Each name, and below it what it stands for.
+fn as_tree(lines: &[Line<'_>], is_whole: bool) -> String {
+    let shown = |id: &Digest| if is_whole { id.to_string() } else { id.short().to_owned() };
+    let row = |name: String, id: &Digest, bytes: u64| vec![name, shown(id), size(bytes, 3)];
+    let mut rows = vec![["IMAGE", "ID", "SIZE"].map(str::to_owned).to_vec()];
+    for line in lines {
+        let image = line.image;
+        rows.push(row(format!("{}:{}", line.repository, line.tag), &image.id, image.size));
+        match image.members.as_slice() {
+            [] => rows.push(row(format!("└─ {}", image.platform), &image.id, image.size)),
+            [all @ .., last] => {
+                rows.extend(all.iter().map(|one| row(format!("├─ {}", one.platform), &one.id, one.size)));
+                rows.push(row(format!("└─ {}", last.platform), &last.id, last.size));
+            }
+        }
+    }
+    table(&rows)
+}
+
 /// What templates see: docker's fields.
 fn value(line: &Line<'_>, id: String, now: SystemTime) -> Value {
     let created = line.image.created.as_deref();
@@ -168,7 +194,8 @@ mod tests {
     use std::time::{Duration, UNIX_EPOCH};
 
     use clap::Parser;
-    use kiln_oci::{Digest, Platform};
+    use kiln_engine::ImageMember;
+    use kiln_oci::Platform;
 
     use super::*;
 
@@ -188,6 +215,7 @@ mod tests {
             size,
             platform: Platform::linux("amd64"),
             labels: [].into(),
+            members: Vec::new(),
         }
     }
 
@@ -214,6 +242,28 @@ mod tests {
         insta::assert_snapshot!(shown("--digests localhost:5000/busybox"), @"
         REPOSITORY               TAG       DIGEST    IMAGE ID       CREATED       SIZE
         localhost:5000/busybox   1         <none>    f9bfe5e7df44   2 hours ago   4.26MB
+        ");
+    }
+
+    #[test]
+    fn the_tree_has_the_platforms_of_each_name() {
+        let mut index = image(&["app:1"], &[], 30);
+        index.members = ["linux/amd64", "linux/arm/v7"]
+            .map(|platform| ImageMember {
+                id: Digest::sha256(platform),
+                platform: platform.parse().unwrap(),
+                created: None,
+                size: 15,
+            })
+            .to_vec();
+        let images = [index, image(&["one:1"], &[], 15)];
+        insta::assert_snapshot!(as_tree(&lines(&images, None).unwrap(), false), @"
+        IMAGE             ID             SIZE
+        app:1             d2bb92ca7c6d   30B
+        ├─ linux/amd64    baf0239e48ff   15B
+        └─ linux/arm/v7   35df9beb9b1c   15B
+        one:1             d07c442e934b   15B
+        └─ linux/amd64    d07c442e934b   15B
         ");
     }
 

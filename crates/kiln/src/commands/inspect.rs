@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use clap::Args;
 use kiln_engine::ImageDetails;
-use kiln_oci::{ContainerConfig, Descriptor, Digest, Empty, Healthcheck};
+use kiln_oci::{ContainerConfig, Descriptor, Digest, Empty, Healthcheck, Platform};
 use kiln_report::Failure;
 use serde::Serialize;
 
@@ -26,6 +26,10 @@ pub(crate) struct InspectArgs {
     #[arg(short, long, value_name = "FORMAT")]
     format: Option<String>,
 
+    /// The platform, when a name stands for several images [default: the machine's]
+    #[arg(long, value_name = "PLATFORM")]
+    platform: Option<Platform>,
+
     /// Kind of object; images are all there is
     #[arg(long, hide = true, value_name = "KIND", value_parser = ["image"])]
     r#type: Option<String>,
@@ -36,7 +40,7 @@ pub(crate) fn run(args: &InspectArgs, setting: &Setting) -> Outcome {
     let engine = setting.engine()?;
     let (mut found, mut failures): (Vec<ImageDetails>, Vec<Failure>) = (Vec::new(), Vec::new());
     for name in &args.images {
-        match engine.inspect(name) {
+        match engine.inspect(name, args.platform.as_ref()) {
             Ok(image) => found.push(image),
             Err(failure) => failures.push(failure),
         }
@@ -161,7 +165,7 @@ impl<'a> InspectedConfig<'a> {
 #[cfg(test)]
 mod tests {
     use kiln_engine::ImageSummary;
-    use kiln_oci::{ImageConfig, Platform, RootFs};
+    use kiln_oci::{ImageConfig, RootFs};
 
     use super::*;
 
@@ -184,6 +188,7 @@ mod tests {
                 size: 42,
                 platform: Platform::linux("amd64"),
                 labels: [].into(),
+                members: Vec::new(),
             },
             config: ImageConfig {
                 created: Some("2024-01-18T22:29:46.5Z".into()),

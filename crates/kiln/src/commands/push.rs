@@ -1,7 +1,7 @@
 //! `kiln push`.
 
 use clap::Args;
-use kiln_oci::Reference;
+use kiln_oci::{Platform, Reference};
 
 use crate::setting::Setting;
 use crate::ui::exit::Outcome;
@@ -14,6 +14,10 @@ pub(crate) struct PushArgs {
     /// The image, as `registry/name:tag`
     #[arg(value_name = "IMAGE")]
     image: Reference,
+
+    /// Only the image for this platform, when the name stands for several
+    #[arg(long, value_name = "PLATFORM")]
+    platform: Option<Platform>,
 
     /// Print only the image's name
     #[arg(short, long)]
@@ -29,7 +33,7 @@ pub(crate) fn run(args: &PushArgs, setting: &Setting) -> Outcome {
     let engine = setting.engine()?;
     let choice = if args.quiet { Choice::Quiet } else { args.progress };
     let progress = Progress::start(choice, &setting.environment)?;
-    let pushed = ui_run::block_on(engine.push(&args.image, progress.reporter()));
+    let pushed = ui_run::block_on(engine.push(&args.image, args.platform.as_ref(), progress.reporter()));
     progress.finish();
     let pushed = pushed?;
     let name = &args.image;

@@ -36,7 +36,7 @@ pub(crate) fn run(args: &RmiArgs, setting: &Setting) -> Outcome {
 
 /// Whether the store can be read, and has no such image.
 fn is_absent(engine: &Engine, image: &str) -> bool {
-    engine.images().is_ok() && engine.inspect(image).is_err()
+    engine.images().is_ok() && engine.inspect(image, None).is_err()
 }
 
 /// Success, or one failure that says all.

@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use clap::Args;
+use kiln_oci::Platform;
 
 use crate::setting::Setting;
 use crate::ui::exit::Outcome;
@@ -16,6 +17,10 @@ pub(crate) struct SaveArgs {
     #[arg(value_name = "IMAGE", required = true)]
     images: Vec<String>,
 
+    /// Only the images for this platform, when names stand for several
+    #[arg(long, value_name = "PLATFORM")]
+    platform: Option<Platform>,
+
     /// Write to a file [default: standard output]
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -25,9 +30,9 @@ pub(crate) struct SaveArgs {
 pub(crate) fn run(args: &SaveArgs, setting: &Setting) -> Outcome {
     let Some(path) = &args.output else {
         stdout::refuse_terminal("an archive")?;
-        ui_run::block_on(setting.engine()?.save(&args.images, Box::new(io::stdout())))?;
+        ui_run::block_on(setting.engine()?.save(&args.images, args.platform.as_ref(), Box::new(io::stdout())))?;
         return Ok(0);
     };
-    ui_run::block_on(setting.engine()?.save_to_file(&args.images, path))?;
+    ui_run::block_on(setting.engine()?.save_to_file(&args.images, args.platform.as_ref(), path))?;
     Ok(0)
 }

@@ -176,6 +176,7 @@ fn images() {
       -a, --all              List all images, as is done anyway
       -q, --quiet            Print only ids
           --no-trunc         Print ids whole
+          --tree             Print the images of each name, platform by platform
           --digests          Print digests, too
           --format <FORMAT>  Print each image by a template such as `{{.Repository}}`, or as `json`
       -h, --help             Print help
@@ -198,8 +199,10 @@ fn inspect() {
       <IMAGE>...  The images: names or ids
 
     Options:
-      -f, --format <FORMAT>  Print each image by a template such as `{{.Id}}` or `{{json .Config}}`
-      -h, --help             Print help
+      -f, --format <FORMAT>      Print each image by a template such as `{{.Id}}` or `{{json .Config}}`
+          --platform <PLATFORM>  The platform, when a name stands for several images [default: the
+                                 machine's]
+      -h, --help                 Print help
 
     Global options:
           --state <DIR>  Keep images and cache here [default: /var/lib/kiln as root, else
@@ -249,12 +252,14 @@ fn history() {
       <IMAGE>  The image: a name or an id
 
     Options:
-          --no-trunc         Print commands and ids whole
-      -q, --quiet            Print only ids
-      -H, --human[=<BOOL>]   Print sizes and dates for people; `--human=false` prints them for programs
-                             [default: true]
-          --format <FORMAT>  Print each step by a template such as `{{.CreatedBy}}`, or as `json`
-      -h, --help             Print help
+          --no-trunc             Print commands and ids whole
+      -q, --quiet                Print only ids
+      -H, --human[=<BOOL>]       Print sizes and dates for people; `--human=false` prints them for
+                                 programs [default: true]
+          --platform <PLATFORM>  The platform, when a name stands for several images [default: the
+                                 machine's]
+          --format <FORMAT>      Print each step by a template such as `{{.CreatedBy}}`, or as `json`
+      -h, --help                 Print help
 
     Global options:
           --state <DIR>  Keep images and cache here [default: /var/lib/kiln as root, else
@@ -312,7 +317,9 @@ fn pull() {
       <IMAGE>  The image, as `name:tag`
 
     Options:
-          --platform <PLATFORM>  The platform to bring [default: the machine's]
+          --platform <PLATFORM>  The platform to bring; several are separated by commas [default: the
+                                 machine's]
+          --all-platforms        Bring the images for all platforms
       -q, --quiet                Print only the image's name
           --progress <VIEW>      How progress is shown: auto, plain, tty, rawjson or quiet [default:
                                  auto]
@@ -336,9 +343,11 @@ fn push() {
       <IMAGE>  The image, as `registry/name:tag`
 
     Options:
-      -q, --quiet            Print only the image's name
-          --progress <VIEW>  How progress is shown: auto, plain, tty, rawjson or quiet [default: auto]
-      -h, --help             Print help
+          --platform <PLATFORM>  Only the image for this platform, when the name stands for several
+      -q, --quiet                Print only the image's name
+          --progress <VIEW>      How progress is shown: auto, plain, tty, rawjson or quiet [default:
+                                 auto]
+      -h, --help                 Print help
 
     Global options:
           --state <DIR>  Keep images and cache here [default: /var/lib/kiln as root, else
@@ -401,8 +410,9 @@ fn save() {
       <IMAGE>...  The images: names or ids
 
     Options:
-      -o, --output <FILE>  Write to a file [default: standard output]
-      -h, --help           Print help
+          --platform <PLATFORM>  Only the images for this platform, when names stand for several
+      -o, --output <FILE>        Write to a file [default: standard output]
+      -h, --help                 Print help
 
     Global options:
           --state <DIR>  Keep images and cache here [default: /var/lib/kiln as root, else

@@ -19,6 +19,7 @@ mod leftovers;
 mod object_cache;
 mod offline;
 mod outputs;
+mod platforms;
 mod project;
 mod registry;
 mod remote_cache;

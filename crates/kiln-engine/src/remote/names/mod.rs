@@ -143,7 +143,7 @@ impl Names {
 
 /// An image by the chain of its layers, and by its manifest: some builders write the one, some the other, some both.
 fn image(identifier: &str, platform: &Platform, images: &Images) -> Option<Vec<Digest>> {
-    let image = images.find(identifier)?;
+    let image = images.find(identifier, platform)?;
     let mut diff_ids = image.config.rootfs.diff_ids.iter();
     let first = diff_ids.next()?.clone();
     let chain = diff_ids.fold(first, |below, diff_id| Digest::sha256(format!("{below} {diff_id}")));

@@ -34,7 +34,8 @@ fn metadata(result: &BuildResult) -> BTreeMap<&'static str, Value> {
     if !result.reference.is_empty() {
         keys.insert("buildx.build.ref", json!(result.reference));
     }
-    if let Some(id) = &result.image_id {
+    // An index has no config.
+    if let Some(id) = result.image_id.as_ref().filter(|_| result.platforms.len() < 2) {
         keys.insert("containerimage.config.digest", json!(id));
     }
     if let Some(descriptor) = &result.descriptor {
@@ -64,13 +65,14 @@ fn cannot(verb: &str, path: &Path, error: &std::io::Error) -> Failure {
 
 #[cfg(test)]
 mod tests {
-    use kiln_oci::{Descriptor, Digest};
+    use kiln_oci::{Descriptor, Digest, Platform};
 
     use super::*;
 
     fn result() -> BuildResult {
         let digest = Digest::sha256(b"manifest");
         BuildResult {
+            platforms: vec![Platform::linux("amd64")],
             image_id: Some(Digest::sha256(b"config")),
             descriptor: Some(Descriptor::new("application/vnd.oci.image.manifest.v1+json", digest, 7)),
             names: vec!["docker.io/library/a:1".into(), "docker.io/library/a:2".into()],
