@@ -36,7 +36,7 @@ pub(crate) async fn open(
         Some(("oci", place)) => in_layout(place).await?,
         Some(("oci-layout", place)) => in_layout(place.trim_start_matches("//")).await?,
         Some(("oci-archive" | "docker-archive", place)) => in_archive(Path::new(place)).await?,
-        _ => match in_store(store, lease, name)? {
+        _ => match in_store(store, lease, (name, platform))? {
             Some(side) => return Ok(side),
             None => at_registry(engine, store, name).await?,
         },
@@ -61,9 +61,10 @@ pub(crate) async fn open(
     work.end(taken)
 }
 
-/// An image of the store, if it has one by that name.
-fn in_store(store: &Store, lease: &Lease, name: &str) -> Result<Option<Side>> {
+/// An image of the store, if it has one by that name; of several the one for the platform.
+fn in_store(store: &Store, lease: &Lease, (name, platform): (&str, Option<&Platform>)) -> Result<Option<Side>> {
     let record = match store.images().find(name) {
+        Ok(image) if image.record.is_index() => crate::images::one(store, name, platform)?.record,
         Ok(image) => image.record,
         Err(kiln_store::Error::UnknownImage { .. }) => return Ok(None),
         Err(error) => return Err(Failure::from_error(FailureKind::Usage, &error)),
