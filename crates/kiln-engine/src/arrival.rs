@@ -19,7 +19,7 @@ use crate::cache::Cache;
 use crate::engine::Engine;
 use crate::failure::{Context as _, environment};
 use crate::job::{Basis, Job, Result, Subject};
-use crate::offline::joined;
+use crate::offline::{NEEDED, joined};
 use crate::remote::Imported;
 use crate::request::{BuildRequest, Context, DockerfileSource, NamedContext};
 use crate::scratch::{Scratch, open_dir};
@@ -45,9 +45,12 @@ enum Found {
     Text(String),
 }
 
-/// Has all contexts of a request here.
+/// Has the main context of a request here.
 pub(crate) async fn receive(engine: &Engine, request: &BuildRequest, basis: &Basis) -> Result<Arrived> {
     let mut arrived = Arrived { request: request.clone(), directory: None, unpacked: Vec::new() };
+    if let DockerfileSource::Remote(url) = &request.dockerfile {
+        arrived.request.dockerfile = dockerfile_at(engine, request, basis, url).await?;
+    }
     arrived.directory = match &request.context {
         Context::Empty => None,
         Context::Dir(path) => Some(path.clone()),
@@ -60,27 +63,31 @@ pub(crate) async fn receive(engine: &Engine, request: &BuildRequest, basis: &Bas
             Found::Directory(path) => Some(path),
             Found::Archive(file) => Some(arrived.unpack(basis, file, &shown(url)).await?),
             Found::Text(text) => {
-                arrived.request.dockerfile = only_text(&request.dockerfile, text, url)?;
+                arrived.request.dockerfile = only_text(&arrived.request.dockerfile, text, url)?;
                 None
             }
         },
     };
-    let mut failures = Vec::new();
-    for (name, context) in &request.contexts {
-        let NamedContext::Remote(url) = context else { continue };
-        match fetch(engine, request, basis, url).await {
-            Ok(found) => {
-                let path = arrived.directory_of(found, basis, (name, url)).await?;
-                arrived.request.contexts.insert(name.clone(), NamedContext::Dir(path));
-            }
-            Err(failure) => failures.push(failure),
-        }
-    }
-    joined(failures)?;
     Ok(arrived)
 }
 
 impl Arrived {
+    /// Has the named contexts here, too.
+    pub(crate) async fn receive_named(&mut self, engine: &Engine, basis: &Basis) -> Result<()> {
+        let mut failures = Vec::new();
+        for (name, context) in self.request.contexts.clone() {
+            let NamedContext::Remote(url) = context else { continue };
+            match fetch(engine, &self.request, basis, &url).await {
+                Ok(found) => {
+                    let path = self.directory_of(found, basis, (&name, &url)).await?;
+                    self.request.contexts.insert(name, NamedContext::Dir(path));
+                }
+                Err(failure) => failures.push(failure),
+            }
+        }
+        joined(failures, NEEDED)
+    }
+
     /// The directory that a named context is.
     async fn directory_of(&mut self, found: Found, basis: &Basis, (name, url): (&str, &str)) -> Result<PathBuf> {
         match found {
@@ -105,6 +112,17 @@ impl Arrived {
         blocking(unpack).await?;
         self.unpacked.push(tree);
         Ok(path)
+    }
+}
+
+/// Downloads a Dockerfile.
+async fn dockerfile_at(engine: &Engine, request: &BuildRequest, basis: &Basis, url: &str) -> Result<DockerfileSource> {
+    match fetch(engine, request, basis, url).await? {
+        Found::Text(text) => Ok(DockerfileSource::Text(text)),
+        Found::Directory(_) | Found::Archive(_) => {
+            let failure = Failure::new(FailureKind::Usage, format!("`{}` is no Dockerfile", shown(url)));
+            Err(failure.hint("name it as the build context, and the file in it with `-f PATH`"))
+        }
     }
 }
 
@@ -162,7 +180,7 @@ fn only_text(dockerfile: &DockerfileSource, text: String, url: &str) -> Result<D
     match dockerfile {
         DockerfileSource::Default => Ok(DockerfileSource::Text(text)),
         DockerfileSource::Text(_) | DockerfileSource::Path(_) => Ok(dockerfile.clone()),
-        DockerfileSource::InContext(_) | DockerfileSource::Several(_) => {
+        DockerfileSource::InContext(_) | DockerfileSource::Remote(_) | DockerfileSource::Several(_) => {
             let message = format!("`{}` is no tar, so there are no files in it", shown(url));
             Err(Failure::new(FailureKind::Usage, message)
                 .hint("leave out `--file`: what is downloaded is the Dockerfile"))
@@ -180,7 +198,7 @@ pub(crate) fn place_of(context: &Context) -> String {
 }
 
 /// A URL without user and password.
-fn shown(url: &str) -> String {
+pub(crate) fn shown(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
     let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
     let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);

@@ -90,21 +90,8 @@ pub(crate) fn blame_state(failure: Failure, context: &Context, state: &Path) -> 
 }
 
 impl Contexts {
-    /// Opens the directories a build would read, with their ignore rules. The Dockerfile need not be there.
-    pub fn open(request: &BuildRequest) -> Result<Self> {
-        let directory = match &request.context {
-            Context::Dir(path) => Some(path.as_path()),
-            Context::Empty => None,
-            Context::Stdin => {
-                let failure = Failure::new(FailureKind::Usage, "a tar on standard input cannot be looked into");
-                return Err(failure.hint("unpack the tar, and name the directory"));
-            }
-            Context::Remote(_) => {
-                let failure =
-                    Failure::new(FailureKind::Usage, "a context that is not on this machine cannot be looked into");
-                return Err(failure.hint("clone or download it, and name the directory"));
-            }
-        };
+    /// Opens the directories a build would read, with their ignore rules. `directory` is the main context, if there is any.
+    pub(crate) fn of(request: &BuildRequest, directory: Option<&Path>) -> Result<Self> {
         Ok(Self { trees: frontend::trees(request, directory)? })
     }
 
@@ -299,7 +286,7 @@ mod tests {
         assert!(errors.is_empty(), "{errors:?}");
         let options = LowerOptions::new(Arc::new(SourceFile::new("Dockerfile", dockerfile)));
         let request = BuildRequest { context: Context::Dir(dir.to_owned()), ..BuildRequest::default() };
-        let contexts = Contexts::open(&request).unwrap();
+        let contexts = Contexts::of(&request, Some(dir)).unwrap();
         let config = CheckConfig::of(&file).unwrap();
         let found = contexts.check(&context_reads(&file, &options), &config, checks).unwrap();
         found.iter().map(|finding| format!("{} {}", finding.rule.unwrap_or_default(), finding.message)).collect()

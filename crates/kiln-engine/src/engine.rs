@@ -18,7 +18,9 @@ use crate::explain::Story;
 use crate::export::OutFile;
 use crate::failure::environment;
 use crate::forecast::Forecast;
+use crate::gather::Gathered;
 use crate::job::Result;
+use crate::lock::{LockAnswer, LockMode};
 use crate::mounts::{MountExport, MountImport, MountPlace, MountSummary, MountsExported, MountsImported};
 use crate::record::BuildRecord;
 use crate::registry::Registry;
@@ -93,6 +95,25 @@ impl Engine {
         reporter: Arc<dyn Reporter>,
     ) -> Result<Forecast> {
         crate::forecast::forecast(self, request, session, reporter).await
+    }
+
+    /// Has all contexts of a build here, to look at them.
+    pub async fn gather(
+        &self,
+        request: &BuildRequest,
+        lent: (Arc<dyn Session>, Arc<dyn Reporter>),
+    ) -> Result<Gathered> {
+        crate::gather::gather(self, request, lent).await
+    }
+
+    /// Makes, mends or checks the lock beside a build's Dockerfile.
+    pub async fn lock(
+        &self,
+        request: &BuildRequest,
+        mode: &LockMode,
+        lent: (Arc<dyn Session>, Arc<dyn Reporter>),
+    ) -> Result<LockAnswer> {
+        crate::lock::lock(self, request, mode, lent).await
     }
 
     /// The record of builds, newest first.

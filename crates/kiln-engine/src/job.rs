@@ -17,6 +17,7 @@ use crate::devices::Devices;
 use crate::engine::Engine;
 use crate::finish::Finisher;
 use crate::frontend::Trees;
+use crate::lock::Pins;
 use crate::mounts::Returning;
 use crate::packing::Packing;
 use crate::registry::Registry;
@@ -54,6 +55,8 @@ pub(crate) struct Job {
     pub(crate) settling: Once,
     /// What its steps are for.
     pub(crate) purpose: Purpose,
+    /// What names of sources are locked to.
+    pub(crate) pins: Arc<Pins>,
 }
 
 /// What a build has before it knows what to build.
@@ -64,6 +67,7 @@ pub(crate) struct Basis {
     pub(crate) reporter: Arc<dyn Reporter>,
     pub(crate) watch: Watch,
     pub(crate) purpose: Purpose,
+    pub(crate) pins: Arc<Pins>,
 }
 
 /// What a job is about.
@@ -84,7 +88,7 @@ impl Job {
     /// A job of a build, which may have several.
     pub(crate) fn new(engine: &Engine, request: &BuildRequest, basis: &Basis, subject: Subject) -> Result<Arc<Self>> {
         let Subject { project, origin, trees, images, packings } = subject;
-        let Basis { store, lease, session, reporter, watch, purpose } = basis;
+        let Basis { store, lease, session, reporter, watch, purpose, pins } = basis;
         let registry = engine.registry();
         Ok(Arc::new(Self {
             project,
@@ -106,6 +110,7 @@ impl Job {
             materialized: Default::default(),
             watch: watch.clone(),
             purpose: *purpose,
+            pins: Arc::clone(pins),
             settling: Once::new(),
         }))
     }

@@ -12,8 +12,7 @@ use kiln_report::{Failure, FailureKind};
 pub(crate) use file::Home;
 use file::Section;
 pub(crate) use make::lock;
-pub(crate) use wants::{must_be_pinned, require, require_fetches};
-use wants::Kind;
+pub(crate) use wants::{Kind, must_be_pinned, require, require_fetches};
 
 /// What is to be done with a lock.
 #[derive(Debug, Clone, PartialEq, Eq)]

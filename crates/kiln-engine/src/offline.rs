@@ -18,15 +18,15 @@ use crate::worker::{solve_failure, turns};
 pub(crate) const WAY_OUT: &str = "fetch it once: leave out `--offline` and `--pull=never`, and unset `KILN_OFFLINE`";
 
 /// What failures are that stand for things a build needs.
-const NEEDED: &str = "things that this build needs cannot be had";
+pub(crate) const NEEDED: &str = "things that this build needs cannot be had";
 
 /// The failure that says that something is not here.
 pub(crate) fn not_here(what: &str) -> Failure {
     Failure::new(FailureKind::Environment, format!("{what} is not here, and is not to be fetched")).hint(WAY_OUT)
 }
 
-/// All failures as one.
-pub(crate) fn joined(mut failures: Vec<Failure>) -> Result<()> {
+/// All failures as one, with what so many of them are.
+pub(crate) fn joined(mut failures: Vec<Failure>, what: &str) -> Result<()> {
     if failures.len() < 2 {
         return failures.pop().map_or(Ok(()), Err);
     }
@@ -41,7 +41,7 @@ pub(crate) fn joined(mut failures: Vec<Failure>) -> Result<()> {
                 all.diagnostics.push((Diagnostic::error(excerpt.span, failure.to_string()), excerpt.clone()));
             }
             // Several that were joined before.
-            None if failure.message.ends_with(NEEDED) => {
+            None if failure.message.ends_with(what) => {
                 all.causes.extend(failure.causes);
                 all.diagnostics.extend(failure.diagnostics);
             }
@@ -49,7 +49,7 @@ pub(crate) fn joined(mut failures: Vec<Failure>) -> Result<()> {
         }
     }
     all.diagnostics.sort_by_key(|(finding, _)| finding.span);
-    all.message = format!("{} {NEEDED}", all.diagnostics.len() + all.causes.len());
+    all.message = format!("{} {what}", all.diagnostics.len() + all.causes.len());
     Err(all)
 }
 
@@ -93,5 +93,5 @@ pub(crate) async fn check(
     let needed = forecast.iter().filter(|step| step.verdict == Verdict::WouldRun);
     let vertices = needed.filter_map(|step| definition.vertex(&step.id));
     let asked = vertices.map(|vertex| step::lacks(definition, vertex, job));
-    joined(futures::future::join_all(asked).await.into_iter().filter_map(Result::err).collect())
+    joined(futures::future::join_all(asked).await.into_iter().filter_map(Result::err).collect(), NEEDED)
 }

@@ -60,6 +60,8 @@ pub struct BuildRequest {
     pub no_cache_filter: Vec<String>,
     /// When registries are asked for base images.
     pub pull: Pull,
+    /// Whether names of sources stand for what the lock beside the Dockerfile says, and for nothing else.
+    pub is_locked: bool,
     /// Labels added to the image.
     pub labels: BTreeMap<String, String>,
     /// What to do with the result; by default it goes to the local store.
@@ -130,6 +132,8 @@ pub enum DockerfileSource {
     InContext(String),
     /// The text itself, from standard input.
     Text(String),
+    /// A download, by its URL.
+    Remote(String),
     /// Several of these, one after the other.
     Several(Vec<Self>),
 }

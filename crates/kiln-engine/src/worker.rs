@@ -10,7 +10,7 @@ use kiln_dockerfile::{LowerOptions, PlatformInNames};
 use kiln_graph::llb::OpKind;
 use kiln_graph::{Definition, Edge, VertexId};
 use kiln_oci::{Hasher, Platform};
-use kiln_report::{Event, Failure, FailureKind, Reporter};
+use kiln_report::{Event, Failure, FailureKind, Reporter, Silent, SourceFile};
 use kiln_solver::{Cause, SolveError, Solver, Turns};
 use kiln_store::{ActiveLayer, Snapshot, Store};
 
@@ -24,11 +24,12 @@ use crate::engine::Engine;
 use crate::failure::environment;
 use crate::frontend::{self, Loaded, Resolver};
 use crate::job::{Basis, Images, Job, Result, Subject};
+use crate::lock::{self, Pins};
 use crate::mounts;
 use crate::offline;
 use crate::record::Draft;
 use crate::remote::{Built, Imported, Names, Story, import};
-use crate::request::{BuildRequest, Context, Output, Pull};
+use crate::request::{BuildRequest, Context, Output};
 use crate::room::Memory;
 use crate::scratch::Scratch;
 use crate::session::Session;
@@ -142,28 +143,25 @@ pub(crate) async fn prepare(
     }
     let store = engine.store()?;
     let lease = store.lease().map_err(environment)?;
-    let basis = Basis { store, lease, session, reporter, watch, purpose };
-    let Arrived { request, directory, unpacked } = arrival::receive(engine, request, &basis).await?;
+    let pins = Arc::default();
+    let mut basis = Basis { store, lease, session, reporter, watch, purpose, pins };
+    if request.is_locked {
+        lock::must_be_pinned(request)?;
+    }
+    let mut arrived = arrival::receive(engine, request, &basis).await?;
+    if request.is_locked {
+        basis.pins = Arc::new(pins_of(engine, &arrived, &platforms)?);
+    }
+    arrived.receive_named(engine, &basis).await?;
+    let Arrived { request, directory, unpacked } = arrived;
     let (request, reporter) = (&request, &basis.reporter);
     let Loaded { source, trees } = frontend::load(request, directory.as_deref(), reporter)?;
-    let mut options = frontend::options(request, Arc::clone(&source), platforms[0].clone());
-    options.platform_in_names = names_of(&platforms);
-    options.build_args.extend(engine.proxies().filter(|(name, _)| !request.build_args.contains_key(name)));
+    let options = lower_options(engine, request, (Arc::clone(&source), &platforms));
     let file = frontend::parse(&options, reporter.as_ref())?;
     frontend::filters(&file, request, reporter.as_ref());
     let images = Arc::new(Images::default());
     let registry = engine.registry();
-    let resolver = Resolver {
-        store: basis.store.clone(),
-        lease: basis.lease.clone(),
-        registry: Arc::clone(&registry),
-        reporter: Arc::clone(reporter),
-        images: Arc::clone(&images),
-        pull: if registry.is_offline() { Pull::Never } else { request.pull },
-        purpose,
-        platform_in_names: names_of(&platforms),
-        answers: Default::default(),
-    };
+    let resolver = Resolver::new(engine, &basis, (Arc::clone(&images), request.pull), names_of(&platforms));
     let settings = frontend::settings(&source, &file, &request.build_args)?;
     frontend::judge(&source, &settings, frontend::check(&file, &settings, &options), reporter.as_ref())?;
     let imported = import(request, &registry, &platforms, reporter);
@@ -178,11 +176,16 @@ pub(crate) async fn prepare(
             let lone = Job::new(engine, request, &basis, Subject::default())?;
             let mut failures = offline::unknown(&lone, kiln_dockerfile::fetches(&file, &options), &source).await;
             let lowered = lowered.map_err(|failure| failures.insert(0, failure));
-            offline::joined(failures)?;
+            offline::joined(failures, offline::NEEDED)?;
             lowered.expect("its failure was one of them")
         }
         false => lowered?,
     };
+    if request.is_locked {
+        for (_, lowered) in &lowered {
+            lock::require_fetches(&basis.pins, &lowered.fetches, &source)?;
+        }
+    }
     let Union { definition, targets, mut warnings, context_reads } = Union::of(lowered);
     warnings.extend(context::check(&trees, &context_reads, &settings.check, ContextChecks::Rules)?);
     frontend::judge(&source, &settings, settings.admit(&file, warnings), reporter.as_ref())?;
@@ -195,6 +198,36 @@ pub(crate) async fn prepare(
 /// Steps of several platforms are told apart by their names.
 fn names_of(platforms: &[Platform]) -> PlatformInNames {
     if platforms.len() > 1 { PlatformInNames::Shown } else { PlatformInNames::Hidden }
+}
+
+/// What the lock beside the Dockerfile holds. Fails when that is not all the build would ask for.
+fn pins_of(engine: &Engine, arrived: &Arrived, platforms: &[Platform]) -> Result<Pins> {
+    let Arrived { request, directory, .. } = arrived;
+    let home = lock::Home::find(request, directory.as_deref())?;
+    let Some(section) = home.section() else {
+        let message = format!("there is no lock of this Dockerfile in `{}`", home.path.display());
+        return Err(Failure::new(FailureKind::Build, message).hint("make one with `kiln lock`"));
+    };
+    let pins = Pins::all(section.clone(), home.path.clone());
+    let source = frontend::read(request, directory.as_deref())?;
+    let options = lower_options(engine, request, (source, platforms));
+    let file = frontend::parse(&options, &Silent)?;
+    for platform in platforms {
+        lock::require(&pins, request, &file, &LowerOptions { platform: platform.clone(), ..options.clone() })?;
+    }
+    Ok(pins)
+}
+
+/// What the language is told, for the first of the platforms: also of the proxies that are given to steps.
+fn lower_options(
+    engine: &Engine,
+    request: &BuildRequest,
+    (source, platforms): (Arc<SourceFile>, &[Platform]),
+) -> LowerOptions {
+    let mut options = frontend::options(request, source, platforms[0].clone());
+    options.platform_in_names = names_of(platforms);
+    options.build_args.extend(engine.proxies().filter(|(name, _)| !request.build_args.contains_key(name)));
+    options
 }
 
 /// Says what was kept and turned out to be broken: steps run again because of it.

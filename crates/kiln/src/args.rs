@@ -22,12 +22,13 @@ use clap::{Arg, ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::commands::cache::CacheCommand;
 use crate::commands::{
-    builds, check, completion, context, debug, diff, du, explain, fmt, fsck, history, images, inspect, load, login,
-    prune, pull, push, rmi, run, save, tag, version,
+    builds, check, completion, context, debug, diff, du, explain, fmt, fsck, history, images, inspect, load, lock,
+    login, prune, pull, push, rmi, run, save, tag, version,
 };
 
 pub(crate) use environment::Environment;
-pub(crate) use secret::SecretSource;
+pub(crate) use secret::{SecretArg, SecretSource};
+pub(crate) use ssh::SshArg;
 
 /// Builds container images from Dockerfiles, without a daemon
 #[derive(Debug, Parser)]
@@ -61,6 +62,7 @@ pub(crate) enum Command {
     Builds(builds::BuildsArgs),
     Fmt(fmt::FmtArgs),
     Check(check::CheckArgs),
+    Lock(Box<lock::LockArgs>),
     Run(run::RunArgs),
     Pull(pull::PullArgs),
     Push(push::PushArgs),

@@ -17,6 +17,7 @@ pub(crate) mod history;
 pub(crate) mod images;
 pub(crate) mod inspect;
 pub(crate) mod load;
+pub(crate) mod lock;
 pub(crate) mod login;
 pub(crate) mod prune;
 pub(crate) mod pull;
@@ -49,10 +50,11 @@ pub(crate) fn run(command: Command, setting: &Setting) -> Outcome {
         Command::Tag(args) => tag::run(&args, setting),
         Command::Rmi(args) => rmi::run(&args, setting),
         Command::Save(args) => save::run(&args, setting),
+        Command::Lock(args) => lock::run(&args, setting),
         Command::Load(args) => load::run(&args, setting),
         Command::Login(args) => login::run(&args, setting),
         Command::Logout(args) => login::logout(&args, setting),
-        Command::Context(command) => context::run(&command),
+        Command::Context(command) => context::run(&command, setting),
         Command::Du(args) => du::run(&args, setting),
         Command::Cache(command) => cache::run(&command, setting),
         Command::Prune(args) => prune::run(&args, setting),

@@ -23,24 +23,12 @@ pub(crate) struct Place<'a> {
     directory: Option<&'a Path>,
 }
 
-/// Reads the Dockerfile of a build whose context is here.
-pub fn read_dockerfile(request: &BuildRequest) -> Result<SourceFile> {
-    let directory = match &request.context {
-        Context::Dir(directory) => Some(directory.as_path()),
-        Context::Stdin if !matches!(request.dockerfile, DockerfileSource::Text(_)) => {
-            let failure = Failure::new(FailureKind::Usage, "a Dockerfile inside of a tar cannot be checked yet");
-            return Err(failure.hint("unpack the tar, and check the directory"));
-        }
-        Context::Remote(_) if !matches!(request.dockerfile, DockerfileSource::Text(_)) => {
-            let failure =
-                Failure::new(FailureKind::Usage, "a Dockerfile that is not on this machine cannot be checked yet");
-            return Err(failure.hint("clone or download it, and check the directory"));
-        }
-        Context::Stdin | Context::Remote(_) | Context::Empty => None,
-    };
+/// Reads the Dockerfile of a build, and names it by its path where it has one. `directory` is the main context, if there
+/// is any.
+pub(crate) fn read_dockerfile(request: &BuildRequest, directory: Option<&Path>) -> Result<SourceFile> {
     let root = directory.map(open_root).transpose()?;
     let place = Place::of(request, root.as_ref());
-    match (place.settled(&request.dockerfile)?, directory) {
+    match (place.settled(&request.dockerfile)?, place.directory) {
         // Whoever reads what is found wants to go there.
         (DockerfileSource::InContext(name), Some(directory)) if directory != Path::new(".") => {
             place.read(&DockerfileSource::Path(directory.join(name)))
@@ -49,12 +37,17 @@ pub fn read_dockerfile(request: &BuildRequest) -> Result<SourceFile> {
     }
 }
 
+/// A build's Dockerfile with its name, whether that was given or not. `root` is its context.
+pub(crate) fn settled(request: &BuildRequest, root: Option<&Root>) -> Result<DockerfileSource> {
+    Place::of(request, root).settled(&request.dockerfile)
+}
+
 /// What progress calls a Dockerfile.
 pub(crate) fn label(source: &DockerfileSource) -> String {
     match source {
         DockerfileSource::Path(path) => path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned(),
         DockerfileSource::InContext(name) => name.clone(),
-        DockerfileSource::Text(_) | DockerfileSource::Default => "Dockerfile".into(),
+        DockerfileSource::Text(_) | DockerfileSource::Remote(_) | DockerfileSource::Default => "Dockerfile".into(),
         DockerfileSource::Several(sources) => sources.iter().map(label).collect::<Vec<_>>().join(", "),
     }
 }
@@ -107,6 +100,9 @@ impl<'a> Place<'a> {
                 self.preprocessed(name.clone(), text, beside.as_deref().and_then(Path::parent))
             }
             DockerfileSource::Default => self.read_one(&self.settled(source)?),
+            DockerfileSource::Remote(_) => {
+                Err(Failure::new(FailureKind::Usage, "a Dockerfile that is elsewhere cannot be read here"))
+            }
             DockerfileSource::Several(_) => Err(Failure::new(FailureKind::Usage, "a list of Dockerfiles holds files")),
         }
     }

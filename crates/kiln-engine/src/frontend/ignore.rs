@@ -99,7 +99,7 @@ fn own(dockerfile: &DockerfileSource, root: &Root) -> Result<Option<IgnoreFile>,
         },
         DockerfileSource::InContext(name) => own_in_context(root, name),
         DockerfileSource::Several(sources) => sources.first().map_or(Ok(None), |first| own(first, root)),
-        DockerfileSource::Default | DockerfileSource::Text(_) => Ok(None),
+        DockerfileSource::Default | DockerfileSource::Text(_) | DockerfileSource::Remote(_) => Ok(None),
     }
 }
 

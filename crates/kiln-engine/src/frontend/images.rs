@@ -12,9 +12,11 @@ use kiln_store::{ImageRecord, Lease, Store};
 use tokio::sync::OnceCell;
 
 use crate::base::{BaseImage, registry};
+use crate::engine::Engine;
 use crate::failure::{Context as _, environment};
-use crate::job::{Images, Result};
-use crate::offline::{joined, not_here};
+use crate::job::{Basis, Images, Result};
+use crate::lock::Pins;
+use crate::offline::{NEEDED, joined, not_here};
 use crate::progress::Work;
 use crate::registry::Registry;
 use crate::remember::{Nobody, Remembered};
@@ -32,24 +34,56 @@ pub(crate) type Found = (ResolvedImage, Arc<BaseImage>);
 
 /// Finds images by reference and platform.
 pub(crate) struct Resolver {
-    pub(crate) store: Store,
-    pub(crate) lease: Lease,
-    pub(crate) registry: Arc<Registry>,
-    pub(crate) reporter: Arc<dyn Reporter>,
-    pub(crate) images: Arc<Images>,
+    store: Store,
+    lease: Lease,
+    registry: Arc<Registry>,
+    reporter: Arc<dyn Reporter>,
+    images: Arc<Images>,
     /// When registries are asked.
     pub(crate) pull: Pull,
     /// What is resolved for a forecast is not kept.
-    pub(crate) purpose: Purpose,
+    purpose: Purpose,
+    pins: Arc<Pins>,
     /// Whether images are looked up for several platforms.
-    pub(crate) platform_in_names: PlatformInNames,
-    pub(crate) answers: Answers,
+    platform_in_names: PlatformInNames,
+    answers: Answers,
 }
 
 /// What was asked for so far, and what came of it.
 pub(crate) type Answers = Mutex<HashMap<(String, Platform), Arc<OnceCell<Result<Found>>>>>;
 
 impl Resolver {
+    /// Finds images for a build, and hands them to it. A build without network asks nobody, whatever is wanted.
+    pub(crate) fn new(
+        engine: &Engine,
+        basis: &Basis,
+        (images, pull): (Arc<Images>, Pull),
+        platform_in_names: PlatformInNames,
+    ) -> Self {
+        let registry = engine.registry();
+        Self {
+            store: basis.store.clone(),
+            lease: basis.lease.clone(),
+            reporter: Arc::clone(&basis.reporter),
+            images,
+            pull: if registry.is_offline() { Pull::Never } else { pull },
+            registry,
+            purpose: basis.purpose,
+            pins: Arc::clone(&basis.pins),
+            platform_in_names,
+            answers: Answers::default(),
+        }
+    }
+
+    /// Whether an image is of the local store alone: no registry knows it by this name.
+    pub(crate) fn is_only_here(&self, reference: &str) -> bool {
+        let Ok(Some(record)) = crate::images::find(&self.store, reference) else { return false };
+        let Ok(name) = reference.parse::<Reference>().map(|reference| format!("{}@", reference.name())) else {
+            return true;
+        };
+        !record.repo_digests.iter().any(|place| place.starts_with(&name))
+    }
+
     /// Answers all requests of a round.
     pub(crate) async fn resolve_all(
         &self,
@@ -68,7 +102,7 @@ impl Resolver {
                 Err(failure) => failures.push(unresolved(failure, &request, Arc::clone(source))),
             }
         }
-        joined(failures)
+        joined(failures, NEEDED)
     }
 
     /// Answers a request, once for all platforms of the build that have a stage for the same one.
@@ -83,6 +117,10 @@ impl Resolver {
             return self.in_layout(layout, &request.platform).await;
         }
         let reference: Reference = request.reference.parse().map_err(crate::failure::build)?;
+        let reference = match self.pins.image(&reference)? {
+            Some(digest) => reference.with_digest(digest),
+            None => reference,
+        };
         let here = || self.in_store(&request.reference, &reference, &request.platform);
         match self.pull {
             Pull::Never => self.here(request, &reference).await,
@@ -142,6 +180,9 @@ impl Resolver {
     /// An image whose layers are all here.
     fn in_store(&self, written: &str, reference: &Reference, platform: &Platform) -> Result<Option<Found>> {
         let Some(record) = crate::images::find(&self.store, written)? else { return Ok(None) };
+        if reference.digest.as_ref().is_some_and(|digest| !is_known_as(&record, reference, digest)) {
+            return Ok(None);
+        }
         // One that would only do in need is not taken before the registry was asked.
         let is_meant =
             |image: &&ImageRecord| image.platform.satisfies(platform) || image.platform.architecture.is_empty();
@@ -230,6 +271,12 @@ impl Resolver {
 /// One digest of one repository, whatever tag stands beside it.
 fn pinned_name(reference: &Reference, digest: &Digest) -> String {
     format!("{}@{digest}", reference.name())
+}
+
+/// Whether an image is the one of a digest: by its id, or by what the repository calls it.
+fn is_known_as(record: &ImageRecord, reference: &Reference, digest: &Digest) -> bool {
+    let is_id = record.id == *digest || record.images().iter().any(|image| image.id == *digest);
+    is_id || record.repo_digests.contains(&pinned_name(reference, digest))
 }
 
 /// An image that is nearly called like a stage was most likely meant to be that stage.

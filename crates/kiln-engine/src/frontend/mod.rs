@@ -15,9 +15,9 @@ use kiln_lint::{Scope, Settings};
 use kiln_oci::Platform;
 use kiln_report::{Diagnostic, Event, Excerpt, Failure, FailureKind, Level, Reporter, SourceFile, Span};
 
-pub(crate) use context::{LocalTree, Trees, open_root};
+pub(crate) use context::{LocalTree, Trees, open_root, read_text};
 use dockerfile::Place;
-pub use dockerfile::read_dockerfile;
+pub(crate) use dockerfile::{read_dockerfile, settled};
 pub(crate) use images::{Resolver, fetch_config, image_manifest, split_layout};
 
 use crate::job::Result;
@@ -55,6 +55,13 @@ pub(crate) fn load(request: &BuildRequest, directory: Option<&Path>, reporter: &
         trees.insert(CONTEXT.into(), Arc::new(tree));
     }
     Ok(Loaded { source, trees })
+}
+
+/// Reads the Dockerfile, and nothing else. `directory` is the main context, if there is any.
+pub(crate) fn read(request: &BuildRequest, directory: Option<&Path>) -> Result<Arc<SourceFile>> {
+    let root = directory.map(open_root).transpose()?;
+    let place = Place::of(request, root.as_ref());
+    Ok(Arc::new(place.read(&place.settled(&request.dockerfile)?)?))
 }
 
 /// Opens the contexts without reading the Dockerfile, which need not be there. `directory` is the main one.

@@ -80,7 +80,8 @@ impl Section {
     /// What is different in a newer one.
     pub(super) fn changes(&self, newer: &Self) -> Vec<LockChange> {
         let gone = self.entries().filter(|(kind, name, _)| newer.get(*kind, name).is_none());
-        let gone = gone.map(|(_, name, old)| LockChange { name: name.to_owned(), old: Some(old.to_owned()), new: None });
+        let gone =
+            gone.map(|(_, name, old)| LockChange { name: name.to_owned(), old: Some(old.to_owned()), new: None });
         let other = newer.entries().filter(|(kind, name, new)| self.get(*kind, name) != Some(new));
         let other = other.map(|(kind, name, new)| LockChange {
             name: name.to_owned(),
@@ -141,7 +142,8 @@ impl Home {
         let beside = self.path.parent().filter(|path| !path.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let mut fresh = tempfile::Builder::new().prefix(".kiln.lock-").tempfile_in(beside).or_environment(doing)?;
         fresh.write_all(text.as_bytes()).or_environment(doing)?;
-        let mode = std::fs::metadata(&self.path).map_or(0o644, |found| std::os::unix::fs::PermissionsExt::mode(&found.permissions()));
+        let mode = std::fs::metadata(&self.path)
+            .map_or(0o644, |found| std::os::unix::fs::PermissionsExt::mode(&found.permissions()));
         let permissions = std::os::unix::fs::PermissionsExt::from_mode(mode & 0o777);
         fresh.as_file().set_permissions(permissions).or_environment(doing)?;
         fresh.persist(&self.path).map(drop).or_environment(doing)
@@ -165,7 +167,9 @@ fn beside(dockerfile: &DockerfileSource) -> (PathBuf, String) {
     match dockerfile {
         DockerfileSource::Path(path) => of(path),
         DockerfileSource::InContext(path) => of(Path::new(path)),
-        DockerfileSource::Text(_) | DockerfileSource::Default => (PathBuf::new(), "-".to_owned()),
+        DockerfileSource::Text(_) | DockerfileSource::Remote(_) | DockerfileSource::Default => {
+            (PathBuf::new(), "-".to_owned())
+        }
         DockerfileSource::Several(all) => {
             let names: Vec<String> = all.iter().map(|one| beside(one).1).collect();
             (beside(first(dockerfile)).0, names.join("+"))
@@ -187,7 +191,8 @@ fn read(path: &Path) -> Result<Option<String>> {
 fn parse(path: &Path, text: &str) -> Result<File> {
     let unreadable = |error: serde_json::Error| {
         let failure = Failure { message: format!("cannot read `{}`", path.display()), ..build(&error) };
-        Failure { causes: vec![error.to_string()], ..failure }.hint("mend it, or remove it and write it anew with `kiln lock`")
+        Failure { causes: vec![error.to_string()], ..failure }
+            .hint("mend it, or remove it and write it anew with `kiln lock`")
     };
     let file: File = serde_json::from_str(text).map_err(unreadable)?;
     if file.version == VERSION {
@@ -231,7 +236,8 @@ mod tests {
             entries.iter().for_each(|(name, at)| section.set(Kind::Image, (*name).into(), (*at).into()));
             section
         };
-        let changes = section(&[("a", "1"), ("b", "1"), ("d", "1")]).changes(&section(&[("b", "2"), ("c", "1"), ("d", "1")]));
+        let changes =
+            section(&[("a", "1"), ("b", "1"), ("d", "1")]).changes(&section(&[("b", "2"), ("c", "1"), ("d", "1")]));
         let told: Vec<_> = changes.iter().map(|c| (c.name.as_str(), c.old.as_deref(), c.new.as_deref())).collect();
         assert_eq!(told, [("a", Some("1"), None), ("b", Some("1"), Some("2")), ("c", None, Some("1"))]);
     }

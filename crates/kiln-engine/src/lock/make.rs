@@ -3,8 +3,10 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use kiln_dockerfile::{Dockerfile, Fetch, ImageFacts, LowerOptions, Lowering, nearest, targets};
-use kiln_oci::{Digest, Platform, Reference};
+use kiln_dockerfile::{
+    Dockerfile, Fetch, ImageFacts, ImageRequest, LowerOptions, Lowering, PlatformInNames, nearest, targets,
+};
+use kiln_oci::{Digest, Reference};
 use kiln_report::{Excerpt, Failure, FailureKind, Reporter, Silent, SourceFile};
 use kiln_store::Store;
 
@@ -14,10 +16,12 @@ use super::{LockAnswer, LockMode, Pins};
 use crate::engine::Engine;
 use crate::failure::environment;
 use crate::frontend::{self, Resolver, mistakes};
+use crate::images;
 use crate::job::{Basis, Images, Job, Result, Subject};
 use crate::request::{BuildRequest, Context, Pull};
 use crate::session::Session;
 use crate::step;
+use crate::target::platforms;
 use crate::waiter::Waiter;
 use crate::worker::Purpose;
 
@@ -31,8 +35,10 @@ pub(crate) async fn lock(
     mode: &LockMode,
     (session, reporter): (Arc<dyn Session>, Arc<dyn Reporter>),
 ) -> Result<LockAnswer> {
-    let home = Home::find(request, directory(&request.context)?)?;
-    let source = Arc::new(frontend::read_dockerfile(request)?);
+    wants::must_be_pinned(request)?;
+    let directory = directory(&request.context)?;
+    let home = Home::find(request, directory)?;
+    let source = Arc::new(frontend::read_dockerfile(request, directory)?);
     let old = home.section().cloned().unwrap_or_default();
     let subject = Locked { request, source, proxies: engine.proxies().collect() };
     let path = home.path.clone();
@@ -47,9 +53,10 @@ pub(crate) async fn lock(
     let store = engine.store()?;
     let lease = store.lease().map_err(environment)?;
     let watch = Waiter::default().watch();
-    let basis = Basis { store, lease, session, reporter, watch, purpose: Purpose::Build, pins: Arc::new(Pins::some(kept)) };
+    let basis =
+        Basis { store, lease, session, reporter, watch, purpose: Purpose::Build, pins: Arc::new(Pins::some(kept)) };
     let mut maker = Maker {
-        resolver: Resolver::new(engine, &basis, (Arc::new(Images::default()), pull)),
+        resolver: Resolver::new(engine, &basis, (Arc::new(Images::default()), pull), PlatformInNames::Hidden),
         job: Job::new(engine, request, &basis, Subject::default())?,
         basis,
         section: Section::default(),
@@ -111,16 +118,14 @@ struct Locked<'a> {
 
 impl Locked<'_> {
     /// One for each platform.
-    fn options(&self) -> Vec<LowerOptions> {
-        let host = [Platform::host()];
-        let platforms = if self.request.platforms.is_empty() { &host } else { self.request.platforms.as_slice() };
-        let options = platforms.iter().map(|platform| {
-            let mut options = frontend::options(self.request, Arc::clone(&self.source), platform.clone());
+    fn options(&self) -> Result<Vec<LowerOptions>> {
+        let options = platforms(self.request)?.into_iter().map(|platform| {
+            let mut options = frontend::options(self.request, Arc::clone(&self.source), platform);
             let given = &self.request.build_args;
             options.build_args.extend(self.proxies.iter().filter(|(name, _)| !given.contains_key(name)).cloned());
             options
         });
-        options.collect()
+        Ok(options.collect())
     }
 
     fn parse(&self, options: &LowerOptions) -> Result<Dockerfile> {
@@ -138,7 +143,7 @@ impl Locked<'_> {
     /// Fails when names are not locked, as far as they are known without asking anybody.
     fn check(&self, pins: Pins) -> Result<()> {
         let mut all = Vec::new();
-        for mut options in self.options() {
+        for mut options in self.options()? {
             let file = self.parse(&options)?;
             for target in self.targets(&file) {
                 let is_default = target == self.request.target;
@@ -165,7 +170,7 @@ struct Maker {
 
 impl Maker {
     async fn make(&mut self, subject: &Locked<'_>) -> Result<()> {
-        for mut options in subject.options() {
+        for mut options in subject.options()? {
             let file = subject.parse(&options)?;
             if let Some(want) = wants::syntax(&subject.source, &options) {
                 self.section.set(want.kind, want.name, BUILT_IN.to_owned());
@@ -192,31 +197,55 @@ impl Maker {
     ) -> Result<()> {
         loop {
             match kiln_dockerfile::lower(file, options, facts) {
-                Ok(Lowering::NeedsImages(wanted)) => {
-                    self.resolver.resolve_all(wanted.clone(), &options.source, facts).await?;
-                    for request in &wanted {
-                        let Some(want) = Want::of_image(request) else { continue };
-                        let resolved = facts.find(&request.reference, &request.platform);
-                        let Some(resolved) = resolved else { continue };
-                        let digest = match self.kept(&want) {
-                            Some(kept) => kept,
-                            None => as_known(&self.basis.store, &want.name, &resolved.digest)?.to_string(),
-                        };
-                        self.section.set(want.kind, want.name, digest);
-                    }
-                }
-                Ok(Lowering::Done(lowered)) => {
-                    for fetch in lowered.fetches {
-                        let Some(want) = Want::of_fetch(&fetch) else { continue };
-                        let excerpt = Excerpt { file: Arc::clone(&options.source), span: fetch.span };
-                        self.fetch(want, fetch, Some(excerpt)).await?;
-                    }
-                    return Ok(());
-                }
+                Ok(Lowering::NeedsImages(wanted)) => self.images(&wanted, &options.source, facts).await?,
+                Ok(Lowering::Done(lowered)) => return self.fetches(lowered.fetches, &options.source).await,
                 Err(findings) if is_default => return Err(mistakes(&options.source, findings)),
                 Err(_) => return Ok(()),
             }
         }
+    }
+
+    async fn images(
+        &mut self,
+        wanted: &[ImageRequest],
+        source: &Arc<SourceFile>,
+        facts: &mut ImageFacts,
+    ) -> Result<()> {
+        self.resolve(wanted, source, facts).await?;
+        for request in wanted {
+            let resolved = facts.find(&request.reference, &request.platform);
+            let (Some(want), Some(resolved)) = (Want::of_image(request), resolved) else { continue };
+            let digest = match self.kept(&want) {
+                Some(kept) => kept,
+                None => as_known(&self.basis.store, &want.name, &resolved.digest)?.to_string(),
+            };
+            self.section.set(want.kind, want.name, digest);
+        }
+        Ok(())
+    }
+
+    async fn fetches(&mut self, fetches: Vec<Fetch>, source: &Arc<SourceFile>) -> Result<()> {
+        for fetch in fetches {
+            let Some(want) = Want::of_fetch(&fetch) else { continue };
+            let excerpt = Excerpt { file: Arc::clone(source), span: fetch.span };
+            self.fetch(want, fetch, Some(excerpt)).await?;
+        }
+        Ok(())
+    }
+
+    /// Asks registries about all but the images that no registry has.
+    async fn resolve(
+        &mut self,
+        wanted: &[ImageRequest],
+        source: &Arc<SourceFile>,
+        facts: &mut ImageFacts,
+    ) -> Result<()> {
+        let pull = self.resolver.pull;
+        let (own, others) = wanted.iter().cloned().partition(|request| self.resolver.is_only_here(&request.reference));
+        self.resolver.pull = Pull::Missing;
+        self.resolver.resolve_all(own, source, facts).await?;
+        self.resolver.pull = pull;
+        self.resolver.resolve_all(others, source, facts).await
     }
 
     async fn fetch(&mut self, want: Want, fetch: Fetch, excerpt: Option<Excerpt>) -> Result<()> {
@@ -236,11 +265,12 @@ impl Maker {
     }
 }
 
-/// The digest by which its registry knows an image of the local store, so that others can ask for it.
+/// The digest by which its registry knows an image of the local store, so that others can ask for it; else its id.
 fn as_known(store: &Store, name: &str, digest: &Digest) -> Result<Digest> {
-    let Some(image) = store.images().get(digest).map_err(environment)? else { return Ok(digest.clone()) };
-    let Ok(reference) = name.parse::<Reference>() else { return Ok(digest.clone()) };
+    let Some(record) = images::find(store, name)? else { return Ok(digest.clone()) };
+    let is_it = record.id == *digest || record.images().iter().any(|image| image.id == *digest);
+    let Some(reference) = name.parse::<Reference>().ok().filter(|_| is_it) else { return Ok(digest.clone()) };
     let prefix = format!("{}@", reference.name());
-    let known = image.record.repo_digests.iter().find_map(|place| place.strip_prefix(&prefix)?.parse().ok());
-    Ok(known.unwrap_or_else(|| digest.clone()))
+    let known = record.repo_digests.iter().find_map(|place| place.strip_prefix(&prefix)?.parse().ok());
+    Ok(known.unwrap_or(record.id))
 }

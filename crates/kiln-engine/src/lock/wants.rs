@@ -10,7 +10,7 @@ use super::Pins;
 use crate::frontend::mistakes;
 use crate::job::Result;
 use crate::offline::joined;
-use crate::request::{BuildRequest, Context, NamedContext};
+use crate::request::{BuildRequest, Context, DockerfileSource, NamedContext};
 use crate::step::lock_name;
 
 /// What a name is one of.
@@ -120,9 +120,13 @@ pub(super) fn all_locked(pins: &Pins, wants: &[Want], source: &Arc<SourceFile>) 
     joined(failures, "names of this build are not locked")
 }
 
-/// Fails for a main context that a lock cannot hold: it would have to be fetched to find the lock.
-pub(crate) fn must_be_pinned(context: &Context) -> Result<()> {
-    let Context::Remote(url) = context else { return Ok(()) };
+/// Fails for a main context or a Dockerfile that a lock cannot hold: it would have to be fetched to find the lock.
+pub(crate) fn must_be_pinned(request: &BuildRequest) -> Result<()> {
+    if matches!(request.dockerfile, DockerfileSource::Remote(_)) {
+        let failure = Failure::new(FailureKind::Usage, "a Dockerfile by URL has no lock beside it");
+        return Err(failure.hint("download it, and lock it there"));
+    }
+    let Context::Remote(url) = &request.context else { return Ok(()) };
     let is_pinned = remote_context(url, false).is_ok_and(|op| lock_name(&op).is_none());
     if is_pinned {
         return Ok(());

@@ -203,6 +203,7 @@ impl World {
             project: String::new(),
             origin: String::new(),
             purpose: Purpose::Build,
+            pins: Arc::default(),
             returning: Returning::new(&[], store, (&registry, &reporter)),
             finisher: Finisher::new(store.clone(), lease.clone(), Vec::new(), watch.clone()),
             store: store.clone(),

@@ -15,7 +15,7 @@ pub(crate) use file::copy_spec;
 pub(crate) use exec::make_cwd;
 pub(crate) use identity::place_of;
 pub(crate) use mounts::stubs;
-pub(crate) use source::{remove_repository, repositories};
+pub(crate) use source::{lock_name, remove_repository, repositories};
 
 use std::sync::Arc;
 
@@ -74,6 +74,11 @@ pub(crate) struct Place {
 /// Whether it is known what a source stands for, without asking anybody.
 pub(crate) async fn known(job: &Arc<Job>, op: SourceOp, excerpt: Excerpt) -> Result<()> {
     source::known(Place::outside(job, Some(excerpt)), op).await
+}
+
+/// What a source stands for now, as a lock says it.
+pub(crate) async fn pin(job: &Arc<Job>, op: SourceOp, excerpt: Option<Excerpt>) -> Result<String> {
+    source::pin(Place::outside(job, excerpt), op).await
 }
 
 /// Fails when a vertex is a source whose content would have to be fetched.

@@ -8,10 +8,12 @@ use kiln_oci::Digest;
 use kiln_report::{Failure, FailureKind};
 use kiln_solver::{Base, CacheMap, KeyParts, Step};
 
+use crate::arrival::shown;
 use crate::artifact::Artifact;
 use crate::base::{BaseImage, Meter};
 use crate::frontend::LocalTree;
 use crate::job::Result;
+use crate::lock::Kind;
 use crate::offline::not_here;
 use crate::step::Place;
 
@@ -36,6 +38,26 @@ pub(crate) fn step(place: Place, op: SourceOp) -> Result<Arc<dyn Step<Artifact, 
         Some(("git", _)) => Ok(Arc::new(git::GitStep::new(place, op)?)),
         Some(("http" | "https", _)) => Ok(Arc::new(http::HttpStep::new(place, op))),
         _ => Err(Failure::new(FailureKind::Build, format!("source `{}` is of a kind kiln cannot read", op.identifier))),
+    }
+}
+
+/// What a lock calls what an op fetches; none when the op itself says what that must be, and for images.
+pub(crate) fn lock_name(op: &SourceOp) -> Option<(Kind, String)> {
+    match op.identifier.split_once("://") {
+        Some(("git", _)) => git::lock_name(op.clone()).map(|name| (Kind::Repository, name)),
+        Some(("http" | "https", _)) => {
+            let is_open = !op.attrs.contains_key("http.checksum");
+            is_open.then(|| (Kind::Download, shown(&op.identifier)))
+        }
+        _ => None,
+    }
+}
+
+/// What an op stands for now, as a lock says it.
+pub(super) async fn pin(place: Place, op: SourceOp) -> Result<String> {
+    match op.identifier.split_once("://") {
+        Some(("git", _)) => git::GitStep::new(place, op)?.pin().await,
+        _ => http::HttpStep::new(place, op).pin().await,
     }
 }
 

@@ -10,14 +10,14 @@ use kiln_engine::{
     BuildRequest, Context, DockerfileSource, Entitlement, NamedContext, NetworkMode, Output, Pull, Ulimit,
 };
 use kiln_oci::{Platform, Reference};
-use kiln_report::{Failure, FailureKind};
+use kiln_report::Failure;
 
 use super::cache::{self, CacheFromArg, CacheToArg};
 use super::call::{Call, CallKind};
 use super::later::{Flag, Later, Table, Takes, not_yet};
 use super::secret::{SecretArg, SecretSource};
 use super::ssh::SshArg;
-use super::value::{self, Wrong};
+use super::value::{self, Wrong, usage};
 use super::{Environment, allow, output};
 use crate::setting::Network;
 use crate::ui::progress::Choice;
@@ -33,8 +33,8 @@ pub(crate) struct BuildArgs {
     #[arg(short, long, value_name = "NAME")]
     pub(crate) tag: Vec<Reference>,
 
-    /// Dockerfile [default: Containerfile or Dockerfile of CONTEXT]; `-` reads it from standard input; several are read
-    /// as one; one that ends in `.in` goes through cpp
+    /// Dockerfile [default: Containerfile or Dockerfile of CONTEXT]; `-` reads it from standard input; a URL is fetched;
+    /// several are read as one; one that ends in `.in` goes through cpp
     #[arg(short, long, value_name = "PATH")]
     pub(crate) file: Vec<PathBuf>,
 
@@ -118,6 +118,10 @@ pub(crate) struct BuildArgs {
     /// Ask nothing of the network: use what is here, and say what is not
     #[arg(long)]
     pub(crate) offline: bool,
+
+    /// Take images, files and repositories as `kiln.lock` beside the Dockerfile says, and nothing that is not in it
+    #[arg(long)]
+    pub(crate) locked: bool,
 
     /// Network of RUN steps: default, none or host
     #[arg(long, value_name = "MODE", value_parser = network, default_value = "default")]
@@ -251,6 +255,7 @@ impl BuildArgs {
             no_cache: self.no_cache,
             no_cache_filter: self.no_cache_filter.clone(),
             pull: self.pull.unwrap_or_default(),
+            is_locked: self.locked,
             labels: self.label.iter().map(|(key, value)| (key.clone(), value.clone().unwrap_or_default())).collect(),
             outputs: self.outputs()?,
             contexts: self.build_context.iter().cloned().collect(),
@@ -320,6 +325,7 @@ impl BuildArgs {
         };
         match self.file.as_slice() {
             [] => Ok(DockerfileSource::Default),
+            [path] if is_url(path) => Ok(DockerfileSource::Remote(path.to_string_lossy().into_owned())),
             [path] => source(path),
             paths => paths.iter().map(source).collect::<Result<_, _>>().map(DockerfileSource::Several),
         }
@@ -402,10 +408,6 @@ pub(crate) fn writes_to_stdout(output: &Output) -> bool {
     }
 }
 
-fn usage(message: impl Into<String>) -> Failure {
-    Failure::new(FailureKind::Usage, message)
-}
-
 fn context(text: &str) -> Result<Context, Failure> {
     if text == "-" {
         return Ok(Context::Stdin);
@@ -415,6 +417,10 @@ fn context(text: &str) -> Result<Context, Failure> {
         return Ok(Context::Remote(text.to_owned()));
     }
     Ok(Context::Dir(text.into()))
+}
+
+fn is_url(path: &Path) -> bool {
+    path.to_str().is_some_and(|text| text.starts_with("http://") || text.starts_with("https://"))
 }
 
 /// `name=path`, `name=docker-image://…`, `name=oci-layout://…`, `name=target:…` or `name=URL`.

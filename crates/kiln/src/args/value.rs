@@ -4,11 +4,17 @@ use std::net::IpAddr;
 use std::num::NonZero;
 
 use kiln_engine::Ulimit;
+use kiln_report::{Failure, FailureKind};
 
 /// Says why a value is none.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub(crate) struct Wrong(pub(crate) String);
+
+/// A command line that cannot be meant.
+pub(crate) fn usage(message: impl Into<String>) -> Failure {
+    Failure::new(FailureKind::Usage, message)
+}
 
 fn wrong<T>(message: impl Into<String>) -> Result<T, Wrong> {
     Err(Wrong(message.into()))

@@ -7,14 +7,17 @@ mod dry_run;
 mod lend;
 mod stdin;
 
-use std::io::Write;
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use kiln_engine::{BuildResult, Context, Engine};
+use kiln_engine::{BuildResult, Context, Engine, Gathered};
 use kiln_report::Failure;
 
 use self::lend::Lender;
 pub(crate) use self::lend::check_context;
+use crate::args::SecretSource;
 use crate::args::build::{BuildArgs, BuildPlan, DryRun, writes_to_stdout};
 use crate::setting::Setting;
 use crate::ui::age::size;
@@ -34,11 +37,10 @@ pub(crate) fn run(args: &BuildArgs, setting: &Setting) -> Outcome {
     }
     let input = stdin::settle(&mut plan)?;
     if let Some(call) = args.call() {
-        return call::run(call, &plan, setting);
+        let gathered = gather(args, &mut plan, (input, setting))?;
+        return call::run(call, &gathered, setting);
     }
-    let agents = plan.agents.iter().map(|(id, paths)| Ok((id.clone(), agents::lend(id, paths)?)));
-    let agents = agents.collect::<Result<_, Failure>>()?;
-    let lender = Arc::new(Lender::new(std::mem::take(&mut plan.secrets), agents, input)?);
+    let lender = lender(std::mem::take(&mut plan.secrets), &plan.agents, input)?;
     if let Some(format) = args.dry_run.filter(|asked| *asked != DryRun::No) {
         let engine = setting.engine_on(args.network_use())?;
         return dry_run::run(format, &plan, lender, (setting, &engine));
@@ -55,6 +57,34 @@ pub(crate) fn run(args: &BuildArgs, setting: &Setting) -> Outcome {
         collect(&engine, plan.progress);
     }
     outcome
+}
+
+/// Has the contexts here, for those who only look at them.
+fn gather(
+    args: &BuildArgs,
+    plan: &mut BuildPlan,
+    (input, setting): (Option<Box<dyn Read + Send>>, &Setting),
+) -> Result<Gathered, Exit> {
+    if plan.request.is_here() {
+        return Ok(Gathered::here(plan.request.clone()));
+    }
+    let lender = lender(std::mem::take(&mut plan.secrets), &plan.agents, input)?;
+    let engine = setting.engine_on(args.network_use())?;
+    let progress = Progress::start(plan.progress, &setting.environment)?;
+    let gathered = ui_run::block_on(engine.gather(&plan.request, (lender, progress.reporter())));
+    progress.finish();
+    gathered
+}
+
+/// What is lent: secrets, agents by the paths of their sockets or keys, and standard input.
+pub(crate) fn lender(
+    secrets: BTreeMap<String, SecretSource>,
+    agents: &BTreeMap<String, Vec<PathBuf>>,
+    input: Option<Box<dyn Read + Send>>,
+) -> Result<Arc<Lender>, Failure> {
+    let agents = agents.iter().map(|(id, paths)| Ok((id.clone(), agents::lend(id, paths)?)));
+    let agents = agents.collect::<Result<_, Failure>>()?;
+    Lender::new(secrets, agents, input).map(Arc::new)
 }
 
 /// Says what was built to whoever asked.

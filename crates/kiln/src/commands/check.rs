@@ -10,9 +10,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
-use kiln_engine::{BuildRequest, Context, DockerfileSource};
+use kiln_dockerfile::is_remote_context;
+use kiln_engine::{BuildRequest, Context, DockerfileSource, Gathered, NoSession};
 use kiln_lint::{Hadolint, Scope, Settings, Threshold, reference};
-use kiln_report::{Checked, Diagnostic, Failure, FailureKind, Level, SourceFile};
+use kiln_report::{Checked, Diagnostic, Failure, FailureKind, Level, Silent, SourceFile};
 
 use self::examine::examine;
 use self::fix::FixArgs;
@@ -21,13 +22,13 @@ use crate::args::build::build_args;
 use crate::args::value::{self, Wrong, did_you_mean};
 use crate::setting::Setting;
 use crate::text_file::TextFile;
-use crate::ui::exit::Outcome;
-use crate::ui::stdout;
+use crate::ui::exit::{Exit, Outcome};
+use crate::ui::{run as ui_run, stdout};
 
 /// Find mistakes in Dockerfiles, and what could be better
 #[derive(Debug, Args)]
 pub(crate) struct CheckArgs {
-    /// Files, directories with a Dockerfile, or `-` for standard input [default: the Dockerfile here]
+    /// Files, directories with a Dockerfile, URLs of contexts, or `-` for standard input [default: the Dockerfile here]
     #[arg(value_name = "FILE")]
     files: Vec<PathBuf>,
 
@@ -39,7 +40,7 @@ pub(crate) struct CheckArgs {
     #[arg(long, value_name = "KEY[=VALUE]", value_parser = value::pair)]
     build_arg: Vec<(String, Option<String>)>,
 
-    /// Directory with the files the Dockerfile names [default: FILE if it is a directory, else .]
+    /// Directory or URL with the files the Dockerfile names [default: FILE if it is a directory or URL, else .]
     #[arg(long, value_name = "DIR")]
     context: Option<PathBuf>,
 
@@ -99,16 +100,16 @@ pub(crate) fn run(args: &CheckArgs, setting: &Setting) -> Outcome {
     let files = if args.files.is_empty() { here.as_slice() } else { &args.files };
     let (mut all, mut has_failed) = (Vec::new(), false);
     for path in files {
-        let file = TextFile::read(path)?;
-        let (mut source, request) = args.subject(path, &file, &build_args);
+        let Subject { file, mut source, gathered } = args.subject(path, &build_args, setting)?;
         if args.fix.are_wanted() {
-            let find = |source: &_| examine(source, &request, &settings).map(|found| found.findings);
-            let text = fix::run(&args.fix, &file, setting, find)?;
+            let file = file.as_ref().ok_or_else(|| unfixable(path))?;
+            let find = |source: &_| examine(source, &gathered, &settings).map(|found| found.findings);
+            let text = fix::run(&args.fix, file, setting, find)?;
             source = Arc::new(SourceFile::new(file.name(), text));
         }
-        let found = examine(&source, &request, &settings)?;
+        let found = examine(&source, &gathered, &settings)?;
         has_failed |= found.findings.iter().any(|finding| args.fails(finding, &config, found.is_strict));
-        if !args.fix.takes_stdout(&file) {
+        if !file.is_some_and(|file| args.fix.takes_stdout(&file)) {
             all.push(Checked { source, findings: found.findings });
         }
     }
@@ -120,25 +121,27 @@ pub(crate) fn run(args: &CheckArgs, setting: &Setting) -> Outcome {
 
 impl CheckArgs {
     /// A file's text, and the build that would read it.
-    fn subject(
-        &self,
-        path: &Path,
-        file: &TextFile,
-        build_args: &BTreeMap<String, String>,
-    ) -> (Arc<SourceFile>, BuildRequest) {
-        let beside = if path.is_dir() { path } else { Path::new(".") };
-        let dockerfile = match file.is_stdin() {
-            true => DockerfileSource::Text(file.text().to_owned()),
-            false => DockerfileSource::Path(file.name().into()),
-        };
-        let request = BuildRequest {
-            context: Context::Dir(self.context.clone().unwrap_or_else(|| beside.to_owned())),
+    fn subject(&self, path: &Path, build_args: &BTreeMap<String, String>, setting: &Setting) -> Result<Subject, Exit> {
+        let request = |context, dockerfile| BuildRequest {
+            context,
             dockerfile,
             target: self.target.clone(),
             build_args: build_args.clone(),
             ..BuildRequest::default()
         };
-        (Arc::new(SourceFile::new(file.name(), file.text())), request)
+        if let context @ Context::Remote(_) = place(path) {
+            let gathered = gather(request(context, DockerfileSource::Default), setting)?;
+            return Ok(Subject { file: None, source: Arc::new(gathered.dockerfile()?), gathered });
+        }
+        let file = TextFile::read(path)?;
+        let beside = if path.is_dir() { path } else { Path::new(".") };
+        let dockerfile = match file.is_stdin() {
+            true => DockerfileSource::Text(file.text().to_owned()),
+            false => DockerfileSource::Path(file.name().into()),
+        };
+        let gathered = gather(request(place(self.context.as_deref().unwrap_or(beside)), dockerfile), setting)?;
+        let source = Arc::new(SourceFile::new(file.name(), file.text()));
+        Ok(Subject { file: Some(file), source, gathered })
     }
 
     /// Whether a finding fails the check. What cannot be built always does.
@@ -152,6 +155,35 @@ impl CheckArgs {
             Threshold::Never => false,
         }
     }
+}
+
+/// What is checked: a file unless it was fetched, its text, and the contexts of its build.
+struct Subject {
+    file: Option<TextFile>,
+    source: Arc<SourceFile>,
+    gathered: Gathered,
+}
+
+/// A directory, or what is elsewhere.
+pub(crate) fn place(path: &Path) -> Context {
+    match path.to_str() {
+        Some(url) if is_remote_context(url) && !path.exists() => Context::Remote(url.to_owned()),
+        _ => Context::Dir(path.to_owned()),
+    }
+}
+
+/// Has the contexts here. Nothing is lent to their servers.
+pub(crate) fn gather(request: BuildRequest, setting: &Setting) -> Result<Gathered, Exit> {
+    if request.is_here() {
+        return Ok(Gathered::here(request));
+    }
+    let engine = setting.engine()?;
+    ui_run::block_on(engine.gather(&request, (Arc::new(NoSession), Arc::new(Silent))))
+}
+
+fn unfixable(path: &Path) -> Failure {
+    let message = format!("`{}` is elsewhere, so it cannot be changed", path.display());
+    Failure::new(FailureKind::Usage, message).hint("clone or download it, and check the directory")
 }
 
 fn threshold(name: &str) -> Result<Threshold, Wrong> {

@@ -4,14 +4,14 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
-use kiln_engine::{
-    BuildRequest, Context, Contexts, DockerfileSource, LeftOutFile, NamedContext, PathVerdict, SentFile,
-};
+use kiln_engine::{BuildRequest, Context, DockerfileSource, LeftOutFile, NamedContext, PathVerdict, SentFile};
 use kiln_report::render::decimal_size;
 use serde_json::json;
 
 use super::build::check_context;
+use super::check::{gather, place};
 use crate::args::build::named_context;
+use crate::setting::Setting;
 use crate::ui::exit::Outcome;
 use crate::ui::stdout;
 use crate::ui::table::table;
@@ -28,7 +28,7 @@ pub(crate) enum ContextCommand {
 /// List the files of a build context that a build sees, or say why it sees one or not
 #[derive(Debug, Args)]
 pub(crate) struct LsArgs {
-    /// Directory of the context
+    /// Directory or URL of the context
     #[arg(value_name = "CONTEXT", default_value = ".")]
     context: PathBuf,
 
@@ -58,10 +58,14 @@ pub(crate) struct LsArgs {
 }
 
 /// Looks, and changes nothing.
-pub(crate) fn run(command: &ContextCommand) -> Outcome {
+pub(crate) fn run(command: &ContextCommand, setting: &Setting) -> Outcome {
     let ContextCommand::Ls(args) = command;
-    check_context(&args.context)?;
-    let contexts = Contexts::open(&args.request())?;
+    let request = args.request();
+    if let Context::Dir(directory) = &request.context {
+        check_context(directory)?;
+    }
+    let gathered = gather(request, setting)?;
+    let contexts = gathered.contexts()?;
     let is_json = args.format == "json";
     let (text, total) = if let Some(path) = &args.why {
         let (context, path) = args.asked(path);
@@ -87,9 +91,14 @@ pub(crate) fn run(command: &ContextCommand) -> Outcome {
 
 impl LsArgs {
     fn request(&self) -> BuildRequest {
+        let context = place(&self.context);
         BuildRequest {
-            context: Context::Dir(self.context.clone()),
-            dockerfile: self.file.clone().map_or_else(DockerfileSource::default, DockerfileSource::Path),
+            dockerfile: match (&self.file, &context) {
+                (None, _) => DockerfileSource::Default,
+                (Some(file), Context::Remote(_)) => DockerfileSource::InContext(file.to_string_lossy().into_owned()),
+                (Some(file), _) => DockerfileSource::Path(file.clone()),
+            },
+            context,
             ignorefile: self.ignorefile.clone(),
             contexts: self.build_context.iter().cloned().collect(),
             ..BuildRequest::default()

@@ -17,6 +17,7 @@ fn the_front_page() {
       builds      List the builds that are remembered, newest first
       fmt         Write Dockerfiles in one way, and change nothing about what they build
       check       Find mistakes in Dockerfiles, and what could be better
+      lock        Write down what the names in a Dockerfile stand for, for `kiln build --locked`
       run         Run a command in a container of an image, to try the image
       pull        Bring an image from its registry into the local store
       push        Send an image of the local store to the registry of its name
@@ -72,8 +73,8 @@ fn build() {
     Options:
       -t, --tag <NAME>                  Name of the image, as `name:tag`; may be repeated
       -f, --file <PATH>                 Dockerfile [default: Containerfile or Dockerfile of CONTEXT];
-                                        `-` reads it from standard input; several are read as one; one
-                                        that ends in `.in` goes through cpp
+                                        `-` reads it from standard input; a URL is fetched; several are
+                                        read as one; one that ends in `.in` goes through cpp
           --ignorefile <FILE>           Ignore file [default: the Dockerfile's own, else
                                         .containerignore or .dockerignore of CONTEXT]
           --target <STAGE>              Stage to build [default: the last]
@@ -110,6 +111,8 @@ fn build() {
                                         or never [default: missing; --pull alone: always]
           --offline                     Ask nothing of the network: use what is here, and say what is
                                         not
+          --locked                      Take images, files and repositories as `kiln.lock` beside the
+                                        Dockerfile says, and nothing that is not in it
           --network <MODE>              Network of RUN steps: default, none or host [default: default]
           --add-host <NAME:IP>          Add a line to /etc/hosts of RUN steps
           --shm-size <BYTES>            Size of /dev/shm in RUN steps

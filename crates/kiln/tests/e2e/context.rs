@@ -102,10 +102,12 @@ fn a_context_may_be_a_tar_on_standard_input() {
         .file(".dockerignore", "g\n")
         .file("g", "g")
         .file("h", "h");
-    // The second time the Dockerfile has an ignore file of its own.
-    for (flag, seen) in [("-c", "f\nh\n"), ("-cz", "f\ng\n")] {
+    // From the second time on the Dockerfile has an ignore file of its own.
+    let flags = ["-c", "-cz", "-cj", "-cJ", "-c --zstd"];
+    for (flag, seen) in flags.into_iter().zip(["f\nh\n"].into_iter().chain(std::iter::repeat("f\ng\n"))) {
         let tar = project.path().join("context.tar");
-        run(Command::new("tar").arg("-C").arg(project.context()).arg(flag).arg("-f").arg(&tar).arg(".")).ok();
+        run(Command::new("tar").arg("-C").arg(project.context()).args(flag.split(' ')).arg("-f").arg(&tar).arg("."))
+            .ok();
         let bytes = std::fs::read(&tar).unwrap();
         project.kiln_with_input(&["build", "-t", "app", "-f", "sub/My.Dockerfile", "-"], &bytes).ok();
         assert_eq!(project.sh("ls /c"), seen);

@@ -107,3 +107,105 @@ fn named_contexts_are_fetched_too() {
     let tree = project.tree(&["--build-context", &lib]);
     assert_eq!(fs::read_to_string(tree.join("lib.txt")).unwrap(), "lib");
 }
+
+#[test]
+fn checks_and_lists_look_into_contexts_that_are_elsewhere() {
+    let (server, files, project) = (GitServer::start(), FileServer::start(), Project::bare());
+    let text = "FROM scratch as one\nCOPY f gone /\n";
+    server.repository("app", &[("Dockerfile", text), ("f", "f"), ("dir/Dockerfile", "FROM scratch\n"), ("x.env", "")]);
+    let url = server.url("app");
+    let found = project.kiln(&["build", "--check", &url]).fails(1).stdout;
+    assert!(
+        found.contains("FromAsCasing") && found.contains("CopySourceMissing") && found.contains("Dockerfile:2"),
+        "{found}"
+    );
+    let found = project.kiln(&["check", &url]).fails(0).stdout;
+    assert!(found.contains("FromAsCasing") && found.contains("`gone`"), "{found}");
+    project.kiln(&["check", "--fix", &url]).fails(2).says("cannot be changed");
+    let found = project.kiln(&["build", "--call=targets", &url]).ok().stdout;
+    assert!(found.contains("one"), "{found}");
+    let list = project.kiln(&["context", "ls", &format!("{url}#main:dir")]).ok().stdout;
+    assert!(list.contains("Dockerfile") && !list.contains("x.env"), "{list}");
+    // A tar on standard input, and a Dockerfile by its URL.
+    let context = project.path().join("tree");
+    fs::create_dir_all(&context).unwrap();
+    fs::write(context.join("Dockerfile"), text).unwrap();
+    let tar = Command::new("tar").arg("-C").arg(&context).args(["-czf", "-", "."]).output().unwrap().stdout;
+    let found = project.kiln_with_input(&["build", "--check", "-"], &tar).fails(1).stdout;
+    assert!(found.contains("`gone`"), "{found}");
+    let dockerfile = files.put("/Dockerfile", "FROM scratch as two\nCOPY Dockerfile /\n");
+    project.dockerfile("FROM scratch\n");
+    let context = project.context();
+    let found = project.kiln(&["build", "--check", "-f", &dockerfile, context.to_str().unwrap()]).fails(1).stdout;
+    assert!(found.contains("FromAsCasing"), "{found}");
+    build(&project, &["-f", &dockerfile], context.to_str().unwrap()).ok();
+    assert_eq!(fs::read_to_string(out(&project).join("Dockerfile")).unwrap(), "FROM scratch\n");
+    // Asked for again each time, and sent once.
+    let sent = files.requests().iter().filter(|request| request.header("if-none-match").is_none()).count();
+    assert_eq!((sent, files.requests().len()), (1, 2));
+}
+
+#[test]
+fn a_hostile_address_of_a_context_reaches_nothing() {
+    let (server, project) = (GitServer::start(), Project::bare());
+    let repository = server.repository("app", &[("Dockerfile", DOCKERFILE), ("proj/Dockerfile", DOCKERFILE)]);
+    std::os::unix::fs::symlink("/", repository.dir().join("root")).unwrap();
+    repository.commit(&[]);
+    let (marker, canary) = (project.path().join("marker"), project.path().join("canary"));
+    fs::create_dir(&canary).unwrap();
+    fs::write(canary.join("Dockerfile"), "FROM scratch\nCOPY <<E /HOST-CANARY\nE\n").unwrap();
+    let url = server.url("app");
+    let inside = format!("root{}", canary.display());
+    for fragment in [
+        format!("--upload-pack=touch {}", marker.display()),
+        format!("-c core.sshCommand=touch {}", marker.display()),
+        format!("main:../../../..{}", canary.display()),
+        format!("main:proj/../../..{}", canary.display()),
+        format!("main:{inside}"),
+        format!("main:{}", canary.display()),
+    ] {
+        let _ = fs::remove_dir_all(out(&project));
+        build(&project, &[], &format!("{url}#{fragment}")).fails(1);
+        assert!(!out(&project).join("HOST-CANARY").exists() && !marker.exists(), "{fragment}");
+    }
+    for address in [
+        format!("ext::sh -c touch% {}", marker.display()),
+        format!("file://{}", server.root().join("app.git").display()),
+        format!("ssh://-oProxyCommand=touch% {}/x.git", marker.display()),
+        format!("git@-oProxyCommand=touch {}:x.git", marker.display()),
+    ] {
+        let run = build(&project, &[], &address);
+        assert!(matches!(run.code, 1 | 2), "{address}: {}", run.stderr);
+        assert!(!marker.exists(), "{address}");
+    }
+}
+
+#[test]
+fn git_reads_no_configuration_of_the_user_or_the_environment() {
+    let (server, project) = (GitServer::start(), Project::bare());
+    let repository = server.repository("app", &[("Dockerfile", DOCKERFILE), ("version", "1")]);
+    let marker = project.path().join("marker");
+    let home = project.path().join("home");
+    fs::create_dir_all(home.join("hooks")).unwrap();
+    let touch = format!("touch {}", marker.display());
+    let hook = home.join("hooks/post-checkout");
+    fs::write(&hook, format!("#!/bin/sh\n{touch}\n")).unwrap();
+    fs::set_permissions(&hook, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let config = format!(
+        "[core]\nfsmonitor = {touch}\nhooksPath = {}\n[alias]\nfetch = !{touch}\n[credential]\nhelper = !{touch}\n\
+         [filter \"x\"]\nsmudge = {touch}\n[url \"http://127.0.0.1:9/\"]\ninsteadOf = {}\n",
+        home.join("hooks").display(),
+        server.url("").trim_end_matches(".git")
+    );
+    fs::write(home.join(".gitconfig"), &config).unwrap();
+    repository.commit(&[(".gitattributes", "* filter=x\n")]);
+    repository.git(&["config", "core.fsmonitor", &format!("touch {}", marker.display())]);
+    let dest = format!("type=local,dest={}", out(&project).display());
+    let mut command = project.command();
+    command.args(["build", "-o", &dest, &server.url("app")]).env("HOME", &home).env("XDG_CONFIG_HOME", &home);
+    command.env("GIT_CONFIG_GLOBAL", home.join(".gitconfig")).env("GIT_CONFIG_PARAMETERS", "'core.fsmonitor=true'");
+    command.env("GIT_SSH_COMMAND", &touch).env("GIT_EXTERNAL_DIFF", &touch).env("GIT_TEMPLATE_DIR", &home);
+    crate::project::run(&mut command).ok();
+    assert_eq!(names(&project), [".gitattributes", "Dockerfile", "version"]);
+    assert!(!marker.exists());
+}

@@ -16,6 +16,7 @@ mod git;
 mod image;
 mod layers;
 mod leftovers;
+mod lock;
 mod object_cache;
 mod offline;
 mod outputs;

@@ -12,14 +12,14 @@ pub(crate) use mirror::{list, remove_mirror};
 use async_trait::async_trait;
 use kiln_graph::llb::SourceOp;
 use kiln_oci::Digest;
-use kiln_report::Failure;
+use kiln_report::{Failure, FailureKind};
 use kiln_solver::{CacheMap, KeyParts, Step};
 use serde::{Deserialize, Serialize};
 use tokio::sync::OnceCell;
 
 use self::command::Git;
 use self::mirror::Mirror;
-use self::wanted::Wanted;
+use self::wanted::{Wanted, is_commit};
 use crate::artifact::Artifact;
 use crate::failure::environment;
 use crate::job::Result;
@@ -47,6 +47,35 @@ struct Commit {
     name: Option<String>,
 }
 
+impl Commit {
+    /// As a lock has it: the commit, then the name of the reference, then the annotated tag.
+    fn to_lock(&self) -> String {
+        let commit = self.peeled.as_ref().unwrap_or(&self.id);
+        let tag = self.peeled.as_ref().map(|_| &self.id);
+        let words = [Some(commit), self.name.as_ref(), tag.filter(|_| self.name.is_some())];
+        words.into_iter().flatten().map(String::as_str).collect::<Vec<_>>().join(" ")
+    }
+
+    /// Reads what a lock has.
+    fn locked(text: &str) -> Option<Self> {
+        let mut words = text.split(' ').map(str::to_owned);
+        let (commit, name, tag) = (words.next()?, words.next(), words.next());
+        let is_whole = is_commit(&commit) && tag.as_deref().is_none_or(is_commit) && words.next().is_none();
+        let is_name = name.as_deref().is_none_or(|name| name.starts_with("refs/") && !name.contains(':'));
+        let (id, peeled) = match tag {
+            Some(tag) => (tag, Some(commit)),
+            None => (commit, None),
+        };
+        (is_whole && is_name).then_some(Self { id, peeled, name })
+    }
+}
+
+/// What a lock calls a repository at a reference; none when the reference is a whole commit.
+pub(super) fn lock_name(op: SourceOp) -> Option<String> {
+    let wanted = Wanted::read(op).ok()?;
+    wanted.pinned().is_none().then(|| wanted.place())
+}
+
 impl GitStep {
     pub(super) fn new(place: Place, op: SourceOp) -> Result<Self> {
         let wanted = Wanted::read(op).map_err(|failure| place.blame(failure))?;
@@ -62,12 +91,25 @@ impl GitStep {
         if let Some(commit) = self.wanted.pinned() {
             return Ok(commit);
         }
+        if let Some(text) = self.place.job.pins.repository(&self.wanted.place())? {
+            return Commit::locked(text).ok_or_else(|| self.unreadable());
+        }
         let commit = match self.place.job.registry.is_offline() {
             true => self.recall()?,
             false => self.ask().await?,
         };
         self.wanted.check(&commit)?;
         Ok(commit)
+    }
+
+    fn unreadable(&self) -> Failure {
+        let message = format!("what {} is locked to cannot be read", self.wanted.shown());
+        Failure::new(FailureKind::Build, message).hint("write it anew with `kiln lock --update`")
+    }
+
+    /// What it is now.
+    pub(super) async fn pin(&self) -> Result<String> {
+        self.commit().await.map(Commit::to_lock).map_err(|failure| self.place.blame(failure))
     }
 
     async fn ask(&self) -> Result<Commit> {
@@ -130,5 +172,27 @@ impl Step<Artifact, Failure> for GitStep {
     async fn run(&self, _inputs: Vec<Artifact>) -> Result<Vec<Artifact>> {
         let tree = self.fetch().await.map_err(|failure| self.place.blame(failure))?;
         Ok(vec![tree])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_says_all_of_a_commit() {
+        let id = |letter: char| letter.to_string().repeat(40);
+        let name = || Some("refs/tags/v1".to_owned());
+        for commit in [
+            Commit { id: id('a'), peeled: None, name: None },
+            Commit { id: id('a'), peeled: None, name: name() },
+            Commit { id: id('a'), peeled: Some(id('b')), name: name() },
+        ] {
+            assert_eq!(Commit::locked(&commit.to_lock()), Some(commit));
+        }
+        for bad in ["", "abc", &format!("{} main", id('a')), &format!("{} refs/x {} y", id('a'), id('b')), "--x refs/x"]
+        {
+            assert_eq!(Commit::locked(bad), None, "{bad}");
+        }
     }
 }

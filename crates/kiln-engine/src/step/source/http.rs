@@ -12,6 +12,7 @@ use kiln_solver::{CacheMap, KeyParts, Step};
 use serde::{Deserialize, Serialize};
 use tokio::sync::OnceCell;
 
+use crate::arrival::shown;
 use crate::artifact::Artifact;
 use crate::base::registry;
 use crate::blobs::receive;
@@ -71,9 +72,23 @@ impl HttpStep {
         remote.map_err(|failure| self.place.blame(failure))
     }
 
+    /// What it is now.
+    pub(super) async fn pin(&self) -> Result<String> {
+        Ok(self.remote().await?.digest.to_string())
+    }
+
+    /// What it must be: by itself, or by a lock.
+    fn checksum(&self) -> Result<Option<Digest>> {
+        let own = self.checksum.as_deref().map(str::parse::<Digest>).transpose();
+        match own.or_build(|| format!("cannot check `{}`", self.url))? {
+            Some(own) => Ok(Some(own)),
+            None => self.place.job.pins.download(&shown(&self.url)),
+        }
+    }
+
     /// Fails when it is not known what it is, and nobody can be asked.
     pub(super) async fn known(&self) -> Result<()> {
-        match &self.checksum {
+        match self.checksum()? {
             Some(_) => Ok(()),
             None => self.remote().await.map(drop),
         }
@@ -86,8 +101,7 @@ impl HttpStep {
 
     async fn fetch(&self) -> Result<Arc<Remote>> {
         let job = &self.place.job;
-        let checksum = self.checksum.as_deref().map(str::parse::<Digest>).transpose();
-        let checksum = checksum.or_build(|| format!("cannot check `{}`", self.url))?;
+        let checksum = self.checksum()?;
         let known = self.kept(checksum.as_ref())?;
         if let (Some(remote), Some(_)) = (&known, &checksum) {
             return Ok(Arc::new(remote.clone()));
@@ -183,8 +197,8 @@ impl HttpStep {
 impl Step<Artifact, Failure> for HttpStep {
     async fn cache_map(&self) -> Result<CacheMap> {
         let mut hasher = self.place.hasher("http");
-        match &self.checksum {
-            Some(checksum) => hasher.field(checksum.as_bytes()),
+        match self.checksum().map_err(|failure| self.place.blame(failure))? {
+            Some(checksum) => hasher.field(checksum.as_str().as_bytes()),
             None => hasher.field(self.remote().await?.digest.as_str().as_bytes()),
         }
         hasher.field(self.file_name.as_bytes());

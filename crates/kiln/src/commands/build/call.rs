@@ -5,22 +5,22 @@ mod check;
 use std::sync::Arc;
 
 use kiln_dockerfile::{Breadth, Dockerfile, LowerOptions, all_errors};
+use kiln_engine::{BuildRequest, Gathered};
 use kiln_report::render::call::{self, Lines};
 use kiln_report::{Diagnostic, Excerpt, Failure, FailureKind, Level, SourceFile, Span};
 
-use crate::args::build::BuildPlan;
 use crate::args::call::{Call, CallFormat, CallKind};
 use crate::setting::Setting;
 use crate::ui::exit::Outcome;
 use crate::ui::stdout;
 
 /// Answers.
-pub(crate) fn run(asked: Call, plan: &BuildPlan, setting: &Setting) -> Outcome {
+pub(crate) fn run(asked: Call, gathered: &Gathered, setting: &Setting) -> Outcome {
     let answer = match asked.kind {
         CallKind::Describe => call::Requests::all().answer(),
-        CallKind::Check => return check::run(asked, plan, setting),
-        CallKind::Targets => targets(&read(plan)?).answer(),
-        CallKind::Outline | CallKind::Build => outline(&read(plan)?, plan)?.answer(),
+        CallKind::Check => return check::run(asked, gathered, setting),
+        CallKind::Targets => targets(&read(gathered)?).answer(),
+        CallKind::Outline | CallKind::Build => outline(&read(gathered)?, gathered.request())?.answer(),
     };
     stdout::print(match asked.format {
         CallFormat::Text => &answer.text,
@@ -35,25 +35,25 @@ struct Read {
     file: Dockerfile,
 }
 
-fn read(plan: &BuildPlan) -> Result<Read, Failure> {
-    let source = Arc::new(kiln_engine::read_dockerfile(&plan.request)?);
+fn read(gathered: &Gathered) -> Result<Read, Failure> {
+    let source = Arc::new(gathered.dockerfile()?);
     let (file, findings) = kiln_dockerfile::parse_source(&source);
-    let wanted = plan.request.build_args.get("BUILDKIT_SYNTAX").map(String::as_str);
+    let wanted = gathered.request().build_args.get("BUILDKIT_SYNTAX").map(String::as_str);
     let foreign = kiln_dockerfile::frontend(source.text(), wanted).err().map(|error| *error);
     let told: Vec<Diagnostic> = findings.into_iter().filter(|finding| finding.level == Level::Error).collect();
     let errors = match foreign {
         Some(error) => vec![error],
         None if told.is_empty() => told,
-        None => all_errors(&file, &options(plan, &source), told, Breadth::Needed),
+        None => all_errors(&file, &options(gathered.request(), &source), told, Breadth::Needed),
     };
     if errors.is_empty() { Ok(Read { source, file }) } else { Err(broken(&source, errors)) }
 }
 
-fn options(plan: &BuildPlan, source: &Arc<SourceFile>) -> LowerOptions {
+fn options(request: &BuildRequest, source: &Arc<SourceFile>) -> LowerOptions {
     LowerOptions {
-        target: plan.request.target.clone(),
-        build_args: plan.request.build_args.clone(),
-        contexts: kiln_engine::named_contexts(&plan.request),
+        target: request.target.clone(),
+        build_args: request.build_args.clone(),
+        contexts: kiln_engine::named_contexts(request),
         ..LowerOptions::new(Arc::clone(source))
     }
 }
@@ -81,8 +81,8 @@ fn targets(read: &Read) -> call::Targets {
     call::Targets { targets, source: read.source.text().to_owned() }
 }
 
-fn outline(read: &Read, plan: &BuildPlan) -> Result<call::Outline, Failure> {
-    let options = options(plan, &read.source);
+fn outline(read: &Read, request: &BuildRequest) -> Result<call::Outline, Failure> {
+    let options = options(request, &read.source);
     let outline = kiln_dockerfile::outline(&read.file, &options).map_err(|errors| broken(&read.source, errors))?;
     let place = |span: Span| lines_of_instruction(read, span);
     let credential = |used: kiln_dockerfile::CredentialUse| call::Credential {

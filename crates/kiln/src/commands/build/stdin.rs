@@ -44,6 +44,7 @@ fn settle_from(plan: &mut BuildPlan, mut input: Box<dyn Read + Send>) -> Result<
             return Err(usage(format!("standard input is no tar, so there is no `{name}` in it")));
         }
         DockerfileSource::Several(_) => return Err(usage("standard input is no tar, so there are no files in it")),
+        DockerfileSource::Remote(_) => return Err(usage("standard input is no tar, and the Dockerfile is elsewhere")),
         DockerfileSource::Default | DockerfileSource::Path(_) | DockerfileSource::Text(_) => {}
     }
     plan.request.context = Context::Empty;

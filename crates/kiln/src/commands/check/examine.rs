@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use kiln_dockerfile::{Breadth, CheckConfig, Dockerfile, LowerOptions, Reach, all_errors};
-use kiln_engine::{BuildRequest, Context, ContextChecks, Contexts};
+use kiln_engine::{ContextChecks, Gathered};
 use kiln_lint::{Scope, Settings, lint};
 use kiln_report::{Diagnostic, Failure, FailureKind, Level, SourceFile, Span};
 
@@ -45,7 +45,8 @@ pub(crate) struct Found {
 }
 
 /// Examines the file of a build. `settings` are what is wanted, whatever the file says.
-pub(crate) fn examine(source: &Arc<SourceFile>, request: &BuildRequest, settings: &Settings) -> Result<Found, Failure> {
+pub(crate) fn examine(source: &Arc<SourceFile>, gathered: &Gathered, settings: &Settings) -> Result<Found, Failure> {
+    let request = gathered.request();
     let given = CheckConfig::given(&request.build_args).map_err(|error| {
         Failure::new(FailureKind::Usage, format!("cannot use build argument `BUILDKIT_DOCKERFILE_CHECK`: {error}"))
     })?;
@@ -72,11 +73,9 @@ pub(crate) fn examine(source: &Arc<SourceFile>, request: &BuildRequest, settings
     settings.read_comments(&file, source.text());
     findings.extend(lint(&file, &settings));
     let mut more = kiln_dockerfile::survey(&file, &options);
-    if !matches!(request.context, Context::Stdin | Context::Remote(_)) {
-        let reads = kiln_dockerfile::context_reads(&file, &options);
-        let asked = if settings.scope == Scope::Check { ContextChecks::All } else { ContextChecks::Sources };
-        more.extend(Contexts::open(request)?.check(&reads, &settings.check, asked)?);
-    }
+    let reads = kiln_dockerfile::context_reads(&file, &options);
+    let asked = if settings.scope == Scope::Check { ContextChecks::All } else { ContextChecks::Sources };
+    more.extend(gathered.contexts()?.check(&reads, &settings.check, asked)?);
     findings.extend(settings.admit(&file, more));
     if request.target.is_some() {
         let reach = Reach::of(&file, &options);

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use kiln_dockerfile::Dockerfile;
+use kiln_engine::Gathered;
 use kiln_lint::{Scope, Settings, reference};
 use kiln_report::render::call::{self, Lines};
 use kiln_report::{Checked, Diagnostic, Level, SourceFile, Span};
 
 use super::{Read, broken, lines, lines_of_instruction};
-use crate::args::build::BuildPlan;
 use crate::args::call::{Call, CallFormat};
 use crate::commands::check::examine::{Found, examine};
 use crate::commands::check::output::tty;
@@ -16,11 +16,11 @@ use crate::setting::Setting;
 use crate::ui::exit::Outcome;
 use crate::ui::{stdout, terminal};
 
-/// Checks the plan's Dockerfile. As with buildx, warnings make the exit code 1, as errors do.
-pub(super) fn run(asked: Call, plan: &BuildPlan, setting: &Setting) -> Outcome {
-    let source = Arc::new(kiln_engine::read_dockerfile(&plan.request)?);
+/// Checks a build's Dockerfile. As with buildx, warnings make the exit code 1, as errors do.
+pub(super) fn run(asked: Call, gathered: &Gathered, setting: &Setting) -> Outcome {
+    let source = Arc::new(gathered.dockerfile()?);
     let settings = Settings { scope: Scope::Build, ..Settings::default() };
-    let Found { file, findings, is_strict } = examine(&source, &plan.request, &settings)?;
+    let Found { file, findings, is_strict } = examine(&source, gathered, &settings)?;
     let code = u8::from(!findings.is_empty() && !asked.ignores_status);
     if asked.format == CallFormat::Json {
         stdout::print(&results(&Read { source, file }, &findings, is_strict).json())?;

@@ -1,0 +1,177 @@
+//! `kiln lock` and `kiln build --locked`.
+
+use std::fs;
+
+use kiln_testkit::{FileServer, GitServer, Registry, Repository};
+
+use crate::project::{Project, Run};
+
+/// A registry, a web server and a git server, with something of each.
+struct Sources {
+    registry: Registry,
+    files: FileServer,
+    git: GitServer,
+    repository: Repository,
+    pusher: Project,
+}
+
+impl Sources {
+    fn start() -> Option<Self> {
+        let (registry, files, git) = (Registry::start()?, FileServer::start(), GitServer::start());
+        let repository = git.repository("app", &[("version", "git 1\n")]);
+        let sources = Self { registry, files, git, repository, pusher: Project::new() };
+        sources.publish("1");
+        Some(sources)
+    }
+
+    fn image(&self) -> String {
+        format!("{}/team/base:v1", self.registry.host())
+    }
+
+    fn publish(&self, version: &str) {
+        let dockerfile = format!("FROM busybox\nRUN echo image {version} > /version\n");
+        self.pusher.dockerfile(&dockerfile);
+        let (name, context) = (self.image(), self.pusher.context());
+        self.pusher.kiln(&["build", "-q", "-t", &name, "--push", context.to_str().unwrap()]).ok();
+        self.files.put("/f", format!("web {version}\n"));
+        self.repository.commit(&[("version", &format!("git {version}\n")), ("other", version)]);
+    }
+
+    fn dockerfile(&self) -> String {
+        let url = format!("http://{}/f", self.files.host());
+        format!(
+            "# syntax=docker/dockerfile:1\nFROM {} AS base\nADD {url} /web\nADD {}#main /git/\n\
+             RUN cat /version /web /git/version > /all\n",
+            self.image(),
+            self.git.url("app")
+        )
+    }
+
+    fn asked(&self) -> usize {
+        self.files.requests().len() + self.git.requests().len()
+    }
+}
+
+fn lock(project: &Project, flags: &[&str]) -> Run {
+    let context = project.context();
+    project.kiln(&[&["lock", context.to_str().unwrap()], flags].concat())
+}
+
+fn all(project: &Project, flags: &[&str]) -> String {
+    fs::read_to_string(project.tree(flags).join("all")).unwrap()
+}
+
+fn text(project: &Project) -> String {
+    fs::read_to_string(project.context().join("kiln.lock")).unwrap()
+}
+
+#[test]
+fn a_locked_build_takes_what_names_stood_for_until_the_lock_is_updated() {
+    let Some(sources) = Sources::start() else { return };
+    let project = Project::bare();
+    project.dockerfile(&sources.dockerfile());
+    let locked = lock(&project, &[]).ok().stdout;
+    assert!(
+        locked.contains("4 names are locked") && locked.contains(&format!("+ {}  sha256:", sources.image())),
+        "{locked}"
+    );
+    let first = text(&project);
+    assert!(first.contains("\"docker/dockerfile:1\": \"built in\"") && first.contains(" refs/heads/main\""), "{first}");
+    let one = "image 1\nweb 1\ngit 1\n";
+    assert_eq!(all(&project, &["--locked"]), one);
+    sources.publish("2");
+    let asked = sources.asked();
+    assert_eq!(all(&project, &["--locked", "--no-cache"]), one);
+    assert_eq!(sources.asked(), asked, "what is locked and here needs no server");
+    assert_eq!(all(&project, &["--locked", "--offline", "--no-cache"]), one);
+    assert_eq!(all(&project, &[]), "image 2\nweb 2\ngit 2\n", "a lock counts only when it is asked for");
+    assert!(lock(&project, &[]).ok().stdout.contains("nothing changed"));
+    assert_eq!(text(&project), first);
+    // Only the image, then all.
+    let changed = lock(&project, &["--update", &sources.image()]).ok().stdout;
+    assert!(
+        changed.contains(&format!("~ {}  sha256:", sources.image())) && changed.contains(", 1 changed"),
+        "{changed}"
+    );
+    assert_eq!(all(&project, &["--locked"]), "image 2\nweb 1\ngit 1\n");
+    let changed = lock(&project, &["--update"]).ok().stdout;
+    assert!(changed.contains(" → ") && changed.contains(", 2 changed"), "{changed}");
+    assert_eq!(all(&project, &["--locked"]), "image 2\nweb 2\ngit 2\n");
+    lock(&project, &["--update", "busybux"]).fails(2).says("is not in the lock");
+    // The lock serves a machine that has nothing, and a server that gives something else is found out.
+    let other = Project::bare();
+    other.dockerfile(&sources.dockerfile()).file("kiln.lock", text(&project));
+    assert_eq!(all(&other, &["--locked"]), "image 2\nweb 2\ngit 2\n");
+    sources.publish("3");
+    let third = Project::bare();
+    third.dockerfile(&sources.dockerfile()).file("kiln.lock", text(&project));
+    third.build(&["--locked"]).fails(1).says("Dockerfile:3");
+}
+
+#[test]
+fn what_is_not_locked_is_refused_before_anybody_is_asked() {
+    let Some(sources) = Sources::start() else { return };
+    let project = Project::bare();
+    project.dockerfile(&sources.dockerfile());
+    project.build(&["--locked"]).fails(1).says("there is no lock of this Dockerfile").says("`kiln lock`");
+    lock(&project, &[]).ok();
+    lock(&project, &["--check"]).ok();
+    let url = sources.files.put("/g", "x");
+    let git = sources.git.url("app");
+    let more = format!(
+        "FROM base\nADD {url} /g\nADD {git}#other /o\nCOPY --from=no.example/tool:1 /x /\nRUN --mount=from=no.example/m:1,target=/m x\n"
+    );
+    project.dockerfile(&format!("{}{more}", sources.dockerfile()));
+    let asked = sources.asked();
+    let context = format!("ctx={git}#third");
+    let refused = project.build(&["--locked", "--build-context", &context]).fails(1).never_says("load metadata");
+    refused
+        .says("5 names of this build are not locked")
+        .says(&format!("`{url}` is not in"))
+        .says("Dockerfile:8")
+        .says("`no.example/tool:1`")
+        .says("`no.example/m:1`")
+        .says("#third` is not in")
+        .says("`kiln lock --update`");
+    lock(&project, &["--check"]).fails(1).says("4 names of this build are not locked");
+    assert_eq!(sources.asked(), asked);
+    project.kiln(&["build", "--locked", &git]).fails(2).says("name a commit");
+    // What says itself what it is needs no lock.
+    let commit = sources.repository.git(&["rev-parse", "HEAD"]);
+    project.dockerfile(&format!("{}ADD {git}#{commit} /pinned/\n", sources.dockerfile())).build(&["--locked"]).ok();
+}
+
+#[test]
+fn all_stages_are_locked_with_their_arguments_and_each_dockerfile_by_itself() {
+    let Some(sources) = Sources::start() else { return };
+    let project = Project::bare();
+    let base = sources.image();
+    let (name, _) = base.rsplit_once(':').unwrap();
+    project.dockerfile(&format!("ARG TAG\nFROM {name}:$TAG AS unused\nFROM scratch\nCOPY kiln.lock /\n"));
+    project.file("x.Dockerfile", format!("FROM {base}\n"));
+    lock(&project, &["--build-arg", "TAG=v1"]).ok();
+    let other = project.context().join("x.Dockerfile");
+    lock(&project, &["-f", other.to_str().unwrap()]).ok();
+    let found: serde_json::Value = serde_json::from_str(&text(&project)).unwrap();
+    for dockerfile in ["Dockerfile", "x.Dockerfile"] {
+        let digest = found["dockerfiles"][dockerfile]["images"][&base].as_str().unwrap_or_default();
+        assert!(digest.starts_with("sha256:"), "{found:#}");
+    }
+    project.build(&["--locked", "--target=unused", "--build-arg", "TAG=v1"]).ok();
+    project.build(&["--locked", "--target=unused", "--build-arg", "TAG=v2"]).fails(1).says(":v2` is not in");
+    let only = lock(&project, &["--target=1", "--build-arg", "TAG=v1"]).ok().stdout;
+    assert!(only.contains("0 names are locked") && only.contains(&format!("- {base}")), "{only}");
+}
+
+#[test]
+fn an_image_that_no_registry_has_is_locked_by_its_id() {
+    let project = Project::new();
+    project.dockerfile("FROM busybox\n");
+    lock(&project, &[]).ok();
+    let id = project.inspect("busybox")["Id"].as_str().unwrap().to_owned();
+    assert!(text(&project).contains(&format!("\"busybox:latest\": \"{id}\"")));
+    lock(&project, &["--update"]).ok();
+    project.build(&["--locked", "--offline"]).ok();
+    project.kiln(&["build", "-q", "-t", "busybox", "--label", "a=b", project.context().to_str().unwrap()]).ok();
+    project.build(&["--locked", "--offline"]).fails(3).says("busybox:latest").says("Dockerfile:1");
+}
