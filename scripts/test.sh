@@ -18,6 +18,12 @@ export KILN_TEST_REGISTRY=$REGISTRY KILN_TEST_BASES=$KILN_BASES
 say "object stores"
 STORES=$(scripts/stores.sh)
 while read -r store; do export "${store?}"; done <<<"$STORES"
+if ((EUID == 0)) && [[ $(uname -m) == x86_64 ]]; then
+  say "an emulator"
+  at_exit 'scripts/emulator.sh stop'
+  KILN_TEST_ARM64=$(scripts/emulator.sh start)
+  export KILN_TEST_ARM64
+fi
 # Where everything is there, a test that skips is a test that fails.
 ((EUID == 0)) && export KILN_TEST_REQUIRE=1
 

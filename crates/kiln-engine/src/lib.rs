@@ -15,6 +15,7 @@ mod config;
 mod context;
 mod devices;
 mod diff;
+mod emulation;
 mod engine;
 mod explain;
 mod export;

@@ -58,6 +58,9 @@ fn prepare(store: &Store, request: &RunRequest) -> Result<(ContainerSpec, Scratc
     let lease = store.lease().map_err(environment)?;
     let image = crate::images::one(store, &request.image, request.platform.as_ref())?;
     let config = crate::images::read_config(store, &image.record.id)?;
+    if !image.record.platform.architecture.is_empty() {
+        crate::emulation::check(&image.record.platform)?;
+    }
     let snapshot = image.record.snapshot.unwrap_or_default();
     if !lease.hold_snapshot(&snapshot).map_err(environment)? {
         let failure = Failure::new(FailureKind::Environment, format!("layers of image `{}` are gone", request.image));

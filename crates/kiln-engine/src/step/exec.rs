@@ -170,7 +170,12 @@ impl ExecStep {
 
     async fn execute(&self, inputs: Vec<Artifact>) -> Result<Vec<Artifact>> {
         let step = self.clone();
-        let (spec, held, redactor) = blocking(move || step.prepare(&inputs)).await?;
+        let platform = kiln_oci::Platform::from(&self.place.platform());
+        let ready = blocking(move || {
+            crate::emulation::check(&platform)?;
+            step.prepare(&inputs)
+        });
+        let (spec, held, redactor) = ready.await?;
         let output = Output::new(Arc::clone(&self.place.job.reporter), self.place.vertex.clone(), redactor);
         let pipes = output.pipes()?;
         let running = self.place.job.executor.run(spec, pipes.container);

@@ -89,6 +89,11 @@ pub fn cgroup2_detached(attributes: MountAttrFlags) -> Result<OwnedFd> {
     NewMount::open("cgroup2")?.finish(attributes)
 }
 
+/// Mounts the list of interpreters that the kernel starts for programs it does not know.
+pub fn binfmt_detached() -> Result<OwnedFd> {
+    NewMount::open("binfmt_misc")?.finish(MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC)
+}
+
 /// Puts a detached mount on what `target` stands for (`O_PATH`), in the namespace of the calling thread.
 pub fn attach(mount: impl AsFd, target: impl AsFd) -> Result<()> {
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;

@@ -180,3 +180,60 @@ fn several_platforms_travel_through_a_registry() {
         assert!(docker(&again)["config"].is_object());
     }
 }
+
+/// A busybox for arm64, where the kernel can run it.
+fn emulated() -> Option<std::path::PathBuf> {
+    let found = std::env::var_os("KILN_TEST_ARM64").map(std::path::PathBuf::from);
+    let Some(program) = found.filter(|_| cfg!(target_arch = "x86_64")) else {
+        kiln_testkit::skip("no emulator: `scripts/emulator.sh start` names what `KILN_TEST_ARM64` is to be");
+        return None;
+    };
+    assert_eq!(run(Command::new(&program).args(["uname", "-m"])).ok().stdout, "aarch64\n");
+    Some(program)
+}
+
+#[test]
+fn steps_of_another_platform_run_by_an_emulator() {
+    let Some(program) = emulated() else { return };
+    let project = Project::new();
+    project.file("busybox", std::fs::read(program).unwrap());
+    let base = "FROM scratch\nCOPY --chmod=755 busybox /bin/busybox\nRUN [\"/bin/busybox\", \"--install\", \"/bin\"]\n";
+    project.dockerfile(base);
+    project.kiln(&["build", "--platform", "linux/arm64", "-t", "arm", project.context().to_str().unwrap()]).ok();
+    project.file(
+        "Dockerfile.base",
+        "FROM busybox AS base-amd64\nFROM --platform=linux/arm64 arm AS base-arm64\n\
+        FROM base-$TARGETARCH\nRUN uname -m | tr a-z A-Z >/machine\n",
+    );
+    let layout = project.path().join("layout");
+    let output = format!("type=oci,tar=false,dest={}", layout.display());
+    let file = project.context().join("Dockerfile.base");
+    let built = ["-f", file.to_str().unwrap(), "--platform", "linux/amd64,linux/arm64"];
+    project.build(&[&built[..], &["-o", &output]].concat()).ok();
+    let tree = project.tree(&built);
+    assert_eq!(std::fs::read_to_string(tree.join("linux_amd64/machine")).unwrap(), "X86_64\n");
+    assert_eq!(std::fs::read_to_string(tree.join("linux_arm64/machine")).unwrap(), "AARCH64\n");
+    if have("skopeo") {
+        let source = format!("oci:{}", layout.display());
+        let index = run(Command::new("skopeo").args(["inspect", "--raw", &source])).ok().stdout;
+        assert_eq!(platforms(&json(index.as_bytes())), ["linux/amd64", "linux/arm64"]);
+    }
+    project.build(&built).ok();
+    let machine =
+        |platform: &str| project.kiln(&["run", "--rm", "--platform", platform, "app", "cat", "/machine"]).ok().stdout;
+    assert_eq!([machine("linux/arm64"), machine("linux/amd64")], ["AARCH64\n", "X86_64\n"]);
+}
+
+#[test]
+fn a_step_that_nothing_runs_is_told_before_it_begins_and_only_when_it_is_needed() {
+    let project = Project::new();
+    // No machine that runs tests has an emulator for this.
+    project.dockerfile("FROM scratch\nCOPY Dockerfile /\nRUN [\"/x\"]\nRUN [\"/y\"]\n");
+    let failed = project.build(&["--platform", "linux/loong64"]);
+    if failed.stderr.contains("exec format") || failed.code == 1 {
+        return kiln_testkit::skip("something is registered for loong64");
+    }
+    failed.fails(3).says("no emulator is registered").says("qemu-user-static").says("linux/loong64");
+    project.dockerfile("FROM scratch\nCOPY Dockerfile /\n");
+    project.build(&["--platform", "linux/loong64"]).ok();
+}
