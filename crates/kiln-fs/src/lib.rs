@@ -28,6 +28,7 @@ mod error;
 pub mod layer;
 mod limits;
 mod meta;
+mod others;
 pub mod pattern;
 mod remove;
 mod tarsum;
@@ -37,6 +38,7 @@ pub use copy::{CopySpec, CopyStats, Presence, Target, copy, copy_upon, materiali
 pub use digest::{Prints, Reading, digest_copy, digest_tree, list_tree, read_copy};
 pub use error::{Error, Result};
 pub use limits::Limits;
+pub use others::{remove_others, remove_unnamed, shared_file};
 pub use remove::remove_tree;
 pub use tarsum::tarsum;
 pub use tree::{

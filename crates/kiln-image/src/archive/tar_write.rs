@@ -18,9 +18,21 @@ pub trait ArchiveOut: AsyncWrite + Unpin + Send {
 #[async_trait]
 impl ArchiveOut for Vec<u8> {
     async fn append(&mut self, file: File, size: u64) -> std::io::Result<()> {
-        let mut file = tokio::fs::File::from_std(file).take(size);
-        tokio::io::copy(&mut file, self).await.map(drop)
+        carry(file, size, self).await
     }
+}
+
+/// To somebody else in this process.
+#[async_trait]
+impl ArchiveOut for tokio::io::DuplexStream {
+    async fn append(&mut self, file: File, size: u64) -> std::io::Result<()> {
+        carry(file, size, self).await
+    }
+}
+
+async fn carry(file: File, size: u64, to: &mut (impl AsyncWrite + Unpin)) -> std::io::Result<()> {
+    let mut file = tokio::fs::File::from_std(file).take(size);
+    tokio::io::copy(&mut file, to).await.map(drop)
 }
 
 /// A tar being written. Members have no owner, no time, and fixed modes.
