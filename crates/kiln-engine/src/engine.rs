@@ -15,7 +15,7 @@ use crate::answer::{
 };
 use crate::diff::{DiffRequest, ImageDiff};
 use crate::explain::Story;
-use crate::export::OutFile;
+use crate::export::{Daemons, OutFile};
 use crate::failure::environment;
 use crate::forecast::Forecast;
 use crate::gather::Gathered;
@@ -75,6 +75,10 @@ impl Engine {
     pub(crate) fn host_env(&self) -> Vec<(String, OsString)> {
         let path = self.config.search_path.clone().map(|path| ("PATH".to_owned(), path));
         path.into_iter().chain(self.proxies().map(|(name, value)| (name, value.into()))).collect()
+    }
+
+    pub(crate) fn daemons(&self) -> Daemons {
+        Daemons { docker: self.config.docker_host.clone(), env: self.config.daemon_env.clone() }
     }
 
     /// Builds an image. Dropping the future stops it: processes are killed, nothing half-made is kept.

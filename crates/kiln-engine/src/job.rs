@@ -15,6 +15,7 @@ use kiln_store::{ActiveLayer, Lease, Store};
 use crate::base::BaseImage;
 use crate::devices::Devices;
 use crate::engine::Engine;
+use crate::export::Daemons;
 use crate::finish::Finisher;
 use crate::frontend::Trees;
 use crate::lock::Pins;
@@ -47,6 +48,8 @@ pub(crate) struct Job {
     pub(crate) devices: Devices,
     /// All of the environment that programs of the host get: where others are found, and proxies.
     pub(crate) host_env: Vec<(String, OsString)>,
+    /// How an image gets into what runs containers here.
+    pub(crate) daemons: Daemons,
     pub(crate) materialized: Materialized,
     /// Cache mounts that were exported, for steps that find none of theirs here.
     pub(crate) returning: Returning,
@@ -107,6 +110,7 @@ impl Job {
             limits: Limits::new(request)?,
             devices: Devices::new(engine.device_specs(), request.allowed.clone()),
             host_env: engine.host_env(),
+            daemons: engine.daemons(),
             materialized: Default::default(),
             watch: watch.clone(),
             purpose: *purpose,

@@ -78,9 +78,10 @@ pub use mounts::{
 };
 pub use record::{BuildOptions, BuildOutcome, BuildRecord, BuildTarget, StepRecord};
 pub use request::{
-    Amount, BuildRequest, CacheEntry, CacheFrom, CacheManifest, CacheMode, CachePlace, CacheTo, CompressionKind,
-    Context, Dest, DockerfileSource, EngineConfig, Entitlement, FsckRequest, LayerOptions, NamedContext, NetworkMode,
-    Output, PruneRequest, Pull, RunRequest, SpaceLimits, Ulimit, Volume,
+    Amount, Annotated, Annotation, BuildRequest, CacheEntry, CacheFrom, CacheManifest, CacheMode, CachePlace, CacheTo,
+    CompressionKind, Context, Daemon, Dest, DockerfileSource, EngineConfig, Entitlement, FsckRequest, ImageOptions,
+    LayerOptions, NamedContext, Naming, NetworkMode, OtherFiles, Output, PruneRequest, Pull, RunRequest, SpaceLimits,
+    Ulimit, Volume,
 };
 pub use session::{NoSession, Session};
 pub use ssh::{SshAgent, SshKey};

@@ -95,10 +95,18 @@ pub(crate) fn packings(outputs: &[Output], caches: &[CacheTo]) -> Result<Vec<Pac
 /// How an output wants layers packed, if it does.
 pub(crate) fn packing_for(output: &Output) -> Result<Option<Packing>> {
     match output {
-        Output::Image { push: true, layers, .. } | Output::Oci { layers, .. } | Output::Docker { layers, .. } => {
-            packing_of(layers).map(Some)
+        Output::Image { image, push, naming, .. } => {
+            // Only a manifest can carry an annotation, and only by its digest can it be named.
+            let has_manifest = *push || naming.has_digest() || !image.annotations.is_empty();
+            has_manifest.then(|| packing_of(&image.layers)).transpose()
         }
-        Output::Image { push: false, .. } | Output::Tar { .. } | Output::Local { .. } | Output::CacheOnly => Ok(None),
+        Output::Oci { image, .. } | Output::Docker { image, .. } => packing_of(&image.layers).map(Some),
+        // Nothing is gained by compressing what goes to the next program.
+        Output::Load { image, .. } => {
+            let compression = image.layers.compression.or(Some(CompressionKind::Uncompressed));
+            packing_of(&LayerOptions { compression, ..image.layers.clone() }).map(Some)
+        }
+        Output::Tar { .. } | Output::Local { .. } | Output::CacheOnly => Ok(None),
     }
 }
 
@@ -167,15 +175,15 @@ pub(crate) fn spelled(blob: &Descriptor, is_oci: bool) -> Descriptor {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::request::Dest;
+    use crate::request::{Dest, ImageOptions, Naming};
 
     fn image(push: bool) -> Output {
-        Output::Image { names: Vec::new(), push, store: true, layers: LayerOptions::default() }
+        Output::Image { image: ImageOptions::default(), push, store: true, naming: Naming::default() }
     }
 
     fn oci(compression: Option<CompressionKind>) -> Output {
         let layers = LayerOptions { compression, ..LayerOptions::default() };
-        Output::Oci { names: Vec::new(), dest: Dest::Path("x".into()), tar: true, layers }
+        Output::Oci { image: ImageOptions { layers, ..Default::default() }, dest: Dest::Path("x".into()), tar: true }
     }
 
     #[test]

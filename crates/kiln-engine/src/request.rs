@@ -1,6 +1,7 @@
 //! What is asked of the engine, in plain data: one type per verb.
 
 mod cache;
+mod output;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -12,6 +13,9 @@ use kiln_oci::{Platform, Reference};
 use kiln_store::Condition;
 
 pub use cache::{CacheEntry, CacheFrom, CacheManifest, CacheMode, CachePlace, CacheTo};
+pub use output::{
+    Annotated, Annotation, CompressionKind, Daemon, Dest, ImageOptions, LayerOptions, Naming, OtherFiles, Output,
+};
 
 use crate::mounts::{MountsFrom, MountsTo};
 
@@ -29,6 +33,10 @@ pub struct EngineConfig {
     /// How much is kept after builds that add something; without it, whatever they leave. When no most is said, it is
     /// 10 % of the disk, and no more than 20 GiB.
     pub gc: Option<SpaceLimits>,
+    /// Where docker listens: `DOCKER_HOST`.
+    pub docker_host: Option<String>,
+    /// What podman's and containerd's programs are told of their surroundings.
+    pub daemon_env: Vec<(String, OsString)>,
     /// Proxy variables (`HTTP_PROXY`, …) given to RUN steps; in no cache key.
     pub proxies: BTreeMap<String, String>,
     /// Whether nothing is asked of the network. RUN steps are another matter: they have the network they are given.
@@ -197,89 +205,6 @@ pub struct Ulimit {
     pub soft: i64,
     /// The hard limit; -1 for none.
     pub hard: i64,
-}
-
-/// What to do with a result.
-#[derive(Debug, Clone)]
-pub enum Output {
-    /// Into the local store under these names (and the request's tags); also to their registries when `push`.
-    Image {
-        /// Further names.
-        names: Vec<Reference>,
-        /// Whether it is pushed.
-        push: bool,
-        /// Whether it goes into the local store.
-        store: bool,
-        /// How layers are written when pushed.
-        layers: LayerOptions,
-    },
-    /// An OCI archive or, when `tar` is false, an OCI layout directory.
-    Oci {
-        /// Further names.
-        names: Vec<Reference>,
-        /// Where to.
-        dest: Dest,
-        /// An archive, or a directory.
-        tar: bool,
-        /// How layers are written.
-        layers: LayerOptions,
-    },
-    /// A Docker archive, as `docker load` reads it.
-    Docker {
-        /// Further names.
-        names: Vec<Reference>,
-        /// Where to.
-        dest: Dest,
-        /// How layers are written.
-        layers: LayerOptions,
-    },
-    /// The files as one tar.
-    Tar {
-        /// Where to.
-        dest: Dest,
-    },
-    /// The files in a directory.
-    Local {
-        /// The directory.
-        dest: PathBuf,
-    },
-    /// Nothing; only the cache is filled.
-    CacheOnly,
-}
-
-/// Where a file goes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Dest {
-    /// To a file of the machine.
-    Path(PathBuf),
-    /// To standard output.
-    Stdout,
-}
-
-/// How layers are written for others.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct LayerOptions {
-    /// The compression of new layers; by default gzip.
-    pub compression: Option<CompressionKind>,
-    /// Its level.
-    pub level: Option<u32>,
-    /// Whether layers that came with the base are compressed anew, too.
-    pub force: bool,
-    /// Whether OCI media types are used; if not, Docker's. The Docker exporter's default is Docker's.
-    pub oci_media_types: Option<bool>,
-}
-
-/// Layer compressions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CompressionKind {
-    /// Plain tar.
-    Uncompressed,
-    /// gzip.
-    Gzip,
-    /// gzip whose files can be fetched one by one.
-    Estargz,
-    /// zstd.
-    Zstd,
 }
 
 /// A container to run.

@@ -68,7 +68,7 @@ pub(crate) async fn push(
             Some((root, layers)) => (MemoryBlobs::new(), root, layers),
             None => {
                 let made = made(&kept, &reference.to_string(), &record).await?;
-                let (documents, root) = crate::export::documents(&made, true)?;
+                let (documents, root) = crate::export::documents(&made, &Default::default())?;
                 let layers = made.into_iter().flat_map(|made| made.layers);
                 (documents, root, layers.filter_map(|layer| Some(layer.blob?.digest)).collect())
             }
@@ -155,7 +155,8 @@ pub(crate) async fn save(
     let mut images: Vec<ArchiveImage> = Vec::new();
     for name in names {
         let record = crate::images::of_platform(&blobs.store, name, platform)?;
-        let (documents, descriptor) = crate::export::documents(&made(&blobs, name, &record).await?, true)?;
+        let (documents, descriptor) =
+            crate::export::documents(&made(&blobs, name, &record).await?, &Default::default())?;
         all.extend(documents);
         let names = saved_names(&blobs.store, name)?;
         match images.iter_mut().find(|other| other.descriptor == descriptor) {

@@ -69,7 +69,7 @@ pub(crate) async fn build(
     session: Arc<dyn Session>,
     reporter: Arc<dyn Reporter>,
 ) -> Result<BuildResult> {
-    let request = &with_default_output(request);
+    let request = &crate::export::settle(engine, with_default_output(request), reporter.as_ref()).await?;
     let store = engine.store()?;
     let mut draft = Draft::new(store.clone(), request, &platforms(request)?);
     let outcome = attempt(engine, request, (session, reporter), &mut draft).await;
@@ -269,7 +269,7 @@ fn origin(context: &Context, dockerfile: &str) -> String {
 pub(crate) fn with_default_output(request: &BuildRequest) -> BuildRequest {
     let mut request = request.clone();
     if request.outputs.is_empty() {
-        request.outputs.push(Output::Image { names: Vec::new(), push: false, store: true, layers: Default::default() });
+        request.outputs.push(Output::store());
     }
     request
 }

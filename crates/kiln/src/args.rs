@@ -1,6 +1,7 @@
 //! What was typed: the command line, its values, and the environment. Nothing else reads either.
 
 mod allow;
+mod annotation;
 pub(crate) mod build;
 mod cache;
 pub(crate) mod call;

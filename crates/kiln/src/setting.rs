@@ -36,6 +36,8 @@ impl Setting {
             docker_config: self.environment.docker_config(),
             search_path: self.environment.raw("PATH").map(ToOwned::to_owned),
             device_specs: self.environment.device_specs(),
+            docker_host: self.environment.text("DOCKER_HOST").map(str::to_owned),
+            daemon_env: self.environment.for_daemons(),
             gc: space::gc(&self.environment)?,
             proxies: self.environment.proxies(),
             is_offline: network == Network::None || self.environment.switch("KILN_OFFLINE")?,

@@ -10,26 +10,27 @@ use kiln_report::{Failure, FailureKind};
 use crate::base::registry;
 use crate::blobs::StoreBlobs;
 use crate::blocking::blocking;
+use crate::export::annotate::select;
 use crate::export::offload::Offloaded;
 use crate::export::tree::{OutFile, open};
 use crate::export::{Made, index, manifest};
 use crate::job::{Job, Result};
 use crate::progress::Work;
-use crate::request::{Dest, LayerOptions};
+use crate::request::{Annotated, Dest, ImageOptions};
 
-/// Writes an OCI archive, or a layout directory.
-pub(crate) async fn oci(
+/// Writes an OCI archive, a Docker archive, or a layout directory.
+pub(crate) async fn write_out(
     job: &Arc<Job>,
     made: &[Made],
     names: &[Reference],
-    (dest, is_tar): (&Dest, bool),
-    options: &LayerOptions,
+    (format, dest, is_tar): (Format, &Dest, bool),
+    options: &ImageOptions,
 ) -> Result<Descriptor> {
-    let work = Work::start(&job.reporter, "exporting to oci image format");
-    let is_oci = options.oci_media_types.unwrap_or(true);
+    let kind = if format == Format::Docker { "docker" } else { "oci" };
+    let work = Work::start(&job.reporter, format!("exporting to {kind} image format"));
     let written = match (is_tar, dest) {
-        (true, dest) => archive(job, made, names, (Format::Oci, is_oci), dest).await,
-        (false, Dest::Path(path)) => layout(job, made, names, path, is_oci).await,
+        (true, dest) => archive(job, made, names, (format, dest), options).await,
+        (false, Dest::Path(path)) => layout(job, made, names, path, options).await,
         (false, Dest::Stdout) => Err(Failure::new(FailureKind::Bug, "a layout directory was let through to a stream")),
     };
     tell(&work, made, &written);
@@ -44,37 +45,27 @@ fn tell(work: &Work, made: &[Made], written: &Result<Descriptor>) {
     }
 }
 
-/// Writes a Docker archive.
-pub(crate) async fn docker(
-    job: &Arc<Job>,
-    made: &[Made],
-    names: &[Reference],
-    dest: &Dest,
-    options: &LayerOptions,
-) -> Result<Descriptor> {
-    let work = Work::start(&job.reporter, "exporting to docker image format");
-    let is_oci = options.oci_media_types.unwrap_or(false);
-    let written = archive(job, made, names, (Format::Docker, is_oci), dest).await;
-    tell(&work, made, &written);
-    work.end(written)
-}
-
-/// The documents of images, and the name of the one that leads to all: a manifest, or for several an index.
-pub(crate) fn documents(made: &[Made], is_oci: bool) -> Result<(MemoryBlobs, Descriptor)> {
+/// The documents of images, and what points at the one that leads to all: a manifest, or for several an index.
+pub(crate) fn documents(made: &[Made], options: &ImageOptions) -> Result<(MemoryBlobs, Descriptor)> {
+    let is_oci = options.layers.is_oci();
     let documents = MemoryBlobs::new();
     let mut roots = Vec::with_capacity(made.len());
     for made in made {
-        let manifest = manifest(made, is_oci)?;
+        let annotated = |on| select(&options.annotations, on, Some(&made.platform));
+        let manifest = manifest(made, is_oci, annotated(Annotated::Manifest))?;
         documents.insert(manifest.value().config.media_type.clone(), made.config.bytes().to_vec());
         let media_type = manifest.value().media_type.clone().unwrap_or_else(|| MediaType::OCI_MANIFEST.into());
-        roots.push((made.platform.clone(), documents.insert(media_type, manifest.bytes().to_vec())));
+        let mut root = documents.insert(media_type, manifest.bytes().to_vec());
+        root.annotations = annotated(Annotated::ManifestDescriptor);
+        roots.push((made.platform.clone(), root));
     }
     if roots.len() == 1 {
         return Ok((documents, roots.remove(0).1));
     }
-    let index = index(roots, is_oci);
+    let index = index(roots, is_oci, select(&options.annotations, Annotated::Index, None));
     let media_type = index.value().media_type.clone().unwrap_or_else(|| MediaType::OCI_INDEX.into());
-    let root = documents.insert(media_type, index.bytes().to_vec());
+    let mut root = documents.insert(media_type, index.bytes().to_vec());
+    root.annotations = select(&options.annotations, Annotated::IndexDescriptor, None);
     Ok((documents, root))
 }
 
@@ -82,10 +73,10 @@ async fn archive(
     job: &Arc<Job>,
     made: &[Made],
     names: &[Reference],
-    (format, is_oci): (Format, bool),
-    dest: &Dest,
+    (format, dest): (Format, &Dest),
+    options: &ImageOptions,
 ) -> Result<Descriptor> {
-    let (documents, root) = documents(made, is_oci)?;
+    let (documents, root) = documents(made, options)?;
     let blobs = StoreBlobs { store: job.store.clone(), lease: job.lease.clone() };
     let image = ArchiveImage { descriptor: root.clone(), names: names.iter().map(ToString::to_string).collect() };
     write_archive(format, &[image], &Either(&documents, &blobs), open(job, dest)?).await?;
@@ -110,9 +101,9 @@ async fn layout(
     made: &[Made],
     names: &[Reference],
     path: &std::path::Path,
-    is_oci: bool,
+    options: &ImageOptions,
 ) -> Result<Descriptor> {
-    let (documents, root) = documents(made, is_oci)?;
+    let (documents, root) = documents(made, options)?;
     let blobs = StoreBlobs { store: job.store.clone(), lease: job.lease.clone() };
     let layout = Layout::create(path).await.map_err(registry)?;
     let sink = layout.sink(names.iter().map(ToString::to_string)).await.map_err(registry)?;

@@ -13,11 +13,14 @@ use crate::base::registry;
 use crate::blobs::StoreBlobs;
 use crate::blocking::blocking;
 use crate::config::{LayerFacts, assemble};
+use crate::export::archive::documents;
+use crate::export::push;
 use crate::failure::{Context as _, environment};
 use crate::finish::Finished;
 use crate::job::{Job, Result};
 use crate::packing::Packing;
 use crate::progress::Work;
+use crate::request::{ImageOptions, Naming};
 use crate::target::Solved;
 
 /// An image that is made: its config and its layers.
@@ -74,7 +77,7 @@ pub(crate) fn id_of(made: &[Made]) -> Option<Digest> {
 
 fn id_of_index<'a>(configs: impl Iterator<Item = (Platform, &'a Raw<ImageConfig>)>) -> Digest {
     let entries = configs.map(|(platform, config)| (platform, Descriptor::of(MediaType::OCI_CONFIG, config.bytes())));
-    super::index(entries.collect(), true).digest()
+    super::index(entries.collect(), true, Default::default()).digest()
 }
 
 /// RFC 3339 of seconds since 1970.
@@ -82,25 +85,83 @@ fn time(seconds: i64) -> Result<String> {
     Ok(Timestamp::from_second(seconds).or_build(|| format!("{seconds} is no time"))?.to_string())
 }
 
-/// Says what the image is and gives it its names.
+/// Images for the local store or a registry, and all that is asked of them.
+pub(crate) struct Writing<'a> {
+    pub(crate) made: &'a [Made],
+    /// As the local store has them, if it is to.
+    pub(crate) stored: Option<&'a [Made]>,
+    pub(crate) names: &'a [Reference],
+    pub(crate) options: &'a ImageOptions,
+    pub(crate) naming: &'a Naming,
+    pub(crate) push: bool,
+}
+
+impl Writing<'_> {
+    /// Does all that.
+    pub(crate) async fn write(&self, job: &Arc<Job>, result: &mut BuildResult) -> Result<()> {
+        // Who wants no tag there wants none here.
+        let local = if self.naming.by_digest { &[] } else { self.names };
+        keep(job, (self.made, self.stored), local, result).await?;
+        if !(self.push || self.naming.has_digest() || !self.options.annotations.is_empty()) {
+            return Ok(());
+        }
+        let (documents, root) = documents(self.made, self.options)?;
+        let dangling = self.dangling(&root)?;
+        if self.push {
+            let wanted = self.names.iter().map(|name| match self.naming.by_digest {
+                true => Reference { tag: None, ..name.with_digest(root.digest.clone()) },
+                false => name.clone(),
+            });
+            let wanted: Vec<_> = wanted.chain(dangling.clone()).collect();
+            push::all(job, (&documents, &root), &wanted).await?;
+        }
+        let known = self.names.iter().filter(|_| self.push || self.naming.canonical);
+        let known: Vec<_> = known.chain(&dangling).cloned().collect();
+        let stored = self.stored.and_then(id_of).filter(|id| Some(id) == id_of(self.made).as_ref());
+        if let Some(id) = stored {
+            let blobs = StoreBlobs { store: job.store.clone(), lease: job.lease.clone() };
+            note_pushed(&blobs, &id, (&documents, &root), &known).await?;
+        }
+        if self.naming.by_digest {
+            result.names.extend(self.names.iter().map(Reference::name));
+        }
+        result.names.extend(dangling.iter().map(ToString::to_string));
+        result.descriptor = Some(root);
+        Ok(())
+    }
+
+    /// The name that images without another have.
+    fn dangling(&self, root: &Descriptor) -> Result<Option<Reference>> {
+        let Some(prefix) = &self.naming.dangling_prefix else { return Ok(None) };
+        if self.naming.dangling_when_nameless && !self.names.is_empty() {
+            return Ok(None);
+        }
+        let name: Reference = prefix.parse().map_err(|error| Failure::from_error(FailureKind::Usage, &error))?;
+        Ok(Some(Reference { tag: None, ..name.with_digest(root.digest.clone()) }))
+    }
+}
+
+/// Says what the images are, and gives them their names where they are to be stored.
 pub(crate) async fn keep(
     job: &Arc<Job>,
-    made: &[Made],
+    (made, stored): (&[Made], Option<&[Made]>),
     names: &[Reference],
-    is_stored: bool,
     result: &mut BuildResult,
 ) -> Result<()> {
     let work = Work::start(&job.reporter, "exporting to image");
     made.iter().for_each(|made| work.part(format!("writing image {}", made.config.digest())));
-    if is_stored {
-        let stored = store(&job.store, &job.lease, made, names, None).await;
+    if let Some(stored) = stored {
+        let stored = store(&job.store, &job.lease, stored, names, None).await;
         if stored.is_err() {
             return work.end(stored);
         }
     }
     for name in names {
         work.part(format!("naming to {name}"));
-        result.names.push(name.to_string());
+        let name = name.to_string();
+        if !result.names.contains(&name) {
+            result.names.push(name);
+        }
     }
     work.end(Ok(()))
 }

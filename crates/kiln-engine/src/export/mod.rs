@@ -1,18 +1,23 @@
 //! What becomes of a result: one file for each kind of output.
 
+mod annotate;
 mod archive;
 mod image;
+mod load;
 mod offload;
 mod push;
 mod tree;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use kiln_image::archive::Format;
 use kiln_oci::{Descriptor, Index, Manifest, MediaType, Platform, Raw, Reference};
 use kiln_report::{Failure, FailureKind};
 
 pub(crate) use archive::{documents, write_archive};
 pub(crate) use image::{Made, Provenance, id_of, note_pushed, store};
+pub(crate) use load::{Daemons, settle};
 pub(crate) use push::{meter, push};
 pub(crate) use tree::OutFile;
 
@@ -20,77 +25,132 @@ use crate::answer::BuildResult;
 use crate::finish::Finished;
 use crate::job::{Job, Result};
 use crate::packing::{Packing, packing_for, spelled};
-use crate::request::{BuildRequest, Dest, Output};
+use crate::request::{BuildRequest, Daemon, Dest, Output};
 use crate::target::Solved;
 
 /// Does everything the request wants with the results of one build, one for each platform in the request's order.
 pub(crate) async fn export(job: &Arc<Job>, request: &BuildRequest, solved: &[Solved]) -> Result<BuildResult> {
     let platforms = solved.iter().map(|solved| solved.platform.clone()).collect();
     let mut result = BuildResult { platforms, ..BuildResult::default() };
-    let mut images: Vec<(Option<Packing>, Vec<Made>)> = Vec::new();
+    let mut images = Images { job, solved, made: Vec::new() };
     for output in &request.outputs {
-        let made = match output {
-            Output::CacheOnly | Output::Tar { .. } | Output::Local { .. } => &[],
-            _ => {
+        match output.image() {
+            None => trees(job, output, solved).await?,
+            Some(options) => {
                 let packing = packing_for(output)?;
-                let at = match images.iter().position(|(other, _)| *other == packing) {
-                    Some(at) => at,
-                    None => {
-                        images.push((packing, image::make_all(job, solved, packing).await?));
-                        images.len() - 1
-                    }
-                };
-                images[at].1.as_slice()
+                images.make(packing).await?;
+                // Where layers are not packed they have the digests that the store knows them by.
+                images.make(None).await?;
+                let (made, plain) = (images.find(packing)?, images.find(None)?);
+                let names: Vec<_> = request.tags.iter().chain(&options.names).cloned().collect();
+                result.image_id = image::id_of(made);
+                write(job, output, (made, plain), &names, &mut result).await?;
             }
-        };
-        match output {
-            Output::CacheOnly => {}
-            Output::Tar { dest } => tree::tar(job, solved, dest).await?,
-            Output::Local { dest } => tree::local(job, solved, dest).await?,
-            Output::Image { names, push, store, layers } => {
-                let names = all_names(request, names);
-                image::keep(job, made, &names, *store, &mut result).await?;
-                if *push {
-                    result.descriptor = Some(push::all(job, made, &names, (layers, *store)).await?);
-                }
-            }
-            Output::Oci { names, dest, tar, layers } => {
-                let names = all_names(request, names);
-                result.descriptor = Some(archive::oci(job, made, &names, (dest, *tar), layers).await?);
-            }
-            Output::Docker { names, dest, layers } => {
-                let names = all_names(request, names);
-                result.descriptor = Some(archive::docker(job, made, &names, dest, layers).await?);
-            }
-        }
-        if let Some(id) = image::id_of(made) {
-            result.image_id = Some(id);
         }
     }
-    // Others know an index by its own digest.
-    if let Some(index) = result.descriptor.as_ref().filter(|root| root.media_type.is_index()) {
-        result.image_id = Some(index.digest.clone());
+    match &mut result.descriptor {
+        // Others know an index by its own digest.
+        Some(root) if root.media_type.is_index() => result.image_id = Some(root.digest.clone()),
+        Some(root) => root.platform = result.platforms.first().cloned(),
+        None => {}
     }
     Ok(result)
+}
+
+/// Writes an image in one of its forms.
+async fn write(
+    job: &Arc<Job>,
+    output: &Output,
+    (made, plain): (&[Made], &[Made]),
+    names: &[Reference],
+    result: &mut BuildResult,
+) -> Result<()> {
+    match output {
+        Output::Image { image: options, store, push, naming } => {
+            let stored = store.then_some(plain);
+            image::Writing { made, stored, names, options, naming, push: *push }.write(job, result).await?;
+        }
+        Output::Oci { image: options, dest, tar } => {
+            let place = (Format::Oci, dest, *tar);
+            result.descriptor = Some(archive::write_out(job, made, names, place, options).await?);
+        }
+        Output::Docker { image: options, dest, tar } => {
+            let place = (Format::Docker, dest, *tar);
+            result.descriptor = Some(archive::write_out(job, made, names, place, options).await?);
+        }
+        Output::Load { image: options, into } => {
+            image::keep(job, (made, Some(plain)), names, result).await?;
+            let into = into.ok_or_else(|| Failure::new(FailureKind::Bug, "nobody found out what to load into"))?;
+            result.descriptor = Some(load::load(job, made, names, into, options).await?);
+        }
+        Output::Tar { .. } | Output::Local { .. } | Output::CacheOnly => {}
+    }
+    Ok(())
+}
+
+async fn trees(job: &Arc<Job>, output: &Output, solved: &[Solved]) -> Result<()> {
+    match output {
+        Output::Tar { dest, platform_split } => tree::tar(job, solved, dest, *platform_split).await,
+        Output::Local { dest, others, platform_split } => {
+            tree::local(job, solved, dest, (*others, *platform_split)).await
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The images that results become: outputs that have layers packed alike share them.
+struct Images<'a> {
+    job: &'a Arc<Job>,
+    solved: &'a [Solved],
+    made: Vec<(Option<Packing>, Vec<Made>)>,
+}
+
+impl Images<'_> {
+    async fn make(&mut self, packing: Option<Packing>) -> Result<()> {
+        if self.find(packing).is_err() {
+            self.made.push((packing, image::make_all(self.job, self.solved, packing).await?));
+        }
+        Ok(())
+    }
+
+    fn find(&self, packing: Option<Packing>) -> Result<&[Made]> {
+        let made = self.made.iter().find(|(other, _)| *other == packing).map(|(_, made)| made.as_slice());
+        made.ok_or_else(|| Failure::new(FailureKind::Bug, "an image was to be exported that was not made"))
+    }
 }
 
 /// Finds what cannot be done with any result, before the work for one begins.
 pub(crate) fn check(request: &BuildRequest) -> Result<()> {
     let usage = |message: String, hint: &str| Err(Failure::new(FailureKind::Usage, message).hint(hint));
     let mut is_stdout_taken = false;
+    let platforms = crate::target::platforms(request)?;
     for output in &request.outputs {
+        if let Some(image) = output.image() {
+            annotate::check(&image.annotations, &platforms, image.layers.is_oci())?;
+        }
         let dest = match output {
-            Output::Image { names, push: true, .. } if request.tags.is_empty() && names.is_empty() => {
+            Output::Image { image, push: true, .. } if request.tags.is_empty() && image.names.is_empty() => {
                 return usage("there is no name to push to".into(), "name the image with `-t REGISTRY/NAME:TAG`");
             }
-            Output::Docker { .. } if crate::target::platforms(request)?.len() > 1 => {
+            Output::Docker { .. } if platforms.len() > 1 => {
                 let message = "an archive for `docker load` holds one platform only";
                 return usage(message.into(), "write an OCI archive with `-o type=oci`, or build for one platform");
             }
-            Output::Oci { dest: Dest::Stdout, tar: false, .. } => {
+            Output::Load { into: Some(Daemon::Docker | Daemon::Podman), .. } if platforms.len() > 1 => {
+                let message = "docker and podman load images of one platform only";
+                return usage(message.into(), "leave out `--load`, or build for one platform");
+            }
+            Output::Tar { platform_split: Some(false), .. } if platforms.len() > 1 => {
+                let message = "a tar cannot hold the files of several platforms in one directory";
+                return usage(message.into(), "leave out `platform-split=false`, or use `type=local`");
+            }
+            Output::Oci { dest: Dest::Stdout, tar: false, .. }
+            | Output::Docker { dest: Dest::Stdout, tar: false, .. } => {
                 return usage("a layout directory cannot go to standard output".into(), "give it a `dest`");
             }
-            Output::Oci { tar: true, dest, .. } | Output::Docker { dest, .. } | Output::Tar { dest } => dest,
+            Output::Oci { tar: true, dest, .. } | Output::Docker { tar: true, dest, .. } | Output::Tar { dest, .. } => {
+                dest
+            }
             _ => continue,
         };
         match dest {
@@ -108,24 +168,24 @@ pub(crate) fn check(request: &BuildRequest) -> Result<()> {
     Ok(())
 }
 
-fn all_names(request: &BuildRequest, more: &[Reference]) -> Vec<Reference> {
-    request.tags.iter().chain(more).cloned().collect()
-}
-
 /// The index of images that are told apart by their platforms.
-pub(crate) fn index(manifests: Vec<(Platform, Descriptor)>, is_oci: bool) -> Raw<Index> {
+pub(crate) fn index(
+    manifests: Vec<(Platform, Descriptor)>,
+    is_oci: bool,
+    annotations: BTreeMap<String, String>,
+) -> Raw<Index> {
     let own = if is_oci { MediaType::OCI_INDEX } else { MediaType::DOCKER_INDEX };
     let entry = |(platform, manifest): (Platform, Descriptor)| Descriptor { platform: Some(platform), ..manifest };
     Raw::new(Index {
         schema_version: 2,
         media_type: Some(own.into()),
         manifests: manifests.into_iter().map(entry).collect(),
-        annotations: Default::default(),
+        annotations,
     })
 }
 
 /// The manifest of an image whose layers are packed.
-pub(crate) fn manifest(made: &Made, is_oci: bool) -> Result<Raw<Manifest>> {
+pub(crate) fn manifest(made: &Made, is_oci: bool, annotations: BTreeMap<String, String>) -> Result<Raw<Manifest>> {
     let (own, config) = match is_oci {
         true => (MediaType::OCI_MANIFEST, MediaType::OCI_CONFIG),
         false => (MediaType::DOCKER_MANIFEST, MediaType::DOCKER_CONFIG),
@@ -140,27 +200,27 @@ pub(crate) fn manifest(made: &Made, is_oci: bool) -> Result<Raw<Manifest>> {
         config: Descriptor::of(config, made.config.bytes()),
         layers,
         subject: None,
-        annotations: Default::default(),
+        annotations,
     }))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::request::LayerOptions;
+    use crate::request::{ImageOptions, Naming};
 
     fn image(push: bool) -> Output {
-        Output::Image { names: Vec::new(), push, store: true, layers: LayerOptions::default() }
+        Output::Image { image: ImageOptions::default(), push, store: true, naming: Naming::default() }
     }
 
     fn oci(tar: bool, dest: Dest) -> Output {
-        Output::Oci { names: Vec::new(), dest, tar, layers: LayerOptions::default() }
+        Output::Oci { image: ImageOptions::default(), dest, tar }
     }
 
     #[test]
     fn what_no_result_can_help_is_said_before_the_build() {
-        let tar = |path: &str| Output::Tar { dest: Dest::Path(path.into()) };
-        let stdout = || Output::Tar { dest: Dest::Stdout };
+        let tar = |path: &str| Output::Tar { dest: Dest::Path(path.into()), platform_split: None };
+        let stdout = || Output::Tar { dest: Dest::Stdout, platform_split: None };
         for (outputs, said) in [
             (vec![image(false), tar("/no/such/file"), stdout()], None),
             (vec![tar("/dev/null")], None),

@@ -3,42 +3,31 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use kiln_image::{BlobSource, CopyOptions, Either, Transfer, TransferState, copy_graph};
+use kiln_image::{BlobSource, CopyOptions, Either, MemoryBlobs, Transfer, TransferState, copy_graph};
 use kiln_oci::{Descriptor, Digest, Reference};
-use kiln_report::{Event, Failure, FailureKind};
+use kiln_report::Event;
 
 use crate::base::registry;
 use crate::blobs::StoreBlobs;
-use crate::export::archive::documents;
-use crate::export::image::note_pushed;
-use crate::export::{Made, image};
 use crate::job::{Job, Result};
 use crate::progress::Work;
 use crate::registry::Registry;
-use crate::request::LayerOptions;
 
-/// Pushes under every name; gives the manifest, or for several images the index.
+/// Pushes under every name.
 pub(crate) async fn all(
     job: &Arc<Job>,
-    made: &[Made],
+    (documents, root): (&MemoryBlobs, &Descriptor),
     names: &[Reference],
-    (options, is_stored): (&LayerOptions, bool),
-) -> Result<Descriptor> {
+) -> Result<()> {
     let blobs = StoreBlobs { store: job.store.clone(), lease: job.lease.clone() };
-    let (documents, root) = documents(made, options.oci_media_types.unwrap_or(true))?;
-    let from = Either(&documents, &blobs);
+    let from = Either(documents, &blobs);
     let origins = job.images.origins();
-    let mut pushed = None;
     for name in names {
         let work = Work::start(&job.reporter, format!("pushing {name}"));
-        let done = push(&from, &job.registry, &root, (name, &origins), &work).await;
-        pushed = Some(work.end(done.map(|()| root.clone()))?);
+        let done = push(&from, &job.registry, root, (name, &origins), &work).await;
+        work.end(done)?;
     }
-    if is_stored {
-        let id = image::id_of(made).ok_or_else(|| Failure::new(FailureKind::Bug, "nothing was pushed"))?;
-        note_pushed(&blobs, &id, (&documents, &root), names).await?;
-    }
-    pushed.ok_or_else(|| Failure::new(FailureKind::Bug, "a push without a name was let through"))
+    Ok(())
 }
 
 /// Where blobs are known to be: so that a registry takes them over from another of its repositories.

@@ -17,7 +17,7 @@ use crate::blocking::blocking;
 use crate::failure::Context as _;
 use crate::job::{Job, Result};
 use crate::progress::Work;
-use crate::request::Dest;
+use crate::request::{Dest, OtherFiles};
 use crate::target::Solved;
 
 /// The directory that a platform's files are in, beside those of others: `linux_arm_v7`.
@@ -25,44 +25,83 @@ fn directory_of(platform: &Platform) -> String {
     platform.to_string().replace('/', "_")
 }
 
-/// Writes the files of results into a directory, which is made when it is not there. Several have a directory each in it.
-pub(crate) async fn local(job: &Arc<Job>, solved: &[Solved], dest: &Path) -> Result<()> {
+/// Writes the files of results into a directory, which is made when it is not there. Several have a directory each in it,
+/// unless they are to share it.
+pub(crate) async fn local(
+    job: &Arc<Job>,
+    solved: &[Solved],
+    dest: &Path,
+    (others, split): (OtherFiles, Option<bool>),
+) -> Result<()> {
     let work = Work::start(&job.reporter, "exporting to client directory");
-    let place = |result: &Solved| match solved.len() {
-        1 => dest.to_owned(),
-        _ => dest.join(directory_of(&result.platform)),
-    };
-    let places: Vec<_> = solved.iter().map(|result| (result.snapshot.clone(), place(result))).collect();
-    let store = job.store.clone();
-    let copied =
-        blocking(move || places.iter().try_for_each(|(snapshot, dest)| write_files(&store, snapshot, dest))).await;
-    work.end(copied)
+    let names = split.unwrap_or(solved.len() > 1).then(|| solved.iter().map(|result| directory_of(&result.platform)));
+    let names: Option<Vec<String>> = names.map(Iterator::collect);
+    let snapshots: Vec<Snapshot> = solved.iter().map(|result| result.snapshot.clone()).collect();
+    let (store, dest) = (job.store.clone(), dest.to_owned());
+    let copied = blocking(move || match names {
+        Some(names) => {
+            for (name, snapshot) in names.iter().zip(snapshots) {
+                write_files(&store, &[snapshot], &dest.join(name), others)?;
+            }
+            let names = names.iter().map(Into::into).collect();
+            let root = || Root::open_ambient(&dest).map_err(io::Error::other);
+            let removed = (others == OtherFiles::Delete).then(|| kiln_fs::remove_unnamed(&root()?, &names));
+            removed.transpose().map(drop).or_environment(|| format!("cannot delete files in `{}`", dest.display()))
+        }
+        None => write_files(&store, &snapshots, &dest, others),
+    });
+    work.end(copied.await)
 }
 
-fn write_files(store: &Store, snapshot: &Snapshot, dest: &Path) -> Result<()> {
+/// Writes the files of snapshots, which have no file in common, into one directory.
+fn write_files(store: &Store, snapshots: &[Snapshot], dest: &Path, others: OtherFiles) -> Result<()> {
     let doing = || format!("cannot write files into `{}`", dest.display());
     std::fs::create_dir_all(dest).or_environment(doing)?;
-    if snapshot.layers().is_empty() {
-        return Ok(());
-    }
-    let tree = SourceTree::snapshot(Root::new(crate::step::view(store, snapshot)?));
     let root = Root::open_ambient(dest).or_environment(doing)?;
-    let spec = CopySpec { src: "/".into(), dest: "/".into(), dir_copy_contents: true, ..CopySpec::default() };
-    kiln_fs::copy(&tree, &root, &spec).map(drop).or_environment(doing)
+    let view = |snapshot| Ok(Root::new(crate::step::view(store, snapshot)?));
+    let filled = || snapshots.iter().filter(|snapshot| !snapshot.layers().is_empty());
+    let views = filled().map(view).collect::<Result<Vec<Root>>>()?;
+    let views: Vec<&Root> = views.iter().collect();
+    if let Some(path) = kiln_fs::shared_file(&views).or_environment(doing)? {
+        let message = format!("several platforms have `{}`, and only one of them can be written", path.display());
+        return Err(Failure::new(FailureKind::Build, message).hint("leave out `platform-split=false`"));
+    }
+    for snapshot in filled() {
+        kiln_fs::copy(&SourceTree::snapshot(view(snapshot)?), &root, &ours()).or_environment(doing)?;
+    }
+    match others {
+        OtherFiles::Keep => Ok(()),
+        OtherFiles::Delete => kiln_fs::remove_others(&root, &views).or_environment(doing),
+    }
+}
+
+/// Everything, with contents joined to those that are there. Files are of whoever runs us, as nobody here knows the
+/// image's users; what is in the way of a name is replaced, and no link that was there before is followed.
+fn ours() -> CopySpec {
+    let owner = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    CopySpec {
+        src: "/".into(),
+        dest: "/".into(),
+        dir_copy_contents: true,
+        always_replace: true,
+        owner: Some(owner),
+        ..CopySpec::default()
+    }
 }
 
 /// Writes the files of results as one tar. Several have a directory each in it.
-pub(crate) async fn tar(job: &Arc<Job>, solved: &[Solved], dest: &Dest) -> Result<()> {
+pub(crate) async fn tar(job: &Arc<Job>, solved: &[Solved], dest: &Dest, split: Option<bool>) -> Result<()> {
     let work = Work::start(&job.reporter, "exporting to client tarball");
     let store = job.store.clone();
     let results: Vec<_> =
         solved.iter().map(|result| (directory_of(&result.platform), result.snapshot.clone())).collect();
+    let is_split = split.unwrap_or(results.len() > 1);
     let opened = open(job, dest);
     let written = blocking(move || {
         let mut file = opened?;
         let tree = |snapshot| Ok(Root::new(crate::step::view(&store, snapshot)?));
         let packed = match results.as_slice() {
-            [(_, only)] => kiln_fs::layer::pack_tree(&tree(only)?, &mut file.writer),
+            [(_, only)] if !is_split => kiln_fs::layer::pack_tree(&tree(only)?, &mut file.writer),
             several => {
                 let trees = several.iter().map(|(name, snapshot)| Ok((name.clone(), tree(snapshot)?)));
                 kiln_fs::layer::pack_trees(&trees.collect::<Result<Vec<_>>>()?, &mut file.writer)

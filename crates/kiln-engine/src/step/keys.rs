@@ -218,6 +218,7 @@ impl World {
             limits: Limits::new(&self.request).unwrap(),
             devices: Devices::new(Vec::new(), Vec::new()),
             host_env: Vec::new(),
+            daemons: Default::default(),
             materialized: Default::default(),
             watch,
             settling: std::sync::Once::new(),

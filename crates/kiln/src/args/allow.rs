@@ -1,13 +1,27 @@
-//! `--allow network.host|security.insecure|device[=NAME[,alias=ALIAS]]`: what steps may do beyond the usual.
+//! `--allow network.host|security.insecure|device[=NAME[,alias=ALIAS]]|buildx.local.delete`: what may be done beyond the
+//! usual.
 
 use kiln_engine::Entitlement;
 
 use super::value::{Wrong, did_you_mean, fields};
 
-const KNOWN: [&str; 3] = ["network.host", "security.insecure", "device"];
+const KNOWN: [&str; 4] = ["network.host", "security.insecure", "device", "buildx.local.delete"];
+
+/// What is allowed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Allowed {
+    /// Something that steps do.
+    Step(Entitlement),
+    /// That an output deletes files, wherever it is.
+    Deletion,
+}
 
 /// Reads the value of `--allow`.
-pub(crate) fn entitlement(text: &str) -> Result<Entitlement, Wrong> {
+pub(crate) fn parse(text: &str) -> Result<Allowed, Wrong> {
+    if text == "buildx.local.delete" { Ok(Allowed::Deletion) } else { entitlement(text).map(Allowed::Step) }
+}
+
+fn entitlement(text: &str) -> Result<Entitlement, Wrong> {
     match text.split_once('=') {
         None if text == "network.host" => Ok(Entitlement::NetworkHost),
         None if text == "security.insecure" => Ok(Entitlement::SecurityInsecure),
@@ -55,9 +69,10 @@ mod tests {
         ] {
             assert_eq!(entitlement(text), Ok(wanted), "{text}");
         }
-        assert!(entitlement("network.hots").unwrap_err().0.ends_with("did you mean `network.host`?"));
-        for bad in ["", "network.host=1", "fs.read=/", "device=a,b", "devices"] {
-            assert!(entitlement(bad).is_err(), "{bad}");
+        assert_eq!(parse("buildx.local.delete"), Ok(Allowed::Deletion));
+        assert!(parse("network.hots").unwrap_err().0.ends_with("did you mean `network.host`?"));
+        for bad in ["", "network.host=1", "fs.read=/", "device=a,b", "devices", "buildx.local.delete=true"] {
+            assert!(parse(bad).is_err(), "{bad}");
         }
     }
 }

@@ -7,18 +7,21 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use kiln_dockerfile::is_remote_context;
 use kiln_engine::{
-    BuildRequest, Context, DockerfileSource, Entitlement, NamedContext, NetworkMode, Output, Pull, Ulimit,
+    BuildRequest, Context, DockerfileSource, Entitlement, ImageOptions, NamedContext, NetworkMode, Output, Pull, Ulimit,
 };
 use kiln_oci::{Platform, Reference};
 use kiln_report::Failure;
 
+use super::allow::{self, Allowed};
+use super::annotation::{self, Annotations};
 use super::cache::{self, CacheFromArg, CacheToArg};
 use super::call::{Call, CallKind};
 use super::later::{Flag, Later, Table, Takes, not_yet};
+use super::output::Load;
 use super::secret::{SecretArg, SecretSource};
 use super::ssh::SshArg;
 use super::value::{self, Wrong, usage};
-use super::{Environment, allow, output};
+use super::{Environment, output};
 use crate::setting::Network;
 use crate::ui::progress::Choice;
 
@@ -58,9 +61,9 @@ pub(crate) struct BuildArgs {
     #[arg(long, value_name = "SSH", value_parser = SshArg::parse)]
     pub(crate) ssh: Vec<SshArg>,
 
-    /// Let steps do more than usual: network.host, security.insecure or device[=NAME]
-    #[arg(long, value_name = "WHAT", value_parser = allow::entitlement)]
-    pub(crate) allow: Vec<Entitlement>,
+    /// Allow more than usual: network.host, security.insecure, device[=NAME] or buildx.local.delete
+    #[arg(long, value_name = "WHAT", value_parser = allow::parse)]
+    pub(crate) allow: Vec<Allowed>,
 
     /// Use another context or image where the Dockerfile says NAME: a path, a URL, docker-image://…, oci-layout://…, or
     /// target:STAGE of the Dockerfile
@@ -83,9 +86,16 @@ pub(crate) struct BuildArgs {
     #[arg(long)]
     pub(crate) push: bool,
 
-    /// Put the image into the local store, as is done anyway when no output is given
-    #[arg(long)]
-    pub(crate) load: bool,
+    /// Load the image into docker, podman or containerd, too: the one that is named, or the first that is there
+    #[arg(
+        long, value_name = "WHERE", num_args = 0..=1, require_equals = true, default_missing_value = "true",
+        value_parser = output::load
+    )]
+    pub(crate) load: Option<Load>,
+
+    /// Annotate the image, as manifest:KEY=VALUE or index:KEY=VALUE
+    #[arg(long, value_name = "ANNOTATION", value_parser = annotation::parse)]
+    pub(crate) annotation: Vec<Annotations>,
 
     /// Take results from another cache: a name, or type=registry|local|s3|azblob|gha,…; may be repeated
     #[arg(long, value_name = "CACHE", value_parser = cache::from)]
@@ -186,7 +196,6 @@ pub(crate) struct BuildTable;
 impl Table for BuildTable {
     // tidy: table
     const REFUSED: &'static [Flag] = &[
-        ("annotation", None, Takes::Value),
         ("attest", None, Takes::Value),
         ("cgroup-parent", None, Takes::Value),
         ("compress", None, Takes::Nothing),
@@ -224,6 +233,8 @@ pub(crate) struct BuildPlan {
     pub(crate) agents: BTreeMap<String, Vec<PathBuf>>,
     /// How progress is shown.
     pub(crate) progress: Choice,
+    /// Whether outputs may delete files wherever they are.
+    pub(crate) may_delete: bool,
 }
 
 impl BuildArgs {
@@ -277,7 +288,8 @@ impl BuildArgs {
         let secrets = secrets.map_err(|Wrong(why)| usage(format!("cannot lend a secret: {why}")))?;
         let agents = self.ssh.iter().map(|agent| agent.clone().resolve(environment)).collect::<Result<_, _>>();
         let agents = agents.map_err(|Wrong(why)| usage(format!("cannot lend an ssh agent: {why}")))?;
-        Ok(BuildPlan { request, is_dockerfile_on_stdin, secrets, agents, progress: self.view(environment)? })
+        let (progress, may_delete) = (self.view(environment)?, self.allow.contains(&Allowed::Deletion));
+        Ok(BuildPlan { request, is_dockerfile_on_stdin, secrets, agents, progress, may_delete })
     }
 
     fn refuse_what_is_not_there(&self) -> Result<(), Failure> {
@@ -305,7 +317,11 @@ impl BuildArgs {
     /// Who asks for the machine's network on the command line allows it.
     fn allowed(&self) -> Vec<Entitlement> {
         let network = (self.network == NetworkMode::Host).then_some(Entitlement::NetworkHost);
-        self.allow.iter().cloned().chain(network).collect()
+        let steps = self.allow.iter().filter_map(|allowed| match allowed {
+            Allowed::Step(entitlement) => Some(entitlement.clone()),
+            Allowed::Deletion => None,
+        });
+        steps.chain(network).collect()
     }
 
     fn tags(&self) -> Result<Vec<Reference>, Failure> {
@@ -347,21 +363,31 @@ impl BuildArgs {
 
     fn outputs(&self) -> Result<Vec<Output>, Failure> {
         let mut outputs = self.output.clone();
-        let image = |output: &&mut Output| matches!(output, Output::Image { .. });
         if self.push {
-            match outputs.iter_mut().find(image) {
+            match outputs.iter_mut().find(|output| matches!(output, Output::Image { .. })) {
                 Some(Output::Image { push, .. }) => *push = true,
-                _ => outputs.push(output::image_output(true)),
+                _ => outputs.push(output::pushed()),
             }
         }
-        if self.load {
-            match outputs.iter_mut().find(image) {
-                Some(Output::Image { store, .. }) => *store = true,
-                _ => outputs.push(output::image_output(false)),
+        if let Some(Load::Into(wanted)) = self.load {
+            match outputs.iter_mut().find(|output| matches!(output, Output::Load { .. })) {
+                Some(Output::Load { into, .. }) => *into = wanted.or(*into),
+                _ => outputs.push(Output::Load { image: ImageOptions::default(), into: wanted }),
             }
         }
-        let is_nameless = |names: &[Reference]| names.is_empty() && self.tag.is_empty();
-        if outputs.iter().any(|o| matches!(o, Output::Image { push: true, names, .. } if is_nameless(names))) {
+        if outputs.is_empty() && !self.annotation.is_empty() {
+            outputs.push(Output::store());
+        }
+        for image in outputs.iter_mut().filter_map(Output::image_mut) {
+            image.annotations.extend(self.annotation.iter().flat_map(|Annotations(all)| all.clone()));
+        }
+        let is_tree = |output: &Output| matches!(output, Output::Local { .. } | Output::Tar { .. });
+        if self.iidfile.is_some() && outputs.iter().any(is_tree) {
+            let failure = usage("files have no image's id to write to `--iidfile`");
+            return Err(failure.hint("leave it out, or have only images written"));
+        }
+        let is_nameless = |image: &ImageOptions| image.names.is_empty() && self.tag.is_empty();
+        if outputs.iter().any(|o| matches!(o, Output::Image { push: true, image, .. } if is_nameless(image))) {
             return Err(usage("the image has no name to push it to").hint("name it with `-t registry/name:tag`"));
         }
         if outputs.iter().filter(|output| writes_to_stdout(output)).count() > 1 {
@@ -403,8 +429,8 @@ pub(crate) fn build_args(typed: &[(String, Option<String>)], environment: &Envir
 pub(crate) fn writes_to_stdout(output: &Output) -> bool {
     use kiln_engine::Dest::Stdout;
     match output {
-        Output::Oci { dest, .. } | Output::Docker { dest, .. } | Output::Tar { dest } => *dest == Stdout,
-        Output::Image { .. } | Output::Local { .. } | Output::CacheOnly => false,
+        Output::Oci { dest, .. } | Output::Docker { dest, .. } | Output::Tar { dest, .. } => *dest == Stdout,
+        Output::Image { .. } | Output::Load { .. } | Output::Local { .. } | Output::CacheOnly => false,
     }
 }
 

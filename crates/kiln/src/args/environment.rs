@@ -74,6 +74,27 @@ impl Environment {
         }
     }
 
+    /// What the programs of podman and containerd go by.
+    pub(crate) fn for_daemons(&self) -> Vec<(String, OsString)> {
+        let names = [
+            "PATH",
+            "HOME",
+            "XDG_RUNTIME_DIR",
+            "XDG_CONFIG_HOME",
+            "XDG_DATA_HOME",
+            "CONTAINERS_CONF",
+            "CONTAINERS_STORAGE_CONF",
+            "CONTAINERD_ADDRESS",
+            "CONTAINERD_NAMESPACE",
+        ];
+        names.iter().filter_map(|name| Some(((*name).to_owned(), self.raw(name)?.to_owned()))).collect()
+    }
+
+    /// Whether the metadata of a build has its warnings, too.
+    pub(crate) fn wants_warnings(&self) -> bool {
+        self.text("BUILDX_METADATA_WARNINGS").is_some_and(|text| super::value::go_bool(text) == Ok(true))
+    }
+
     /// Where hadolint looks for its configuration, in its order.
     pub(crate) fn hadolint_configs(&self) -> Vec<PathBuf> {
         let home = self.path("HOME");

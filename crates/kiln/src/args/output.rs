@@ -3,28 +3,27 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use kiln_engine::{CompressionKind, Dest, LayerOptions, Output};
+use kiln_engine::{CompressionKind, Daemon, Dest, ImageOptions, LayerOptions, Naming, OtherFiles, Output};
 use kiln_oci::Reference;
 
+use super::annotation;
 use super::value::{Wrong, attributes, did_you_mean, fields, go_bool};
 
 const TYPES: [&str; 7] = ["image", "registry", "oci", "docker", "tar", "local", "cacheonly"];
 
-/// Attributes that mean something to BuildKit and nothing here yet.
-const LATER: [&str; 13] = [
-    "push-by-digest",
-    "registry.insecure",
-    "rewrite-timestamp",
-    "annotation",
-    "attestation-prefix",
-    "attestation-inline",
-    "dangling-name-prefix",
-    "name-canonical",
-    "prefer-nondist-layers",
-    "source-date-epoch",
-    "platform-split",
-    "mode",
-    "compatibility-version",
+/// Attributes that mean something to BuildKit and are refused here, each with a way out.
+const REFUSED: [(&str, &str); 8] = [
+    ("rewrite-timestamp", "leave it out"),
+    ("source-date-epoch", "set `SOURCE_DATE_EPOCH`"),
+    ("attestation-prefix", "leave it out: there are no attestations"),
+    ("attestation-inline", "leave it out: there are no attestations"),
+    (
+        "registry.insecure",
+        "leave it out for a registry on this machine, and name others as insecure in `registries.conf`",
+    ),
+    ("prefer-nondist-layers", "leave it out: all layers are written so that they can be had from one place"),
+    ("compatibility-version", "leave it out: digests are kiln's own"),
+    ("context", "name docker's socket with `DOCKER_HOST`"),
 ];
 
 /// Attributes that ask for what is done anyway.
@@ -38,8 +37,8 @@ pub(crate) fn parse(text: &str) -> Result<Output, Wrong> {
     {
         return match only.as_str() {
             "" => Err(Wrong("the destination is empty".into())),
-            "-" => Ok(Output::Tar { dest: Dest::Stdout }),
-            path => Ok(Output::Local { dest: path.into() }),
+            "-" => Ok(Output::Tar { dest: Dest::Stdout, platform_split: None }),
+            path => Ok(Output::Local { dest: path.into(), others: OtherFiles::Keep, platform_split: None }),
         };
     }
     let mut attributes = Attributes::read(text)?;
@@ -49,7 +48,10 @@ pub(crate) fn parse(text: &str) -> Result<Output, Wrong> {
         "registry" => image(&mut attributes, true)?,
         "oci" => oci(&mut attributes)?,
         "docker" => docker(&mut attributes)?,
-        "tar" => Output::Tar { dest: attributes.dest()?.unwrap_or(Dest::Stdout) },
+        "tar" => {
+            let dest = attributes.dest()?.unwrap_or(Dest::Stdout);
+            Output::Tar { dest, platform_split: attributes.flag("platform-split")? }
+        }
         "local" => local(&mut attributes)?,
         "cacheonly" => Output::CacheOnly,
         other => return Err(Wrong(format!("`{other}` is no type of output{}", did_you_mean(other, TYPES)))),
@@ -58,44 +60,82 @@ pub(crate) fn parse(text: &str) -> Result<Output, Wrong> {
     Ok(output)
 }
 
-/// The image under the request's names in the local store, and at its registry if `push`.
-pub(crate) fn image_output(push: bool) -> Output {
-    Output::Image { names: Vec::new(), push, store: true, layers: LayerOptions::default() }
+/// The image under the request's names at its registry, and in the local store.
+pub(crate) fn pushed() -> Output {
+    Output::Image { image: ImageOptions::default(), push: true, store: true, naming: Naming::default() }
+}
+
+/// Reads the value of `--load`: what to load into, or whether to.
+pub(crate) fn load(text: &str) -> Result<Load, Wrong> {
+    match text {
+        "docker" => Ok(Load::Into(Some(Daemon::Docker))),
+        "podman" => Ok(Load::Into(Some(Daemon::Podman))),
+        "containerd" => Ok(Load::Into(Some(Daemon::Containerd))),
+        other => match go_bool(other) {
+            Ok(true) => Ok(Load::Into(None)),
+            Ok(false) => Ok(Load::No),
+            Err(_) => Err(Wrong("expected `docker`, `podman` or `containerd`".into())),
+        },
+    }
+}
+
+/// What `--load` asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Load {
+    Into(Option<Daemon>),
+    No,
 }
 
 fn image(attributes: &mut Attributes, is_registry: bool) -> Result<Output, Wrong> {
-    let names = attributes.names()?;
     let push = attributes.flag("push")?.unwrap_or(is_registry);
     let store = attributes.flag("store")?.unwrap_or(true);
-    Ok(Output::Image { names, push, store, layers: attributes.layers()? })
+    let naming = Naming {
+        by_digest: attributes.flag("push-by-digest")?.unwrap_or(false),
+        canonical: attributes.flag("name-canonical")?.unwrap_or(false),
+        dangling_prefix: attributes.filled("dangling-name-prefix"),
+        // BuildKit misspells it, and scripts have to.
+        dangling_when_nameless: attributes.flag("danging-name-empty-only")?.unwrap_or(false),
+    };
+    if let Some(prefix) = naming.dangling_prefix.as_deref()
+        && prefix.parse::<Reference>().is_err()
+    {
+        return Err(Wrong(format!("`dangling-name-prefix={prefix}` is no name of an image")));
+    }
+    Ok(Output::Image { image: attributes.image()?, push, store, naming })
 }
 
 fn oci(attributes: &mut Attributes) -> Result<Output, Wrong> {
     let tar = attributes.flag("tar")?.unwrap_or(true);
     let dest = attributes.dest()?.unwrap_or(Dest::Stdout);
-    if !tar && dest == Dest::Stdout {
-        return Err(Wrong("a layout directory needs `dest=DIR`".into()));
-    }
-    Ok(Output::Oci { names: attributes.names()?, dest, tar, layers: attributes.layers()? })
+    Ok(Output::Oci { dest: in_shape(dest, tar)?, image: attributes.image()?, tar })
 }
 
-/// Without `dest`, docker's exporter loads the image; here that is the local store.
+/// Without `dest`, docker's exporter loads the image.
 fn docker(attributes: &mut Attributes) -> Result<Output, Wrong> {
-    if attributes.flag("tar")? == Some(false) {
-        return Err(Wrong(
-            "`tar=false` is not supported yet for `type=docker`; `type=oci,tar=false` writes a directory".into(),
-        ));
+    let tar = attributes.flag("tar")?.unwrap_or(true);
+    let image = attributes.image()?;
+    match attributes.dest()? {
+        None if tar => Ok(Output::Load { image, into: None }),
+        dest => Ok(Output::Docker { dest: in_shape(dest.unwrap_or(Dest::Stdout), tar)?, image, tar }),
     }
-    let Some(dest) = attributes.dest()? else {
-        let names = attributes.names()?;
-        return Ok(Output::Image { names, push: false, store: true, layers: attributes.layers()? });
-    };
-    Ok(Output::Docker { names: attributes.names()?, dest, layers: attributes.layers()? })
+}
+
+fn in_shape(dest: Dest, tar: bool) -> Result<Dest, Wrong> {
+    match dest {
+        Dest::Stdout if !tar => Err(Wrong("a layout directory needs `dest=DIR`".into())),
+        dest => Ok(dest),
+    }
 }
 
 fn local(attributes: &mut Attributes) -> Result<Output, Wrong> {
+    let others = match attributes.take("mode").as_deref() {
+        None | Some("" | "copy") => OtherFiles::Keep,
+        Some("delete") => OtherFiles::Delete,
+        Some(other) => return Err(Wrong(format!("`mode={other}`: expected `copy` or `delete`"))),
+    };
+    let platform_split = attributes.flag("platform-split")?;
     match attributes.dest()? {
-        Some(Dest::Path(dest)) => Ok(Output::Local { dest }),
+        Some(Dest::Path(dest)) => Ok(Output::Local { dest, others, platform_split }),
         Some(Dest::Stdout) => Err(Wrong("a directory cannot be written to standard output; use `type=tar`".into())),
         None => Err(Wrong("`type=local` needs `dest=DIR`".into())),
     }
@@ -153,6 +193,17 @@ impl Attributes {
         names.split(',').map(|name| name.trim().parse().map_err(|e| Wrong(format!("{e}")))).collect()
     }
 
+    fn image(&mut self) -> Result<ImageOptions, Wrong> {
+        let (names, layers) = (self.names()?, self.layers()?);
+        if layers.oci_media_types == Some(false) && self.peek_flag("oci-artifact")? == Some(true) {
+            return Err(Wrong("`oci-artifact=true` needs OCI media types; leave out `oci-mediatypes=false`".into()));
+        }
+        let annotations = self.0.iter().filter_map(|(key, value)| annotation::of_attribute(key, value));
+        let annotations = annotations.collect::<Result<_, _>>()?;
+        self.0.retain(|key, value| annotation::of_attribute(key, value).is_none());
+        Ok(ImageOptions { names, layers, annotations })
+    }
+
     pub(super) fn layers(&mut self) -> Result<LayerOptions, Wrong> {
         let compression = match self.take("compression").as_deref() {
             None => None,
@@ -178,24 +229,33 @@ impl Attributes {
     }
 
     fn refuse_rest(mut self, kind: &str) -> Result<(), Wrong> {
-        let is_harmless = |key: &str, value: &str| HARMLESS.contains(&key) || (key == "mode" && value == "copy");
-        self.0.retain(|key, value| !is_harmless(key, value));
+        // What is switched off is not asked for.
+        let is_off =
+            |key: &str, value: &str| REFUSED.iter().any(|(name, _)| *name == key) && go_bool(value) == Ok(false);
+        self.0.retain(|key, value| !HARMLESS.contains(&key.as_str()) && !is_off(key, value));
         let Some(key) = self.0.into_keys().next() else { return Ok(()) };
-        let family = key.split(['.', '[']).next().unwrap_or_default();
-        if LATER.contains(&key.as_str()) || LATER.contains(&family) || family.starts_with("annotation-") {
-            return Err(Wrong(format!("`{key}` is not supported yet for `type={kind}`")));
+        if let Some((_, way_out)) = REFUSED.iter().find(|(name, _)| *name == key) {
+            return Err(Wrong(format!("`{key}` is not supported for `type={kind}`; {way_out}")));
         }
-        const KNOWN: [&str; 10] = [
+        // tidy: table
+        const KNOWN: [&str; 17] = [
             "type",
             "dest",
             "name",
             "push",
+            "push-by-digest",
+            "name-canonical",
+            "dangling-name-prefix",
+            "danging-name-empty-only",
             "store",
             "tar",
+            "mode",
+            "platform-split",
             "compression",
             "compression-level",
             "force-compression",
             "oci-mediatypes",
+            "annotation.KEY",
         ];
         Err(Wrong(format!("`type={kind}` has no `{key}`{}", did_you_mean(&key, KNOWN))))
     }
@@ -214,59 +274,4 @@ fn level(text: &str, compression: Option<CompressionKind>) -> Result<u32, Wrong>
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_form_asks_for_one_thing() {
-        for (text, wanted) in [
-            ("out", r#"Local { dest: "out" }"#),
-            ("-", "Tar { dest: Stdout }"),
-            ("type=local,dest=out", r#"Local { dest: "out" }"#),
-            ("type=local,dest=out,mode=copy", r#"Local { dest: "out" }"#),
-            ("type=tar", "Tar { dest: Stdout }"),
-            ("type=tar,dest=a.tar", r#"Tar { dest: Path("a.tar") }"#),
-            ("type=cacheonly", "CacheOnly"),
-        ] {
-            assert_eq!(format!("{:?}", parse(text).unwrap()), wanted, "{text}");
-        }
-    }
-
-    #[test]
-    fn images_are_named_pushed_and_stored_as_asked() {
-        let Output::Image { names, push, store, layers } = parse(
-            r#"type=image,"name=a,localhost:5000/b:1",push=true,store=false,compression=zstd,compression-level=19"#,
-        )
-        .unwrap() else {
-            panic!("an image");
-        };
-        assert_eq!(names.iter().map(Reference::familiar).collect::<Vec<_>>(), ["a:latest", "localhost:5000/b:1"]);
-        assert_eq!((push, store), (true, false));
-        assert_eq!((layers.compression, layers.level), (Some(CompressionKind::Zstd), Some(19)));
-        assert!(matches!(parse("type=registry").unwrap(), Output::Image { push: true, store: true, .. }));
-        assert!(matches!(parse("type=docker").unwrap(), Output::Image { push: false, store: true, .. }));
-        assert!(matches!(parse("type=docker,dest=-").unwrap(), Output::Docker { dest: Dest::Stdout, .. }));
-        assert!(matches!(parse("type=oci,dest=d,tar=false").unwrap(), Output::Oci { tar: false, .. }));
-    }
-
-    #[test]
-    fn what_is_no_output_says_why() {
-        for (text, message) in [
-            ("", "the destination is empty"),
-            ("dest=x,name=y", "the output has no `type`"),
-            ("type=imgae", "`imgae` is no type of output; did you mean `image`?"),
-            ("type=oci,dset=x", "`type=oci` has no `dset`; did you mean `dest`?"),
-            ("type=local", "`type=local` needs `dest=DIR`"),
-            ("type=local,dest=-", "a directory cannot be written to standard output; use `type=tar`"),
-            ("type=oci,tar=false", "a layout directory needs `dest=DIR`"),
-            ("type=image,push=maybe", "`push=maybe`: expected `true` or `false`"),
-            ("type=image,compression=gzpi", "`gzpi` is no compression; did you mean `gzip`?"),
-            ("type=image,compression=gzip,compression-level=10", "`10` is no compression level: expected 0 to 9"),
-            ("type=image,annotation.a=b", "`annotation.a` is not supported yet for `type=image`"),
-            ("type=image,rewrite-timestamp=true", "`rewrite-timestamp` is not supported yet for `type=image`"),
-            ("type=local,dest=x,mode=delete", "`mode` is not supported yet for `type=local`"),
-        ] {
-            assert_eq!(parse(text).unwrap_err().0, message, "{text}");
-        }
-    }
-}
+mod tests;

@@ -3,9 +3,11 @@
 mod agents;
 mod answer;
 mod call;
+mod deletion;
 mod dry_run;
 mod lend;
 mod stdin;
+mod warnings;
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -14,9 +16,11 @@ use std::sync::Arc;
 
 use kiln_engine::{BuildResult, Context, Engine, Gathered};
 use kiln_report::Failure;
+use serde_json::Value;
 
 use self::lend::Lender;
 pub(crate) use self::lend::check_context;
+use self::warnings::Warnings;
 use crate::args::SecretSource;
 use crate::args::build::{BuildArgs, BuildPlan, DryRun, writes_to_stdout};
 use crate::setting::Setting;
@@ -31,6 +35,7 @@ pub(crate) fn run(args: &BuildArgs, setting: &Setting) -> Outcome {
     if let Context::Dir(dir) = &plan.request.context {
         check_context(dir)?;
     }
+    deletion::check(&plan.request.outputs, plan.may_delete)?;
     let has_data = plan.request.outputs.iter().any(writes_to_stdout);
     if has_data && args.dry_run.is_none() {
         stdout::refuse_terminal("an archive")?;
@@ -51,7 +56,7 @@ pub(crate) fn run(args: &BuildArgs, setting: &Setting) -> Outcome {
     let prints_id = plan.progress == Choice::Quiet && !has_data;
     let engine = setting.engine_on(args.network_use())?;
     let built = build(&plan, lender, setting, &engine);
-    let outcome = built.and_then(|result| answer(args, &result, prints_id));
+    let outcome = built.and_then(|(result, warnings)| answer(args, &result, warnings, prints_id));
     if !matches!(outcome, Err(Exit::Signal(_))) {
         // Nobody waits any more for what was built.
         collect(&engine, plan.progress);
@@ -88,12 +93,12 @@ pub(crate) fn lender(
 }
 
 /// Says what was built to whoever asked.
-fn answer(args: &BuildArgs, result: &BuildResult, prints_id: bool) -> Outcome {
+fn answer(args: &BuildArgs, result: &BuildResult, warnings: Vec<Value>, prints_id: bool) -> Outcome {
     if let Some(path) = &args.iidfile {
         answer::write_id(path, result)?;
     }
     if let Some(path) = &args.metadata_file {
-        answer::write_metadata(path, result)?;
+        answer::write_metadata(path, result, warnings)?;
     }
     if let Some(id) = result.image_id.as_ref().filter(|_| prints_id) {
         stdout::print(&format!("{id}\n"))?;
@@ -115,9 +120,12 @@ fn collect(engine: &Engine, progress: Choice) {
     }
 }
 
-fn build(plan: &BuildPlan, lender: Arc<Lender>, setting: &Setting, engine: &Engine) -> Result<BuildResult, Exit> {
+type Built = (BuildResult, Vec<Value>);
+
+fn build(plan: &BuildPlan, lender: Arc<Lender>, setting: &Setting, engine: &Engine) -> Result<Built, Exit> {
     let progress = Progress::start(plan.progress, &setting.environment)?;
-    let outcome = ui_run::block_on(engine.build(&plan.request, lender, progress.reporter()));
+    let warnings = Warnings::before(progress.reporter());
+    let outcome = ui_run::block_on(engine.build(&plan.request, lender, warnings.clone()));
     let (is_for_people, shows_output) = (progress.is_for_people, progress.shows_failed_output);
     progress.finish();
     // A last line parts the view from what follows; where nobody listens nobody is told.
@@ -127,6 +135,9 @@ fn build(plan: &BuildPlan, lender: Arc<Lender>, setting: &Setting, engine: &Engi
     }
     match outcome {
         Err(Exit::Failure(failure)) if shows_output => Err(Failure { output: Vec::new(), ..*failure }.into()),
-        outcome => outcome,
+        outcome => {
+            let are_wanted = setting.environment.wants_warnings();
+            outcome.map(|result| (result, if are_wanted { warnings.take() } else { Vec::new() }))
+        }
     }
 }

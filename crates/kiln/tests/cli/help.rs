@@ -84,8 +84,8 @@ fn build() {
                                         id=ID[,src=PATH|env=NAME]
           --ssh <SSH>                   Lend an ssh agent or keys to the steps that mount it: default,
                                         or ID[=SOCKET|KEY[,KEY]]
-          --allow <WHAT>                Let steps do more than usual: network.host, security.insecure or
-                                        device[=NAME]
+          --allow <WHAT>                Allow more than usual: network.host, security.insecure,
+                                        device[=NAME] or buildx.local.delete
           --build-context <NAME=WHERE>  Use another context or image where the Dockerfile says NAME: a
                                         path, a URL, docker-image://…, oci-layout://…, or target:STAGE
                                         of the Dockerfile
@@ -95,8 +95,9 @@ fn build() {
       -o, --output <OUTPUT>             Where the result goes [default: type=image]: PATH, `-`, or
                                         type=image|registry|oci|docker|tar|local|cacheonly,…
           --push                        Push the image to the registry of its name
-          --load                        Put the image into the local store, as is done anyway when no
-                                        output is given
+          --load[=<WHERE>]              Load the image into docker, podman or containerd, too: the one
+                                        that is named, or the first that is there
+          --annotation <ANNOTATION>     Annotate the image, as manifest:KEY=VALUE or index:KEY=VALUE
           --cache-from <CACHE>          Take results from another cache: a name, or
                                         type=registry|local|s3|azblob|gha,…; may be repeated
           --cache-to <CACHE>            Write results to a cache for others: a name, or

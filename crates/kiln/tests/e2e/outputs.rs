@@ -83,8 +83,37 @@ fn files_and_quiet_output_name_the_image() {
     let meta: serde_json::Value = serde_json::from_slice(&fs::read(meta).unwrap()).unwrap();
     assert_eq!(meta["containerimage.config.digest"], id.as_str());
     assert_eq!(meta["image.name"], "docker.io/library/app:latest");
+    assert!(meta["buildx.build.ref"].is_string() && meta["buildx.build.warnings"].is_null());
     let quiet = project.build(&["-q"]).ok();
     assert_eq!((quiet.stdout.trim(), quiet.stderr.as_str()), (id.as_str(), ""));
+}
+
+#[test]
+fn files_for_scripts_say_what_was_written_and_found() {
+    let project = Project::new();
+    project.dockerfile("FROM busybox AS Base\nCMD true\n");
+    let (iid, meta, out) = (project.path().join("iid"), project.path().join("meta"), project.path().join("out"));
+    let (iid, meta) = (iid.to_str().unwrap(), meta.to_str().unwrap());
+    let build = |output: &str| {
+        let mut command = project.command();
+        command.args(["build", "--iidfile", iid, "--metadata-file", meta, "-o", output]).arg(project.context());
+        let ran = run(command.env("BUILDX_METADATA_WARNINGS", "1"));
+        let meta: serde_json::Value =
+            fs::read(meta).map(|text| serde_json::from_slice(&text).unwrap()).unwrap_or_default();
+        (ran, fs::read_to_string(iid), meta)
+    };
+    let (ran, id, meta) = build(&format!("type=oci,dest={}", out.display()));
+    ran.ok();
+    assert_eq!(meta["containerimage.config.digest"], id.unwrap().as_str());
+    assert_eq!(meta["containerimage.descriptor"]["digest"], meta["containerimage.digest"]);
+    assert_eq!(meta["containerimage.descriptor"]["platform"]["os"], "linux");
+    let warnings = meta["buildx.build.warnings"].as_array().unwrap();
+    assert!(!warnings.is_empty() && warnings.iter().all(|w| w["short"].is_string() && w["range"].is_array()));
+    let (ran, id, meta) = build("type=cacheonly");
+    ran.ok();
+    assert_eq!((id.unwrap().as_str(), &meta["containerimage.digest"]), ("", &serde_json::Value::Null));
+    let (ran, ..) = build(out.with_extension("dir").to_str().unwrap());
+    ran.fails(2).says("--iidfile");
 }
 
 #[test]

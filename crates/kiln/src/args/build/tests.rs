@@ -2,6 +2,8 @@
 
 use std::ffi::OsString;
 
+use kiln_engine::Daemon;
+
 use super::*;
 use crate::args::{Command, parse};
 
@@ -103,7 +105,10 @@ fn pull_is_a_switch_a_word_of_podman_s_or_one_of_buildah_s() {
 #[test]
 fn push_and_load_are_about_the_image() {
     assert!(matches!(plan("--push -t a .").request.outputs[..], [Output::Image { push: true, store: true, .. }]));
-    assert!(matches!(plan("--load -t a .").request.outputs[..], [Output::Image { push: false, store: true, .. }]));
+    assert!(matches!(plan("--load -t a .").request.outputs[..], [Output::Load { into: None, .. }]));
+    let podman = plan("--load=podman -o type=docker -t a .").request.outputs;
+    assert!(matches!(podman[..], [Output::Load { into: Some(Daemon::Podman), .. }]));
+    assert!(plan("--load=false .").request.outputs.is_empty());
     let both = plan("--push -o type=image,store=false -o out -t a .").request.outputs;
     assert!(matches!(both[..], [Output::Image { push: true, store: false, .. }, Output::Local { .. }]));
     assert_eq!(refusal("--push ."), "the image has no name to push it to");

@@ -5,6 +5,7 @@ use std::io::ErrorKind;
 use std::path::Path;
 
 use kiln_engine::BuildResult;
+use kiln_oci::Digest;
 use kiln_report::{Failure, FailureKind};
 use serde_json::{Value, json};
 
@@ -16,15 +17,19 @@ pub(crate) fn forget(path: &Path) -> Result<(), Failure> {
     }
 }
 
-/// Writes the image's id. A build without an image has none to write.
+/// Writes the image's id; nothing, when only the cache was filled.
 pub(crate) fn write_id(path: &Path, result: &BuildResult) -> Result<(), Failure> {
-    let Some(id) = &result.image_id else { return Ok(()) };
-    std::fs::write(path, id.as_str()).map_err(|error| cannot("write", path, &error))
+    std::fs::write(path, result.image_id.as_ref().map_or("", Digest::as_str))
+        .map_err(|error| cannot("write", path, &error))
 }
 
 /// Writes what was built, in buildx's keys.
-pub(crate) fn write_metadata(path: &Path, result: &BuildResult) -> Result<(), Failure> {
-    let mut text = serde_json::to_string_pretty(&metadata(result)).expect("plain data serialises");
+pub(crate) fn write_metadata(path: &Path, result: &BuildResult, warnings: Vec<Value>) -> Result<(), Failure> {
+    let mut keys = metadata(result);
+    if !warnings.is_empty() {
+        keys.insert("buildx.build.warnings", Value::Array(warnings));
+    }
+    let mut text = serde_json::to_string_pretty(&keys).expect("plain data serialises");
     text.push('\n');
     std::fs::write(path, text).map_err(|error| cannot("write", path, &error))
 }
@@ -65,7 +70,7 @@ fn cannot(verb: &str, path: &Path, error: &std::io::Error) -> Failure {
 
 #[cfg(test)]
 mod tests {
-    use kiln_oci::{Descriptor, Digest, Platform};
+    use kiln_oci::{Descriptor, Platform};
 
     use super::*;
 
