@@ -34,9 +34,10 @@ mod targets;
 pub use check::{CheckConfig, check};
 pub use ignore::{IgnorePattern, parse_ignore};
 pub use lower::{
-    ARGS, BadContext, Breadth, ContextRead, CredentialUse, DOWNLOADED, Fetch, ImageFacts, ImageRequest, LowerOptions,
-    Lowered, LoweredStage, Lowering, NamedContext, NoCache, Outline, OutlineArg, PlatformInNames, Reach, Reader,
-    ResolvedImage, all_errors, context_reads, fetches, is_remote_context, lower, outline, remote_context, survey,
+    ARGS, ArchivedImage, BadContext, Breadth, ContextRead, CredentialUse, DOWNLOADED, Fetch, ImageFacts, ImageRequest,
+    LowerOptions, Lowered, LoweredStage, Lowering, NamedContext, NoCache, Outline, OutlineArg, PlatformInNames, Reach,
+    Reader, ResolvedImage, all_errors, context_reads, fetches, is_remote_context, lower, outline, remote_context,
+    survey,
 };
 pub use parse::{
     Arguments, BlankLine, Directive, Dockerfile, Flag, Frontend, Heredoc, Instruction, Item, ItemKind, Line, Pair,

@@ -9,6 +9,7 @@ use kiln_solver::{Solver, Verdict};
 
 use crate::cache::Cache;
 use crate::job::{Job, Result};
+use crate::mounts::MountPlace;
 use crate::request::{BuildRequest, CachePlace, Output, Pull};
 use crate::step;
 use crate::target::Target;
@@ -58,7 +59,9 @@ pub(crate) fn refuse_what_leaves(request: &BuildRequest) -> Result<()> {
     let pushes = request.outputs.iter().any(|output| matches!(output, Output::Image { push: true, .. }));
     let is_far = |place: &CachePlace| matches!(place, CachePlace::Registry { .. } | CachePlace::Objects(_));
     let caches = request.cache_to.iter().any(|to| is_far(&to.place) && !to.ignore_error);
-    let what = match (pushes, caches) {
+    let is_far = |place: &MountPlace| matches!(place, MountPlace::Registry(_) | MountPlace::Objects(_));
+    let mounts = request.mounts_to.iter().any(|to| is_far(&to.place) && !to.ignore_error);
+    let what = match (pushes, caches || mounts) {
         (true, _) => "an image cannot be pushed offline",
         (false, true) => "a cache cannot be written elsewhere offline",
         (false, false) => return Ok(()),

@@ -161,7 +161,8 @@ pub(crate) async fn prepare(
     frontend::filters(&file, request, reporter.as_ref());
     let images = Arc::new(Images::default());
     let registry = engine.registry();
-    let resolver = Resolver::new(engine, &basis, (Arc::clone(&images), request.pull), names_of(&platforms));
+    let resolver = Resolver::new(engine, &basis, (Arc::clone(&images), request.pull), names_of(&platforms))
+        .beside(directory.as_deref());
     let settings = frontend::settings(&source, &file, &request.build_args)?;
     frontend::judge(&source, &settings, frontend::check(&file, &settings, &options), reporter.as_ref())?;
     let imported = import(request, &registry, &platforms, reporter);

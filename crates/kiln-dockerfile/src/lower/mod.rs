@@ -43,6 +43,7 @@ pub use outline::{Outline, OutlineArg, outline};
 pub use reads::{ContextRead, Reader, context_reads};
 pub use stage::ARGS;
 pub use survey::{Breadth, Reach, all_errors, survey};
+pub use transports::ArchivedImage;
 
 use crate::check::CheckConfig;
 use crate::expand::{Lexer, Variables as _};

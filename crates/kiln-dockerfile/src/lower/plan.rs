@@ -197,6 +197,9 @@ impl<'a> Plan<'a> {
         if let Some(context) = cx.named_context(&name.text, platform) {
             return self.standing_in(context, by, name.span);
         }
+        if transports::ArchivedImage::read(&name.text).is_some() {
+            return Ok(Base::Image(name.text.clone()));
+        }
         if let Some((message, hint)) = transports::refused(&name.text) {
             return Err(Box::new(Diagnostic::error(name.span, message).hint(hint)));
         }

@@ -1,4 +1,24 @@
-//! Names of images that say how they are reached, as other builders take them; here the command line says it.
+//! Names of images that say how they are reached, as other builders take them. Archives in the build context are read;
+//! for all else the command line says it.
+
+/// An image in an archive, as buildah writes it: `oci-archive:FILE` or `docker-archive:FILE`, with `:NAME` when the archive
+/// has several.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ArchivedImage<'a> {
+    /// The file, in the build context.
+    pub path: &'a str,
+    /// What the image is called in it.
+    pub name: Option<&'a str>,
+}
+
+impl<'a> ArchivedImage<'a> {
+    /// Reads the name of an image, if it is one of these.
+    pub fn read(name: &'a str) -> Option<Self> {
+        let rest = name.strip_prefix("oci-archive:").or_else(|| name.strip_prefix("docker-archive:"))?;
+        let (path, name) = rest.split_once(':').map_or((rest, None), |(path, name)| (path, Some(name)));
+        (!path.is_empty()).then_some(Self { path, name: name.filter(|name| !name.is_empty()) })
+    }
+}
 
 /// Says what is wrong with such a name, and the way out.
 pub(super) fn refused(name: &str) -> Option<(String, String)> {
@@ -9,10 +29,6 @@ pub(super) fn refused(name: &str) -> Option<(String, String)> {
         "oci" | "oci-layout" if is_path(rest) => {
             let path = rest.trim_start_matches("//");
             format!("name it with `--build-context base=oci-layout://{path}`, and write `FROM base`")
-        }
-        "oci-archive" | "docker-archive" => {
-            let file = rest.split(':').next().unwrap_or(rest);
-            format!("load it with `kiln load -i {file}`, and write its name")
         }
         "dir" if is_path(rest) => "push it to a registry, or write it as an OCI layout".to_owned(),
         "docker-daemon" | "containers-storage" => {
@@ -28,14 +44,21 @@ mod tests {
     use super::*;
 
     #[test]
+    fn images_of_archives_have_a_path_and_maybe_a_name() {
+        let read = |name| ArchivedImage::read(name).map(|image| (image.path, image.name));
+        assert_eq!(read("oci-archive:./a.tar"), Some(("./a.tar", None)));
+        assert_eq!(read("docker-archive:dir/a.tar:app:1"), Some(("dir/a.tar", Some("app:1"))));
+        assert_eq!(read("oci-archive:"), None);
+        assert_eq!(read("busybox:1"), None);
+    }
+
+    #[test]
     fn transports_are_told_from_names_with_tags() {
         for name in ["oci:latest", "dir:1", "docker:20", "localhost:5000/app", "busybox", "oci/app:1", "docker-x:1"] {
             assert_eq!(refused(name), None, "{name}");
         }
         for (name, hint) in [
             ("docker://busybox:1", "write `busybox:1`"),
-            ("oci-archive:./a.tar:tag", "load it with `kiln load -i ./a.tar`, and write its name"),
-            ("docker-archive:/x/a.tar", "load it with `kiln load -i /x/a.tar`, and write its name"),
             ("oci:/x/dir", "name it with `--build-context base=oci-layout:///x/dir`, and write `FROM base`"),
         ] {
             assert_eq!(refused(name).unwrap().1, hint, "{name}");

@@ -1,16 +1,18 @@
 //! Resolves the images a Dockerfile asks for, all of a round at once: the local store first, then their registry.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use kiln_dockerfile::{ImageFacts, ImageRequest, PlatformInNames, ResolvedImage};
+use kiln_dockerfile::{ArchivedImage, ImageFacts, ImageRequest, PlatformInNames, ResolvedImage};
+use kiln_image::archive::{Archive, ArchiveImage};
 use kiln_image::{BlobSource, Layout, Selector, fetch_document, pick_platform};
 use kiln_oci::{Descriptor, Digest, Document, ImageConfig, Manifest, Platform, Raw, Reference};
 use kiln_report::{Event, Excerpt, Failure, FailureKind, Reporter, SourceFile};
 use kiln_store::{ImageRecord, Lease, Store};
 use tokio::sync::OnceCell;
 
+use super::context::open_root;
 use crate::base::{BaseImage, registry};
 use crate::engine::Engine;
 use crate::failure::{Context as _, environment};
@@ -44,6 +46,8 @@ pub(crate) struct Resolver {
     /// What is resolved for a forecast is not kept.
     purpose: Purpose,
     pins: Arc<Pins>,
+    /// The main context, in which archives are looked for.
+    directory: Option<PathBuf>,
     /// Whether images are looked up for several platforms.
     platform_in_names: PlatformInNames,
     answers: Answers,
@@ -70,9 +74,15 @@ impl Resolver {
             registry,
             purpose: basis.purpose,
             pins: Arc::clone(&basis.pins),
+            directory: None,
             platform_in_names,
             answers: Answers::default(),
         }
+    }
+
+    /// The same, with archives of this context.
+    pub(crate) fn beside(self, directory: Option<&Path>) -> Self {
+        Self { directory: directory.map(Path::to_owned), ..self }
     }
 
     /// Whether an image is of the local store alone: no registry knows it by this name.
@@ -115,6 +125,9 @@ impl Resolver {
     async fn find(&self, request: &ImageRequest) -> Result<Found> {
         if let Some(layout) = request.reference.strip_prefix("oci-layout://") {
             return self.in_layout(layout, &request.platform).await;
+        }
+        if let Some(archived) = ArchivedImage::read(&request.reference) {
+            return self.in_archive(archived, &request.platform).await;
         }
         let reference: Reference = request.reference.parse().map_err(crate::failure::build)?;
         let reference = match self.pins.image(&reference)? {
@@ -248,23 +261,57 @@ impl Resolver {
         serde_json::from_slice(&fact).ok()
     }
 
+    /// An image of an archive in the build context: a Dockerfile names no other files of the machine.
+    async fn in_archive(&self, archived: ArchivedImage<'_>, platform: &Platform) -> Result<Found> {
+        let path = archived.path;
+        let missing = || {
+            Failure::new(FailureKind::Build, format!("there is no archive `{path}` in the build context"))
+                .hint(format!("put it there, or load it with `kiln load -i {path}` and write its name"))
+        };
+        let root = open_root(self.directory.as_deref().ok_or_else(missing)?)?;
+        let is_file = root.metadata(path).is_ok_and(|found| found.is_file());
+        let file = root.open_file(path).ok().filter(|_| is_file).ok_or_else(missing)?;
+        let archive = Archive::of_file(file, path).await.map_err(registry)?;
+        let named = |name: &str| name.parse::<Reference>().map_or_else(|_| name.to_owned(), |name| name.to_string());
+        let wanted = archived.name.map(named);
+        let is_meant = |image: &&ArchiveImage| wanted.as_ref().is_none_or(|wanted| image.names.contains(wanted));
+        let found: Vec<ArchiveImage> = archive.images().iter().filter(is_meant).cloned().collect();
+        let [image] = found.as_slice() else {
+            let names: Vec<String> = archive.images().iter().flat_map(|image| image.names.clone()).collect();
+            let failure = Failure::new(FailureKind::Build, format!("`{path}` does not have one image that is meant"));
+            return Err(failure.hint(format!("name one of its images after the path: `{}`", names.join("`, `"))));
+        };
+        let source: Arc<dyn BlobSource> = Arc::new(archive);
+        self.of_source(&image.descriptor, (path, path), (source, platform)).await
+    }
+
     async fn in_layout(&self, text: &str, platform: &Platform) -> Result<Found> {
         let (path, selector) = split_layout(text)?;
         let layout = Layout::open(&path).await.map_err(registry)?;
         let root = layout.resolve(&selector).await.map_err(registry)?;
         let source: Arc<dyn BlobSource> = Arc::new(layout);
-        let document = fetch_document(source.as_ref(), &root).await.map_err(registry)?;
-        let (_, manifest) = image_manifest(text, document, &source, platform).await?;
-        let config = fetch_config(text, &manifest, &source).await?.1.into_parts().1;
-        let identifier = format!("oci-layout://{}@{}", path.display(), root.digest);
+        self.of_source(&root, (text, &path.display().to_string()), (source, platform)).await
+    }
+
+    /// The image of a platform in a layout or an archive, which is called `name` and lies at `place`.
+    async fn of_source(
+        &self,
+        root: &Descriptor,
+        (name, place): (&str, &str),
+        (source, platform): (Arc<dyn BlobSource>, &Platform),
+    ) -> Result<Found> {
+        let document = fetch_document(source.as_ref(), root).await.map_err(registry)?;
+        let (_, manifest) = image_manifest(name, document, &source, platform).await?;
+        let config = fetch_config(name, &manifest, &source).await?.1.into_parts().1;
         let image = BaseImage {
-            name: text.into(),
+            name: name.into(),
             config: config.clone(),
             blobs: manifest.layers,
             source: Some(source),
             snapshot: None,
         };
-        Ok((ResolvedImage { digest: root.digest, identifier, config }, Arc::new(image)))
+        let identifier = format!("oci-layout://{place}@{}", root.digest);
+        Ok((ResolvedImage { digest: root.digest.clone(), identifier, config }, Arc::new(image)))
     }
 }
 

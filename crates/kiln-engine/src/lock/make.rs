@@ -56,7 +56,8 @@ pub(crate) async fn lock(
     let basis =
         Basis { store, lease, session, reporter, watch, purpose: Purpose::Build, pins: Arc::new(Pins::some(kept)) };
     let mut maker = Maker {
-        resolver: Resolver::new(engine, &basis, (Arc::new(Images::default()), pull), PlatformInNames::Hidden),
+        resolver: Resolver::new(engine, &basis, (Arc::new(Images::default()), pull), PlatformInNames::Hidden)
+            .beside(directory),
         job: Job::new(engine, request, &basis, Subject::default())?,
         basis,
         section: Section::default(),

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use kiln_dockerfile::{Dockerfile, Fetch, ImageFacts, ImageRequest, LowerOptions, Lowering, remote_context};
+use kiln_dockerfile::{
+    ArchivedImage, Dockerfile, Fetch, ImageFacts, ImageRequest, LowerOptions, Lowering, remote_context,
+};
 use kiln_oci::Reference;
 use kiln_report::{Excerpt, Failure, FailureKind, SourceFile, Span};
 
@@ -49,8 +51,11 @@ pub(super) struct Want {
 }
 
 impl Want {
-    /// What an image is asked for by. Those of layouts are on this machine, and a digest says all.
+    /// What an image is asked for by. Those of layouts and archives are here, and a digest says all.
     pub(super) fn of_image(request: &ImageRequest) -> Option<Self> {
+        if ArchivedImage::read(&request.reference).is_some() {
+            return None;
+        }
         let reference: Reference = request.reference.parse().ok()?;
         let is_open = reference.digest.is_none();
         let name = reference.familiar();

@@ -53,6 +53,12 @@ impl Archive {
         blocking(move || Self::scan(file, label)).await
     }
 
+    /// Reads an archive that is open; `label` is what people call it.
+    pub async fn of_file(file: File, label: impl Into<String>) -> Result<Self> {
+        let label = label.into();
+        blocking(move || Self::scan(file, label)).await
+    }
+
     /// Reads an archive from a stream into an unnamed file in `dir`, at most `limit` bytes, and opens that.
     /// A compressed stream is decompressed by the caller.
     pub async fn spool(mut stream: impl Read + Send + 'static, dir: &Path, limit: u64) -> Result<Self> {

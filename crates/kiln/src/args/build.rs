@@ -471,15 +471,14 @@ pub(crate) fn named_context(text: &str) -> Result<(String, NamedContext), Wrong>
     Ok((name.to_ascii_lowercase(), place))
 }
 
-/// `path`, `path:tag` or `path@digest`.
+/// `path`, `path:tag`, `path@digest` or `path:tag@digest`, in which the digest counts.
 fn oci_layout(text: &str) -> NamedContext {
-    let (path, reference) = match text.split_once('@') {
-        Some((path, digest)) => (path, Some(digest)),
-        None => match text.rsplit_once(':') {
-            Some((path, tag)) if !tag.contains('/') => (path, Some(tag)),
-            _ => (text, None),
-        },
+    let (place, digest) = text.split_once('@').map_or((text, None), |(place, digest)| (place, Some(digest)));
+    let (path, tag) = match place.rsplit_once(':') {
+        Some((path, tag)) if !tag.contains('/') => (path, Some(tag)),
+        _ => (place, None),
     };
+    let reference = digest.or(tag);
     NamedContext::OciLayout { path: path.into(), reference: reference.map(str::to_owned) }
 }
 

@@ -217,6 +217,27 @@ fn a_cache_that_is_missing_broken_or_lying_is_a_miss_with_a_warning() {
 }
 
 #[test]
+fn a_rotten_layer_that_no_step_needs_fails_no_build_that_passes_it_on() {
+    let Some(origin) = Origin::new(STAGES) else { return };
+    let dir = origin.project.path().join("cache");
+    let place = dir.display();
+    let (to, from) = (format!("type=local,dest={place},mode=max"), format!("type=local,src={place}"));
+    origin.project.build(&["--cache-to", &to]).ok();
+    let whole: Vec<(PathBuf, Vec<u8>)> =
+        blobs(&dir).into_iter().map(|path| (path.clone(), fs::read(path).unwrap())).collect();
+    let index = fs::read(dir.join("index.json")).unwrap();
+    let mut is_left_out = false;
+    for (rotten, bytes) in whole.iter().filter(|(_, bytes)| !bytes.starts_with(b"{")) {
+        whole.iter().for_each(|(path, bytes)| fs::write(path, bytes).unwrap());
+        fs::write(dir.join("index.json"), &index).unwrap();
+        fs::write(rotten, vec![7; bytes.len()]).unwrap();
+        let run = origin.elsewhere(STAGES).build(&["--cache-from", &from, "--cache-to", &to]).ok();
+        is_left_out |= run.stderr.contains("are not passed on");
+    }
+    assert!(is_left_out, "no layer was only passed on");
+}
+
+#[test]
 fn a_cache_is_not_used_when_none_is_wanted_and_not_written_when_the_build_fails() {
     let Some(origin) = Origin::new(STAGES) else { return };
     let cache = origin.cache("app");

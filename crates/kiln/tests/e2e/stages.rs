@@ -131,3 +131,36 @@ fn an_image_that_exists_for_another_platform_only_is_taken_as_it_is_with_a_warni
     project.build(&[]).ok().says("InvalidBaseImagePlatform").says("linux/s390x");
     assert_eq!(project.inspect("app")["Architecture"], "s390x");
 }
+
+#[test]
+fn a_context_may_be_a_stage_and_a_base_may_lie_in_an_archive_of_the_context() {
+    let project = Project::new();
+    let stages = "FROM busybox AS one\nRUN echo one > /x\nFROM busybox AS two\nRUN echo two > /x\nFROM base\nCOPY --from=two /x /y\n";
+    project.dockerfile(stages);
+    project.build(&["--build-context", "base=target:two", "--build-context", "two=target:one"]).ok();
+    assert_eq!(project.sh("cat /x /y"), "one\none\n");
+    project.build(&["--build-context", "base=target:three"]).fails(1).says("context `base` is stage `three`");
+    for kind in ["oci", "docker"] {
+        let output = format!("type={kind},dest={}", project.context().join("base.tar").display());
+        project.dockerfile("FROM busybox\nRUN echo archived > /x\n").build(&["-o", &output]).ok();
+        let from = format!(
+            "FROM {kind}-archive:./base.tar AS base\nFROM {kind}-archive:base.tar:app:latest\nCOPY --from=base /x /y\n"
+        );
+        project.dockerfile(&from).build(&[]).ok();
+        assert_eq!(project.sh("cat /x /y"), "archived\narchived\n");
+    }
+    project.link("out.tar", "/etc/passwd");
+    for (archive, told) in [
+        ("no.tar", "no archive `no.tar`"),
+        ("../no.tar", "no archive"),
+        ("base.tar:no:1", "docker.io/library/app:latest"),
+    ] {
+        project
+            .dockerfile(&format!("FROM oci-archive:{archive}\n"))
+            .build(&[])
+            .fails(1)
+            .says(told)
+            .says("Dockerfile:1");
+    }
+    project.dockerfile("FROM oci-archive:out.tar\n").build(&[]).fails(1).never_says("root:");
+}

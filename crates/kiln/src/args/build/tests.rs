@@ -74,7 +74,9 @@ fn named_contexts_have_five_forms() {
     let of = |place: &str| plan(&format!("--build-context Base={place} .")).request.contexts.remove("base").unwrap();
     assert!(matches!(of("../x"), NamedContext::Dir(path) if path == Path::new("../x")));
     assert!(matches!(of("docker-image://a:1"), NamedContext::Image(image) if image == "a:1"));
-    for (text, wanted) in [("d", None), ("d:v1", Some("v1")), ("d@sha256:0", Some("sha256:0"))] {
+    for (text, wanted) in
+        [("d", None), ("d:v1", Some("v1")), ("d@sha256:0", Some("sha256:0")), ("d:v1@sha256:0", Some("sha256:0"))]
+    {
         let NamedContext::OciLayout { path, reference } = of(&format!("oci-layout://{text}")) else {
             panic!("a layout")
         };
