@@ -39,10 +39,29 @@ sys.exit(None if found == sys.argv[2] else f"the config is {found}, the id was {
 PY
 }
 
+# unpacked_by_umoci LAYOUT: its files, with their modes.
 unpacked_by_umoci() {
-  umoci unpack --image "$WORK/layout:latest" "$WORK/bundle"
-  grep -qF 'hello, others' "$WORK/bundle/rootfs/usr/local/bin/hello"
-  [[ $(stat -c %a "$WORK/bundle/rootfs/tmp") == 1777 ]]
+  umoci unpack --image "$WORK/$1:latest" "$WORK/bundle-$1"
+  grep -qF 'hello, others' "$WORK/bundle-$1/rootfs/usr/local/bin/hello"
+  [[ $(stat -c %a "$WORK/bundle-$1/rootfs/tmp") == 1777 ]]
+}
+
+# Whoever knows gzip alone finds the tar, and the members of every layer are whole.
+gunzipped() {
+  local blob
+  for blob in $(find "$WORK/estargz/blobs" -type f); do
+    if [[ $(head -c 2 "$blob" | od -An -tx1 | tr -d ' ') == 1f8b ]]; then gzip -t "$blob" && tar -tzf "$blob" >/dev/null; fi
+  done
+}
+
+loaded_by_podman() {
+  podman_ load -i "$WORK/docker.tar"
+  podman_ load -i "$WORK/oci.tar"
+  podman_ image inspect --format '{{.Id}}' interop | grep -F "${1#sha256:}"
+}
+
+podman_() {
+  podman --root "$WORK/podman" --runroot "$WORK/podman-run" --storage-driver vfs "$@"
 }
 
 in_tar() {
@@ -87,7 +106,7 @@ buildah_() {
 
 main() {
   kiln_binary
-  packages skopeo umoci buildah
+  packages skopeo umoci buildah podman
   with_registry
   "$ROOT/scripts/bases.sh" busybox debian
   printf '[storage]\ndriver = "vfs"\nrunroot = "%s/run"\ngraphroot = "%s/graph"\n' "$WORK" "$WORK" >"$WORK/storage.conf"
@@ -97,6 +116,11 @@ main() {
   check 'kiln build -o type=oci' build -t interop -o "type=oci,dest=$WORK/oci.tar"
   check 'kiln build -o type=oci,tar=false' build -t interop:latest -o "type=oci,tar=false,dest=$WORK/layout"
   check 'kiln build -o type=docker' build -t interop -o "type=docker,dest=$WORK/docker.tar"
+  check 'kiln build -o type=docker,tar=false' build -t interop:latest -o "type=docker,tar=false,oci-mediatypes=false,dest=$WORK/docker"
+  for compression in uncompressed zstd estargz; do
+    check "kiln build -o …,compression=$compression" build -t interop:latest \
+      -o "type=oci,tar=false,dest=$WORK/$compression,compression=$compression,force-compression=true"
+  done
   check 'kiln build -o type=tar' build -o "type=tar,dest=$WORK/files.tar"
   check 'kiln build -o type=local' build -o "type=local,dest=$WORK/files"
   check 'kiln save' kiln save -o "$WORK/saved.tar" interop
@@ -106,7 +130,14 @@ main() {
   check 'skopeo reads the OCI layout' same_image "oci:$WORK/layout"
   check 'skopeo reads the docker archive' same_image "docker-archive:$WORK/docker.tar"
   check 'skopeo reads what was saved' same_image "docker-archive:$WORK/saved.tar"
-  check 'umoci unpacks the layout' unpacked_by_umoci
+  check "skopeo reads the layout of docker's media types" same_image "oci:$WORK/docker"
+  check 'skopeo reads the layout without compression' same_image "oci:$WORK/uncompressed"
+  check 'skopeo reads the layout with zstd' same_image "oci:$WORK/zstd"
+  check 'umoci unpacks the layout' unpacked_by_umoci layout
+  check 'umoci unpacks the layout without compression' unpacked_by_umoci uncompressed
+  check 'umoci unpacks the layout with eStargz' unpacked_by_umoci estargz
+  check 'gzip and tar read eStargz layers' gunzipped
+  check 'podman loads both archives' loaded_by_podman "$(<"$WORK/iid")"
   check 'tar lists the files' in_tar
   check 'the files are there' as_files
   check 'buildah pulls and runs it' run_by_buildah

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::io::{Read, Write};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::future::{BoxFuture, FutureExt as _, Shared};
 use kiln_fs::compress::{self, Compressor};
@@ -12,6 +12,8 @@ use kiln_oci::{Descriptor, Digest, Hasher};
 use kiln_report::{Failure, FailureKind};
 use kiln_store::{Ingest, LayerId, LayerInfo, Lease, Snapshot, Store};
 
+use crate::blocking::blocking;
+use crate::export::Early;
 use crate::failure::{Context as _, environment};
 use crate::job::Result;
 use crate::packing::{Packing, is_from_elsewhere, own_diff_id};
@@ -30,6 +32,8 @@ pub(crate) struct Finished {
 /// Works on layers in the background, each once, as long as somebody waits.
 pub(crate) struct Finisher {
     work: Finishing,
+    /// Hears of every layer that is finished.
+    early: Option<Arc<Early>>,
     running: Mutex<HashMap<LayerId, Running>>,
 }
 
@@ -46,7 +50,12 @@ struct Finishing {
 impl Finisher {
     /// A finisher that packs layers in all these ways; without any, they are only digested.
     pub(crate) fn new(store: Store, lease: Lease, packings: Vec<Packing>, watch: Watch) -> Self {
-        Self { work: Finishing { store, lease, packings, watch }, running: Mutex::default() }
+        Self { work: Finishing { store, lease, packings, watch }, early: None, running: Mutex::default() }
+    }
+
+    /// The same, that has layers uploaded while others are made.
+    pub(crate) fn uploading(self, early: Arc<Early>) -> Self {
+        Self { early: Some(early), ..self }
     }
 
     /// Whether it packs layers this way.
@@ -64,8 +73,8 @@ impl Finisher {
     fn start(&self, layer: &LayerId) -> Running {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         let begin = || {
-            let (work, layer) = (self.work.clone(), layer.clone());
-            let task = tokio::task::spawn_blocking(move || finish(&work, &layer));
+            // Nobody may wait for it until the build is over.
+            let task = tokio::spawn(finish_and_tell(self.work.clone(), layer.clone(), self.early.clone()));
             async move { task.await.unwrap_or_else(|error| Err(stopped(&error))) }.boxed().shared()
         };
         running.entry(layer.clone()).or_insert_with(begin).clone()
@@ -94,6 +103,15 @@ impl Finisher {
 
 fn stopped(why: &dyn std::fmt::Display) -> Failure {
     Failure::new(FailureKind::Bug, format!("a layer could not be finished: {why}"))
+}
+
+async fn finish_and_tell(work: Finishing, layer: LayerId, early: Option<Arc<Early>>) -> Result<()> {
+    let (here, made) = (work.clone(), layer.clone());
+    blocking(move || finish(&here, &made)).await?;
+    if let Some(early) = early {
+        early.offer(|packing| known(&work.store, Some(packing), &layer).ok()??.blob);
+    }
+    Ok(())
 }
 
 /// What an earlier build or a pull left: nothing is to be done.

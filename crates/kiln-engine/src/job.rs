@@ -13,9 +13,10 @@ use kiln_report::{Failure, FailureKind, Reporter};
 use kiln_store::{ActiveLayer, Lease, Store};
 
 use crate::base::BaseImage;
+use crate::blobs::StoreBlobs;
 use crate::devices::Devices;
 use crate::engine::Engine;
-use crate::export::Daemons;
+use crate::export::{Daemons, Early};
 use crate::finish::Finisher;
 use crate::frontend::Trees;
 use crate::lock::Pins;
@@ -43,6 +44,8 @@ pub(crate) struct Job {
     pub(crate) trees: Trees,
     pub(crate) images: Arc<Images>,
     pub(crate) finisher: Finisher,
+    /// Uploads layers while others are made.
+    pub(crate) early: Arc<Early>,
     pub(crate) seen: Seen,
     pub(crate) limits: Limits,
     pub(crate) devices: Devices,
@@ -93,10 +96,15 @@ impl Job {
         let Subject { project, origin, trees, images, packings } = subject;
         let Basis { store, lease, session, reporter, watch, purpose, pins } = basis;
         let registry = engine.registry();
+        let blobs = StoreBlobs { store: store.clone(), lease: lease.clone() };
+        let with = (Arc::clone(&registry), Arc::clone(reporter), Arc::clone(&images));
+        let early = Arc::new(Early::new(request, blobs, with)?);
         Ok(Arc::new(Self {
             project,
             origin,
-            finisher: Finisher::new(store.clone(), lease.clone(), packings, watch.clone()),
+            finisher: Finisher::new(store.clone(), lease.clone(), packings, watch.clone())
+                .uploading(Arc::clone(&early)),
+            early,
             returning: Returning::new(&request.mounts_from, store, (&registry, reporter)),
             executor: engine.executor(),
             store: store.clone(),

@@ -2,6 +2,7 @@
 
 mod annotate;
 mod archive;
+mod early;
 mod image;
 mod load;
 mod offload;
@@ -16,6 +17,7 @@ use kiln_oci::{Descriptor, Index, Manifest, MediaType, Platform, Raw, Reference}
 use kiln_report::{Failure, FailureKind};
 
 pub(crate) use archive::{documents, write_archive};
+pub(crate) use early::Early;
 pub(crate) use image::{Made, Provenance, id_of, note_pushed, store};
 pub(crate) use load::{Daemons, settle};
 pub(crate) use push::{meter, push};

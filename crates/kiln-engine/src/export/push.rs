@@ -19,6 +19,8 @@ pub(crate) async fn all(
     (documents, root): (&MemoryBlobs, &Descriptor),
     names: &[Reference],
 ) -> Result<()> {
+    // What is on its way need not be looked for.
+    job.early.settle().await;
     let blobs = StoreBlobs { store: job.store.clone(), lease: job.lease.clone() };
     let from = Either(documents, &blobs);
     let origins = job.images.origins();
@@ -42,12 +44,16 @@ pub(crate) async fn push(
     work: &Work,
 ) -> Result<()> {
     let options = CopyOptions { progress: Some(meter(work)), ..CopyOptions::default() };
-    let near = origins.iter().filter(|(_, at)| at.registry == name.registry && at.repository != name.repository);
-    let near = near.map(|(digest, at)| (digest.clone(), at.repository.clone()));
-    let sink = registry_client.client().sink(name).with_origins(near);
+    let sink = registry_client.client().sink(name).with_origins(near(name, origins));
     copy_graph(from, &sink, root, &options).await.map_err(registry)?;
     work.part(format!("pushing manifest for {}", name.with_digest(root.digest.clone())));
     Ok(())
+}
+
+/// Other repositories of the registry of `name` that have blobs.
+pub(super) fn near(name: &Reference, origins: &Origins) -> impl Iterator<Item = (Digest, String)> {
+    let near = origins.iter().filter(|(_, at)| at.registry == name.registry && at.repository != name.repository);
+    near.map(|(digest, at)| (digest.clone(), at.repository.clone())).collect::<Vec<_>>().into_iter()
 }
 
 /// Maps transfers to statuses of a piece of work.

@@ -25,7 +25,9 @@ use super::merge::MergeStep;
 use super::{Place, source};
 use crate::artifact::Artifact;
 use crate::base::BaseImage;
+use crate::blobs::StoreBlobs;
 use crate::devices::Devices;
+use crate::export::Early;
 use crate::finish::Finisher;
 use crate::frontend::LocalTree;
 use crate::job::{Images, Job, Limits};
@@ -199,7 +201,11 @@ impl World {
         let watch = Waiter::default().watch();
         let registry = Arc::new(Registry::new(None));
         let reporter: Arc<dyn Reporter> = Arc::new(Silent);
+        let blobs = StoreBlobs { store: store.clone(), lease: lease.clone() };
+        let with = (Arc::clone(&registry), Arc::clone(&reporter), Arc::clone(&images));
+        let early = Arc::new(Early::new(&self.request, blobs, with).unwrap());
         Arc::new(Job {
+            early,
             project: String::new(),
             origin: String::new(),
             purpose: Purpose::Build,

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use kiln_testkit::{FileServer, Registry};
 
-use crate::project::{Project, have, run};
+use crate::project::{Project, Run, have, run};
 
 #[test]
 fn images_travel_through_a_registry() {
@@ -81,4 +81,36 @@ fn files_are_fetched_over_http_and_checked() {
     server.put("/f.txt", "changed!");
     project.builds(&format!("FROM busybox\nADD {url} /a\n"));
     assert_eq!(project.sh("cat /a"), "changed!");
+}
+
+/// The lines of a build's events.
+fn events(run: &Run) -> Vec<serde_json::Value> {
+    run.stderr.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+}
+
+#[test]
+fn layers_are_at_the_registry_before_the_build_is_over() {
+    let Some(registry) = Registry::start() else { return };
+    let project = Project::new();
+    project.dockerfile("FROM busybox\nRUN dd if=/dev/urandom of=/f bs=1M count=2\nRUN sleep 3\n");
+    let build = |name: &str| {
+        let mut command = project.command();
+        run(command.args(["build", "--progress", "rawjson", "--push", "-t", name]).arg(project.context()))
+    };
+    let events = events(&build(&format!("{}/early:1", registry.host())).ok());
+    let position = |is_it: &dyn Fn(&serde_json::Value) -> bool| events.iter().position(is_it);
+    let any = |list: &serde_json::Value, is_it: &dyn Fn(&serde_json::Value) -> bool| {
+        list.as_array().is_some_and(|list| list.iter().any(is_it))
+    };
+    let slept = position(&|event| {
+        any(&event["vertexes"], &|v| v["name"].as_str().unwrap().contains("sleep") && v["completed"].is_string())
+    });
+    let is_layer =
+        |s: &serde_json::Value| s["id"].as_str().unwrap().starts_with("layer ") && s["completed"].is_string();
+    let uploaded = position(&|event| any(&event["statuses"], &is_layer));
+    assert!(uploaded.unwrap() < slept.unwrap(), "{uploaded:?} {slept:?}");
+    project.dockerfile("FROM busybox\nRUN dd if=/dev/urandom of=/f bs=1M count=2\nRUN sleep 1 && false\n");
+    let name = format!("{}/failed:1", registry.host());
+    build(&name).fails(1);
+    Project::bare().kiln(&["pull", &name]).fails(1);
 }
