@@ -151,6 +151,24 @@ impl Engine {
         transfer::push(self, reference, platform, &reporter).await
     }
 
+    /// Makes an image of others that are in registries, and pushes it under all its names; without any it is only told.
+    pub async fn combine(
+        &self,
+        request: &crate::combine::CombineRequest,
+        reporter: Arc<dyn Reporter>,
+    ) -> Result<crate::combine::RemoteDocument> {
+        crate::combine::combine(self, request, &reporter).await
+    }
+
+    /// What its registry says of a name.
+    pub async fn look(
+        &self,
+        name: &Reference,
+        configs: crate::combine::Configs,
+    ) -> Result<crate::combine::RemoteImage> {
+        crate::combine::look(self, name, configs).await
+    }
+
     /// All images, newest first.
     pub fn images(&self) -> Result<Vec<ImageSummary>> {
         images::list(&self.store()?)

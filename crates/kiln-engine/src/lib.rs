@@ -11,6 +11,7 @@ mod blobs;
 mod blocking;
 mod cache;
 mod claim;
+mod combine;
 mod config;
 mod context;
 mod devices;
@@ -57,6 +58,7 @@ pub use answer::{
     BuildResult, Collected, FsckAnswer, FsckProblem, ImageDetails, ImageMember, ImageSummary, Loaded, PruneAnswer,
     Pruned, PullResult, Removed,
 };
+pub use combine::{CombineRequest, CombineSource, Configs, RemoteDocument, RemoteImage, Said, Single};
 pub use context::{ContextChecks, Contexts, LeftOutFile, PathVerdict, SentFile, is_ignored};
 pub use diff::{
     DiffImage, DiffRequest, FieldChange, FileDifference, FileLook, HistoryChange, Ignored, ImageDiff, LayerChange,

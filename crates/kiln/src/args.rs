@@ -23,8 +23,8 @@ use clap::{Arg, ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::commands::cache::CacheCommand;
 use crate::commands::{
-    builds, check, completion, context, debug, diff, du, explain, fmt, fsck, history, images, inspect, load, lock,
-    login, prune, pull, push, rmi, run, save, tag, version,
+    builds, check, completion, context, debug, diff, du, explain, fmt, fsck, history, images, imagetools, inspect,
+    load, lock, login, prune, pull, push, rmi, run, save, tag, version,
 };
 
 pub(crate) use environment::Environment;
@@ -69,6 +69,8 @@ pub(crate) enum Command {
     Push(push::PushArgs),
     Images(images::ImagesArgs),
     Inspect(inspect::InspectArgs),
+    #[command(subcommand)]
+    Imagetools(imagetools::ImagetoolsCommand),
     History(history::HistoryArgs),
     Diff(diff::DiffArgs),
     Tag(tag::TagArgs),

@@ -15,6 +15,7 @@ pub(crate) mod fmt;
 pub(crate) mod fsck;
 pub(crate) mod history;
 pub(crate) mod images;
+pub(crate) mod imagetools;
 pub(crate) mod inspect;
 pub(crate) mod load;
 pub(crate) mod lock;
@@ -44,6 +45,7 @@ pub(crate) fn run(command: Command, setting: &Setting) -> Outcome {
         Command::Pull(args) => pull::run(&args, setting),
         Command::Push(args) => push::run(&args, setting),
         Command::Images(args) => images::run(&args, setting),
+        Command::Imagetools(command) => imagetools::run(&command, setting),
         Command::Inspect(args) => inspect::run(&args, setting),
         Command::History(args) => history::run(&args, setting),
         Command::Diff(args) => diff::run(&args, setting),

@@ -3,7 +3,7 @@
 use clap::Subcommand;
 
 use super::{Command, build};
-use crate::commands::{builds, du, history, images, inspect, load, prune, pull, push, rmi, save, tag};
+use crate::commands::{builds, du, history, images, imagetools, inspect, load, prune, pull, push, rmi, save, tag};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Group {
@@ -28,6 +28,8 @@ pub(crate) enum Builder {
     #[command(subcommand)]
     History(Builds),
     Du(du::DuArgs),
+    #[command(subcommand)]
+    Imagetools(imagetools::ImagetoolsCommand),
     Prune(prune::PruneArgs),
 }
 
@@ -66,6 +68,9 @@ impl Group {
             | Self::Image(Image::Build(args)) => Command::Build(args),
             Self::Buildx(Builder::History(Builds::Ls(args))) | Self::Builder(Builder::History(Builds::Ls(args))) => {
                 Command::Builds(args)
+            }
+            Self::Buildx(Builder::Imagetools(command)) | Self::Builder(Builder::Imagetools(command)) => {
+                Command::Imagetools(command)
             }
             Self::Buildx(Builder::Du(args)) | Self::Builder(Builder::Du(args)) => Command::Du(args),
             Self::Buildx(Builder::Prune(args))

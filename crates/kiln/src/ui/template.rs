@@ -22,6 +22,8 @@ pub(crate) enum Missing {
     NoValue,
     /// A mistake: all fields are always there.
     Wrong,
+    /// Nothing; and fields of documents are found by Go's names for them: `MediaType` is `mediaType`.
+    WireName,
 }
 
 /// What a template is filled in with.
@@ -133,6 +135,10 @@ fn field(path: &[String], dot: &Value, scope: Scope<'_>) -> Result<Value, Templa
         Value::Object(mut map) => match map.remove(name) {
             Some(value) => Ok(value),
             None if scope.missing == Missing::NoValue => Ok(Value::Null),
+            None if scope.missing == Missing::WireName => {
+                let found = map.into_iter().find(|(key, _)| key.eq_ignore_ascii_case(name));
+                Ok(found.map_or(Value::Null, |(_, value)| value))
+            }
             None => {
                 let known: Vec<String> = map.keys().map(|name| format!("`{name}`")).collect();
                 wrong(format!("there is no field `{name}`: choose from {}", known.join(", ")))

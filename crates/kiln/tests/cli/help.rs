@@ -23,6 +23,7 @@ fn the_front_page() {
       push        Send an image of the local store to the registry of its name
       images      List the images of the local store
       inspect     Print all that is known of images, as JSON
+      imagetools  Look at images in registries, and join them
       history     Show the steps that made an image
       diff        Say what two images differ in: config, steps, layers, packages and files
       tag         Give an image one more name

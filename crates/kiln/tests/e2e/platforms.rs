@@ -181,6 +181,49 @@ fn several_platforms_travel_through_a_registry() {
     }
 }
 
+#[test]
+fn images_of_registries_are_joined_without_being_fetched() {
+    let Some(registry) = Registry::start() else { return };
+    let project = Project::new();
+    project.dockerfile(CROSS);
+    let context = project.context();
+    let context = context.to_str().unwrap();
+    let name = |text: &str| format!("{}/team/{text}", registry.host());
+    let pushed = |platform: &str, name: &str| {
+        project.kiln(&["build", "--platform", platform, "-t", name, "--push", context]).ok();
+    };
+    let (one, two, all) = (name("one:1"), name("two:1"), name("all:1"));
+    pushed("linux/amd64", &one);
+    pushed("linux/arm64", &two);
+    let other = Project::bare();
+    let raw = |name: &str| other.kiln(&["imagetools", "inspect", "--raw", name]).ok().stdout;
+    let shown = |name: &str| json(raw(name).as_bytes());
+    let dry = other.kiln(&["imagetools", "create", "--dry-run", &one, &two]).ok().stdout;
+    other.kiln(&["buildx", "imagetools", "create", "-t", &all, &one, &two]).ok().says("copying sha256:");
+    assert_eq!(dry.trim(), raw(&all));
+    assert_eq!(platforms(&shown(&all)), ["linux/amd64", "linux/arm64"]);
+    // What it names is there, and whole.
+    Project::bare().kiln(&["pull", "--all-platforms", &all]).ok();
+    pushed("linux/arm/v7", &name("all:arm"));
+    let create = |args: &[&str]| other.kiln(&[&["imagetools", "create"], args].concat()).ok();
+    create(&["--append", "-t", &all, "--annotation", "index:made=here", &name("all:arm")]);
+    assert_eq!(platforms(&shown(&all)), ["linux/amd64", "linux/arm64", "linux/arm/v7"]);
+    assert_eq!(shown(&all)["annotations"]["made"], "here");
+    let less = name("less:1");
+    create(&["-t", &less, "-p", "linux/arm64,linux/arm/v7", &all]);
+    assert_eq!(platforms(&shown(&less)), ["linux/arm64", "linux/arm/v7"]);
+    assert_eq!(shown(&less)["annotations"]["made"], "here");
+    let copy = name("copy:1");
+    create(&["-t", &copy, "--prefer-index=false", &two]);
+    assert_eq!(shown(&copy), shown(&two));
+    let by = |format: &str| other.kiln(&["imagetools", "inspect", "--format", format, &all]).ok().stdout;
+    assert!(by("{{.Manifest.Digest}} {{.Manifest.MediaType}}").starts_with("sha256:"));
+    assert_eq!(by("{{range .Image}}{{.Architecture}} {{end}}").trim(), "amd64 arm arm64");
+    let text = other.kiln(&["imagetools", "inspect", &all]).ok().stdout;
+    assert!(text.contains(&format!("Name:      {all}")) && text.contains("Platform:  linux/arm/v7"), "{text}");
+    other.kiln(&["imagetools", "create", "-t", &all, &name("nosuch:1")]).fails(1).says("nosuch");
+}
+
 /// A busybox for arm64, where the kernel can run it.
 fn emulated() -> Option<std::path::PathBuf> {
     let found = std::env::var_os("KILN_TEST_ARM64").map(std::path::PathBuf::from);
