@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use futures::future::try_join_all;
-use kiln_dockerfile::{LowerOptions, PlatformInNames};
+use kiln_dockerfile::{Dockerfile, Fetch, LowerOptions, PlatformInNames};
 use kiln_graph::llb::OpKind;
 use kiln_graph::{Definition, Edge, VertexId};
 use kiln_oci::{Hasher, Platform};
@@ -175,7 +175,7 @@ pub(crate) async fn prepare(
     let lowered = match registry.is_offline() {
         true => {
             let lone = Job::new(engine, request, &basis, Subject::default())?;
-            let mut failures = offline::unknown(&lone, kiln_dockerfile::fetches(&file, &options), &source).await;
+            let mut failures = offline::unknown(&lone, fetches(&file, &options, &platforms), &source).await;
             let lowered = lowered.map_err(|failure| failures.insert(0, failure));
             offline::joined(failures, offline::NEEDED)?;
             lowered.expect("its failure was one of them")
@@ -199,6 +199,20 @@ pub(crate) async fn prepare(
 /// Steps of several platforms are told apart by their names.
 fn names_of(platforms: &[Platform]) -> PlatformInNames {
     if platforms.len() > 1 { PlatformInNames::Shown } else { PlatformInNames::Hidden }
+}
+
+/// What is fetched for any of the platforms, as far as that is known without images.
+fn fetches(file: &Dockerfile, options: &LowerOptions, platforms: &[Platform]) -> Vec<Fetch> {
+    let mut all: Vec<Fetch> = Vec::new();
+    for platform in platforms {
+        let options = LowerOptions { platform: platform.clone(), ..options.clone() };
+        for fetch in kiln_dockerfile::fetches(file, &options) {
+            if !all.contains(&fetch) {
+                all.push(fetch);
+            }
+        }
+    }
+    all
 }
 
 /// What the lock beside the Dockerfile holds. Fails when that is not all the build would ask for.
