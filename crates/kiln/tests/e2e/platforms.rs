@@ -168,6 +168,14 @@ fn several_platforms_travel_through_a_registry() {
     third.kiln(&["pull", "--platform", "linux/arm64,linux/arm/v7", &again]).ok();
     let tree = third.kiln(&["images", "--tree"]).ok().stdout;
     assert!(tree.contains("linux/arm64") && tree.contains("linux/arm/v7") && !tree.contains("amd64"), "{tree}");
+    // One index is another image for each platform.
+    let fourth = Project::bare();
+    fourth.dockerfile(&format!("FROM {again}\nCOPY --from={again} /arch /again\n"));
+    let files = fourth.tree(&["--platform", ALL]);
+    for (directory, arch) in [("linux_amd64", "amd64\n"), ("linux_arm64", "arm64\n"), ("linux_arm_v7", "armv7\n")] {
+        let read = |name: &str| std::fs::read_to_string(files.join(directory).join(name)).unwrap();
+        assert_eq!([read("arch"), read("again")], [arch, arch]);
+    }
     // A name that lacks platforms of its index is pushed as what is here.
     let part = format!("{}/team/part:v1", registry.host());
     third.kiln(&["tag", &again, &part]).ok();
@@ -178,6 +186,29 @@ fn several_platforms_travel_through_a_registry() {
         let docker = |name: &str| raw(&format!("docker://{name}"));
         assert_eq!(platforms(&docker(&part)), ["linux/arm64", "linux/arm/v7"]);
         assert!(docker(&again)["config"].is_object());
+    }
+}
+
+#[test]
+fn caches_of_several_platforms_serve_each_of_them() {
+    let Some(registry) = Registry::start() else { return };
+    let project = Project::new();
+    project.dockerfile(
+        "FROM --platform=$BUILDPLATFORM busybox AS build\nARG TARGETARCH\nRUN echo $TARGETARCH >/arch\n\
+        FROM scratch\nCOPY --from=build /arch /arch\n",
+    );
+    let context = project.context();
+    let context = context.to_str().unwrap();
+    let build = ["build", "--progress=plain", "--platform", "linux/amd64,linux/arm64"];
+    let name = |text: &str| format!("{}/team/cached:{text}", registry.host());
+    let (inline, whole) = (name("inline"), format!("type=registry,mode=max,ref={}", name("cache")));
+    let to = ["--cache-to", "type=inline", "--cache-to", &whole, "-t", &inline, "--push", context];
+    project.kiln(&[&build[..], &to].concat()).ok();
+    for from in [format!("type=registry,ref={inline}"), format!("type=registry,ref={}", name("cache"))] {
+        project.kiln(&["rmi", &inline]).ok();
+        project.kiln(&["prune", "--all", "-f"]).ok();
+        let built = project.kiln(&[&build[..], &["--cache-from", &from, "-t", &inline, context]].concat()).ok();
+        assert!(built.cached() >= 2, "{from}\n{}", built.stderr);
     }
 }
 
