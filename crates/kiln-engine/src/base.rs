@@ -12,10 +12,10 @@ use kiln_oci::{Descriptor, Digest, Hasher, ImageConfig};
 use kiln_report::{Event, Failure, FailureKind, Reporter};
 use kiln_store::{Lease, Snapshot, Store};
 
-use crate::blobs::{StoreBlobs, receive};
+use crate::blobs::StoreBlobs;
 use crate::blocking::blocking;
-use crate::claim::claim;
 use crate::failure::{Context as _, environment};
+use crate::fetch::read_blob;
 use crate::job::Result;
 use crate::scratch::{Scratch, open_dir};
 
@@ -87,13 +87,13 @@ impl BaseImage {
             return Err(Failure::new(FailureKind::Environment, message)
                 .hint(format!("run `kiln pull {}` to fetch it again", self.name)));
         };
-        fetch(&store, &lease, source, blob, &meter).await?;
-        let (image, blob) = (self.name.clone(), blob.clone());
-        blocking(move || {
-            unpack_layer(&store, &lease, &blob, (&diff_id, stack))
+        let (image, kept) = (self.name.clone(), StoreBlobs { store, lease });
+        let place = Place { kept: kept.clone(), blob: blob.clone(), diff_id, stack };
+        let unpack = move |packed: &mut (dyn Read + Send)| {
+            unpack_layer(&place, packed)
                 .map_err(|failure| Failure { message: format!("cannot unpack image `{image}`"), ..nest(failure) })
-        })
-        .await
+        };
+        read_blob(&kept, source, blob, &meter, unpack).await
     }
 }
 
@@ -110,38 +110,8 @@ pub(crate) fn held_layer(store: &Store, lease: &Lease, diff_id: &Digest) -> Resu
     Ok(lease.hold_snapshot(&snapshot).map_err(environment)?.then_some(snapshot))
 }
 
-/// Brings a blob into the content store, unless it is there.
-pub(crate) async fn fetch(
-    store: &Store,
-    lease: &Lease,
-    source: &Arc<dyn BlobSource>,
-    blob: &Descriptor,
-    meter: &Arc<Meter>,
-) -> Result<()> {
-    let is_there = || -> Result<bool> {
-        Ok(store.content().len(&blob.digest).map_err(environment)? == Some(blob.size)
-            && lease.hold_blob(&blob.digest).map_err(environment)?)
-    };
-    if is_there()? {
-        return Ok(());
-    }
-    let _claim = claim(store, &blob.digest).await;
-    if is_there()? {
-        return Ok(());
-    }
-    crate::space::require(&store.root(), blob.size, &format!("layer `{}`", blob.digest))?;
-    let started = SystemTime::now();
-    let mut reader = source.fetch(blob).await.map_err(registry)?;
-    let ingest = store.content().ingest(lease).map_err(environment)?;
-    let doing = format!("keep layer `{}`", blob.digest);
-    let mut seen = |done| meter.progress(blob, done, started);
-    let ingest = receive(&mut reader, ingest, &doing, &mut seen).await.map_err(registry)?;
-    let blob = blob.clone();
-    blocking(move || ingest.commit_as(&blob).map(drop).map_err(environment)).await
-}
-
 impl Meter {
-    fn progress(&self, blob: &Descriptor, current: u64, started: SystemTime) {
+    pub(crate) fn progress(&self, blob: &Descriptor, current: u64, started: SystemTime) {
         let at = SystemTime::now();
         self.reporter.report(Event::Status {
             vertex: self.vertex.clone(),
@@ -200,19 +170,26 @@ fn adopt_implied(store: &Store, layers: &[Unpacked]) -> Result<Snapshot> {
     Ok(stacked)
 }
 
-/// Unpacks a blob of the content store into a layer of its own, checking that it is the layer the config names.
-fn unpack_layer(
-    store: &Store,
-    lease: &Lease,
-    blob: &Descriptor,
-    (diff_id, stack): (&Digest, String),
-) -> Result<Unpacked> {
+/// A layer to be unpacked.
+struct Place {
+    kept: StoreBlobs,
+    /// Its packed form.
+    blob: Descriptor,
+    /// The digest of its tar, as the config has it.
+    diff_id: Digest,
+    /// The layers below it.
+    stack: String,
+}
+
+/// Unpacks a layer into a directory of its own, checking that it is the one the config names.
+fn unpack_layer(place: &Place, packed: &mut (dyn Read + Send)) -> Result<Unpacked> {
+    let Place { kept: StoreBlobs { store, lease }, blob, diff_id, stack } = place;
     let doing = || format!("cannot unpack layer {}", blob.digest);
     let is_shared =
-        is_shared_with(store, diff_id, &stack) || store.find_layer_by_diff_id(diff_id).or_environment(doing)?.is_none();
+        is_shared_with(store, diff_id, stack) || store.find_layer_by_diff_id(diff_id).or_environment(doing)?.is_none();
     let (id, stats) = if is_shared {
         let tree = Scratch::layer(store, lease)?;
-        let stats = unpack(store, blob, diff_id, &tree.tree())?;
+        let stats = unpack(packed, place, &tree.tree())?;
         if !stats.implied.is_empty() {
             // Until it took the looks of what is below it, it fits no stack.
             store.records().put_fact(IMPLIED, diff_id.hex(), b"unsettled");
@@ -223,7 +200,7 @@ fn unpack_layer(
         (store.commit_layer(tree.take(), &unpacked).or_environment(doing)?, stats)
     } else {
         let tree = Scratch::upon(store, None, lease)?;
-        let stats = unpack(store, blob, diff_id, &tree.upper_dir())?;
+        let stats = unpack(packed, place, &tree.upper_dir())?;
         let layers = tree.commit()?;
         let id = layers.layers().last().cloned().expect("it was just made");
         // Its digest last: from then on it is found.
@@ -231,20 +208,18 @@ fn unpack_layer(
         store.set_diff_id(&id, diff_id, stats.bytes).or_environment(doing)?;
         (id, stats)
     };
-    let settles = (is_shared && !stats.implied.is_empty()).then(|| (diff_id.clone(), stack));
+    let settles = (is_shared && !stats.implied.is_empty()).then(|| (diff_id.clone(), stack.clone()));
     Ok(Unpacked { snapshot: Snapshot::new([id]), implied: stats.implied, settles })
 }
 
-fn unpack(store: &Store, blob: &Descriptor, diff_id: &Digest, into: &Path) -> Result<layer::ApplyStats> {
-    let doing = || format!("cannot unpack layer {}", blob.digest);
-    let file = store.content().open(&blob.digest).or_environment(doing)?;
-    let file = std::io::BufReader::with_capacity(256 << 10, file);
-    let reader = compress::decompressor(file, &kiln_fs::Limits::default()).or_build(doing)?;
-    let mut reader = Checked { inner: reader, verifier: Verifier::new(diff_id) };
+fn unpack(packed: &mut (dyn Read + Send), place: &Place, into: &Path) -> Result<layer::ApplyStats> {
+    let doing = || format!("cannot unpack layer {}", place.blob.digest);
+    let reader = compress::decompressor(packed, &kiln_fs::Limits::default()).or_build(doing)?;
+    let mut reader = Checked { inner: reader, verifier: Verifier::new(&place.diff_id) };
     let stats = layer::apply(&mut reader, &open_dir(into)?, &kiln_fs::Limits::default()).or_build(doing)?;
     // What follows the end of the archive is part of the digest too.
     std::io::copy(&mut reader, &mut std::io::sink()).or_build(doing)?;
-    reader.verifier.finish("unpack the layer", diff_id).or_build(doing)?;
+    reader.verifier.finish("unpack the layer", &place.diff_id).or_build(doing)?;
     Ok(stats)
 }
 
@@ -259,27 +234,6 @@ impl<R: Read> Read for Checked<R> {
         self.verifier.update(&buffer[..count]);
         Ok(count)
     }
-}
-
-/// A failure of the exchange with a registry, layout or archive, with the way out that fits its kind.
-pub(crate) fn registry(error: kiln_image::Error) -> Failure {
-    use kiln_image::ErrorKind;
-    let kind = match error.kind() {
-        ErrorKind::Network | ErrorKind::RateLimited | ErrorKind::Environment | ErrorKind::NotAsked => {
-            FailureKind::Environment
-        }
-        _ => FailureKind::Build,
-    };
-    let hint = match error.kind() {
-        ErrorKind::Unauthorized => Some("log in with `kiln login`, and check that the account may use this repository"),
-        ErrorKind::NotFound => Some("check the spelling of the name and tag"),
-        ErrorKind::Lying => Some("what was received is not what was announced: do not trust this source"),
-        ErrorKind::Network => Some("check the network, the host name and any proxy"),
-        ErrorKind::NotAsked => Some(crate::offline::WAY_OUT),
-        _ => None,
-    };
-    let failure = Failure::from_error(kind, &error);
-    hint.map_or(failure.clone(), |hint| failure.hint(hint))
 }
 
 #[cfg(test)]

@@ -1,30 +1,79 @@
 //! The content store as a place that images come from and go to.
 
 use std::io::Write as _;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use kiln_image::{BlobReader, BlobSink, BlobSource, Error, ErrorKind, Pushed, Role};
 use kiln_oci::{Descriptor, Digest};
 use kiln_store::{ContentStore, Ingest, Lease, Store};
 
+use crate::follow::Growth;
+
 type Result<T> = kiln_image::Result<T>;
 
-/// Writes what arrives into the content store, on threads that may block. `seen` hears of all bytes so far.
+/// Chunks that wait to be written; the network goes on meanwhile.
+const AHEAD: usize = 8;
+
+/// Writes what arrives into the content store, on a thread that may block. `seen` hears of all bytes so far, and `growth`
+/// of those that can be read.
+///
+/// What broke off may be continued, if the ingest is of that kind; what is refused is thrown away.
 pub(crate) async fn receive(
     reader: &mut BlobReader,
-    mut ingest: Ingest,
+    ingest: Ingest,
     doing: &str,
     seen: &mut (dyn FnMut(u64) + Send),
+    growth: Option<Arc<Growth>>,
 ) -> Result<Ingest> {
-    let mut done = 0;
-    while let Some(chunk) = reader.chunk().await? {
-        done += chunk.len() as u64;
-        let written = tokio::task::spawn_blocking(move || ingest.write_all(&chunk).map(|()| ingest)).await;
-        let written = written.unwrap_or_else(|stopped| Err(std::io::Error::other(stopped)));
-        ingest = written.map_err(|error| Error::from_io(doing, error))?;
-        seen(done);
+    let mut done = ingest.size();
+    let (sender, chunks) = tokio::sync::mpsc::channel(AHEAD);
+    let writer = tokio::task::spawn_blocking(move || write(ingest, chunks, growth.as_deref()));
+    let read = loop {
+        match reader.chunk().await {
+            Ok(Some(chunk)) => {
+                let count = chunk.len() as u64;
+                if sender.send(chunk).await.is_err() {
+                    break Ok(());
+                }
+                done += count;
+                seen(done);
+            }
+            Ok(None) => break Ok(()),
+            Err(error) => break Err(error),
+        }
+    };
+    drop(sender);
+    let (ingest, written) = writer.await.map_err(|stopped| Error::from_io(doing, std::io::Error::other(stopped)))?;
+    match read.and(written.map_err(|error| Error::from_io(doing, error))) {
+        Ok(()) => Ok(ingest),
+        Err(error) => {
+            if !matches!(error.kind(), ErrorKind::Network | ErrorKind::RateLimited) {
+                ingest.discard();
+            }
+            Err(error)
+        }
     }
-    Ok(ingest)
+}
+
+fn write(
+    mut ingest: Ingest,
+    mut chunks: tokio::sync::mpsc::Receiver<impl AsRef<[u8]>>,
+    growth: Option<&Growth>,
+) -> (Ingest, std::io::Result<()>) {
+    let mut all = || {
+        while let Some(chunk) = chunks.blocking_recv() {
+            ingest.write_all(chunk.as_ref())?;
+            if let Some(growth) = growth.filter(|_| chunks.is_empty()) {
+                ingest.flush()?;
+                growth.reached(ingest.size())?;
+            }
+        }
+        ingest.flush()?;
+        growth.map_or(Ok(()), |growth| growth.reached(ingest.size()))
+    };
+    let written = all();
+    (ingest, written)
 }
 
 /// What enters is held by the lease.
@@ -81,7 +130,7 @@ impl BlobSink for StoreBlobs {
         let doing = format!("keep `{}` in the store", descriptor.digest);
         let mut reader = from.fetch(descriptor).await?;
         let ingest = self.store.content().ingest(&self.lease).map_err(store_error(doing.clone()))?;
-        let ingest = receive(&mut reader, ingest, &doing, &mut |_| {}).await?;
+        let ingest = receive(&mut reader, ingest, &doing, &mut |_| {}, None).await?;
         let wanted = descriptor.clone();
         let committed = tokio::task::spawn_blocking(move || ingest.commit_as(&wanted)).await;
         let committed = committed.map_err(|e| Error::from_io(doing.clone(), std::io::Error::other(e)))?;

@@ -2,6 +2,7 @@
 
 use std::error::Error;
 
+use kiln_image::ErrorKind;
 use kiln_report::{Failure, FailureKind};
 
 /// The machine, network or disk is in the way.
@@ -12,6 +13,30 @@ pub(crate) fn environment(error: impl Error + 'static) -> Failure {
 /// The build cannot succeed as written.
 pub(crate) fn build(error: impl Error) -> Failure {
     Failure::from_error(FailureKind::Build, &error)
+}
+
+/// A failure of the exchange with a registry, layout or archive, with the way out that fits its kind.
+pub(crate) fn registry(error: kiln_image::Error) -> Failure {
+    exchange(&error, |kind| match kind {
+        ErrorKind::Unauthorized => Some("log in with `kiln login`, and check that the account may use this repository"),
+        ErrorKind::NotFound => Some("check the spelling of the name and tag"),
+        ErrorKind::Lying => Some("what was received is not what was announced: do not trust this source"),
+        ErrorKind::NotAsked => Some(crate::offline::WAY_OUT),
+        _ => None,
+    })
+}
+
+/// A failure of the exchange with somebody elsewhere. `hint` knows the ways out that are special to them.
+pub(crate) fn exchange(error: &kiln_image::Error, hint: impl Fn(ErrorKind) -> Option<&'static str>) -> Failure {
+    let kind = match error.kind() {
+        ErrorKind::Network | ErrorKind::RateLimited | ErrorKind::Environment | ErrorKind::NotAsked => {
+            FailureKind::Environment
+        }
+        _ => FailureKind::Build,
+    };
+    let network = || (error.kind() == ErrorKind::Network).then_some("check the network, the host name and any proxy");
+    let failure = Failure::from_error(kind, error);
+    hint(error.kind()).or_else(network).into_iter().fold(failure, Failure::hint)
 }
 
 /// Puts what was being done before what went wrong.

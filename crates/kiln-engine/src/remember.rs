@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use kiln_image::{BlobReader, BlobSource, limits};
+use kiln_image::{BlobReader, BlobSource, Verifier, limits};
 use kiln_oci::{Descriptor, MediaType};
 use kiln_store::{Lease, Store};
 
@@ -62,5 +62,9 @@ impl BlobSource for Remembered {
 
     async fn fetch_from(&self, descriptor: &Descriptor, offset: u64) -> kiln_image::Result<BlobReader> {
         self.source.fetch_from(descriptor, offset).await
+    }
+
+    async fn fetch_rest(&self, descriptor: &Descriptor, seen: Verifier) -> kiln_image::Result<BlobReader> {
+        self.source.fetch_rest(descriptor, seen).await
     }
 }

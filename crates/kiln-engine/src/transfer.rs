@@ -11,12 +11,11 @@ use kiln_report::{Failure, FailureKind, Reporter};
 use kiln_store::{ImageRecord, Store};
 
 use crate::answer::{Loaded, PullResult};
-use crate::base::registry;
 use crate::blobs::StoreBlobs;
 use crate::blocking::blocking;
 use crate::engine::Engine;
 use crate::export::{Made, OutFile, write_archive};
-use crate::failure::{Context as _, environment};
+use crate::failure::{Context as _, environment, registry};
 use crate::finish::Finisher;
 use crate::job::Result;
 use crate::packing::Packing;

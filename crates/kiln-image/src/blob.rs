@@ -210,6 +210,15 @@ pub trait BlobSource: Send + Sync {
     async fn file(&self, _descriptor: &Descriptor) -> Option<std::fs::File> {
         None
     }
+
+    /// Opens it after the bytes that `seen` has taken, to go on with what an earlier process began. Where a source can,
+    /// it verifies all of it, the earlier part included.
+    async fn fetch_rest(&self, descriptor: &Descriptor, seen: Verifier) -> Result<BlobReader> {
+        match seen.seen() {
+            0 => self.fetch(descriptor).await,
+            offset => self.fetch_from(descriptor, offset).await,
+        }
+    }
 }
 
 /// How content came to be in a sink.
@@ -231,6 +240,11 @@ pub trait BlobSink: Send + Sync {
 
     /// Takes a blob; may open it more than once.
     async fn push(&self, descriptor: &Descriptor, from: &dyn BlobSource) -> Result<Pushed>;
+
+    /// Whether what a root is called here is this very document already.
+    async fn stands(&self, _root: &Descriptor) -> Result<bool> {
+        Ok(false)
+    }
 
     /// Takes a manifest or index whose content is all there already.
     async fn push_document(&self, descriptor: &Descriptor, bytes: &[u8], role: Role) -> Result<()>;

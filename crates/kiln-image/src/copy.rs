@@ -9,7 +9,7 @@ use futures::future::BoxFuture;
 use kiln_oci::{Descriptor, Digest, Document};
 
 use crate::blob::{Role, fetch_document};
-use crate::{BlobReader, BlobSink, BlobSource, Error, ErrorKind, Pushed, Result, limits};
+use crate::{BlobReader, BlobSink, BlobSource, Error, ErrorKind, Pushed, Result, Verifier, limits};
 
 /// How one blob or document stands.
 #[derive(Debug, Clone, PartialEq)]
@@ -52,11 +52,14 @@ pub struct CopyOptions {
     pub progress: Option<Arc<dyn Progress>>,
     /// How often content that proves wrong is fetched anew.
     pub second_chances: u32,
+    /// Whether nothing is copied to a sink where the root stands already. If not, every blob is asked for all the same:
+    /// a sink that has lost some is mended.
+    pub root_suffices: bool,
 }
 
 impl Default for CopyOptions {
     fn default() -> Self {
-        Self { parallel: 6, progress: None, second_chances: 2 }
+        Self { parallel: 6, progress: None, second_chances: 2, root_suffices: false }
     }
 }
 
@@ -83,7 +86,11 @@ pub async fn copy_graph(
     options: &CopyOptions,
 ) -> Result<CopyReport> {
     let plan = Plan::of(from, root, options).await?;
-    // Every blob is asked for, even when the sink has the root: a sink that has lost some is mended this way.
+    if options.root_suffices && to.stands(root).await? {
+        let told = Metered { inner: from, progress: options.progress.clone() };
+        plan.blobs.iter().for_each(|blob| told.say(blob, blob.size, TransferState::Done(Pushed::Existing)));
+        return Ok(CopyReport { existing: plan.blobs.len(), foreign: plan.foreign, ..CopyReport::default() });
+    }
     let report = copy_blobs(from, to, &plan.blobs, options).await?;
     for (descriptor, bytes) in &plan.children {
         to.push_document(descriptor, bytes, Role::Child).await?;
@@ -296,6 +303,12 @@ impl BlobSource for Metered<'_> {
 
     async fn fetch_from(&self, descriptor: &Descriptor, offset: u64) -> Result<BlobReader> {
         let reader = self.inner.fetch_from(descriptor, offset).await?;
+        Ok(self.watch(reader, descriptor, offset))
+    }
+
+    async fn fetch_rest(&self, descriptor: &Descriptor, seen: Verifier) -> Result<BlobReader> {
+        let offset = seen.seen();
+        let reader = self.inner.fetch_rest(descriptor, seen).await?;
         Ok(self.watch(reader, descriptor, offset))
     }
 }

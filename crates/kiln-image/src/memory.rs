@@ -8,7 +8,7 @@ use bytes::Bytes;
 use kiln_oci::{Descriptor, Digest, MediaType};
 
 use crate::blob::Role;
-use crate::{BlobReader, BlobSink, BlobSource, Error, Pushed, Result};
+use crate::{BlobReader, BlobSink, BlobSource, Error, Pushed, Result, Verifier};
 
 /// A source and sink in memory.
 #[derive(Debug, Default)]
@@ -92,5 +92,12 @@ impl BlobSource for Either<'_> {
 
     async fn file(&self, descriptor: &Descriptor) -> Option<std::fs::File> {
         if self.0.contains(&descriptor.digest) { None } else { self.1.file(descriptor).await }
+    }
+
+    async fn fetch_rest(&self, descriptor: &Descriptor, seen: Verifier) -> Result<BlobReader> {
+        if self.0.contains(&descriptor.digest) {
+            return self.0.fetch_rest(descriptor, seen).await;
+        }
+        self.1.fetch_rest(descriptor, seen).await
     }
 }

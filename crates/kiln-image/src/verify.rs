@@ -28,6 +28,11 @@ impl Verifier {
         Self { seen: 0, hash }
     }
 
+    /// Goes on with a check whose first `seen` bytes went into `hasher`; of content with a SHA-256 digest.
+    pub fn continuing(hasher: Hasher, seen: u64) -> Self {
+        Self { seen, hash: Hash::Sha256(hasher) }
+    }
+
     /// Takes the next bytes.
     pub fn update(&mut self, bytes: &[u8]) {
         self.seen += bytes.len() as u64;

@@ -318,6 +318,37 @@ async fn pushes_continue_where_the_server_says_and_survive_its_forgetting() {
     }
 }
 
+/// A registry that does not take content before the request that closes an upload.
+#[tokio::test]
+async fn content_goes_with_the_closing_request_where_nothing_else_is_taken() {
+    let memory = MemoryBlobs::new();
+    let blob = memory.insert(MediaType::OCI_LAYER, vec![1; 9 << 20]);
+    let server = HttpServer::start(|request| match request.method.as_str() {
+        "HEAD" => Reply::status(404),
+        "POST" => Reply::status(202).with("Location", "/v2/a/up"),
+        "PATCH" => Reply::status(405),
+        "PUT" if request.body.len() == 9 << 20 => Reply::status(201),
+        _ => Reply::status(400),
+    });
+    let to: Reference = format!("{}/a:1", server.host()).parse().unwrap();
+    assert_eq!(client().push_blob(&to, &blob, &memory, None).await.unwrap(), Pushed::Written);
+}
+
+#[tokio::test]
+async fn where_the_root_stands_already_one_question_is_enough() {
+    let fake = Fake::start(|_| None).await;
+    let options = CopyOptions { root_suffices: true, ..CopyOptions::default() };
+    let sink = client().sink(&fake.reference());
+    let report = copy_graph(&*fake.memory, &sink, &fake.image, &options).await.unwrap();
+    assert_eq!((report.existing, report.written), (3, 0));
+    let asked: Vec<String> = fake.server.requests().iter().map(|r| format!("{} {}", r.method, r.path)).collect();
+    assert_eq!(asked, ["GET /v2/", "HEAD /v2/img/manifests/t"]);
+    // Another image under that tag is no reason to stop.
+    let other = tiny_image(&fake.memory, "other");
+    assert!(copy_graph(&*fake.memory, &sink, &other, &options).await.is_err());
+    assert!(fake.server.requests().iter().any(|request| request.method == "POST"));
+}
+
 #[tokio::test]
 async fn a_source_that_breaks_is_not_the_registry_s_fault() {
     struct Broken;

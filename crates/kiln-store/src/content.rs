@@ -1,19 +1,18 @@
 //! Content by digest: visible only when whole, verified and on disk.
 
-use std::fs::{File, Permissions};
-use std::io::{self, BufWriter, Read as _, Write};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::fs::File;
+use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use kiln_oci::{Descriptor, Digest, Hasher, MediaType};
-use rusqlite::{OptionalExtension as _, params};
+use rusqlite::OptionalExtension as _;
 
-use crate::db::{locked, now};
+use crate::db::locked;
 use crate::error::{Error, IoContext as _, Result};
-use crate::lease::{Item, Lease};
+use crate::ingest::Ingest;
+use crate::lease::Lease;
 use crate::store::Shared;
-use crate::testing::reached;
 
 /// Blobs by digest.
 #[derive(Clone)]
@@ -28,16 +27,6 @@ pub(crate) enum Rot {
     Missing,
     /// It is not what its digest says.
     Changed,
-}
-
-/// Content being received. Write it, then commit it; dropping it throws it away.
-pub struct Ingest {
-    shared: Arc<Shared>,
-    lease: Lease,
-    path: PathBuf,
-    file: BufWriter<File>,
-    hasher: Hasher,
-    size: u64,
 }
 
 impl ContentStore {
@@ -59,16 +48,13 @@ impl ContentStore {
 
     /// Starts receiving content.
     pub fn ingest(&self, lease: &Lease) -> Result<Ingest> {
-        let path = self.shared.layout.ingest().join(lease.fresh_name());
-        let file = File::options().create_new(true).write(true).mode(0o600).open(&path).context("create", &path)?;
-        Ok(Ingest {
-            shared: self.shared.clone(),
-            lease: lease.clone(),
-            path,
-            file: BufWriter::with_capacity(64 << 10, file),
-            hasher: Hasher::new(),
-            size: 0,
-        })
+        Ingest::begin(&self.shared, lease)
+    }
+
+    /// Goes on receiving content that broke off, in this process or another: what came of it counts as received. It
+    /// stays for the next one if it breaks off again. When somebody else is at it, it begins anew.
+    pub fn resume(&self, lease: &Lease, wanted: &Descriptor) -> Result<Ingest> {
+        Ingest::resume(&self.shared, lease, wanted)
     }
 
     /// Keeps bytes that are in memory.
@@ -78,8 +64,7 @@ impl ContentStore {
             return Ok(descriptor);
         }
         let mut ingest = self.ingest(lease)?;
-        let path = ingest.path.clone();
-        ingest.write_all(bytes).context("write", &path)?;
+        ingest.write_all(bytes).context("write", ingest.path())?;
         ingest.commit(Some(&descriptor.digest), descriptor.media_type)
     }
 
@@ -163,99 +148,4 @@ impl ContentStore {
             select.query_row([digest.as_str()], |row| row.get(0)).optional()
         })
     }
-}
-
-impl Ingest {
-    /// Bytes received so far.
-    pub fn size(&self) -> u64 {
-        self.size
-    }
-
-    /// Makes the content visible under its digest, which must be `expected` when that is given.
-    ///
-    /// Fsync of the file, rename, fsync of the directory, row: in that order, so that a row always has its content.
-    pub fn commit(mut self, expected: Option<&Digest>, media_type: impl Into<MediaType>) -> Result<Descriptor> {
-        if let Some(digest) = expected.filter(|digest| digest.algorithm() != "sha256") {
-            return Err(Error::UnsupportedDigest { digest: digest.clone() });
-        }
-        self.file.flush().context("write", &self.path)?;
-        let found = std::mem::take(&mut self.hasher).finish();
-        if let Some(expected) = expected.filter(|expected| **expected != found) {
-            return Err(Error::DigestMismatch { expected: expected.clone(), found });
-        }
-        let descriptor = Descriptor::new(media_type, found, self.size);
-        reached("content: written");
-        self.publish(&descriptor)?;
-        Ok(descriptor)
-    }
-
-    /// As [`Self::commit`], for content described beforehand: its size must be right too.
-    pub fn commit_as(self, expected: &Descriptor) -> Result<Descriptor> {
-        if self.size != expected.size {
-            let digest = expected.digest.clone();
-            return Err(Error::SizeMismatch { digest, expected: expected.size, found: self.size });
-        }
-        self.commit(Some(&expected.digest), expected.media_type.clone())
-    }
-
-    fn publish(&self, descriptor: &Descriptor) -> Result<()> {
-        let target = self.shared.layout.blob(&descriptor.digest);
-        let is_new = !has_size(&target, descriptor.size);
-        if is_new {
-            self.sync()?;
-        }
-        reached("content: synced");
-        let _no_sweep = self.shared.no_sweep()?;
-        self.lease.note(&[Item::Blob(descriptor.digest.clone())])?;
-        if !has_size(&target, descriptor.size) {
-            if !is_new {
-                self.sync()?; // a sweep took the twin meanwhile
-            }
-            std::fs::rename(&self.path, &target).context("rename", &self.path)?;
-            self.shared.grew();
-            locked(&self.shared.written).insert(descriptor.digest.clone());
-            reached("content: renamed");
-            let dir = self.shared.layout.blobs();
-            File::open(&dir).and_then(|dir| dir.sync_all()).context("sync", &dir)?;
-        }
-        reached("content: in place");
-        self.shared.db.write(|db| {
-            let sql = "INSERT INTO blobs (digest, size, media_type, created) VALUES (?1, ?2, ?3, ?4)
-                       ON CONFLICT (digest) DO UPDATE SET size = excluded.size";
-            let digest = descriptor.digest.as_str();
-            db.prepare_cached(sql)?.execute(params![digest, descriptor.size, descriptor.media_type.as_str(), now()])
-        })?;
-        reached("content: recorded");
-        Ok(())
-    }
-
-    fn sync(&self) -> Result<()> {
-        let file = self.file.get_ref();
-        file.set_permissions(Permissions::from_mode(0o400)).context("change the mode of", &self.path)?;
-        file.sync_data().context("sync", &self.path)
-    }
-}
-
-impl Write for Ingest {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = self.file.write(bytes)?;
-        self.hasher.update(&bytes[..written]);
-        self.size += written as u64;
-        Ok(written)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.file.flush()
-    }
-}
-
-impl Drop for Ingest {
-    fn drop(&mut self) {
-        // Gone already when it was committed; else the sweeper would find it.
-        let _ = std::fs::remove_file(&self.path);
-    }
-}
-
-fn has_size(path: &Path, size: u64) -> bool {
-    std::fs::symlink_metadata(path).is_ok_and(|file| file.is_file() && file.len() == size)
 }

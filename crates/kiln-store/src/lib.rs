@@ -6,7 +6,7 @@
 //! <state>/
 //!   kiln.db               SQLite: what is known of all the rest
 //!   blobs/sha256/<hex>    content, whole and verified
-//!   ingest/<name>         content being received
+//!   ingest/<name>         content being received; <hex>: some that broke off, to be continued
 //!   layers/<id>/fs        layers, each the upper directory of an overlay: whiteouts, opaque marks
 //!   work/<id>/{fs,work}   layers being written
 //!   cache-mounts/<key>/fs directories of `RUN --mount=type=cache`; <key>.lock beside them
@@ -18,7 +18,8 @@
 //! ```
 //!
 //! Names in `ingest`, `work` and `tmp` begin with the id of the lease they were made under. When the lease's process
-//! dies, the kernel drops its lock, and whoever prunes next removes what it left.
+//! dies, the kernel drops its lock, and whoever prunes next removes what it left. What is to be continued is only removed
+//! by a prune that chooses nothing, or after a day.
 //!
 //! ```
 //! use kiln_store::{Snapshotter as _, Store};
@@ -47,6 +48,7 @@ mod error;
 mod fsck;
 mod holder;
 mod image;
+mod ingest;
 mod inventory;
 mod layer;
 mod layout;
@@ -65,11 +67,12 @@ mod why;
 pub use build::{Build, Builds};
 pub use cache_mount::{CacheMount, CacheMountInfo, CacheMountName, CacheMountSpec, CacheMounts, Restored, Sharing};
 pub use claim::Claim;
-pub use content::{ContentStore, Ingest};
+pub use content::ContentStore;
 pub use error::{Error, Result};
 pub use fsck::{FsckOptions, FsckReport, Problem, ProblemKind, fsck};
 pub use holder::Process;
 pub use image::{Image, ImageRecord, Images, Removed};
+pub use ingest::Ingest;
 pub use inventory::{Entry, EntryKind, Foreign, Need, RecordType};
 pub use layer::Unpacked;
 pub use lease::Lease;

@@ -7,13 +7,13 @@ use kiln_image::{BlobSource, CopyOptions, Either, Layout, MemoryBlobs, copy_grap
 use kiln_oci::{Descriptor, MediaType, Reference};
 use kiln_report::{Failure, FailureKind};
 
-use crate::base::registry;
 use crate::blobs::StoreBlobs;
 use crate::blocking::blocking;
 use crate::export::annotate::select;
 use crate::export::offload::Offloaded;
 use crate::export::tree::{OutFile, open};
 use crate::export::{Made, index, manifest};
+use crate::failure::registry;
 use crate::job::{Job, Result};
 use crate::progress::Work;
 use crate::request::{Annotated, Dest, ImageOptions};

@@ -9,13 +9,12 @@ use kiln_report::{Failure, FailureKind};
 use kiln_store::{ImageRecord, Lease, Snapshot, Store};
 
 use crate::answer::BuildResult;
-use crate::base::registry;
 use crate::blobs::StoreBlobs;
 use crate::blocking::blocking;
 use crate::config::{LayerFacts, assemble};
 use crate::export::archive::documents;
 use crate::export::push;
-use crate::failure::{Context as _, environment};
+use crate::failure::{Context as _, environment, registry};
 use crate::finish::Finished;
 use crate::job::{Job, Result};
 use crate::packing::Packing;

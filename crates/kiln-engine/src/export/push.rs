@@ -7,8 +7,8 @@ use kiln_image::{BlobSource, CopyOptions, Either, MemoryBlobs, Transfer, Transfe
 use kiln_oci::{Descriptor, Digest, Reference};
 use kiln_report::Event;
 
-use crate::base::registry;
 use crate::blobs::StoreBlobs;
+use crate::failure::registry;
 use crate::job::{Job, Result};
 use crate::progress::Work;
 use crate::registry::Registry;
@@ -43,7 +43,7 @@ pub(crate) async fn push(
     (name, origins): (&Reference, &Origins),
     work: &Work,
 ) -> Result<()> {
-    let options = CopyOptions { progress: Some(meter(work)), ..CopyOptions::default() };
+    let options = CopyOptions { progress: Some(meter(work)), root_suffices: true, ..CopyOptions::default() };
     let sink = registry_client.client().sink(name).with_origins(near(name, origins));
     copy_graph(from, &sink, root, &options).await.map_err(registry)?;
     work.part(format!("pushing manifest for {}", name.with_digest(root.digest.clone())));

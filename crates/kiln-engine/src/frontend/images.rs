@@ -13,9 +13,9 @@ use kiln_store::{ImageRecord, Lease, Store};
 use tokio::sync::OnceCell;
 
 use super::context::open_root;
-use crate::base::{BaseImage, registry};
+use crate::base::BaseImage;
 use crate::engine::Engine;
-use crate::failure::{Context as _, environment};
+use crate::failure::{Context as _, environment, registry};
 use crate::job::{Basis, Images, Result};
 use crate::lock::Pins;
 use crate::offline::{NEEDED, joined, not_here};

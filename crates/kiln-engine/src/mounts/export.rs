@@ -18,9 +18,8 @@ use super::format::{
 };
 use super::place::Found;
 use super::{Skipped, shown};
-use crate::base::registry;
 use crate::blocking::blocking;
-use crate::failure::{Context as _, environment};
+use crate::failure::{Context as _, environment, registry};
 use crate::job::Result;
 
 /// How long a mount is waited for that a step has to itself.

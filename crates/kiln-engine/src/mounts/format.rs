@@ -8,7 +8,7 @@ use kiln_oci::{Descriptor, Digest, Manifest, MediaType, Raw};
 use kiln_report::{Failure, FailureKind};
 use serde::{Deserialize, Serialize};
 
-use crate::base::registry;
+use crate::failure::registry;
 use crate::job::Result;
 
 /// What the manifest of a mount calls itself.

@@ -15,9 +15,8 @@ use kiln_report::{Failure, FailureKind};
 use kiln_sys::root::Root;
 
 use super::format::{Chunk, Contents, Opened, decompress, open};
-use crate::base::registry;
 use crate::blocking::blocking;
-use crate::failure::{Context as _, build};
+use crate::failure::{Context as _, build, registry};
 use crate::job::Result;
 
 /// Packs on their way at once.

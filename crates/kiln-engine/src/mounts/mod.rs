@@ -21,10 +21,9 @@ pub use export::{ExportedMount, MountExport, MountsExported};
 pub use place::MountPlace;
 pub(crate) use returning::Returning;
 
-use crate::base::registry;
 use crate::blocking::blocking;
 use crate::export::{OutFile, write_archive};
-use crate::failure::{Context as _, environment};
+use crate::failure::{Context as _, environment, registry};
 use crate::job::{Job, Result};
 use crate::progress::Work;
 use crate::registry::Registry;

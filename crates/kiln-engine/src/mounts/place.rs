@@ -10,7 +10,7 @@ use kiln_image::{BlobReader, BlobSink, BlobSource, Either, ErrorKind, Layout, Me
 use kiln_oci::{Descriptor, MediaType, Reference};
 use kiln_report::{Failure, FailureKind};
 
-use crate::base::registry;
+use crate::failure::registry;
 use crate::job::Result;
 use crate::registry::Registry;
 use crate::remote::store_failure;

@@ -6,9 +6,9 @@ use kiln_graph::Edge;
 use kiln_image::{BlobSource, limits};
 use kiln_oci::{Descriptor, Digest, Manifest, MediaType};
 
-use crate::base::registry;
 use crate::cache::Cache;
 use crate::failure::Context as _;
+use crate::failure::registry;
 use crate::job::Result;
 use crate::remote::format::{CacheConfig, CacheLayer, DIFF_ID};
 use crate::remote::manifest::no_cache;

@@ -7,8 +7,8 @@ use async_trait::async_trait;
 use kiln_image::{BlobSource, CopyOptions, Either, Layout, Selector, Swept, copy_graph, fetch_document};
 use kiln_oci::Platform;
 
-use crate::base::registry;
 use crate::export::meter;
+use crate::failure::registry;
 use crate::job::Result;
 use crate::progress::Work;
 use crate::remote::manifest::{Shape, documents, read};

@@ -4,8 +4,7 @@ use kiln_image::{BlobSource, MemoryBlobs, fetch_document, limits};
 use kiln_oci::{Descriptor, Document, Index, Manifest, MediaType, Platform, Raw};
 use kiln_report::{Failure, FailureKind};
 
-use crate::base::registry;
-use crate::failure::Context as _;
+use crate::failure::{Context as _, registry};
 use crate::job::Result;
 use crate::packing::spelled;
 use crate::remote::format::{CONFIG, CacheConfig};

@@ -10,10 +10,10 @@ use futures::future::{BoxFuture, join_all};
 use kiln_image::objects::{self, ObjectOptions, ObjectSink, ObjectStore};
 use kiln_image::{BlobSource, CopyOptions, ErrorKind, copy_blob};
 use kiln_oci::{Descriptor, Digest, Platform};
-use kiln_report::{Failure, FailureKind};
+use kiln_report::Failure;
 
 use crate::export::meter;
-use crate::failure::Context as _;
+use crate::failure::{Context as _, exchange};
 use crate::job::Result;
 use crate::progress::Work;
 use crate::registry::Registry;
@@ -127,23 +127,14 @@ fn describe(cache: &mut Packed) {
 
 /// A failure of the exchange with a store, with the way out that fits its kind.
 pub(crate) fn failure(error: kiln_image::Error) -> Failure {
-    let kind = match error.kind() {
-        ErrorKind::Network | ErrorKind::RateLimited | ErrorKind::Environment | ErrorKind::NotAsked => {
-            FailureKind::Environment
+    exchange(&error, |kind| match kind {
+        _ if matches!(error, kiln_image::Error::Credentials { .. }) => {
+            Some("give the store's credentials as attributes or in variables")
         }
-        _ => FailureKind::Build,
-    };
-    let hint = match &error {
-        kiln_image::Error::Credentials { .. } => Some("give the store's credentials as attributes or in variables"),
-        error => match error.kind() {
-            ErrorKind::Unauthorized => Some("check the credentials, and what they may do with the store"),
-            ErrorKind::NotFound => Some("check the names of the bucket or container and of the server"),
-            ErrorKind::Network => Some("check the network, the host name and any proxy"),
-            _ => None,
-        },
-    };
-    let failure = Failure::from_error(kind, &error);
-    hint.map_or(failure.clone(), |hint| failure.hint(hint))
+        ErrorKind::Unauthorized => Some("check the credentials, and what they may do with the store"),
+        ErrorKind::NotFound => Some("check the names of the bucket or container and of the server"),
+        _ => None,
+    })
 }
 
 #[cfg(test)]

@@ -6,8 +6,8 @@ use async_trait::async_trait;
 use kiln_image::{BlobSource, CopyOptions, Either, copy_graph};
 use kiln_oci::{Platform, Reference};
 
-use crate::base;
 use crate::export::meter;
+use crate::failure;
 use crate::job::Result;
 use crate::progress::Work;
 use crate::registry::Registry;
@@ -36,7 +36,7 @@ impl CacheSource for Source {
 
     async fn read(&self, platforms: &[Platform]) -> Result<Found> {
         let client = self.registry.client();
-        let document = client.resolve(&self.reference).await.map_err(base::registry)?.document;
+        let document = client.resolve(&self.reference).await.map_err(failure::registry)?.document;
         let blobs: Arc<dyn BlobSource> = Arc::new(client.source(&self.reference));
         Ok(Found { caches: read(document, blobs.as_ref(), platforms).await?, blobs })
     }
@@ -66,7 +66,7 @@ impl CacheSink for Sink {
         let (documents, root) = documents(&cache, self.shape);
         let options = CopyOptions { progress: Some(meter(work)), ..CopyOptions::default() };
         let sink = self.registry.client().sink(&self.reference);
-        copy_graph(&Either(&documents, blobs), &sink, &root, &options).await.map_err(base::registry)?;
+        copy_graph(&Either(&documents, blobs), &sink, &root, &options).await.map_err(failure::registry)?;
         work.part(format!("writing cache manifest {}", root.digest));
         Ok(())
     }

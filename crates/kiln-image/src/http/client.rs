@@ -9,7 +9,7 @@ use reqwest::{Method, Response, StatusCode, Url};
 
 use super::answer::status_error;
 use super::guard::{self, GuardedResolver, Reach};
-use super::retry::{Patience, Pauses, RetryPolicy, is_passing, retry_after};
+use super::retry::{Patience, Pauses, RetryPolicy, Turn, is_passing, retry_after};
 use crate::{Error, Result};
 
 /// What the client is set up with. Nothing here is acted on before the first request.
@@ -141,7 +141,7 @@ impl HttpClient {
         let mut patience = Patience::new(self.retry());
         loop {
             let host = authority(&call.url);
-            self.0.pauses.respect(&host).await;
+            let turn = self.turn(&host).await;
             let reply = match self.follow(call).await {
                 Ok(reply) => reply,
                 Err(error) if is_worth_retrying(&error) => {
@@ -151,10 +151,21 @@ impl HttpClient {
                 Err(error) => return Err(error),
             };
             if !is_passing(reply.status()) {
+                self.served(&host, turn);
                 return Ok(reply);
             }
             self.wait_out(&call.doing, &call.url, reply, &mut patience).await?;
         }
+    }
+
+    /// Waits until a host that asked for a pause may be called.
+    pub(crate) async fn turn(&self, host: &str) -> Turn {
+        self.0.pauses.turn(host).await
+    }
+
+    /// Says that the host has answered whoever had this turn.
+    pub(crate) fn served(&self, host: &str, turn: Turn) {
+        self.0.pauses.served(host, turn);
     }
 
     /// Waits as an answer like 429 or 503 asks for; an error when that is too long or too often.

@@ -2,11 +2,12 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher as _, Hasher as _};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant, SystemTime};
 
 use reqwest::StatusCode;
 use reqwest::header::{HeaderMap, RETRY_AFTER};
+use tokio::sync::OwnedMutexGuard;
 
 use crate::{Error, Result};
 
@@ -143,26 +144,60 @@ pub(crate) fn parse_date(text: &str) -> Option<SystemTime> {
     Some(SystemTime::from(zoned.timestamp()))
 }
 
-/// Hosts that asked for a pause; while one lasts, nobody here calls the host.
+/// Hosts that asked for a pause. While one lasts, nobody here calls the host; after it they try one at a time, until one
+/// is served.
 #[derive(Debug, Default)]
-pub(crate) struct Pauses(Mutex<HashMap<String, Instant>>);
+pub(crate) struct Pauses(Mutex<HashMap<String, Arc<Pause>>>);
+
+#[derive(Debug)]
+struct Pause {
+    until: Mutex<Instant>,
+    gate: Arc<tokio::sync::Mutex<()>>,
+}
+
+/// The right to call a host; among those who wait for a pause to end, one has it at a time.
+#[derive(Debug)]
+pub(crate) struct Turn(Option<(Arc<Pause>, OwnedMutexGuard<()>)>);
 
 impl Pauses {
     pub(crate) fn set(&self, host: &str, pause: Duration) {
         let Some(until) = Instant::now().checked_add(pause) else { return };
-        let mut pauses = self.0.lock().expect("no thread panics while it holds this");
-        let entry = pauses.entry(host.to_owned()).or_insert(until);
-        *entry = until.max(*entry);
+        let new = || Arc::new(Pause { until: Mutex::new(until), gate: Arc::default() });
+        let pause = self.lock().entry(host.to_owned()).or_insert_with(new).clone();
+        let mut known = pause.until.lock().expect("no thread panics while it holds this");
+        *known = until.max(*known);
     }
 
-    pub(crate) async fn respect(&self, host: &str) {
+    /// Waits for one's turn to call a host.
+    pub(crate) async fn turn(&self, host: &str) -> Turn {
         loop {
-            let until = self.0.lock().expect("no thread panics while it holds this").get(host).copied();
-            match until {
-                Some(until) if until > Instant::now() => tokio::time::sleep_until(until.into()).await,
-                _ => return,
+            let Some(pause) = self.lock().get(host).cloned() else { return Turn(None) };
+            let gate = Arc::clone(&pause.gate).lock_owned().await;
+            // It may have ended while others had their turn.
+            if !self.lock().get(host).is_some_and(|now| Arc::ptr_eq(now, &pause)) {
+                continue;
+            }
+            loop {
+                let until = *pause.until.lock().expect("no thread panics while it holds this");
+                if until <= Instant::now() {
+                    return Turn(Some((pause, gate)));
+                }
+                tokio::time::sleep_until(until.into()).await;
             }
         }
+    }
+
+    /// Ends the pause of a host that has served whoever had this turn.
+    pub(crate) fn served(&self, host: &str, turn: Turn) {
+        let Some((pause, _gate)) = turn.0 else { return };
+        let mut pauses = self.lock();
+        if pauses.get(host).is_some_and(|now| Arc::ptr_eq(now, &pause)) {
+            pauses.remove(host);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Arc<Pause>>> {
+        self.0.lock().expect("no thread panics while it holds this")
     }
 }
 
@@ -239,9 +274,23 @@ mod tests {
         pauses.set("a", Duration::from_millis(60));
         pauses.set("a", Duration::from_millis(1));
         let begun = Instant::now();
-        pauses.respect("b").await;
+        pauses.turn("b").await;
         assert!(begun.elapsed() < Duration::from_millis(50));
-        pauses.respect("a").await;
+        pauses.turn("a").await;
         assert!(begun.elapsed() >= Duration::from_millis(60));
+    }
+
+    #[tokio::test]
+    async fn after_a_pause_one_at_a_time_calls_until_one_is_served() {
+        let pauses = Pauses::default();
+        pauses.set("a", Duration::from_millis(10));
+        let first = pauses.turn("a").await;
+        let soon = Duration::from_millis(50);
+        assert!(tokio::time::timeout(soon, pauses.turn("a")).await.is_err());
+        drop(first);
+        let second = pauses.turn("a").await;
+        pauses.served("a", second);
+        let free = [pauses.turn("a").await, pauses.turn("a").await];
+        assert!(free.iter().all(|turn| turn.0.is_none()));
     }
 }

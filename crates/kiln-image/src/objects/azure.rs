@@ -87,10 +87,6 @@ impl ObjectStore for Azure {
         self.options.layout.names.clone()
     }
 
-    fn own_names(&self) -> Vec<String> {
-        self.options.layout.names.clone()
-    }
-
     fn parallel(&self) -> usize {
         PARALLEL
     }

@@ -26,7 +26,9 @@ pub trait ObjectStore: BlobSource {
     fn names(&self) -> Vec<String>;
 
     /// The documents to write.
-    fn own_names(&self) -> Vec<String>;
+    fn own_names(&self) -> Vec<String> {
+        self.names()
+    }
 
     /// Blobs to send at once.
     fn parallel(&self) -> usize;

@@ -172,10 +172,6 @@ impl ObjectStore for S3 {
         self.options.layout.names.clone()
     }
 
-    fn own_names(&self) -> Vec<String> {
-        self.options.layout.names.clone()
-    }
-
     fn parallel(&self) -> usize {
         self.options.upload_parallelism.get()
     }

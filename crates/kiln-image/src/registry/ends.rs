@@ -7,7 +7,7 @@ use kiln_oci::{Descriptor, Digest, Reference};
 
 use super::RegistryClient;
 use crate::blob::Role;
-use crate::{BlobReader, BlobSink, BlobSource, Pushed, Result};
+use crate::{BlobReader, BlobSink, BlobSource, Pushed, Result, Verifier};
 
 /// Reads from one repository.
 #[derive(Clone)]
@@ -29,6 +29,10 @@ impl BlobSource for RegistrySource {
             return self.client.fetch_document(&self.reference, descriptor).await;
         }
         self.client.fetch_blob(&self.reference, descriptor).await
+    }
+
+    async fn fetch_rest(&self, descriptor: &Descriptor, seen: Verifier) -> Result<BlobReader> {
+        self.client.fetch_rest(&self.reference, descriptor, seen).await
     }
 }
 
@@ -73,6 +77,13 @@ impl BlobSink for RegistrySink {
     async fn push(&self, descriptor: &Descriptor, from: &dyn BlobSource) -> Result<Pushed> {
         let mount = self.origins.get(&descriptor.digest).or(self.mount_from.as_ref());
         self.client.push_blob(&self.reference, descriptor, from, mount.map(String::as_str)).await
+    }
+
+    async fn stands(&self, root: &Descriptor) -> Result<bool> {
+        match &self.reference.tag {
+            Some(tag) => self.client.points_at(&self.reference, tag, root).await,
+            None => self.client.has_manifest(&self.reference, root).await,
+        }
     }
 
     async fn push_document(&self, descriptor: &Descriptor, bytes: &[u8], role: Role) -> Result<()> {

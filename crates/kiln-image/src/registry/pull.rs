@@ -1,7 +1,7 @@
 //! Reading from a registry: manifests by tag or digest, blobs as verified streams.
 
 use async_trait::async_trait;
-use kiln_oci::{Descriptor, Document, MediaType, Reference};
+use kiln_oci::{Descriptor, Digest, Document, MediaType, Reference};
 use reqwest::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, IF_RANGE, RANGE};
 use reqwest::{Method, StatusCode};
 
@@ -53,7 +53,7 @@ impl RegistryClient {
             return Err(status_error(&doing, reply).await);
         }
         let text = |name: HeaderName| reply.headers().get(name).and_then(|value| value.to_str().ok());
-        let digest = text(CONTENT_DIGEST).and_then(|text| text.parse().ok());
+        let digest = announced_digest(reply.headers());
         let size = text(CONTENT_LENGTH).and_then(|text| text.parse().ok());
         let media_type = content_type(reply.headers());
         Ok(digest.zip(size).zip(media_type).map(|((digest, size), kind)| Descriptor::new(kind, digest, size)))
@@ -105,6 +105,10 @@ impl RegistryClient {
         seen: Verifier,
     ) -> Result<BlobReader> {
         let doing = format!("pull blob `{}` of `{}`", descriptor.digest, reference.name());
+        if seen.seen() > 0 && seen.seen() == descriptor.size {
+            seen.finish(&doing, &descriptor.digest)?;
+            return Ok(BlobReader::trusted(futures::stream::empty()));
+        }
         let opener = BlobOpener {
             client: self.clone(),
             reference: reference.clone(),
@@ -133,18 +137,38 @@ impl RegistryClient {
         self.head(reference, &doing, &format!("manifests/{}", descriptor.digest)).await
     }
 
+    /// Whether a tag points at this very document, as far as the registry says.
+    pub(crate) async fn points_at(&self, reference: &Reference, tag: &str, wanted: &Descriptor) -> Result<bool> {
+        let doing = format!("look up `{}:{tag}`", reference.name());
+        match self.ask(reference, &doing, &format!("manifests/{tag}")).await {
+            Ok(found) => Ok(found.is_some_and(|headers| announced_digest(&headers).as_ref() == Some(&wanted.digest))),
+            // Some registries say so of repositories that are not there yet.
+            Err(Error::Unauthorized { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     async fn head(&self, reference: &Reference, doing: &str, path: &str) -> Result<bool> {
+        Ok(self.ask(reference, doing, path).await?.is_some())
+    }
+
+    /// The headers of what is there; `None` when it is not.
+    async fn ask(&self, reference: &Reference, doing: &str, path: &str) -> Result<Option<HeaderMap>> {
         // Asked before a push as a rule; a token for both spares a second one.
         let target = Target::of(reference, Access::Push);
         let mut call = self.request(&target, doing, Method::HEAD, path).await?;
         call.headers.insert(ACCEPT, HeaderValue::from_static(ACCEPTED));
         let reply = self.send(&target, call).await?;
         match reply.status() {
-            StatusCode::OK => Ok(true),
-            StatusCode::NOT_FOUND => Ok(false),
+            StatusCode::OK => Ok(Some(reply.headers().clone())),
+            StatusCode::NOT_FOUND => Ok(None),
             _ => Err(status_error(doing, reply).await),
         }
     }
+}
+
+fn announced_digest(headers: &HeaderMap) -> Option<Digest> {
+    headers.get(CONTENT_DIGEST)?.to_str().ok()?.parse().ok()
 }
 
 /// Content-Type without its parameters.

@@ -13,8 +13,8 @@ use reqwest::{Method, Response, StatusCode, Url};
 use super::auth::Session;
 use super::{Access, RegistryClient, Target, refused};
 use crate::http::{
-    Call, Patience, Reply, Trust, is_passing, is_worth_retrying, location, network, refuse, same_origin, stalled,
-    status_error,
+    Call, Patience, Reply, Trust, authority, is_passing, is_worth_retrying, location, network, refuse, same_origin,
+    stalled, status_error,
 };
 use crate::{BlobSource, Error, Pushed, Result};
 
@@ -125,6 +125,23 @@ struct Position {
     offset: u64,
 }
 
+/// How content is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    /// With the request that closes the upload: one request less.
+    Whole,
+    /// Before it, so that a registry keeps what came when it breaks off.
+    Stream,
+}
+
+/// Content of this size is sent as a stream.
+const STREAMED: u64 = 8 << 20;
+
+/// Whether a registry may take it in another form.
+fn is_unknown_form(error: &Error) -> bool {
+    matches!(error, Error::Status { status: 400 | 405 | 411 | 415 | 416 | 501, .. })
+}
+
 /// How one attempt ended.
 enum Attempt {
     Done,
@@ -144,11 +161,17 @@ impl Upload<'_> {
             None => self.begin().await?,
         };
         let mut furthest = 0;
+        let mut form = if self.descriptor.size < STREAMED { Form::Whole } else { Form::Stream };
         loop {
-            let error = match self.attempt(&at).await {
+            let error = match self.attempt(&at, form).await {
                 Ok(()) => return Ok(Pushed::Written),
                 Err(error) => error,
             };
+            if form == Form::Stream && at.offset == 0 && is_unknown_form(&error) {
+                form = Form::Whole;
+                at = self.begin().await?;
+                continue;
+            }
             let lost = matches!(&error, Error::NotFound { .. } | Error::Status { status: 416, .. });
             if !lost && !is_worth_retrying(&error) {
                 return Err(error);
@@ -196,15 +219,16 @@ impl Upload<'_> {
         (offset <= self.descriptor.size).then_some(Position { url, offset })
     }
 
-    async fn attempt(&self, at: &Position) -> Result<()> {
+    async fn attempt(&self, at: &Position, form: Form) -> Result<()> {
         let mut url = at.url.clone();
-        if at.offset > 0 && at.offset < self.descriptor.size {
+        let is_streamed = at.offset > 0 || form == Form::Stream;
+        if is_streamed && at.offset < self.descriptor.size {
             match self.send_body(Method::PATCH, url, at.offset).await? {
                 Attempt::Sent(next) => url = next,
                 Attempt::Done => return Ok(()),
             }
         }
-        let rest = if at.offset > 0 { self.descriptor.size } else { 0 };
+        let rest = if is_streamed { self.descriptor.size } else { 0 };
         let digest = self.descriptor.digest.as_str();
         url.query_pairs_mut().append_pair("digest", digest);
         self.send_body(Method::PUT, url, rest).await.map(|_| ())
@@ -224,10 +248,12 @@ impl Upload<'_> {
         }
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
         headers.insert(CONTENT_LENGTH, HeaderValue::from(total));
-        if method == Method::PATCH {
+        if method == Method::PATCH && offset > 0 {
             let range = format!("{offset}-{}", self.descriptor.size - 1);
             headers.insert(CONTENT_RANGE, HeaderValue::from_str(&range).expect("digits are text"));
         }
+        let at = authority(&url);
+        let turn = http.turn(&at).await;
         let body = Body::open(self.from, self.descriptor, offset).await?;
         let client = http.client_for(&self.doing, &url, Trust::Registry)?;
         let request = client.request(method.clone(), url.clone()).headers(headers).body(body.stream);
@@ -252,6 +278,9 @@ impl Upload<'_> {
             };
         }
         let reply = refused(&self.doing, reply, &known).await?;
+        if !is_passing(reply.status()) {
+            http.served(&at, turn);
+        }
         match reply.status() {
             StatusCode::ACCEPTED | StatusCode::NO_CONTENT if method == Method::PATCH => {
                 session_url(&self.doing, &url, &reply.response).map(Attempt::Sent)
@@ -265,7 +294,7 @@ impl Upload<'_> {
     /// Waits once as asked, then lets the caller try again.
     async fn pause(&self, reply: Reply, url: &Url) -> Result<Attempt> {
         let status = reply.status();
-        let host = crate::http::authority(reply.response.url());
+        let host = authority(reply.response.url());
         let mut once = Patience::new(&self.client.http().options().retry);
         self.client.http().wait_out(&self.doing, url, reply, &mut once).await?;
         Err(Error::BrokenOff {

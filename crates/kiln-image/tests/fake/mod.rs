@@ -73,7 +73,9 @@ fn answer(request: &Request, image: &Descriptor, manifest: &[u8], blobs: &[(Desc
         return Reply::status(200);
     }
     if request.path.ends_with("/manifests/t") || request.path.ends_with(image.digest.as_str()) {
-        return Reply::bytes(manifest).with("Content-Type", image.media_type.as_str());
+        return Reply::bytes(manifest)
+            .with("Content-Type", image.media_type.as_str())
+            .with("Docker-Content-Digest", image.digest.as_str());
     }
     let found = blobs.iter().find(|(blob, _)| request.path.ends_with(blob.digest.as_str()));
     match found {

@@ -24,6 +24,9 @@ pub use condition::{Condition, Field, Pattern, PatternError, Test};
 pub use gc::Disk;
 pub use limits::Limits;
 
+/// So long content that broke off is kept for whoever wants to go on with it.
+const PARTIAL: Duration = Duration::from_secs(24 * 3600);
+
 /// How much may go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum PruneScope {
@@ -140,7 +143,8 @@ impl Store {
             let _alone = self.shared.sweeper()?;
             let live = Live::read(&self.shared.layout.leases())?;
             let mut graves = sweep::Graves::new(&self.shared.layout, &lease, options.dry_run);
-            graves.bury_leftovers(&live, &mut report)?;
+            let spared = if options.is_selective() { PARTIAL } else { Duration::ZERO };
+            graves.bury_leftovers(&live, spared, &mut report)?;
             let mut marked = self.mark(options, &live, &aside)?;
             reached("prune: recorded");
             let mounts = std::mem::take(&mut marked.mounts);
@@ -193,7 +197,7 @@ impl Store {
             let Some(_alone) = self.shared.try_sweeper()? else { return Ok(()) };
             let live = Live::read(&self.shared.layout.leases())?;
             let mut graves = sweep::Graves::new(&self.shared.layout, &lease, false);
-            graves.bury_leftovers(&live, &mut report)?;
+            graves.bury_leftovers(&live, PARTIAL, &mut report)?;
             graves
         };
         self.remove_stray_claims()?;
@@ -208,7 +212,7 @@ impl Store {
             let _alone = self.shared.sweeper()?;
             let live = Live::read(&self.shared.layout.leases())?;
             let mut graves = sweep::Graves::new(&self.shared.layout, &lease, dry_run);
-            graves.bury_leftovers(&live, &mut report)?;
+            graves.bury_leftovers(&live, PARTIAL, &mut report)?;
             graves.bury_orphans(&live, &self.shared.db.read(mark::known)?, &mut report)?;
             graves
         };

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use kiln_oci::Digest;
 
@@ -13,6 +13,7 @@ use crate::clean::{disk_usage, remove_dir};
 use crate::error::{IoContext as _, Result};
 use crate::layout::Layout;
 use crate::lease::{Lease, Live};
+use crate::lock;
 use crate::snapshot::LayerId;
 
 /// Where things go before they are removed.
@@ -30,12 +31,17 @@ impl<'a> Graves<'a> {
         Self { layout, lease, dry_run, dug: Vec::new(), unmeasured: Vec::new() }
     }
 
-    /// What a process left when it died: work, ingests and temporary files of leases that are not live.
-    pub(super) fn bury_leftovers(&mut self, live: &Live, report: &mut PruneReport) -> Result<()> {
+    /// What a process left when it died: work, ingests and temporary files of leases that are not live. Content that
+    /// broke off is spared when somebody goes on with it, and when it is younger than `spared`.
+    pub(super) fn bury_leftovers(&mut self, live: &Live, spared: Duration, report: &mut PruneReport) -> Result<()> {
         for dir in [self.layout.work(), self.layout.ingest(), self.layout.tmp()] {
             for name in names(&dir)? {
                 let Some(text) = name.to_str().filter(|text| !live.owns(text)) else { continue };
-                self.bury_leftover(&dir.join(text), text, report)?;
+                let path = dir.join(text);
+                if is_partial(text) && (is_younger(&path, spared) || lock::is_held(&path)?) {
+                    continue;
+                }
+                self.bury_leftover(&path, text, report)?;
             }
         }
         Ok(())
@@ -114,6 +120,16 @@ impl<'a> Graves<'a> {
         self.dug.push(grave);
         Ok(())
     }
+}
+
+/// Whether it is the name of content that may be continued.
+fn is_partial(name: &str) -> bool {
+    name.len() == 64 && name.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+fn is_younger(path: &Path, age: Duration) -> bool {
+    let modified = std::fs::symlink_metadata(path).and_then(|file| file.modified());
+    modified.is_ok_and(|modified| modified.elapsed().unwrap_or_default() < age)
 }
 
 fn names(dir: &Path) -> Result<Vec<OsString>> {

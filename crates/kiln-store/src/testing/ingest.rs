@@ -100,6 +100,47 @@ pub fn dropping_throws_away(f: &Fixture) {
 }
 
 /// See the name.
+pub fn what_broke_off_is_continued(f: &Fixture) {
+    let (content, lease) = (f.store.content(), f.store.lease().expect("a lease"));
+    let wanted = Descriptor::of(TYPE, b"begin and end");
+    let mut first = content.resume(&lease, &wanted).expect("starts");
+    first.write_all(b"begin").expect("writes");
+    // Whoever comes while it is written to begins anew.
+    assert_eq!(content.resume(&lease, &wanted).expect("starts").size(), 0);
+    f.store.prune(&PruneOptions::default()).expect("prunes");
+    drop(first);
+    f.store.sweep_if_due(std::time::Duration::ZERO).expect("sweeps");
+    let mut second = content.resume(&lease, &wanted).expect("goes on");
+    assert_eq!((second.size(), second.hasher().finish()), (5, Digest::sha256("begin")));
+    second.write_all(b" and end").expect("writes");
+    assert_eq!(second.commit_as(&wanted).expect("commits"), wanted);
+    content.verify(&wanted.digest).expect("is whole");
+    assert_eq!(fs::read_dir(f.store.root().join("ingest")).expect("lists").count(), 0);
+}
+
+/// See the name.
+pub fn what_broke_off_and_is_of_no_use_goes(f: &Fixture) {
+    let (content, lease) = (f.store.content(), f.store.lease().expect("a lease"));
+    let wanted = Descriptor::of(TYPE, b"bytes");
+    let left = || fs::read_dir(f.store.root().join("ingest")).expect("lists").count();
+    let start = |bytes: &[u8]| {
+        let mut ingest = content.resume(&lease, &wanted).expect("starts");
+        assert_eq!(ingest.size(), 0);
+        ingest.write_all(bytes).expect("writes");
+        ingest
+    };
+    assert!(matches!(start(b"wrong").commit_as(&wanted), Err(Error::DigestMismatch { .. })));
+    assert!(matches!(start(b"less").commit_as(&wanted), Err(Error::SizeMismatch { .. })));
+    start(b"byt").discard();
+    assert_eq!(left(), 0);
+    drop(start(b"too many"));
+    drop(start(b"byt"));
+    assert_eq!(left(), 1);
+    f.store.prune(&PruneOptions::default()).expect("prunes");
+    assert_eq!(left(), 0);
+}
+
+/// See the name.
 pub fn the_same_content_twice_is_kept_once(f: &Fixture) {
     let (content, _one, first) = f.start(b"same");
     let (_, _two, second) = f.start(b"same");

@@ -100,6 +100,8 @@ macro_rules! ingest_suite {
                 a_wrong_size_is_refused,
                 what_cannot_be_verified_is_refused,
                 dropping_throws_away,
+                what_broke_off_is_continued,
+                what_broke_off_and_is_of_no_use_goes,
                 the_same_content_twice_is_kept_once,
                 twins_racing_both_win,
                 rotten_content_is_noticed_and_can_be_had_anew,

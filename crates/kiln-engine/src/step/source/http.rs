@@ -14,10 +14,9 @@ use tokio::sync::OnceCell;
 
 use crate::arrival::shown;
 use crate::artifact::Artifact;
-use crate::base::registry;
 use crate::blobs::receive;
 use crate::blocking::blocking;
-use crate::failure::{Context as _, build, environment};
+use crate::failure::{Context as _, build, environment, registry};
 use crate::job::Result;
 use crate::offline::not_here;
 use crate::scratch::{Scratch, open_dir};
@@ -167,7 +166,7 @@ impl HttpStep {
         let job = Arc::clone(&self.place.job);
         let ingest = job.store.content().ingest(&job.lease).map_err(environment)?;
         let doing = format!("keep `{}`", self.url);
-        let ingest = receive(&mut download.body, ingest, &doing, &mut |_| {}).await.map_err(registry)?;
+        let ingest = receive(&mut download.body, ingest, &doing, &mut |_| {}, None).await.map_err(registry)?;
         let since_1970 = |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).ok();
         let modified = download.modified.and_then(since_1970).map(|d| d.as_secs() as i64);
         let (etag, last_modified, url) = (download.etag, download.last_modified, self.url.clone());
