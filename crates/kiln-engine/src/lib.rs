@@ -72,6 +72,7 @@ pub use forecast::{Forecast, ForecastStep};
 pub use frontend::named_contexts;
 pub use gather::Gathered;
 pub use kiln_fs::layer::Aspect;
+pub use kiln_image::SettingsFiles;
 pub use kiln_image::objects::{ActionsOptions, AwsKeys, AzureOptions, ObjectOptions, S3Options, Secret, StoreLayout};
 pub use kiln_solver::{Became, Change, Fate, FileChange, MissReason, Verdict, place_of_files};
 pub use kiln_store::{Condition, Entry, EntryKind, Field, Holder, Need, Pattern, PatternError, RecordType, Test, Why};

@@ -3,20 +3,21 @@
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
-use kiln_image::{AuthFiles, ClientOptions, HttpClient, RegistryClient, RegistryOptions};
+use kiln_image::{AuthFiles, ClientOptions, HttpClient, RegistryClient, RegistryOptions, SettingsFiles};
 
 /// Makes the client when first asked.
 #[derive(Default)]
 pub(crate) struct Registry {
     docker_config: Option<PathBuf>,
     is_offline: bool,
+    settings: SettingsFiles,
     client: OnceLock<RegistryClient>,
 }
 
 impl Registry {
-    /// Credentials are read from `docker_config`, when there is one.
-    pub(crate) fn new(docker_config: Option<PathBuf>) -> Self {
-        Self { docker_config, ..Self::default() }
+    /// Credentials are read from `docker_config`, when there is one; `settings` say how registries are reached.
+    pub(crate) fn new(docker_config: Option<PathBuf>, settings: SettingsFiles) -> Self {
+        Self { docker_config, settings, ..Self::default() }
     }
 
     /// The same, that asks nobody.
@@ -35,6 +36,7 @@ impl Registry {
             let client = ClientOptions {
                 user_agent: concat!("kiln/", env!("CARGO_PKG_VERSION")).into(),
                 is_offline: self.is_offline,
+                settings: self.settings.clone(),
                 ..Default::default()
             };
             let credentials = Arc::new(AuthFiles::new(self.docker_config.clone()));

@@ -9,6 +9,7 @@ use std::num::NonZero;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use kiln_image::SettingsFiles;
 use kiln_oci::{Platform, Reference};
 use kiln_store::Condition;
 
@@ -26,6 +27,8 @@ pub struct EngineConfig {
     pub state: PathBuf,
     /// `config.json` with registry credentials.
     pub docker_config: Option<PathBuf>,
+    /// Where registries are set up: mirrors, certificates, who is insecure.
+    pub registries: SettingsFiles,
     /// Where programs of the machine are found: `PATH`.
     pub search_path: Option<OsString>,
     /// Where devices of the machine are described, in the Container Device Interface; later directories go before.

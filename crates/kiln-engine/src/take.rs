@@ -6,10 +6,10 @@ use kiln_image::BlobSource;
 use kiln_oci::{Descriptor, Digest, Document, Index, Manifest, Platform, Reference};
 use kiln_report::{Failure, FailureKind};
 
-use crate::base::{BaseImage, Meter, registry};
+use crate::base::{BaseImage, Meter};
 use crate::blobs::StoreBlobs;
 use crate::export::{Made, Provenance, store as keep};
-use crate::failure::environment;
+use crate::failure::{environment, registry};
 use crate::frontend::{fetch_config, image_manifest};
 use crate::job::Result;
 use crate::progress::Work;

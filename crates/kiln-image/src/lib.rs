@@ -29,6 +29,7 @@ pub mod login;
 mod memory;
 pub mod objects;
 mod registry;
+mod settings;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 mod verify;
@@ -43,4 +44,5 @@ pub use layout::{Layout, LayoutEntry, LayoutSink, Selector, Swept};
 pub use limits::{pick_platform, validate, validate_config};
 pub use memory::{Either, MemoryBlobs};
 pub use registry::{RegistryClient, RegistryOptions, RegistrySink, RegistrySource, Resolved};
+pub use settings::SettingsFiles;
 pub use verify::{Verifier, verify};

@@ -208,7 +208,7 @@ impl Write for Ingest {
 
 impl Drop for Ingest {
     fn drop(&mut self) {
-        if self.rest == Rest::Nothing {
+        if self.rest == Rest::Nothing || (self.rest == Rest::Partial && self.size == 0) {
             // The sweeper would find it.
             let _ = std::fs::remove_file(&self.path);
         }

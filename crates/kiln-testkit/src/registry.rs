@@ -35,6 +35,14 @@ impl Registry {
         Self::launch(&format!("  tls:\n    certificate: {certificate}\n    key: {key}\n"))
     }
 
+    /// Starts one that speaks TLS with this certificate and key, to those who have the same certificate.
+    pub fn with_client_certificates(certificate: &Path, key: &Path) -> Option<Self> {
+        let (certificate, key) = (certificate.display(), key.display());
+        Self::launch(&format!(
+            "  tls:\n    certificate: {certificate}\n    key: {key}\n    clientcas:\n      - {certificate}\n"
+        ))
+    }
+
     /// Starts one that wants a name and password (Basic); see [`Registry::login`].
     pub fn with_login() -> Option<Self> {
         Self::launch("auth:\n  htpasswd:\n    realm: test\n    path: DIR/htpasswd\n")

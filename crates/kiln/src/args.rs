@@ -47,6 +47,10 @@ pub(crate) struct Cli {
     #[arg(long, global = true, value_name = "DIR", help_heading = "Global options")]
     pub(crate) state: Option<PathBuf>,
 
+    /// Read how registries are set up from here: mirrors, certificates
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Global options")]
+    pub(crate) registry_config: Option<PathBuf>,
+
     /// Say more when something fails
     #[arg(short = 'D', long, global = true, help_heading = "Global options")]
     pub(crate) debug: bool,

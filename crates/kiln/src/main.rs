@@ -35,7 +35,7 @@ fn run() -> u8 {
             return u8::try_from(error.exit_code()).unwrap_or(2);
         }
     };
-    let setting = Setting { environment: Environment::read(), state: cli.state };
+    let setting = Setting { environment: Environment::read(), state: cli.state, registry_config: cli.registry_config };
     match commands::run(cli.command, &setting) {
         Ok(code) => code,
         Err(Exit::NobodyListens) => 0,

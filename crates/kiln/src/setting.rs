@@ -21,6 +21,8 @@ pub(crate) struct Setting {
     pub(crate) environment: Environment,
     /// The state directory that was typed.
     pub(crate) state: Option<PathBuf>,
+    /// The settings of registries that were typed.
+    pub(crate) registry_config: Option<PathBuf>,
 }
 
 impl Setting {
@@ -34,6 +36,7 @@ impl Setting {
         Engine::open(EngineConfig {
             state: self.state_directory()?,
             docker_config: self.environment.docker_config(),
+            registries: self.environment.registries(self.registry_config.clone()),
             search_path: self.environment.raw("PATH").map(ToOwned::to_owned),
             device_specs: self.environment.device_specs(),
             docker_host: self.environment.text("DOCKER_HOST").map(str::to_owned),

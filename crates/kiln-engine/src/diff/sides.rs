@@ -11,9 +11,9 @@ use kiln_store::{Lease, Snapshot, Store};
 use kiln_sys::root::Root;
 
 use super::DiffImage;
-use crate::base::{BaseImage, Meter, registry};
+use crate::base::{BaseImage, Meter};
 use crate::engine::Engine;
-use crate::failure::{Context as _, environment};
+use crate::failure::{Context as _, environment, registry};
 use crate::frontend::{fetch_config, image_manifest, split_layout};
 use crate::job::Result;
 use crate::progress::Work;

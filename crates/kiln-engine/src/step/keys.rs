@@ -199,7 +199,7 @@ impl World {
         };
         images.insert(self.image_name.clone(), &(&self.platform).into(), Arc::new(image));
         let watch = Waiter::default().watch();
-        let registry = Arc::new(Registry::new(None));
+        let registry = Arc::new(Registry::default());
         let reporter: Arc<dyn Reporter> = Arc::new(Silent);
         let blobs = StoreBlobs { store: store.clone(), lease: lease.clone() };
         let with = (Arc::clone(&registry), Arc::clone(&reporter), Arc::clone(&images));

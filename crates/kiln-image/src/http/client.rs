@@ -1,6 +1,7 @@
 //! Sends requests: guards the address, follows redirects without credentials, tries again what may pass.
 
-use std::sync::{Arc, OnceLock};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -10,6 +11,7 @@ use reqwest::{Method, Response, StatusCode, Url};
 use super::answer::status_error;
 use super::guard::{self, GuardedResolver, Reach};
 use super::retry::{Patience, Pauses, RetryPolicy, Turn, is_passing, retry_after};
+use crate::settings::{Certificates, Link, Settings, SettingsFiles, certificates};
 use crate::{Error, Result};
 
 /// What the client is set up with. Nothing here is acted on before the first request.
@@ -21,6 +23,8 @@ pub struct ClientOptions {
     pub extra_roots: Vec<Vec<u8>>,
     /// Registries (`host` or `host:port`) reached without verified TLS, over plain http if need be.
     pub insecure_hosts: Vec<String>,
+    /// Where registries are set up.
+    pub settings: SettingsFiles,
     /// Token servers (`host` or `host:port`) that may see credentials of registries of another domain.
     pub auth_realms: Vec<String>,
     /// How often and how long requests are tried.
@@ -35,6 +39,7 @@ impl Default for ClientOptions {
             user_agent: concat!("kiln/", env!("CARGO_PKG_VERSION")).to_owned(),
             extra_roots: Vec::new(),
             insecure_hosts: Vec::new(),
+            settings: SettingsFiles::default(),
             auth_realms: Vec::new(),
             retry: RetryPolicy::default(),
             is_offline: false,
@@ -48,21 +53,24 @@ pub struct HttpClient(Arc<Inner>);
 
 struct Inner {
     options: ClientOptions,
+    settings: OnceLock<Settings>,
     clients: [OnceLock<reqwest::Client>; ROUTES],
+    /// Those of registries that have certificates of their own.
+    own: Mutex<HashMap<(String, Route), Option<reqwest::Client>>>,
     pauses: Pauses,
 }
 
 const ROUTES: usize = 6;
 
 /// Which of the underlying clients carries a request.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Route {
     trust: Trust,
     path: Path,
 }
 
 /// Whether certificates are verified.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Trust {
     /// Always, but for registries that are loopback or configured as insecure.
     Registry,
@@ -70,7 +78,7 @@ pub(crate) enum Trust {
     Everyone,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Path {
     /// Past all proxies, to this machine.
     Loopback,
@@ -118,7 +126,13 @@ const SLOWEST: u64 = 64 << 10;
 impl HttpClient {
     /// Keeps the options; does nothing else.
     pub fn new(options: ClientOptions) -> Self {
-        Self(Arc::new(Inner { options, clients: Default::default(), pauses: Pauses::default() }))
+        Self(Arc::new(Inner {
+            options,
+            settings: OnceLock::new(),
+            clients: Default::default(),
+            own: Mutex::default(),
+            pauses: Pauses::default(),
+        }))
     }
 
     /// The options it was made with.
@@ -130,10 +144,29 @@ impl HttpClient {
         &self.0.options.retry
     }
 
-    /// Whether a registry may be spoken to without verified TLS.
+    /// What is set up for registries; read when it is first wanted.
+    pub(crate) fn settings(&self) -> Result<&Settings> {
+        if let Some(known) = self.0.settings.get() {
+            return Ok(known);
+        }
+        let read = self.0.options.settings.read()?;
+        Ok(self.0.settings.get_or_init(|| read))
+    }
+
+    /// Whether a registry may be spoken to without verified TLS. Settings that cannot be read allow nothing.
     pub(crate) fn is_insecure(&self, authority: &str) -> bool {
         let host = host_of(authority);
-        guard::is_loopback(host) || self.0.options.insecure_hosts.iter().any(|h| h == authority || h == host)
+        let is_known = || self.0.options.insecure_hosts.iter().any(|h| h == authority || h == host);
+        guard::is_loopback(host) || is_known() || self.link(authority).is_insecure || self.is_plain(authority)
+    }
+
+    /// Whether a registry is spoken to in plain http only.
+    pub(crate) fn is_plain(&self, authority: &str) -> bool {
+        self.link(authority).is_plain
+    }
+
+    fn link(&self, authority: &str) -> Link {
+        self.settings().map(|settings| settings.link(authority)).unwrap_or_default()
     }
 
     /// Sends, follows, and tries again. Gives back any answer but those that may pass.
@@ -221,30 +254,52 @@ impl HttpClient {
     }
 
     /// The client for a request, after a look at where it goes.
-    pub(crate) fn client_for(&self, doing: &str, url: &Url, trust: Trust) -> Result<&reqwest::Client> {
+    pub(crate) fn client_for(&self, doing: &str, url: &Url, trust: Trust) -> Result<reqwest::Client> {
         self.checked(doing, url, trust, Reach::Named)
     }
 
-    fn client(&self, call: &Call, reach: Reach) -> Result<&reqwest::Client> {
+    fn client(&self, call: &Call, reach: Reach) -> Result<reqwest::Client> {
         self.checked(&call.doing, &call.url, call.trust, reach)
     }
 
-    fn checked(&self, doing: &str, url: &Url, trust: Trust, reach: Reach) -> Result<&reqwest::Client> {
+    fn checked(&self, doing: &str, url: &Url, trust: Trust, reach: Reach) -> Result<reqwest::Client> {
         if self.0.options.is_offline {
             return Err(Error::NotAsked { doing: doing.into(), host: authority(url) });
         }
         if let Some(reason) = guard::forbidden_url(url, reach) {
             return Err(refuse(doing, url, reason));
         }
-        let trust = match trust {
-            Trust::Registry if self.is_insecure(&authority(url)) => Trust::Registry,
-            _ => Trust::Everyone,
-        };
+        let host = authority(url);
         let path = if is_local(url) { Path::Loopback } else { Path::Named(reach) };
-        self.built(Route { trust, path })
+        if trust == Trust::Everyone {
+            return self.built(Route { trust, path });
+        }
+        // Settings that cannot be read are told before anybody is called.
+        self.settings()?;
+        let trust = if self.is_insecure(&host) { Trust::Registry } else { Trust::Everyone };
+        let route = Route { trust, path };
+        let own = if url.scheme() == "https" { self.own(host, route)? } else { None };
+        own.map_or_else(|| self.built(route), Ok)
     }
 
-    fn built(&self, route: Route) -> Result<&reqwest::Client> {
+    /// The client for a registry that has certificates of its own.
+    fn own(&self, host: String, route: Route) -> Result<Option<reqwest::Client>> {
+        let lock = || self.0.own.lock().expect("no thread panics while it holds this");
+        if let Some(known) = lock().get(&(host.clone(), route)) {
+            return Ok(known.clone());
+        }
+        let link = self.link(&host);
+        let certificates = certificates(&host, &link, &self.0.options.settings.certificates)?;
+        // Where an authority is named for it, even a loopback registry is held to it.
+        let trust = if link.is_insecure || certificates.roots.is_empty() { route.trust } else { Trust::Everyone };
+        let is_set_up = !certificates.is_empty();
+        let built = || build(&self.0.options, Route { trust, ..route }, &certificates);
+        let client = is_set_up.then(built).transpose()?;
+        lock().insert((host, route), client.clone());
+        Ok(client)
+    }
+
+    fn built(&self, route: Route) -> Result<reqwest::Client> {
         let path = match route.path {
             Path::Loopback => 0,
             Path::Named(Reach::Named) => 1,
@@ -252,14 +307,14 @@ impl HttpClient {
         };
         let slot = &self.0.clients[path * 2 + usize::from(route.trust == Trust::Registry)];
         if let Some(client) = slot.get() {
-            return Ok(client);
+            return Ok(client.clone());
         }
-        let client = build(&self.0.options, route)?;
-        Ok(slot.get_or_init(|| client))
+        let client = build(&self.0.options, route, &Certificates::default())?;
+        Ok(slot.get_or_init(|| client).clone())
     }
 }
 
-fn build(options: &ClientOptions, route: Route) -> Result<reqwest::Client> {
+fn build(options: &ClientOptions, route: Route, certificates: &Certificates) -> Result<reqwest::Client> {
     let reach = match route.path {
         Path::Loopback => Reach::Named,
         Path::Named(reach) => reach,
@@ -279,10 +334,13 @@ fn build(options: &ClientOptions, route: Route) -> Result<reqwest::Client> {
     if matches!(route.path, Path::Loopback) {
         builder = builder.no_proxy();
     }
+    if let Some(pem) = &certificates.identity {
+        builder = builder.identity(reqwest::Identity::from_pem(pem).map_err(setup)?);
+    }
     if route.trust == Trust::Registry {
         return builder.tls_danger_accept_invalid_certs(true).build().map_err(setup);
     }
-    for pem in &options.extra_roots {
+    for pem in options.extra_roots.iter().chain(&certificates.roots) {
         let roots = reqwest::Certificate::from_pem_bundle(pem).map_err(setup)?;
         builder = builder.tls_certs_merge(roots);
     }

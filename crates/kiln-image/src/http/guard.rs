@@ -13,7 +13,7 @@ pub(crate) fn is_loopback(host: &str) -> bool {
 }
 
 /// Which addresses a name may resolve to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Reach {
     /// Everywhere but link-local, metadata and unspecified addresses.
     Named,

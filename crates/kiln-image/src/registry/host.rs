@@ -1,6 +1,7 @@
 //! One registry: its API's address, the scheme it speaks, and what it wants for authorization.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use reqwest::Method;
@@ -9,12 +10,14 @@ use tokio::sync::OnceCell;
 
 use super::auth::{Challenge, Token};
 use crate::http::{Call, HttpClient, Reply, Trust, is_loopback};
+use crate::{Error, ErrorKind};
 
 /// What is known about a registry.
 pub(crate) struct Host {
     /// `host[:port]` of its API.
     pub(crate) authority: String,
     scheme: OnceCell<&'static str>,
+    is_out: AtomicBool,
     /// What a 401 taught us. A tokio lock, because tokens are fetched under it: once for all who need one.
     pub(crate) known: tokio::sync::Mutex<Known>,
 }
@@ -26,19 +29,40 @@ pub(crate) struct Known {
     pub(crate) tokens: HashMap<String, Token>,
 }
 
+/// The host of a registry's API. Docker Hub's has another address than its references.
+pub(crate) fn api_host(registry: &str) -> &str {
+    if registry == "docker.io" { "registry-1.docker.io" } else { registry }
+}
+
 const PROBE: Duration = Duration::from_secs(5);
 
 impl Host {
     pub(crate) fn new(registry: &str) -> Self {
-        // Docker Hub's API has another address than its references.
-        let authority = if registry == "docker.io" { "registry-1.docker.io" } else { registry };
-        Self { authority: authority.to_owned(), scheme: OnceCell::new(), known: tokio::sync::Mutex::default() }
+        Self {
+            authority: api_host(registry).to_owned(),
+            scheme: OnceCell::new(),
+            is_out: AtomicBool::new(false),
+            known: tokio::sync::Mutex::default(),
+        }
+    }
+
+    /// Whether it was never out of reach.
+    pub(crate) fn is_reachable(&self) -> bool {
+        !self.is_out.load(Ordering::Relaxed)
+    }
+
+    /// Notes why something could not be had from it.
+    pub(crate) fn note(&self, error: &Error) {
+        if error.kind() == ErrorKind::Network {
+            self.is_out.store(true, Ordering::Relaxed);
+        }
     }
 
     /// `https://host`; or `http://host` for a registry that may be insecure and is.
     pub(crate) async fn base(&self, http: &HttpClient) -> String {
         let scheme = match http.is_insecure(&self.authority) {
             false => "https",
+            true if http.is_plain(&self.authority) => "http",
             true => self.scheme.get_or_init(|| self.probe(http)).await,
         };
         format!("{scheme}://{}", self.authority)

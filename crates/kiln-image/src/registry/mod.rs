@@ -17,11 +17,13 @@ use reqwest::{Method, StatusCode, Url};
 use crate::error::Login;
 use crate::http::{Call, ClientOptions, HttpClient, Reply};
 use crate::login::Verified;
+use crate::settings::Place;
 use crate::{Credential, Credentials, Error, NoCredentials, Result, pick_platform};
 use auth::Authorization;
 use host::Host;
 
 pub use ends::{RegistrySink, RegistrySource};
+pub(crate) use host::api_host;
 
 /// What a registry client is made of.
 #[derive(Clone)]
@@ -88,6 +90,12 @@ pub(crate) struct Target<'a> {
     pub(crate) access: Access<'a>,
 }
 
+impl Place {
+    fn target<'a>(&'a self, access: Access<'a>) -> Target<'a> {
+        Target { registry: &self.registry, repository: &self.repository, access }
+    }
+}
+
 impl<'a> Target<'a> {
     pub(crate) fn of(reference: &'a Reference, access: Access<'a>) -> Self {
         Self { registry: &reference.registry, repository: &reference.repository, access }
@@ -139,6 +147,9 @@ impl RegistryClient {
 
     /// Sends with whatever authorization the host is known to want; learns it from a 401 and sends again, once.
     async fn send(&self, target: &Target<'_>, mut call: Call) -> Result<Reply> {
+        if target.access != Access::Pull && !self.0.http.settings()?.permits(target.registry, target.repository) {
+            return Err(blocked(&call.doing, &format!("{}/{}", target.registry, target.repository)));
+        }
         let host = self.host(target.registry);
         let session = auth::Session { client: self, host: &host, target, doing: &call.doing.clone() };
         let known = session.known().await?;
@@ -155,6 +166,17 @@ impl RegistryClient {
         refused(&call.doing, reply, &found).await
     }
 
+    /// Where to read a repository from: its mirrors, but for those that were out of reach, and the registry itself.
+    fn places(&self, reference: &Reference, by_digest: bool, doing: &str) -> Result<std::vec::IntoIter<Place>> {
+        let settings = self.0.http.settings()?;
+        let found = settings.places(&reference.registry, &reference.repository, by_digest);
+        let mut places = found.map_err(|_| blocked(doing, &reference.name()))?;
+        let own = places.pop();
+        places.retain(|place| self.host(&place.registry).is_reachable());
+        places.extend(own);
+        Ok(places.into_iter())
+    }
+
     async fn request(&self, target: &Target<'_>, doing: &str, method: Method, path: &str) -> Result<Call> {
         Ok(Call {
             doing: doing.to_owned(),
@@ -165,6 +187,10 @@ impl RegistryClient {
             trust: crate::http::Trust::Registry,
         })
     }
+}
+
+fn blocked(doing: &str, name: &str) -> Error {
+    Error::Forbidden { doing: doing.into(), url: name.into(), reason: "the settings of registries block it" }
 }
 
 /// Turns 401 and 403 into errors; everything else passes.

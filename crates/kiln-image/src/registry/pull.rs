@@ -7,6 +7,7 @@ use reqwest::{Method, StatusCode};
 
 use super::{Access, RegistryClient, Resolved, Target};
 use crate::http::{Opener, Patience, Reply, Transfer, answer_bytes, is_worth_retrying, status_error};
+use crate::settings::Place;
 use crate::verify::Verifier;
 use crate::{BlobReader, Error, Result, limits};
 
@@ -44,13 +45,23 @@ impl RegistryClient {
     /// registry's word only; `None` when it has none.
     pub async fn peek(&self, reference: &Reference) -> Result<Option<Descriptor>> {
         let doing = format!("look up `{reference}`");
-        let target = Target::of(reference, Access::Pull);
-        let path = format!("manifests/{}", reference.tag_or_digest());
-        let mut call = self.request(&target, &doing, Method::HEAD, &path).await?;
+        let mut places = self.places(reference, reference.digest.is_some(), &doing)?;
+        loop {
+            let place = places.next().expect("the registry itself is the last");
+            match self.peek_at(&place, reference.tag_or_digest(), &doing).await {
+                Err(error) if places.len() > 0 => self.host(&place.registry).note(&error),
+                found => return found,
+            }
+        }
+    }
+
+    async fn peek_at(&self, place: &Place, name: &str, doing: &str) -> Result<Option<Descriptor>> {
+        let target = place.target(Access::Pull);
+        let mut call = self.request(&target, doing, Method::HEAD, &format!("manifests/{name}")).await?;
         call.headers.insert(ACCEPT, HeaderValue::from_static(ACCEPTED));
         let reply = self.send(&target, call).await?;
         if reply.status() != StatusCode::OK {
-            return Err(status_error(&doing, reply).await);
+            return Err(status_error(doing, reply).await);
         }
         let text = |name: HeaderName| reply.headers().get(name).and_then(|value| value.to_str().ok());
         let digest = announced_digest(reply.headers());
@@ -72,7 +83,18 @@ impl RegistryClient {
     }
 
     async fn manifest(&self, reference: &Reference, name: &str, doing: &str) -> Result<(Option<MediaType>, Vec<u8>)> {
-        let target = Target::of(reference, Access::Pull);
+        let mut places = self.places(reference, name.contains(':'), doing)?;
+        loop {
+            let place = places.next().expect("the registry itself is the last");
+            match self.manifest_at(&place, name, doing).await {
+                Err(error) if places.len() > 0 => self.host(&place.registry).note(&error),
+                found => return found,
+            }
+        }
+    }
+
+    async fn manifest_at(&self, place: &Place, name: &str, doing: &str) -> Result<(Option<MediaType>, Vec<u8>)> {
+        let target = place.target(Access::Pull);
         let mut patience = Patience::new(&self.http().options().retry);
         loop {
             let mut call = self.request(&target, doing, Method::GET, &format!("manifests/{name}")).await?;
@@ -193,7 +215,20 @@ struct BlobOpener {
 #[async_trait]
 impl Opener for BlobOpener {
     async fn open(&self, offset: u64, validator: Option<&str>) -> Result<Reply> {
-        let target = Target::of(&self.reference, Access::Pull);
+        let mut places = self.client.places(&self.reference, true, &self.doing)?;
+        loop {
+            let place = places.next().expect("the registry itself is the last");
+            match self.open_at(&place, offset, validator).await {
+                Err(error) if places.len() > 0 => self.client.host(&place.registry).note(&error),
+                opened => return opened,
+            }
+        }
+    }
+}
+
+impl BlobOpener {
+    async fn open_at(&self, place: &Place, offset: u64, validator: Option<&str>) -> Result<Reply> {
+        let target = place.target(Access::Pull);
         let mut call = self.client.request(&target, &self.doing, Method::GET, &self.path).await?;
         call.headers.insert(reqwest::header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         if offset > 0 {

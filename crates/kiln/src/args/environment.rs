@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
+use kiln_engine::SettingsFiles;
 use kiln_oci::{Platform, PlatformError};
 use kiln_report::{Failure, FailureKind};
 
@@ -64,6 +65,25 @@ impl Environment {
             |error: PlatformError| Failure::new(FailureKind::Usage, format!("`DOCKER_DEFAULT_PLATFORM`: {error}"));
         let default = self.text("DOCKER_DEFAULT_PLATFORM").into_iter().flat_map(|default| default.split(','));
         default.map(|platform| platform.trim().parse().map_err(wrong)).collect()
+    }
+
+    /// Where registries are set up: podman's files, then kiln's own, unless `typed` or a variable names that.
+    pub(crate) fn registries(&self, typed: Option<PathBuf>) -> SettingsFiles {
+        let config = self.path("XDG_CONFIG_HOME").or_else(|| Some(self.path("HOME")?.join(".config")));
+        let own = |path: &str| config.iter().map(|dir| dir.join(path)).collect::<Vec<_>>();
+        let system = |path: &str| vec![PathBuf::from(path)];
+        let named = typed.or_else(|| self.path("KILN_REGISTRY_CONFIG"));
+        let podman = match self.path("CONTAINERS_REGISTRIES_CONF") {
+            Some(path) => vec![path],
+            None => [own("containers/registries.conf"), system("/etc/containers/registries.conf")].concat(),
+        };
+        let mut files = vec![podman, system("/etc/containers/registries.conf.d"), own("containers/registries.conf.d")];
+        if named.is_none() {
+            files.extend([system("/etc/kiln/registries.toml"), own("kiln/registries.toml")]);
+        }
+        let certificates = ["/etc/docker/certs.d", "/etc/containers/certs.d"].map(PathBuf::from);
+        let at_home = [own("docker/certs.d"), own("containers/certs.d")].concat();
+        SettingsFiles { files, named, certificates: certificates.into_iter().chain(at_home).collect() }
     }
 
     /// Where devices are described: `KILN_CDI_DIRS`, else the usual directories.
@@ -155,6 +175,23 @@ mod tests {
         assert_eq!(all[..4], [".hadolint.yaml", ".hadolint.yml", "/x/hadolint.yaml", "/x/hadolint.yml"]);
         assert!(all.contains(&"/h/.config/hadolint.yaml") && all.contains(&"/h/.hadolint.yaml"));
         assert_eq!(Environment::default().hadolint_configs().len(), 2);
+    }
+
+    #[test]
+    fn registries_are_set_up_by_podman_s_files_and_our_own() {
+        let home = [("HOME", "/h")];
+        let files = Environment::from(home).registries(None);
+        assert_eq!(
+            files.files[0],
+            ["/h/.config/containers/registries.conf", "/etc/containers/registries.conf"].map(PathBuf::from)
+        );
+        assert_eq!(files.files.last().unwrap(), &["/h/.config/kiln/registries.toml"].map(PathBuf::from));
+        assert!(files.named.is_none() && files.certificates.contains(&"/etc/docker/certs.d".into()));
+        let named = [("CONTAINERS_REGISTRIES_CONF", "/c"), ("KILN_REGISTRY_CONFIG", "/k")];
+        let files = Environment::from(named).registries(None);
+        assert_eq!((&files.files[0], &files.named), (&vec!["/c".into()], &Some("/k".into())));
+        assert!(!files.files.iter().flatten().any(|file| file.ends_with("kiln/registries.toml")));
+        assert_eq!(Environment::from(named).registries(Some("/t".into())).named, Some("/t".into()));
     }
 
     #[test]

@@ -45,9 +45,10 @@ fn the_front_page() {
       -V, --version  Print version
 
     Global options:
-          --state <DIR>  Keep images and cache here [default: /var/lib/kiln as root, else
-                         ~/.local/share/kiln]
-      -D, --debug        Say more when something fails
+          --state <DIR>             Keep images and cache here [default: /var/lib/kiln as root, else
+                                    ~/.local/share/kiln]
+          --registry-config <FILE>  Read how registries are set up from here: mirrors, certificates
+      -D, --debug                   Say more when something fails
     ");
 }
 
@@ -131,9 +132,10 @@ fn build() {
       -h, --help                        Print help
 
     Global options:
-          --state <DIR>  Keep images and cache here [default: /var/lib/kiln as root, else
-                         ~/.local/share/kiln]
-      -D, --debug        Say more when something fails
+          --state <DIR>             Keep images and cache here [default: /var/lib/kiln as root, else
+                                    ~/.local/share/kiln]
+          --registry-config <FILE>  Read how registries are set up from here: mirrors, certificates
+      -D, --debug                   Say more when something fails
     ");
 }
 
@@ -161,9 +163,10 @@ fn run() {
       -h, --help                       Print help
 
     Global options:
-          --state <DIR>  Keep images and cache here [default: /var/lib/kiln as root, else
-                         ~/.local/share/kiln]
-      -D, --debug        Say more when something fails
+          --state <DIR>             Keep images and cache here [default: /var/lib/kiln as root, else
+                                    ~/.local/share/kiln]
+          --registry-config <FILE>  Read how registries are set up from here: mirrors, certificates
+      -D, --debug                   Say more when something fails
     ");
 }
 
@@ -187,9 +190,10 @@ fn images() {
       -h, --help             Print help
 
     Global options:
-          --state <DIR>  Keep images and cache here [default: /var/lib/kiln as root, else
-                         ~/.local/share/kiln]
-      -D, --debug        Say more when something fails
+          --state <DIR>             Keep images and cache here [default: /var/lib/kiln as root, else
+                                    ~/.local/share/kiln]
+          --registry-config <FILE>  Read how registries are set up from here: mirrors, certificates
+      -D, --debug                   Say more when something fails
     ");
 }
 
@@ -210,9 +214,10 @@ fn inspect() {
       -h, --help                 Print help
 
     Global options:
-          --state <DIR>  Keep images and cache here [default: /var/lib/kiln as root, else
-                         ~/.local/share/kiln]
-      -D, --debug        Say more when something fails
+          --state <DIR>             Keep images and cache here [default: /var/lib/kiln as root, else
+                                    ~/.local/share/kiln]
+          --registry-config <FILE>  Read how registries are set up from here: mirrors, certificates
+      -D, --debug                   Say more when something fails
     ");
 }
 
@@ -240,9 +245,10 @@ fn diff() {
       -h, --help                 Print help
 
     Global options:
-          --state <DIR>  Keep images and cache here [default: /var/lib/kiln as root, else
-                         ~/.local/share/kiln]
-      -D, --debug        Say more when something fails
+          --state <DIR>             Keep images and cache here [default: /var/lib/kiln as root, else
+                                    ~/.local/share/kiln]
+          --registry-config <FILE>  Read how registries are set up from here: mirrors, certificates
+      -D, --debug                   Say more when something fails
     ");
 }
 
@@ -267,9 +273,10 @@ fn history() {
       -h, --help                 Print help
 
     Global options:
-          --state <DIR>  Keep images and cache here [default: /var/lib/kiln as root, else
-                         ~/.local/share/kiln]
-      -D, --debug        Say more when something fails
+          --state <DIR>             Keep images and cache here [default: /var/lib/kiln as root, else
+                                    ~/.local/share/kiln]
+          --registry-config <FILE>  Read how registries are set up from here: mirrors, certificates
+      -D, --debug                   Say more when something fails
     ");
 }
 
@@ -285,9 +292,10 @@ fn version() {
       -h, --help             Print help
 
     Global options:
-          --state <DIR>  Keep images and cache here [default: /var/lib/kiln as root, else
-                         ~/.local/share/kiln]
-      -D, --debug        Say more when something fails
+          --state <DIR>             Keep images and cache here [default: /var/lib/kiln as root, else
+                                    ~/.local/share/kiln]
+          --registry-config <FILE>  Read how registries are set up from here: mirrors, certificates
+      -D, --debug                   Say more when something fails
     ");
 }
 
@@ -305,9 +313,10 @@ fn completion() {
       -h, --help  Print help
 
     Global options:
-          --state <DIR>  Keep images and cache here [default: /var/lib/kiln as root, else
-                         ~/.local/share/kiln]
-      -D, --debug        Say more when something fails
+          --state <DIR>             Keep images and cache here [default: /var/lib/kiln as root, else
+                                    ~/.local/share/kiln]
+          --registry-config <FILE>  Read how registries are set up from here: mirrors, certificates
+      -D, --debug                   Say more when something fails
     ");
 }
 
@@ -331,9 +340,10 @@ fn pull() {
       -h, --help                 Print help
 
     Global options:
-          --state <DIR>  Keep images and cache here [default: /var/lib/kiln as root, else
-                         ~/.local/share/kiln]
-      -D, --debug        Say more when something fails
+          --state <DIR>             Keep images and cache here [default: /var/lib/kiln as root, else
+                                    ~/.local/share/kiln]
+          --registry-config <FILE>  Read how registries are set up from here: mirrors, certificates
+      -D, --debug                   Say more when something fails
     ");
 }
 
@@ -355,9 +365,10 @@ fn push() {
       -h, --help                 Print help
 
     Global options:
-          --state <DIR>  Keep images and cache here [default: /var/lib/kiln as root, else
-                         ~/.local/share/kiln]
-      -D, --debug        Say more when something fails
+          --state <DIR>             Keep images and cache here [default: /var/lib/kiln as root, else
+                                    ~/.local/share/kiln]
+          --registry-config <FILE>  Read how registries are set up from here: mirrors, certificates
+      -D, --debug                   Say more when something fails
     ");
 }
 
@@ -376,9 +387,10 @@ fn tag() {
       -h, --help  Print help
 
     Global options:
-          --state <DIR>  Keep images and cache here [default: /var/lib/kiln as root, else
-                         ~/.local/share/kiln]
-      -D, --debug        Say more when something fails
+          --state <DIR>             Keep images and cache here [default: /var/lib/kiln as root, else
+                                    ~/.local/share/kiln]
+          --registry-config <FILE>  Read how registries are set up from here: mirrors, certificates
+      -D, --debug                   Say more when something fails
     ");
 }
 
@@ -398,9 +410,10 @@ fn rmi() {
       -h, --help   Print help
 
     Global options:
-          --state <DIR>  Keep images and cache here [default: /var/lib/kiln as root, else
-                         ~/.local/share/kiln]
-      -D, --debug        Say more when something fails
+          --state <DIR>             Keep images and cache here [default: /var/lib/kiln as root, else
+                                    ~/.local/share/kiln]
+          --registry-config <FILE>  Read how registries are set up from here: mirrors, certificates
+      -D, --debug                   Say more when something fails
     ");
 }
 
@@ -420,9 +433,10 @@ fn save() {
       -h, --help                 Print help
 
     Global options:
-          --state <DIR>  Keep images and cache here [default: /var/lib/kiln as root, else
-                         ~/.local/share/kiln]
-      -D, --debug        Say more when something fails
+          --state <DIR>             Keep images and cache here [default: /var/lib/kiln as root, else
+                                    ~/.local/share/kiln]
+          --registry-config <FILE>  Read how registries are set up from here: mirrors, certificates
+      -D, --debug                   Say more when something fails
     ");
 }
 
@@ -439,9 +453,10 @@ fn load() {
       -h, --help          Print help
 
     Global options:
-          --state <DIR>  Keep images and cache here [default: /var/lib/kiln as root, else
-                         ~/.local/share/kiln]
-      -D, --debug        Say more when something fails
+          --state <DIR>             Keep images and cache here [default: /var/lib/kiln as root, else
+                                    ~/.local/share/kiln]
+          --registry-config <FILE>  Read how registries are set up from here: mirrors, certificates
+      -D, --debug                   Say more when something fails
     ");
 }
 
@@ -463,9 +478,10 @@ fn login() {
       -h, --help                 Print help
 
     Global options:
-          --state <DIR>  Keep images and cache here [default: /var/lib/kiln as root, else
-                         ~/.local/share/kiln]
-      -D, --debug        Say more when something fails
+          --state <DIR>             Keep images and cache here [default: /var/lib/kiln as root, else
+                                    ~/.local/share/kiln]
+          --registry-config <FILE>  Read how registries are set up from here: mirrors, certificates
+      -D, --debug                   Say more when something fails
     ");
 }
 
@@ -483,9 +499,10 @@ fn logout() {
       -h, --help  Print help
 
     Global options:
-          --state <DIR>  Keep images and cache here [default: /var/lib/kiln as root, else
-                         ~/.local/share/kiln]
-      -D, --debug        Say more when something fails
+          --state <DIR>             Keep images and cache here [default: /var/lib/kiln as root, else
+                                    ~/.local/share/kiln]
+          --registry-config <FILE>  Read how registries are set up from here: mirrors, certificates
+      -D, --debug                   Say more when something fails
     ");
 }
 
@@ -506,9 +523,10 @@ fn du() {
       -h, --help             Print help
 
     Global options:
-          --state <DIR>  Keep images and cache here [default: /var/lib/kiln as root, else
-                         ~/.local/share/kiln]
-      -D, --debug        Say more when something fails
+          --state <DIR>             Keep images and cache here [default: /var/lib/kiln as root, else
+                                    ~/.local/share/kiln]
+          --registry-config <FILE>  Read how registries are set up from here: mirrors, certificates
+      -D, --debug                   Say more when something fails
     ");
 }
 
@@ -532,9 +550,10 @@ fn prune() {
       -h, --help                   Print help
 
     Global options:
-          --state <DIR>  Keep images and cache here [default: /var/lib/kiln as root, else
-                         ~/.local/share/kiln]
-      -D, --debug        Say more when something fails
+          --state <DIR>             Keep images and cache here [default: /var/lib/kiln as root, else
+                                    ~/.local/share/kiln]
+          --registry-config <FILE>  Read how registries are set up from here: mirrors, certificates
+      -D, --debug                   Say more when something fails
     ");
 }
 
@@ -552,8 +571,9 @@ fn fsck() {
       -h, --help             Print help
 
     Global options:
-          --state <DIR>  Keep images and cache here [default: /var/lib/kiln as root, else
-                         ~/.local/share/kiln]
-      -D, --debug        Say more when something fails
+          --state <DIR>             Keep images and cache here [default: /var/lib/kiln as root, else
+                                    ~/.local/share/kiln]
+          --registry-config <FILE>  Read how registries are set up from here: mirrors, certificates
+      -D, --debug                   Say more when something fails
     ");
 }

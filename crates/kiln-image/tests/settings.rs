@@ -1,0 +1,143 @@
+//! Registries as they are set up: mirrors, other places, blocked names, certificates.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod fake;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use fake::{Fake, Known, quick};
+use kiln_image::testing::tiny_image;
+use kiln_image::{
+    ClientOptions, CopyOptions, ErrorKind, MemoryBlobs, RegistryClient, RegistryOptions, SettingsFiles, copy_graph,
+};
+use kiln_oci::Reference;
+use kiln_testkit::{HttpServer, Registry, Reply, Tool};
+
+/// A client that is set up by this text, and knows a login for a host.
+fn client(dir: &Path, text: &str, login: &str) -> RegistryClient {
+    let named = dir.join("registries.conf");
+    std::fs::write(&named, text).unwrap();
+    let settings = SettingsFiles { named: Some(named), ..SettingsFiles::default() };
+    let client = ClientOptions { retry: quick(), settings, ..ClientOptions::default() };
+    let credentials = Arc::new(Known::password(login.to_owned()));
+    RegistryClient::new(RegistryOptions { client, credentials })
+}
+
+fn mirrored(registry: &str, mirror: &str) -> String {
+    format!("[[registry]]\nprefix = \"{registry}\"\n[[registry.mirror]]\nlocation = \"{mirror}\"\n")
+}
+
+async fn pull(client: &RegistryClient, fake: &Fake) {
+    let resolved = client.resolve(&fake.reference()).await.unwrap();
+    assert_eq!(resolved.descriptor, fake.image);
+    let read = client.fetch_blob(&fake.reference(), &fake.layer).await.unwrap().bytes("read", 1 << 20).await;
+    assert_eq!(read.unwrap(), fake.layer_bytes);
+}
+
+#[tokio::test]
+async fn a_mirror_is_asked_instead_and_only_for_what_is_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let (registry, mirror) = (Fake::start(|_| None).await, Fake::start(|_| None).await);
+    let (host, near) = (registry.server.host(), mirror.server.host());
+    let client = client(dir.path(), &mirrored(&host, &format!("{near}/cache")), &host);
+    pull(&client, &registry).await;
+    assert!(registry.server.requests().is_empty());
+    assert_eq!((mirror.asked("/v2/cache/img/manifests/t"), mirror.asked("/v2/cache/img/blobs/")), (1, 1));
+    let before = mirror.server.requests().len();
+    let options = CopyOptions { root_suffices: true, ..CopyOptions::default() };
+    copy_graph(&*registry.memory, &client.sink(&registry.reference()), &registry.image, &options).await.unwrap();
+    assert_eq!((mirror.server.requests().len(), registry.asked("/v2/img/manifests/t")), (before, 1));
+}
+
+#[tokio::test]
+async fn where_a_mirror_fails_the_registry_is_asked_with_its_own_login() {
+    const BASIC: &str = "Basic dXNlcjpodXNo";
+    let dir = tempfile::tempdir().unwrap();
+    let gone = HttpServer::start(|_| Reply::status(200)).host();
+    for (what, mirror) in [
+        ("nobody there", None),
+        ("not there", Some(HttpServer::start(|_| Reply::status(404)))),
+        ("a login", Some(HttpServer::start(|_| Reply::status(401).with("WWW-Authenticate", "Basic realm=\"x\"")))),
+        ("nonsense", Some(HttpServer::start(|_| Reply::status(500)))),
+    ] {
+        let registry = Fake::start(|request| {
+            let is_known = request.header("authorization") == Some(BASIC);
+            (!is_known).then(|| Reply::status(401).with("WWW-Authenticate", "Basic realm=\"x\""))
+        })
+        .await;
+        let near = mirror.as_ref().map_or_else(|| gone.clone(), HttpServer::host);
+        let host = registry.server.host();
+        pull(&client(dir.path(), &mirrored(&host, &near), &host), &registry).await;
+        let seen = mirror.map(|mirror| mirror.requests()).unwrap_or_default();
+        assert!(seen.iter().all(|request| request.header("authorization").is_none()), "{what}");
+    }
+}
+
+#[tokio::test]
+async fn blocked_names_are_neither_read_nor_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let fake = Fake::start(|_| None).await;
+    let text = format!("[[registry]]\nprefix = \"{}/img\"\nblocked = true\n", fake.server.host());
+    let client = client(dir.path(), &text, "");
+    let error = client.resolve(&fake.reference()).await.unwrap_err();
+    assert!(error.kind() == ErrorKind::Refused && error.to_string().contains("block"), "{error}");
+    let sink = client.sink(&fake.reference());
+    let error = copy_graph(&*fake.memory, &sink, &fake.image, &CopyOptions::default()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Refused);
+    assert!(fake.server.requests().iter().all(|request| request.path == "/v2/"), "{:?}", fake.server.requests());
+}
+
+#[tokio::test]
+async fn settings_that_cannot_be_read_are_told_before_anybody_is_asked() {
+    let dir = tempfile::tempdir().unwrap();
+    let fake = Fake::start(|_| None).await;
+    let error = client(dir.path(), "[[registry", "").resolve(&fake.reference()).await.unwrap_err();
+    assert!(error.kind() == ErrorKind::Environment && error.to_string().contains("registries.conf"), "{error}");
+    assert!(fake.server.requests().is_empty());
+}
+
+/// A self-signed certificate for 127.0.0.1 and its key, in `dir`; skipped aloud without openssl.
+fn certificate(dir: &Path) -> Option<(String, String)> {
+    let openssl = Tool::find("openssl")?;
+    let place = |name: &str| dir.join(name).display().to_string();
+    let (key, cert) = (place("key.pem"), place("cert.pem"));
+    let make = ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"];
+    let name = ["-subj", "/CN=kiln test", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", &key, "-out", &cert];
+    let leaf = ["-addext", "basicConstraints=critical,CA:FALSE"];
+    openssl.run(&[&make[..], &name[..], &leaf[..]].concat()).unwrap();
+    Some((cert, key))
+}
+
+#[tokio::test]
+async fn certificates_are_shown_and_held_against_the_authorities_of_their_host() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some((cert, key)) = certificate(dir.path()) else { return };
+    let Some(registry) = Registry::with_client_certificates(cert.as_ref(), key.as_ref()) else { return };
+    let host = registry.host();
+    let to: Reference = format!("{host}/app:1").parse().unwrap();
+    let memory = MemoryBlobs::new();
+    let image = tiny_image(&memory, "tls");
+    let push = async |text: &str| {
+        let client = client(dir.path(), text, "");
+        copy_graph(&memory, &client.sink(&to), &image, &CopyOptions::default()).await
+    };
+    assert_eq!(push("").await.unwrap_err().kind(), ErrorKind::Network, "it wants a certificate");
+    let pair = format!("keypair = [{{ key = \"{key}\", cert = \"{cert}\" }}]");
+    let ours = format!("[registry.\"{host}\"]\nca = [\"{cert}\"]\n{pair}\n");
+    assert_eq!(push(&ours).await.unwrap().written, 3);
+    let other = tempfile::tempdir().unwrap();
+    let (stranger, _) = certificate(other.path()).unwrap();
+    let wrong = format!("[registry.\"{host}\"]\nca = [\"{stranger}\"]\n{pair}\n");
+    assert_eq!(push(&wrong).await.unwrap_err().kind(), ErrorKind::Network);
+
+    let certs = dir.path().join("certs.d");
+    std::fs::create_dir_all(certs.join(&host)).unwrap();
+    for (from, name) in [(&cert, "ca.crt"), (&cert, "client.cert"), (&key, "client.key")] {
+        std::fs::copy(from, certs.join(&host).join(name)).unwrap();
+    }
+    let settings = SettingsFiles { certificates: vec![certs], ..SettingsFiles::default() };
+    let client = ClientOptions { settings, retry: quick(), ..ClientOptions::default() };
+    let client = RegistryClient::new(RegistryOptions { client, ..RegistryOptions::default() });
+    assert_eq!(client.resolve(&to).await.unwrap().descriptor, image);
+}
