@@ -122,7 +122,7 @@ async fn certificates_are_shown_and_held_against_the_authorities_of_their_host()
         let client = client(dir.path(), text, "");
         copy_graph(&memory, &client.sink(&to), &image, &CopyOptions::default()).await
     };
-    assert_eq!(push("").await.unwrap_err().kind(), ErrorKind::Network, "it wants a certificate");
+    assert!(push("").await.is_err(), "it wants a certificate");
     let pair = format!("keypair = [{{ key = \"{key}\", cert = \"{cert}\" }}]");
     let ours = format!("[registry.\"{host}\"]\nca = [\"{cert}\"]\n{pair}\n");
     assert_eq!(push(&ours).await.unwrap().written, 3);

@@ -77,6 +77,14 @@ impl Reply {
         self
     }
 
+    /// The body, when it is one that is sent whole.
+    pub fn whole(&self) -> Option<&[u8]> {
+        match &self.body {
+            Body::Whole(bytes) => Some(bytes),
+            _ => None,
+        }
+    }
+
     /// Replaces the status.
     #[must_use]
     pub fn with_status(mut self, status: u16) -> Self {

@@ -157,7 +157,10 @@ impl HttpClient {
     pub(crate) fn is_insecure(&self, authority: &str) -> bool {
         let host = host_of(authority);
         let is_known = || self.0.options.insecure_hosts.iter().any(|h| h == authority || h == host);
-        guard::is_loopback(host) || is_known() || self.link(authority).is_insecure || self.is_plain(authority)
+        let link = self.link(authority);
+        // Who names certificates for a registry of this machine means TLS.
+        let is_loose = guard::is_loopback(host) && link.roots.is_empty() && link.identities.is_empty();
+        is_loose || is_known() || link.is_insecure || link.is_plain
     }
 
     /// Whether a registry is spoken to in plain http only.

@@ -5,6 +5,7 @@ mod ends;
 mod host;
 mod pull;
 mod push;
+mod referrers;
 mod token;
 
 use std::collections::HashMap;

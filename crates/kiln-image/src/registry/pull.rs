@@ -9,7 +9,7 @@ use super::{Access, RegistryClient, Resolved, Target};
 use crate::http::{Opener, Patience, Reply, Transfer, answer_bytes, is_worth_retrying, status_error};
 use crate::settings::Place;
 use crate::verify::Verifier;
-use crate::{BlobReader, Error, Result, limits};
+use crate::{BlobReader, Error, ErrorKind, Result, limits};
 
 const ACCEPTED: &str = concat!(
     "application/vnd.oci.image.index.v1+json, ",
@@ -18,12 +18,27 @@ const ACCEPTED: &str = concat!(
     "application/vnd.docker.distribution.manifest.v2+json"
 );
 
+/// How often a manifest that proves wrong is fetched anew.
+const SECOND_CHANCES: u32 = 2;
+
 const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 
 impl RegistryClient {
     /// Reads what a reference points at. A digest in the reference must match; without one, the digest found is the
     /// digest of the bytes, whatever the registry says it is.
+    ///
+    /// Content that is not what a digest says is asked for again: a flipped bit on the way is not a lie.
     pub async fn resolve(&self, reference: &Reference) -> Result<Resolved> {
+        let mut chances = if reference.digest.is_some() { SECOND_CHANCES } else { 0 };
+        loop {
+            match self.resolve_once(reference).await {
+                Err(error) if chances > 0 && error.kind() == ErrorKind::Lying => chances -= 1,
+                resolved => return resolved,
+            }
+        }
+    }
+
+    async fn resolve_once(&self, reference: &Reference) -> Result<Resolved> {
         let doing = format!("pull manifest `{reference}`");
         let (announced, bytes) = self.manifest(reference, reference.tag_or_digest(), &doing).await?;
         let media_type = match announced {
@@ -105,7 +120,7 @@ impl RegistryClient {
             }
             let media_type = content_type(reply.headers());
             match answer_bytes(&self.http().options().retry, doing, reply, limits::DOCUMENT).await {
-                Ok(bytes) => return Ok((media_type, bytes)),
+                Ok(bytes) => return check_name(doing, name, &bytes).map(|()| (media_type, bytes)),
                 Err(error) if is_worth_retrying(&error) => patience.wait(error).await?,
                 Err(error) => return Err(error),
             }
@@ -187,6 +202,14 @@ impl RegistryClient {
             _ => Err(status_error(doing, reply).await),
         }
     }
+}
+
+/// Checks bytes against a name that is a digest.
+fn check_name(doing: &str, name: &str, bytes: &[u8]) -> Result<()> {
+    let Ok(wanted) = name.parse::<Digest>() else { return Ok(()) };
+    let mut verifier = Verifier::new(&wanted);
+    verifier.update(bytes);
+    verifier.finish(doing, &wanted)
 }
 
 fn announced_digest(headers: &HeaderMap) -> Option<Digest> {

@@ -64,8 +64,20 @@ impl RegistryClient {
         }
     }
 
-    /// Pushes a manifest or index under a tag or its digest. All it refers to must be there.
+    /// Pushes a manifest or index under a tag or its digest. All it names must be there; what it refers to as its subject
+    /// is noted where the registry does not do so itself.
     pub async fn push_manifest(&self, to: &Reference, descriptor: &Descriptor, bytes: &[u8], name: &str) -> Result<()> {
+        let answer = self.put_manifest(to, descriptor, bytes, name).await?;
+        self.note_subject(to, descriptor, (bytes, &answer)).await
+    }
+
+    pub(super) async fn put_manifest(
+        &self,
+        to: &Reference,
+        descriptor: &Descriptor,
+        bytes: &[u8],
+        name: &str,
+    ) -> Result<HeaderMap> {
         let separator = if name.contains(':') { '@' } else { ':' };
         let doing = format!("push manifest `{}{separator}{name}`", to.name());
         crate::verify(&doing, descriptor, bytes)?;
@@ -84,7 +96,7 @@ impl RegistryClient {
             Some(got) if got.algorithm() == descriptor.digest.algorithm() && got != descriptor.digest => {
                 Err(Error::Digest { doing, got, want: descriptor.digest.clone() })
             }
-            _ => Ok(()),
+            _ => Ok(reply.headers().clone()),
         }
     }
 }

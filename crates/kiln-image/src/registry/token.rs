@@ -11,7 +11,9 @@ use super::RegistryClient;
 use super::auth::{Token, basic, secret};
 use super::host::Host;
 use crate::error::Login;
-use crate::http::{Call, Reply, Trust, answer_bytes, authority, host_of, refuse, status_error, words};
+use crate::http::{
+    Call, Patience, Reply, Trust, answer_bytes, authority, host_of, is_worth_retrying, refuse, status_error, words,
+};
 use crate::{Credential, Error, Result, limits};
 
 /// A token to be fetched.
@@ -55,8 +57,14 @@ impl Wish<'_> {
             Some(_) => (Login::Withheld { realm: authority(&realm) }, None),
         };
         let call = self.call(&realm, shown.as_ref(), &host.authority)?;
-        let reply = client.0.http.send(&call).await?;
-        let answer = self.read(client, reply, &login).await?;
+        let mut patience = Patience::new(client.0.http.retry());
+        let answer = loop {
+            let reply = client.0.http.send(&call).await?;
+            match self.read(client, reply, &login).await {
+                Err(error) if is_worth_retrying(&error) => patience.wait(error).await?,
+                answer => break answer?,
+            }
+        };
         let text = answer.token.filter(|t| !t.is_empty()).or(answer.access_token).unwrap_or_default();
         if text.is_empty() {
             return Err(Error::invalid(self.doing, format!("the token server `{}` gave no token", authority(&realm))));
