@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use futures::{StreamExt as _, TryStreamExt as _};
-use kiln_fs::{compress, layer};
+use kiln_fs::compress::ExpansionError;
+use kiln_fs::layer::LayerError;
+use kiln_fs::{Limits, compress, layer};
 use kiln_image::{BlobSource, Verifier};
 use kiln_oci::{Descriptor, Digest, Hasher, ImageConfig};
 use kiln_report::{Event, Failure, FailureKind, Reporter};
@@ -40,6 +42,8 @@ pub(crate) struct BaseImage {
 pub(crate) struct Meter {
     pub(crate) reporter: Arc<dyn Reporter>,
     pub(crate) vertex: Digest,
+    /// How much a layer may ask for.
+    pub(crate) limits: Limits,
 }
 
 impl BaseImage {
@@ -88,7 +92,8 @@ impl BaseImage {
                 .hint(format!("run `kiln pull {}` to fetch it again", self.name)));
         };
         let (image, kept) = (self.name.clone(), StoreBlobs { store, lease });
-        let place = Place { kept: kept.clone(), blob: blob.clone(), diff_id, stack };
+        let limits = meter.limits.clone();
+        let place = Place { kept: kept.clone(), blob: blob.clone(), diff_id, stack, limits };
         let unpack = move |packed: &mut (dyn Read + Send)| {
             unpack_layer(&place, packed)
                 .map_err(|failure| Failure { message: format!("cannot unpack image `{image}`"), ..nest(failure) })
@@ -179,11 +184,12 @@ struct Place {
     diff_id: Digest,
     /// The layers below it.
     stack: String,
+    limits: Limits,
 }
 
 /// Unpacks a layer into a directory of its own, checking that it is the one the config names.
 fn unpack_layer(place: &Place, packed: &mut (dyn Read + Send)) -> Result<Unpacked> {
-    let Place { kept: StoreBlobs { store, lease }, blob, diff_id, stack } = place;
+    let Place { kept: StoreBlobs { store, lease }, blob, diff_id, stack, .. } = place;
     let doing = || format!("cannot unpack layer {}", blob.digest);
     let is_shared =
         is_shared_with(store, diff_id, stack) || store.find_layer_by_diff_id(diff_id).or_environment(doing)?.is_none();
@@ -214,9 +220,17 @@ fn unpack_layer(place: &Place, packed: &mut (dyn Read + Send)) -> Result<Unpacke
 
 fn unpack(packed: &mut (dyn Read + Send), place: &Place, into: &Path) -> Result<layer::ApplyStats> {
     let doing = || format!("cannot unpack layer {}", place.blob.digest);
-    let reader = compress::decompressor(packed, &kiln_fs::Limits::default()).or_build(doing)?;
+    let reader = compress::decompressor(packed, &place.limits).or_build(doing)?;
     let mut reader = Checked { inner: reader, verifier: Verifier::new(&place.diff_id) };
-    let stats = layer::apply(&mut reader, &open_dir(into)?, &kiln_fs::Limits::default()).or_build(doing)?;
+    let stats = layer::apply(&mut reader, &open_dir(into)?, &place.limits).map_err(|error| {
+        let is_size = matches!(&error, LayerError::Limit { .. } | LayerError::Expansion(ExpansionError::Size { .. }));
+        let failure = Err::<(), _>(error).or_build(doing).expect_err("it is an error");
+        if is_size {
+            failure.hint("if the image is to be trusted, allow more with `--max-layer-size`")
+        } else {
+            failure
+        }
+    })?;
     // What follows the end of the archive is part of the digest too.
     std::io::copy(&mut reader, &mut std::io::sink()).or_build(doing)?;
     reader.verifier.finish("unpack the layer", &place.diff_id).or_build(doing)?;
@@ -264,6 +278,22 @@ mod tests {
         header
     }
 
+    #[tokio::test]
+    async fn a_layer_that_expands_to_more_than_it_may_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("state")).unwrap();
+        let lease = store.lease().unwrap();
+        let unpack = async |bytes: u64| {
+            let limits = Limits { bytes, ..Limits::default() };
+            let reporter = Arc::new(kiln_report::Silent);
+            let meter = Arc::new(Meter { reporter, vertex: Digest::sha256("x"), limits });
+            image(&[entry("tmp/", 0o755)]).unpack(&store, &lease, &meter).await
+        };
+        let failure = unpack(1000).await.unwrap_err();
+        assert!(failure.hints.iter().any(|hint| hint.contains("--max-layer-size")), "{failure:?}");
+        unpack(1 << 20).await.unwrap();
+    }
+
     fn image(layers: &[Vec<u8>]) -> Arc<BaseImage> {
         let (blobs, mut config) = (MemoryBlobs::new(), ImageConfig::default());
         let tars = layers.iter().map(|layer| [layer.as_slice(), &[0; 1024]].concat());
@@ -280,7 +310,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(&dir.path().join("state")).unwrap();
         let lease = store.lease().unwrap();
-        let meter = Arc::new(Meter { reporter: Arc::new(kiln_report::Silent), vertex: Digest::sha256("x") });
+        let meter = Arc::new(Meter {
+            reporter: Arc::new(kiln_report::Silent),
+            vertex: Digest::sha256("x"),
+            limits: Limits::default(),
+        });
         let top = || entry("tmp/file", 0o644);
         let (open, closed) = (image(&[entry("tmp/", 0o1777), top()]), image(&[entry("tmp/", 0o700), top()]));
         let mut seen = Vec::new();

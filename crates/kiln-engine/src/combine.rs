@@ -8,9 +8,9 @@ use kiln_image::{BlobSink as _, BlobSource, CopyOptions, Role, copy_graph, fetch
 use kiln_oci::{Descriptor, Digest, Document, ImageConfig, Index, Manifest, MediaType, Platform, Raw, Reference};
 use kiln_report::{Failure, FailureKind, Reporter};
 
-use crate::base::registry;
 use crate::engine::Engine;
 use crate::export::meter;
+use crate::failure::registry;
 use crate::frontend::fetch_config;
 use crate::job::Result;
 use crate::progress::Work;

@@ -39,8 +39,7 @@ pub struct Engine {
 impl Engine {
     /// An engine on a state directory, which is made when it is first needed.
     pub fn open(config: EngineConfig) -> Result<Self> {
-        let registry = Registry::new(config.docker_config.clone(), config.registries.clone());
-        let registry = Arc::new(if config.is_offline { registry.offline() } else { registry });
+        let registry = Arc::new(Registry::new(&config));
         Ok(Self { config, store: OnceLock::new(), registry })
     }
 

@@ -141,6 +141,7 @@ mod tests {
 
     use async_trait::async_trait;
     use futures::StreamExt as _;
+    use kiln_fs::Limits;
     use kiln_image::{BlobReader, Error};
     use kiln_oci::Digest;
     use kiln_report::FailureKind;
@@ -203,7 +204,11 @@ mod tests {
         async fn read(&self, work: fn(&mut (dyn Read + Send)) -> Result<Vec<u8>>) -> Result<Vec<u8>> {
             let store = Store::open(&self.dir.path().join("state")).unwrap();
             let lease = store.lease().unwrap();
-            let meter = Arc::new(Meter { reporter: Arc::new(kiln_report::Silent), vertex: Digest::sha256("x") });
+            let meter = Arc::new(Meter {
+                reporter: Arc::new(kiln_report::Silent),
+                vertex: Digest::sha256("x"),
+                limits: Limits::default(),
+            });
             let source: Arc<dyn BlobSource> = Arc::clone(&self.source) as Arc<dyn BlobSource>;
             read_blob(&StoreBlobs { store, lease }, &source, &self.blob, &meter, work).await
         }

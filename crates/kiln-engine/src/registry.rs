@@ -3,7 +3,10 @@
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
+use kiln_fs::Limits;
 use kiln_image::{AuthFiles, ClientOptions, HttpClient, RegistryClient, RegistryOptions, SettingsFiles};
+
+use crate::request::EngineConfig;
 
 /// Makes the client when first asked.
 #[derive(Default)]
@@ -11,18 +14,26 @@ pub(crate) struct Registry {
     docker_config: Option<PathBuf>,
     is_offline: bool,
     settings: SettingsFiles,
+    largest_layer: Option<u64>,
     client: OnceLock<RegistryClient>,
 }
 
 impl Registry {
-    /// Credentials are read from `docker_config`, when there is one; `settings` say how registries are reached.
-    pub(crate) fn new(docker_config: Option<PathBuf>, settings: SettingsFiles) -> Self {
-        Self { docker_config, settings, ..Self::default() }
+    /// As an engine is set up.
+    pub(crate) fn new(config: &EngineConfig) -> Self {
+        Self {
+            docker_config: config.docker_config.clone(),
+            is_offline: config.is_offline,
+            settings: config.registries.clone(),
+            largest_layer: config.largest_layer,
+            client: OnceLock::new(),
+        }
     }
 
-    /// The same, that asks nobody.
-    pub(crate) fn offline(self) -> Self {
-        Self { is_offline: true, ..self }
+    /// How much a layer from elsewhere may ask for.
+    pub(crate) fn limits(&self) -> Limits {
+        let usual = Limits::default();
+        Limits { bytes: self.largest_layer.unwrap_or(usual.bytes), ..usual }
     }
 
     /// Whether nobody is asked for anything.

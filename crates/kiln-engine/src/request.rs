@@ -29,6 +29,8 @@ pub struct EngineConfig {
     pub docker_config: Option<PathBuf>,
     /// Where registries are set up: mirrors, certificates, who is insecure.
     pub registries: SettingsFiles,
+    /// The most bytes a layer from elsewhere may expand to; by default 64 GiB.
+    pub largest_layer: Option<u64>,
     /// Where programs of the machine are found: `PATH`.
     pub search_path: Option<OsString>,
     /// Where devices of the machine are described, in the Container Device Interface; later directories go before.

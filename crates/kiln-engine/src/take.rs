@@ -31,6 +31,8 @@ pub(crate) struct Origin {
     /// What a registry calls it.
     pub(crate) digest: Option<Digest>,
     pub(crate) names: Vec<Reference>,
+    /// How much its layers may ask for.
+    pub(crate) limits: kiln_fs::Limits,
 }
 
 /// An image of those that are taken.
@@ -134,7 +136,7 @@ async fn take_one(
         source: Some(Arc::clone(source)),
         snapshot: None,
     });
-    let meter = Arc::new(Meter { reporter: work.reporter(), vertex: work.id().clone() });
+    let meter = Arc::new(Meter { reporter: work.reporter(), vertex: work.id().clone(), limits: origin.limits.clone() });
     let snapshot = image.unpack(&blobs.store, &blobs.lease, &meter).await?;
     // The manifest is kept as it came, so that a push sends the very same bytes.
     let bytes = source.fetch(&descriptor).await.map_err(registry)?;

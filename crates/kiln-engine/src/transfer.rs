@@ -41,8 +41,12 @@ pub(crate) async fn pull(
         let digest = resolved.descriptor.digest.clone();
         let source: Arc<dyn BlobSource> = Arc::new(engine.registry().client().source(reference));
         let kept = StoreBlobs { store, lease };
-        let origin =
-            Origin { name: reference.familiar(), digest: Some(digest.clone()), names: vec![reference.clone()] };
+        let origin = Origin {
+            name: reference.familiar(),
+            digest: Some(digest.clone()),
+            names: vec![reference.clone()],
+            limits: engine.registry().limits(),
+        };
         let (id, up_to_date) = take(&kept, resolved.document, &source, (platforms, &origin), &work).await?;
         Ok(PullResult { digest, id, up_to_date })
     };
@@ -193,7 +197,7 @@ pub(crate) async fn load(engine: &Engine, input: Box<dyn Read + Send>) -> Result
         let names: Vec<Reference> = image.names.iter().filter_map(|name| name.parse().ok()).collect();
         let label = names.first().map_or_else(|| image.descriptor.digest.to_string(), Reference::familiar);
         let document = kiln_image::fetch_document(source.as_ref(), &image.descriptor).await.map_err(registry)?;
-        let origin = Origin { name: label, digest: None, names: names.clone() };
+        let origin = Origin { name: label, digest: None, names: names.clone(), limits: engine.registry().limits() };
         let (id, _) = take(&kept, document, &source, (&Platforms::All, &origin), &work).await?;
         match names.is_empty() {
             true => loaded.push(Loaded { name: None, id }),

@@ -51,6 +51,10 @@ pub(crate) struct Cli {
     #[arg(long, global = true, value_name = "FILE", help_heading = "Global options")]
     pub(crate) registry_config: Option<PathBuf>,
 
+    /// Refuse layers that expand to more than this [default: 64GiB]
+    #[arg(long, global = true, value_name = "BYTES", help_heading = "Global options", value_parser = value::bytes)]
+    pub(crate) max_layer_size: Option<u64>,
+
     /// Say more when something fails
     #[arg(short = 'D', long, global = true, help_heading = "Global options")]
     pub(crate) debug: bool,

@@ -35,7 +35,12 @@ fn run() -> u8 {
             return u8::try_from(error.exit_code()).unwrap_or(2);
         }
     };
-    let setting = Setting { environment: Environment::read(), state: cli.state, registry_config: cli.registry_config };
+    let setting = Setting {
+        environment: Environment::read(),
+        state: cli.state,
+        registry_config: cli.registry_config,
+        max_layer_size: cli.max_layer_size,
+    };
     match commands::run(cli.command, &setting) {
         Ok(code) => code,
         Err(Exit::NobodyListens) => 0,

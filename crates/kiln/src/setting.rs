@@ -23,6 +23,8 @@ pub(crate) struct Setting {
     pub(crate) state: Option<PathBuf>,
     /// The settings of registries that were typed.
     pub(crate) registry_config: Option<PathBuf>,
+    /// The largest layer that was typed.
+    pub(crate) max_layer_size: Option<u64>,
 }
 
 impl Setting {
@@ -37,6 +39,7 @@ impl Setting {
             state: self.state_directory()?,
             docker_config: self.environment.docker_config(),
             registries: self.environment.registries(self.registry_config.clone()),
+            largest_layer: self.max_layer_size,
             search_path: self.environment.raw("PATH").map(ToOwned::to_owned),
             device_specs: self.environment.device_specs(),
             docker_host: self.environment.text("DOCKER_HOST").map(str::to_owned),

@@ -42,7 +42,8 @@ pub(crate) async fn open(
         },
     };
     let work = Work::start(reporter, format!("reading image {name}"));
-    let meter = Arc::new(Meter { reporter: work.reporter(), vertex: work.id().clone() });
+    let meter =
+        Arc::new(Meter { reporter: work.reporter(), vertex: work.id().clone(), limits: engine.registry().limits() });
     let host = Platform::host();
     let taken = async {
         let (_, manifest) = image_manifest(name, document, &source, platform.unwrap_or(&host)).await?;

@@ -12,12 +12,11 @@ use kiln_image::{BlobSource, Either};
 use kiln_oci::{Descriptor, Digest, Reference};
 use kiln_report::{Event, Failure, FailureKind, Reporter};
 
-use crate::base::registry;
 use crate::blobs::StoreBlobs;
 use crate::engine::Engine;
 use crate::export::archive::{documents, write_archive};
 use crate::export::{Made, OutFile};
-use crate::failure::Context as _;
+use crate::failure::{Context as _, registry};
 use crate::job::{Job, Result};
 use crate::progress::Work;
 use crate::request::{BuildRequest, Daemon, ImageOptions, Naming, Output};

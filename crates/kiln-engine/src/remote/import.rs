@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::future::join_all;
 use jiff::Timestamp;
+use kiln_fs::Limits;
 use kiln_image::BlobSource;
 use kiln_oci::{Digest, ImageConfig, Platform};
 use kiln_report::{Event, Reporter};
@@ -166,7 +167,7 @@ impl Import {
                 Work::start(reporter, format!("fetching result {top} from cache {}", self.name))
             });
             let vertex = work.as_ref().map_or_else(|| Digest::sha256(""), |work| work.id().clone());
-            let meter = Arc::new(Meter { reporter: Arc::clone(reporter), vertex });
+            let meter = Arc::new(Meter { reporter: Arc::clone(reporter), vertex, limits: Limits::default() });
             let snapshot = self.image(layers).unpack(store, lease, &meter).await;
             let snapshot = match work {
                 Some(work) => work.end(snapshot)?,

@@ -113,7 +113,11 @@ impl Step<Artifact, Failure> for ImageStep {
 
     async fn run(&self, _inputs: Vec<Artifact>) -> Result<Vec<Artifact>> {
         let job = &self.place.job;
-        let meter = Arc::new(Meter { reporter: Arc::clone(&job.reporter), vertex: self.place.vertex.clone() });
+        let meter = Arc::new(Meter {
+            reporter: Arc::clone(&job.reporter),
+            vertex: self.place.vertex.clone(),
+            limits: job.registry.limits(),
+        });
         let snapshot = self.image.unpack(&job.store, &job.lease, &meter).await;
         Ok(vec![Artifact::Snapshot(snapshot.map_err(|failure| self.place.blame(failure))?)])
     }

@@ -109,6 +109,7 @@ pub(crate) const WHITEOUTS: &[(&str, Make, Outcome)] = &[
     ("of nothing", |_| Forge::new().file(".wh.", "").end(), Refused("name")),
     ("as a directory", |c| Forge::new().file(&format!(".wh.{c}/secret"), "").end(), Refused("name")),
     ("through a link", |c| Forge::new().link("d", c).file("d/.wh.secret", "").end(), Inside(&["d->C", "IN/secret?"])),
+    ("opaque, through a link", |c| Forge::new().link("d", c).file("d/.wh..wh..opq", "").end(), Inside(&["d->C"])),
     ("data of other drivers", |_| Forge::new().file(".wh..wh.plnk/1", "").end(), Refused("name")),
     ("marks of other drivers", |_| Forge::new().file(".wh..wh.aufs", "").end(), Inside(&[])),
 ];

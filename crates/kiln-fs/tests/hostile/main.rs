@@ -88,6 +88,25 @@ fn no_archive_leads_out_of_where_it_is_unpacked() {
 }
 
 #[test]
+fn a_layer_does_not_leave_by_a_link_of_another() {
+    for target in [Target::Archive, Target::Merged] {
+        let scratch = Scratch::new();
+        let canary = canary(&scratch);
+        let before = describe(&canary);
+        let dest = scratch.dir("dest", &[]);
+        let link = Forge::new().link("d", canary.to_str().unwrap()).end();
+        let through = Forge::new().file("d/pwn", "x").file("d/secret", "new").end();
+        for archive in [&link, &through] {
+            let options = ApplyOptions { limits: limits(), target, ..ApplyOptions::default() };
+            apply_with(&archive[..], &root(&dest), &options).unwrap();
+        }
+        assert_eq!(describe(&canary), before);
+        let inside = dest.join(canary.strip_prefix("/").unwrap());
+        assert_eq!(fs::read_to_string(inside.join("secret")).unwrap(), "new");
+    }
+}
+
+#[test]
 fn deletions_take_away_only_names() {
     require_root!();
     for (name, make, outcome) in WHITEOUTS {

@@ -48,6 +48,7 @@ fn the_front_page() {
           --state <DIR>             Keep images and cache here [default: /var/lib/kiln as root, else
                                     ~/.local/share/kiln]
           --registry-config <FILE>  Read how registries are set up from here: mirrors, certificates
+          --max-layer-size <BYTES>  Refuse layers that expand to more than this [default: 64GiB]
       -D, --debug                   Say more when something fails
     ");
 }
@@ -135,6 +136,7 @@ fn build() {
           --state <DIR>             Keep images and cache here [default: /var/lib/kiln as root, else
                                     ~/.local/share/kiln]
           --registry-config <FILE>  Read how registries are set up from here: mirrors, certificates
+          --max-layer-size <BYTES>  Refuse layers that expand to more than this [default: 64GiB]
       -D, --debug                   Say more when something fails
     ");
 }
@@ -166,6 +168,7 @@ fn run() {
           --state <DIR>             Keep images and cache here [default: /var/lib/kiln as root, else
                                     ~/.local/share/kiln]
           --registry-config <FILE>  Read how registries are set up from here: mirrors, certificates
+          --max-layer-size <BYTES>  Refuse layers that expand to more than this [default: 64GiB]
       -D, --debug                   Say more when something fails
     ");
 }
@@ -193,6 +196,7 @@ fn images() {
           --state <DIR>             Keep images and cache here [default: /var/lib/kiln as root, else
                                     ~/.local/share/kiln]
           --registry-config <FILE>  Read how registries are set up from here: mirrors, certificates
+          --max-layer-size <BYTES>  Refuse layers that expand to more than this [default: 64GiB]
       -D, --debug                   Say more when something fails
     ");
 }
@@ -217,6 +221,7 @@ fn inspect() {
           --state <DIR>             Keep images and cache here [default: /var/lib/kiln as root, else
                                     ~/.local/share/kiln]
           --registry-config <FILE>  Read how registries are set up from here: mirrors, certificates
+          --max-layer-size <BYTES>  Refuse layers that expand to more than this [default: 64GiB]
       -D, --debug                   Say more when something fails
     ");
 }
@@ -248,6 +253,7 @@ fn diff() {
           --state <DIR>             Keep images and cache here [default: /var/lib/kiln as root, else
                                     ~/.local/share/kiln]
           --registry-config <FILE>  Read how registries are set up from here: mirrors, certificates
+          --max-layer-size <BYTES>  Refuse layers that expand to more than this [default: 64GiB]
       -D, --debug                   Say more when something fails
     ");
 }
@@ -276,6 +282,7 @@ fn history() {
           --state <DIR>             Keep images and cache here [default: /var/lib/kiln as root, else
                                     ~/.local/share/kiln]
           --registry-config <FILE>  Read how registries are set up from here: mirrors, certificates
+          --max-layer-size <BYTES>  Refuse layers that expand to more than this [default: 64GiB]
       -D, --debug                   Say more when something fails
     ");
 }
@@ -295,6 +302,7 @@ fn version() {
           --state <DIR>             Keep images and cache here [default: /var/lib/kiln as root, else
                                     ~/.local/share/kiln]
           --registry-config <FILE>  Read how registries are set up from here: mirrors, certificates
+          --max-layer-size <BYTES>  Refuse layers that expand to more than this [default: 64GiB]
       -D, --debug                   Say more when something fails
     ");
 }
@@ -316,6 +324,7 @@ fn completion() {
           --state <DIR>             Keep images and cache here [default: /var/lib/kiln as root, else
                                     ~/.local/share/kiln]
           --registry-config <FILE>  Read how registries are set up from here: mirrors, certificates
+          --max-layer-size <BYTES>  Refuse layers that expand to more than this [default: 64GiB]
       -D, --debug                   Say more when something fails
     ");
 }
@@ -343,6 +352,7 @@ fn pull() {
           --state <DIR>             Keep images and cache here [default: /var/lib/kiln as root, else
                                     ~/.local/share/kiln]
           --registry-config <FILE>  Read how registries are set up from here: mirrors, certificates
+          --max-layer-size <BYTES>  Refuse layers that expand to more than this [default: 64GiB]
       -D, --debug                   Say more when something fails
     ");
 }
@@ -368,6 +378,7 @@ fn push() {
           --state <DIR>             Keep images and cache here [default: /var/lib/kiln as root, else
                                     ~/.local/share/kiln]
           --registry-config <FILE>  Read how registries are set up from here: mirrors, certificates
+          --max-layer-size <BYTES>  Refuse layers that expand to more than this [default: 64GiB]
       -D, --debug                   Say more when something fails
     ");
 }
@@ -390,6 +401,7 @@ fn tag() {
           --state <DIR>             Keep images and cache here [default: /var/lib/kiln as root, else
                                     ~/.local/share/kiln]
           --registry-config <FILE>  Read how registries are set up from here: mirrors, certificates
+          --max-layer-size <BYTES>  Refuse layers that expand to more than this [default: 64GiB]
       -D, --debug                   Say more when something fails
     ");
 }
@@ -413,6 +425,7 @@ fn rmi() {
           --state <DIR>             Keep images and cache here [default: /var/lib/kiln as root, else
                                     ~/.local/share/kiln]
           --registry-config <FILE>  Read how registries are set up from here: mirrors, certificates
+          --max-layer-size <BYTES>  Refuse layers that expand to more than this [default: 64GiB]
       -D, --debug                   Say more when something fails
     ");
 }
@@ -436,6 +449,7 @@ fn save() {
           --state <DIR>             Keep images and cache here [default: /var/lib/kiln as root, else
                                     ~/.local/share/kiln]
           --registry-config <FILE>  Read how registries are set up from here: mirrors, certificates
+          --max-layer-size <BYTES>  Refuse layers that expand to more than this [default: 64GiB]
       -D, --debug                   Say more when something fails
     ");
 }
@@ -456,6 +470,7 @@ fn load() {
           --state <DIR>             Keep images and cache here [default: /var/lib/kiln as root, else
                                     ~/.local/share/kiln]
           --registry-config <FILE>  Read how registries are set up from here: mirrors, certificates
+          --max-layer-size <BYTES>  Refuse layers that expand to more than this [default: 64GiB]
       -D, --debug                   Say more when something fails
     ");
 }
@@ -481,6 +496,7 @@ fn login() {
           --state <DIR>             Keep images and cache here [default: /var/lib/kiln as root, else
                                     ~/.local/share/kiln]
           --registry-config <FILE>  Read how registries are set up from here: mirrors, certificates
+          --max-layer-size <BYTES>  Refuse layers that expand to more than this [default: 64GiB]
       -D, --debug                   Say more when something fails
     ");
 }
@@ -502,6 +518,7 @@ fn logout() {
           --state <DIR>             Keep images and cache here [default: /var/lib/kiln as root, else
                                     ~/.local/share/kiln]
           --registry-config <FILE>  Read how registries are set up from here: mirrors, certificates
+          --max-layer-size <BYTES>  Refuse layers that expand to more than this [default: 64GiB]
       -D, --debug                   Say more when something fails
     ");
 }
@@ -526,6 +543,7 @@ fn du() {
           --state <DIR>             Keep images and cache here [default: /var/lib/kiln as root, else
                                     ~/.local/share/kiln]
           --registry-config <FILE>  Read how registries are set up from here: mirrors, certificates
+          --max-layer-size <BYTES>  Refuse layers that expand to more than this [default: 64GiB]
       -D, --debug                   Say more when something fails
     ");
 }
@@ -553,6 +571,7 @@ fn prune() {
           --state <DIR>             Keep images and cache here [default: /var/lib/kiln as root, else
                                     ~/.local/share/kiln]
           --registry-config <FILE>  Read how registries are set up from here: mirrors, certificates
+          --max-layer-size <BYTES>  Refuse layers that expand to more than this [default: 64GiB]
       -D, --debug                   Say more when something fails
     ");
 }
@@ -574,6 +593,7 @@ fn fsck() {
           --state <DIR>             Keep images and cache here [default: /var/lib/kiln as root, else
                                     ~/.local/share/kiln]
           --registry-config <FILE>  Read how registries are set up from here: mirrors, certificates
+          --max-layer-size <BYTES>  Refuse layers that expand to more than this [default: 64GiB]
       -D, --debug                   Say more when something fails
     ");
 }
