@@ -150,7 +150,11 @@ pub(crate) async fn load(
             Daemon::Docker => {
                 let docker = job.daemons.docker()?;
                 match made {
-                    [only] => into_docker(&docker, (&only.config.digest(), names), &images, &from, &work).await?,
+                    [only] => {
+                        // Docker knows an image by its config, or by its manifest when containerd keeps it.
+                        let ids = [root.digest.clone(), only.config.digest()];
+                        into_docker(&docker, (&ids, names), &images, &from, &work).await?;
+                    }
                     _ => stream(&docker, &images, &from).await?,
                 }
             }
@@ -165,19 +169,21 @@ pub(crate) async fn load(
 /// What docker has needs only its names.
 async fn into_docker(
     docker: &Docker,
-    (id, names): (&Digest, &[Reference]),
+    (ids, names): (&[Digest], &[Reference]),
     images: &[ArchiveImage],
     from: &dyn BlobSource,
     work: &Work,
 ) -> Result<()> {
-    if !docker.has(id).await.map_err(registry)? {
-        return stream(docker, images, from).await;
+    for id in ids {
+        if docker.has(id).await.map_err(registry)? {
+            work.part(format!("image {id} is there already"));
+            for name in names {
+                docker.name(id, name).await.map_err(registry)?;
+            }
+            return Ok(());
+        }
     }
-    work.part(format!("image {id} is there already"));
-    for name in names {
-        docker.name(id, name).await.map_err(registry)?;
-    }
-    Ok(())
+    stream(docker, images, from).await
 }
 
 async fn stream(docker: &Docker, images: &[ArchiveImage], from: &dyn BlobSource) -> Result<()> {

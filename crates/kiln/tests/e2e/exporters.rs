@@ -153,15 +153,8 @@ fn nothing_in_the_way_leads_out_of_a_directory() {
     assert!(kind("etc").is_dir() && kind("root").is_dir() && kind("d/e").is_dir() && !kind("root").is_fifo());
     assert_eq!(fs::read_to_string(out.join("mine")).unwrap(), "mine", "other files stay");
     let owner = fs::metadata(out.join("d/e/x")).unwrap();
-    assert_eq!((owner.uid(), owner.gid()), (rustix_uid(), rustix_gid()), "nobody here knows the image's users");
-}
-
-fn rustix_uid() -> u32 {
-    rustix::process::geteuid().as_raw()
-}
-
-fn rustix_gid() -> u32 {
-    rustix::process::getegid().as_raw()
+    let ours = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    assert_eq!((owner.uid(), owner.gid()), ours, "nobody here knows the image's users");
 }
 
 #[test]
