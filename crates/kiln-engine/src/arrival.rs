@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::Read;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -34,6 +35,8 @@ pub(crate) struct Arrived {
     pub(crate) request: BuildRequest,
     /// The directory of the main context, if it has any.
     pub(crate) directory: Option<PathBuf>,
+    /// The time of the main context, in seconds since 1970, if it has one: of a commit, a download, the newest file of a tar.
+    pub(crate) time: Option<i64>,
     /// What was unpacked: layers that are never committed.
     pub(crate) unpacked: Vec<Scratch<ActiveLayer>>,
 }
@@ -47,7 +50,7 @@ enum Found {
 
 /// Has the main context of a request here.
 pub(crate) async fn receive(engine: &Engine, request: &BuildRequest, basis: &Basis) -> Result<Arrived> {
-    let mut arrived = Arrived { request: request.clone(), directory: None, unpacked: Vec::new() };
+    let mut arrived = Arrived { request: request.clone(), directory: None, time: None, unpacked: Vec::new() };
     if let DockerfileSource::Remote(url) = &request.dockerfile {
         arrived.request.dockerfile = dockerfile_at(engine, request, basis, url).await?;
     }
@@ -57,11 +60,21 @@ pub(crate) async fn receive(engine: &Engine, request: &BuildRequest, basis: &Bas
         Context::Stdin => {
             let input = basis.session.stdin();
             let input = input.ok_or_else(|| Failure::new(FailureKind::Usage, "standard input is taken twice"))?;
-            Some(arrived.unpack(basis, input, "standard input").await?)
+            let path = arrived.unpack(basis, input, "standard input").await?;
+            arrived.time = newest(&path).await?;
+            Some(path)
         }
         Context::Remote(url) => match fetch(engine, request, basis, url).await? {
-            Found::Directory(path) => Some(path),
-            Found::Archive(file) => Some(arrived.unpack(basis, file, &shown(url)).await?),
+            Found::Directory(path) => {
+                arrived.time = newest(&path).await?;
+                Some(path)
+            }
+            Found::Archive(file) => {
+                let modified = file.metadata().ok().map(|file| file.mtime()).filter(|time| *time > 0);
+                let path = arrived.unpack(basis, file, &shown(url)).await?;
+                arrived.time = if modified.is_some() { modified } else { newest(&path).await? };
+                Some(path)
+            }
             Found::Text(text) => {
                 arrived.request.dockerfile = only_text(&arrived.request.dockerfile, text, url)?;
                 None
@@ -129,7 +142,7 @@ async fn dockerfile_at(engine: &Engine, request: &BuildRequest, basis: &Basis, u
 /// Fetches a repository or a file as a step would: by the same credentials, and once.
 async fn fetch(engine: &Engine, request: &BuildRequest, basis: &Basis, url: &str) -> Result<Found> {
     let keeps_git_dir = request.build_args.get("BUILDKIT_CONTEXT_KEEP_GIT_DIR");
-    let op = remote_context(url, keeps_git_dir.is_some_and(|text| matches!(text.as_str(), "1" | "true"))).map_err(
+    let mut op = remote_context(url, keeps_git_dir.is_some_and(|text| matches!(text.as_str(), "1" | "true"))).map_err(
         |bad| {
             let message = format!("cannot use `{}` as a build context: {}", shown(url), bad.message);
             Failure::new(FailureKind::Usage, message).hint(bad.hint)
@@ -137,6 +150,10 @@ async fn fetch(engine: &Engine, request: &BuildRequest, basis: &Basis, url: &str
     )?;
     let (kind, is_git) =
         if op.identifier.starts_with("git://") { ("git source", true) } else { ("remote build context", false) };
+    // Files have the time of their commit where times matter.
+    if is_git && (request.reproducible || wants_epoch(request)) {
+        op.attrs.entry("git.mtime".into()).or_insert_with(|| "commit".into());
+    }
     let name = format!("[internal] load {kind} {}", shown(url));
     let mut builder = Builder::new();
     let root = builder.add(OpKind::Source(op), Vec::new(), None, VertexMeta { name, ..VertexMeta::default() });
@@ -149,6 +166,16 @@ async fn fetch(engine: &Engine, request: &BuildRequest, basis: &Basis, url: &str
     let tree = results.first().map(Artifact::snapshot).transpose()?.and_then(|tree| layer(basis, tree));
     let tree = tree.ok_or_else(|| Failure::new(FailureKind::Build, format!("`{}` is empty", shown(url))))?;
     if is_git { Ok(Found::Directory(tree)) } else { downloaded(tree, url).await }
+}
+
+fn wants_epoch(request: &BuildRequest) -> bool {
+    request.build_args.get("SOURCE_DATE_EPOCH").is_some_and(|value| !value.is_empty())
+}
+
+/// The time of the newest file of a tree.
+async fn newest(tree: &std::path::Path) -> Result<Option<i64>> {
+    let root = open_dir(tree)?;
+    blocking(move || kiln_fs::layer::newest(&root).or_environment(|| "cannot look at the build context".into())).await
 }
 
 fn layer(basis: &Basis, tree: &Snapshot) -> Option<PathBuf> {

@@ -73,6 +73,11 @@ impl Cache {
         Self { purpose: Purpose::Forecast, ..self }
     }
 
+    /// For a build that is done for comparison: nothing it makes is kept, or taken for what was made before.
+    pub(crate) fn forgetful(self) -> Self {
+        Self { purpose: Purpose::Verify, ..self }
+    }
+
     /// All outputs of a key at caches of others, and where their layers are.
     pub(crate) fn elsewhere(&self, key: &CacheKey) -> Option<(Outputs<'_>, &Arc<dyn BlobSource>)> {
         self.imported.outputs(key, self.names.as_ref()?)
@@ -171,6 +176,9 @@ impl KeyStore for Cache {
     }
 
     fn put_parts(&self, identity: &str, sets: &[KeyParts]) {
+        if self.purpose == Purpose::Verify {
+            return;
+        }
         let mut sets = sets.to_vec();
         bound_listings(&mut sets);
         // Numbers hardly shrink; it is the paths that do.
@@ -222,6 +230,9 @@ impl ResultStore<Artifact> for Cache {
     }
 
     async fn save(&self, key: &CacheKey, outputs: &[Artifact], step: &str) {
+        if self.purpose == Purpose::Verify {
+            return;
+        }
         let snapshots: Option<Vec<&Snapshot>> = outputs.iter().map(|output| output.snapshot().ok()).collect();
         let Some(snapshots) = snapshots else { return };
         let Ok(bytes) = serde_json::to_vec(&snapshots) else { return };
@@ -235,6 +246,9 @@ impl ResultStore<Artifact> for Cache {
     }
 
     async fn same(&self, older: &CacheKey, outputs: &[Artifact]) -> Option<Vec<Artifact>> {
+        if self.purpose == Purpose::Verify {
+            return None;
+        }
         let kept = self.load(older).await?;
         let pairs: Option<Vec<(Snapshot, Snapshot)>> = (kept.len() == outputs.len())
             .then(|| kept.iter().zip(outputs))?

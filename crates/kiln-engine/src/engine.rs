@@ -27,6 +27,7 @@ use crate::registry::Registry;
 use crate::request::{BuildRequest, EngineConfig, FsckRequest, PruneRequest, RunRequest};
 use crate::session::Session;
 use crate::take::Platforms;
+use crate::verify::Verified;
 use crate::{images, mounts, run, transfer, usage, worker};
 
 /// Builds images and looks after them. Opening it costs next to nothing: what a verb needs is set up when it does.
@@ -177,6 +178,28 @@ impl Engine {
     /// default the machine's.
     pub fn inspect(&self, name: &str, platform: Option<&Platform>) -> Result<ImageDetails> {
         images::inspect(&self.store()?, name, platform)
+    }
+
+    /// Builds twice, without anything that was kept, and tells whether the image is the same.
+    pub async fn verify(
+        &self,
+        request: &BuildRequest,
+        session: Arc<dyn Session>,
+        reporter: Arc<dyn Reporter>,
+    ) -> Result<Verified> {
+        crate::verify::verify(self, request, session, reporter).await
+    }
+
+    /// Builds an image again from the record of the build that made it, and tells whether it is the same. `given` adds values of
+    /// build arguments that no record holds.
+    pub async fn verify_image(
+        &self,
+        name: &str,
+        given: &BuildRequest,
+        session: Arc<dyn Session>,
+        reporter: Arc<dyn Reporter>,
+    ) -> Result<Verified> {
+        crate::verify::verify_image(self, name, given, session, reporter).await
     }
 
     /// Tells what two images differ in.

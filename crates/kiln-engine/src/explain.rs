@@ -7,13 +7,14 @@ mod story;
 pub use advice::Advice;
 pub use story::{Cause, Step, Story, Summary};
 
+use kiln_oci::Digest;
 use kiln_report::{Failure, FailureKind};
 use kiln_solver::KeyParts;
 use kiln_store::Store;
 
 use crate::cache;
 use crate::job::Result;
-use crate::record::{self, BuildRecord};
+use crate::record::{self, BuildOutcome, BuildRecord};
 
 /// The story of a build, by id, offset or image; by default of the last. With `against` it tells what differs from that
 /// build, and otherwise why steps ran.
@@ -34,6 +35,16 @@ pub(crate) fn explain(store: &Store, wanted: Option<&str>, against: Option<&str>
         parts
     };
     Ok(story::difference(&builds[at], &builds[other], &with_files))
+}
+
+/// The newest build that made an image, known by its id; `name` is what people call it.
+pub(crate) fn made_by(store: &Store, id: &Digest, name: &str) -> Result<BuildRecord> {
+    let made =
+        |build: &BuildRecord| matches!(&build.outcome, BuildOutcome::Done { image: Some(image), .. } if image == id);
+    record::list(store)?.into_iter().find(made).ok_or_else(|| {
+        let failure = Failure::new(FailureKind::Usage, format!("no build is recorded that made `{name}`"));
+        failure.hint("name the directory it was built from instead, with all that it was built with")
+    })
 }
 
 /// Fails where steps of one build are none of the other, or there are none.

@@ -75,6 +75,6 @@ pub(crate) async fn gather(
     let basis = Basis { store, lease, session, reporter, watch, purpose: Purpose::Build, pins };
     let mut arrived = arrival::receive(engine, request, &basis).await?;
     arrived.receive_named(engine, &basis).await?;
-    let Arrived { request, directory, unpacked } = arrived;
+    let Arrived { request, directory, unpacked, .. } = arrived;
     Ok(Gathered { request, directory, _unpacked: unpacked, _lease: Some(basis.lease) })
 }

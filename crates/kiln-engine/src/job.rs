@@ -26,6 +26,7 @@ use crate::registry::Registry;
 use crate::request::BuildRequest;
 use crate::scratch::Scratch;
 use crate::session::Session;
+use crate::verify::Witness;
 use crate::waiter::Watch;
 use crate::worker::Purpose;
 
@@ -47,6 +48,8 @@ pub(crate) struct Job {
     /// Uploads layers while others are made.
     pub(crate) early: Arc<Early>,
     pub(crate) seen: Seen,
+    /// What steps made that ran.
+    pub(crate) witness: Witness,
     pub(crate) limits: Limits,
     pub(crate) devices: Devices,
     /// All of the environment that programs of the host get: where others are found, and proxies.
@@ -115,6 +118,7 @@ impl Job {
             trees,
             images,
             seen: Default::default(),
+            witness: Default::default(),
             limits: Limits::new(request)?,
             devices: Devices::new(engine.device_specs(), request.allowed.clone()),
             host_env: engine.host_env(),
@@ -217,6 +221,12 @@ impl Images {
             Some(image.blobs.iter().map(move |blob| (blob.digest.clone(), reference.clone())))
         });
         named.flatten().collect()
+    }
+
+    /// The layers of each, base first.
+    pub(crate) fn layers(&self) -> Vec<Vec<Digest>> {
+        let images = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        images.values().map(|image| image.config.rootfs.diff_ids.clone()).collect()
     }
 
     /// Finds one.

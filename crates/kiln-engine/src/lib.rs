@@ -42,6 +42,7 @@ mod registry;
 mod remember;
 mod remote;
 mod request;
+mod rewrite;
 mod room;
 mod run;
 mod scratch;
@@ -53,6 +54,7 @@ mod take;
 mod target;
 mod transfer;
 mod usage;
+mod verify;
 mod waiter;
 mod worker;
 
@@ -81,13 +83,14 @@ pub use mounts::{
     DEFAULT_MAX_SIZE, Existing, ExportedMount, MountExport, MountImport, MountPlace, MountSummary, MountsExported,
     MountsFrom, MountsImported, MountsTo, Skipped,
 };
-pub use record::{BuildOptions, BuildOutcome, BuildRecord, BuildTarget, StepRecord};
+pub use record::{BuildOptions, BuildOutcome, BuildRecord, BuildTarget, Recipe, StepRecord};
 pub use request::{
     Amount, Annotated, Annotation, BuildRequest, CacheEntry, CacheFrom, CacheManifest, CacheMode, CachePlace, CacheTo,
     CompressionKind, Context, Daemon, Dest, DockerfileSource, EngineConfig, Entitlement, FsckRequest, ImageOptions,
-    LayerOptions, NamedContext, Naming, NetworkMode, OtherFiles, Output, PruneRequest, Pull, RunRequest, SpaceLimits,
-    Ulimit, Volume,
+    LayerOptions, NamedContext, Naming, NetworkMode, OtherFiles, Output, PruneRequest, Pull, Rewrite, RunRequest,
+    SpaceLimits, Ulimit, Volume,
 };
 pub use session::{NoSession, Session};
 pub use ssh::{SshAgent, SshKey};
 pub use take::Platforms;
+pub use verify::{Finding, Reason, Verified};

@@ -1,5 +1,7 @@
 //! The record of a build: what was asked for, what became of each step and why. Never a secret.
 
+mod recipe;
+
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -18,6 +20,7 @@ use crate::failure::environment;
 use crate::job::Result;
 use crate::redact::Redactor;
 use crate::request::{BuildRequest, Pull};
+pub use recipe::Recipe;
 
 /// One build, as it is remembered.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,6 +41,9 @@ pub struct BuildRecord {
     pub steps: Vec<StepRecord>,
     /// The Dockerfile's text; empty when it was not read, or is very long.
     pub dockerfile: String,
+    /// How to do it again, if that can be known.
+    #[serde(default)]
+    pub recipe: Option<Recipe>,
 }
 
 /// What a build is a build of.
@@ -183,6 +189,7 @@ impl Draft {
             outcome: BuildOutcome::Canceled,
             steps: Vec::new(),
             dockerfile: String::new(),
+            recipe: Recipe::of(request),
         };
         let private = request.build_args.iter().filter(|(name, _)| is_private(name)).map(|(_, value)| value.clone());
         Self { store, begun: Instant::now(), record, private: private.collect(), is_written: false }
@@ -383,7 +390,7 @@ mod tests {
         let build_args = args.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
         let mut record = record(&BuildRequest { build_args, ..BuildRequest::default() });
         let text = serde_json::to_string(&record).unwrap();
-        assert!(text.contains("three") && !text.contains("\"one") && !text.contains("two"), "{text}");
+        assert!(text.contains("three") && !text.contains("\"one") && !text.contains("\"two"), "{text}");
         assert_eq!(unpack(&pack(&record, &[]).unwrap()).unwrap(), record);
         record.dockerfile = "a \"quoted\" value".to_owned();
         let shown = unpack(&pack(&record, &["\"quoted\"".to_owned(), "steps".to_owned()]).unwrap()).unwrap();

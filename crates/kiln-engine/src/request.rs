@@ -12,6 +12,7 @@ use std::time::Duration;
 use kiln_image::SettingsFiles;
 use kiln_oci::{Platform, Reference};
 use kiln_store::Condition;
+use serde::{Deserialize, Serialize};
 
 pub use cache::{CacheEntry, CacheFrom, CacheManifest, CacheMode, CachePlace, CacheTo};
 pub use output::{
@@ -91,8 +92,14 @@ pub struct BuildRequest {
     pub shm_size: Option<u64>,
     /// Resource limits.
     pub ulimits: Vec<Ulimit>,
-    /// Seconds since 1970 that stand for every time in the image.
+    /// Seconds since 1970 that stand for every time in the image. Steps learn it by the build argument of that name, which counts
+    /// when nothing is said here.
     pub source_date_epoch: Option<i64>,
+    /// What becomes of the times of files in new layers, when there is a time that stands for all.
+    pub rewrite: Rewrite,
+    /// Whether nothing may count that differs from machine to machine: times, and what a checkout adds to files of a
+    /// context. Without another time 1970 began, or the time of a context that has one, stands for all.
+    pub reproducible: bool,
     /// The host name steps see.
     pub hostname: Option<String>,
     /// Caches of others; the first that has a result counts.
@@ -119,8 +126,20 @@ pub enum Pull {
     Never,
 }
 
+/// What becomes of modification times in new layers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum Rewrite {
+    /// They stay.
+    #[default]
+    Never,
+    /// Those after the time that stands for all become that.
+    NotAfter,
+    /// All become that.
+    Exactly,
+}
+
 /// Where the files of a build come from.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum Context {
     /// No files.
     #[default]
@@ -134,7 +153,7 @@ pub enum Context {
 }
 
 /// Where the Dockerfile's text comes from.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum DockerfileSource {
     /// The context's own, by the name it has there.
     #[default]
@@ -152,7 +171,7 @@ pub enum DockerfileSource {
 }
 
 /// A context by name, for `FROM name` and `COPY --from=name`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum NamedContext {
     /// A directory.
     Dir(PathBuf),
@@ -172,7 +191,7 @@ pub enum NamedContext {
 }
 
 /// The network a step sees.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum NetworkMode {
     /// What kiln gives when nothing is said.
     #[default]
@@ -184,7 +203,7 @@ pub enum NetworkMode {
 }
 
 /// What steps may do only when the user allows it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Entitlement {
     /// Use the machine's network, by `RUN --network=host`.
     NetworkHost,
@@ -202,7 +221,7 @@ pub enum Entitlement {
 }
 
 /// A resource limit of steps, as `--ulimit nofile=1024:2048`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ulimit {
     /// `nofile`, `nproc`, …
     pub name: String,

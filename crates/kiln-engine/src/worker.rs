@@ -30,6 +30,7 @@ use crate::offline;
 use crate::record::Draft;
 use crate::remote::{Built, Imported, Names, Story, import};
 use crate::request::{BuildRequest, Context, Output};
+use crate::rewrite;
 use crate::room::Memory;
 use crate::scratch::Scratch;
 use crate::session::Session;
@@ -50,6 +51,8 @@ pub(crate) enum Purpose {
     Build,
     /// To tell what solving it would do: nothing is fetched but what names lead to, and nothing is kept.
     Forecast,
+    /// To be solved for comparison: nothing is kept of it.
+    Verify,
 }
 
 /// A build that could begin.
@@ -58,7 +61,7 @@ pub(crate) struct Prepared {
     pub(crate) definition: Definition,
     /// One for each platform, in the order of the request.
     pub(crate) targets: Vec<Target>,
-    unpacked: Vec<Scratch<ActiveLayer>>,
+    pub(crate) unpacked: Vec<Scratch<ActiveLayer>>,
     pub(crate) imported: Imported,
 }
 
@@ -109,8 +112,9 @@ async fn attempt(
             Some(built) => built.inline(&request.cache_to, snapshot).await?,
             None => None,
         };
-        target.epoch = request.source_date_epoch.or(target.epoch);
-        solved.push(target.solved(snapshot.clone()));
+        target.epoch = rewrite::epoch(request, target.epoch);
+        let snapshot = rewrite::rewrite(&job, request, (snapshot, target.epoch)).await?;
+        solved.push(target.solved(snapshot));
     }
     let mut result = crate::export::export(&job, request, &solved).await?;
     if let Some(built) = built {
@@ -153,11 +157,12 @@ pub(crate) async fn prepare(
         basis.pins = Arc::new(pins_of(engine, &arrived, &platforms)?);
     }
     arrived.receive_named(engine, &basis).await?;
-    let Arrived { request, directory, unpacked } = arrived;
+    let Arrived { request, directory, unpacked, time } = arrived;
     let (request, reporter) = (&request, &basis.reporter);
     let Loaded { source, trees } = frontend::load(request, directory.as_deref(), reporter)?;
-    let options = lower_options(engine, request, (Arc::clone(&source), &platforms));
+    let mut options = lower_options(engine, request, (Arc::clone(&source), &platforms));
     let file = frontend::parse(&options, reporter.as_ref())?;
+    frontend::settle_epoch(&file, &mut options, (request, time));
     frontend::filters(&file, request, reporter.as_ref());
     let images = Arc::new(Images::default());
     let registry = engine.registry();
@@ -306,7 +311,9 @@ async fn solve(
     if roots.is_empty() {
         return Ok(targets.iter().map(|_| Snapshot::scratch()).collect());
     }
-    let wanted = if wants_layers(request) { roots.as_slice() } else { &[] };
+    // Layers whose times are rewritten are others in the end.
+    let is_final = wants_layers(request) && !rewrite::is_asked(request);
+    let wanted = if is_final { roots.as_slice() } else { &[] };
     let image: HashSet<VertexId> = wanted.iter().flat_map(|root| layers_of(definition, root)).collect();
     let plan = crate::step::plan(definition, job, &|vertex| image.contains(&vertex.id))?;
     let solver = Solver::new(cache.clone(), cache.clone(), Arc::clone(&job.reporter), turns(request));
@@ -332,7 +339,7 @@ pub(crate) fn turns(request: &BuildRequest) -> Turns {
 }
 
 /// The vertices whose layers end up in the image: down from the root along what each one builds on.
-fn layers_of(definition: &Definition, root: &Edge) -> Vec<VertexId> {
+pub(crate) fn layers_of(definition: &Definition, root: &Edge) -> Vec<VertexId> {
     let mut found = Vec::new();
     let mut open = vec![root.vertex.clone()];
     while let Some(vertex) = open.pop().and_then(|id| definition.vertex(&id)) {

@@ -19,10 +19,16 @@ use crate::copy::sources::{Source, sources};
 use crate::copy::{CopySpec, CopyStats, Target, copy_sources, file};
 use crate::error::{Error, Result, printable};
 use crate::meta::{Xattr, xattrs};
-use crate::tree::{Listing, Located, NoCache, Selection, SourceTree, StatCache, StatKey, open_beneath};
+use crate::tree::{Listing, Located, NoCache, Ownership, Selection, SourceTree, StatCache, StatKey, open_beneath};
 
 /// Goes first into every digest, and changes when their definition does.
 const DEFINITION: &[u8] = b"kiln tree 1";
+/// The same for trees of which less counts.
+const PLAIN: &[u8] = b"kiln plain tree 1";
+
+fn definition(tree: &SourceTree) -> &'static [u8] {
+    if tree.ownership == Ownership::Plain { PLAIN } else { DEFINITION }
+}
 
 /// How long ago a file must have changed before its state can be told from the next by its times.
 const SETTLED: Duration = Duration::from_millis(50);
@@ -47,7 +53,7 @@ pub fn digest_copy(tree: &SourceTree, spec: &CopySpec, cache: &dyn StatCache) ->
 pub fn read_copy(tree: &SourceTree, spec: &CopySpec, cache: &dyn StatCache) -> Result<Reading> {
     let nodes = Nodes { tree, cache, fresh: Mutex::default() };
     let mut hasher = Hasher::new();
-    hasher.field(DEFINITION);
+    hasher.field(definition(tree));
     let mut found = Vec::new();
     for source in sources(tree, spec)? {
         let leaves = nodes.source(&source, spec.dir_copy_contents)?;
@@ -144,11 +150,11 @@ pub fn list_tree(tree: &SourceTree, subpath: &str, cache: &dyn StatCache) -> Res
 
 fn read_tree(tree: &SourceTree, subpath: &str, cache: &dyn StatCache) -> Result<(Source, Leaves)> {
     let source = Source::find(tree, subpath.as_bytes(), &Selection::default())?;
-    let is_context = source.located.path.is_empty() && tree.ownership == crate::Ownership::Reset;
+    let is_context = source.located.path.is_empty() && tree.ownership != Ownership::Keep;
     let nodes = Nodes { tree, cache, fresh: Mutex::default() };
     let leaves = nodes.source(&source, is_context)?;
     let mut hasher = Hasher::new();
-    hasher.field(DEFINITION);
+    hasher.field(definition(tree));
     hasher.field(leaves.digest.as_str().as_bytes());
     Ok((source, Leaves { digest: hasher.finish(), ..leaves }))
 }

@@ -6,7 +6,7 @@ mod support;
 use std::fs;
 use std::path::Path;
 
-use kiln_fs::layer::{PackOptions, pack_with};
+use kiln_fs::layer::{PackOptions, Times, pack_with};
 use kiln_fs::{CopySpec, CopyStats, MemoryCache, SourceTree, Target, copy, copy_upon, read_copy};
 use kiln_sys::mount::{Overlay, Upper};
 use kiln_sys::root::Root;
@@ -39,8 +39,12 @@ fn overlay(scratch: &Scratch, layers: Layers, name: &str) -> (Root, std::path::P
 /// The layer as a tar. Directories on the way have the time at which they were made: times have a test of their own.
 fn packed(upper: &Path) -> Vec<u8> {
     let mut tar = Vec::new();
-    pack_with(&root(upper), &mut tar, &PackOptions { whiteouts: true, clamp_mtime: Some(0), ..PackOptions::default() })
-        .unwrap();
+    pack_with(
+        &root(upper),
+        &mut tar,
+        &PackOptions { whiteouts: true, times: Times::NotAfter(0), ..PackOptions::default() },
+    )
+    .unwrap();
     tar
 }
 

@@ -24,7 +24,7 @@ use clap::{Arg, ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand};
 use crate::commands::cache::CacheCommand;
 use crate::commands::{
     builds, check, completion, context, debug, diff, du, explain, fmt, fsck, history, images, imagetools, inspect,
-    load, lock, login, prune, pull, push, rmi, run, save, tag, version,
+    load, lock, login, prune, pull, push, rmi, run, save, tag, verify, version,
 };
 
 pub(crate) use environment::Environment;
@@ -81,6 +81,7 @@ pub(crate) enum Command {
     Imagetools(imagetools::ImagetoolsCommand),
     History(history::HistoryArgs),
     Diff(diff::DiffArgs),
+    Verify(Box<verify::VerifyArgs>),
     Tag(tag::TagArgs),
     Rmi(rmi::RmiArgs),
     Save(save::SaveArgs),

@@ -27,6 +27,7 @@ pub(crate) mod rmi;
 pub(crate) mod run;
 pub(crate) mod save;
 pub(crate) mod tag;
+pub(crate) mod verify;
 pub(crate) mod version;
 
 use crate::args::Command;
@@ -49,6 +50,7 @@ pub(crate) fn run(command: Command, setting: &Setting) -> Outcome {
         Command::Inspect(args) => inspect::run(&args, setting),
         Command::History(args) => history::run(&args, setting),
         Command::Diff(args) => diff::run(&args, setting),
+        Command::Verify(args) => verify::run(&args, setting),
         Command::Tag(args) => tag::run(&args, setting),
         Command::Rmi(args) => rmi::run(&args, setting),
         Command::Save(args) => save::run(&args, setting),

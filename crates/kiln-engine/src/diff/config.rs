@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::{FieldChange, HistoryChange, LayerChange};
 
 /// Fields whose values differ: variables, labels, ports and volumes one by one.
-pub(super) fn fields(one: &ImageConfig, other: &ImageConfig, counts_created: bool) -> Vec<FieldChange> {
+pub(crate) fn fields(one: &ImageConfig, other: &ImageConfig, counts_created: bool) -> Vec<FieldChange> {
     let (mut one, mut other) = (flat(one), flat(other));
     let names: BTreeSet<String> = one.keys().chain(other.keys()).cloned().collect();
     let change = |field: String| {
@@ -55,7 +55,7 @@ fn add(found: &mut BTreeMap<String, String>, name: String, value: Value) {
 }
 
 /// Steps that only one image has, and those that were done at another time.
-pub(super) fn history(ones: &[History], others: &[History], counts_created: bool) -> Vec<HistoryChange> {
+pub(crate) fn history(ones: &[History], others: &[History], counts_created: bool) -> Vec<HistoryChange> {
     let name = |step: &History| step.created_by.clone().or_else(|| step.comment.clone()).unwrap_or_default();
     let mut changes = Vec::new();
     for (before, after) in aligned(ones, others, |one, other| untimed(one) == untimed(other)) {

@@ -18,6 +18,7 @@ use crate::blocking::blocking;
 use crate::engine::Engine;
 use crate::failure::{Context as _, environment};
 use crate::job::Result;
+pub(crate) use config::{fields, history};
 use packages::Packages;
 pub(crate) use sides::{Side, open};
 

@@ -279,6 +279,7 @@ pub(super) mod tests {
             outcome: BuildOutcome::Done { image: None, names: vec![] },
             steps,
             dockerfile: String::new(),
+            recipe: None,
         }
     }
 

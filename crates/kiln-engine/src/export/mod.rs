@@ -18,7 +18,7 @@ use kiln_report::{Failure, FailureKind};
 
 pub(crate) use archive::{documents, write_archive};
 pub(crate) use early::Early;
-pub(crate) use image::{Made, Provenance, id_of, note_pushed, store};
+pub(crate) use image::{Made, Provenance, id_of, make_all, note_pushed, store};
 pub(crate) use load::{Daemons, settle};
 pub(crate) use push::{meter, push};
 pub(crate) use tree::OutFile;

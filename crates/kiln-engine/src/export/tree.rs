@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use kiln_fs::layer::{PackOptions, Times, pack_trees, pack_with};
 use kiln_fs::{CopySpec, SourceTree};
 use kiln_oci::Platform;
 use kiln_report::{Failure, FailureKind};
@@ -37,24 +38,33 @@ pub(crate) async fn local(
     let names = split.unwrap_or(solved.len() > 1).then(|| solved.iter().map(|result| directory_of(&result.platform)));
     let names: Option<Vec<String>> = names.map(Iterator::collect);
     let snapshots: Vec<Snapshot> = solved.iter().map(|result| result.snapshot.clone()).collect();
+    let how = Written { others, epoch: solved.iter().find_map(|result| result.epoch) };
     let (store, dest) = (job.store.clone(), dest.to_owned());
     let copied = blocking(move || match names {
         Some(names) => {
             for (name, snapshot) in names.iter().zip(snapshots) {
-                write_files(&store, &[snapshot], &dest.join(name), others)?;
+                write_files(&store, &[snapshot], &dest.join(name), how)?;
             }
             let names = names.iter().map(Into::into).collect();
             let root = || Root::open_ambient(&dest).map_err(io::Error::other);
             let removed = (others == OtherFiles::Delete).then(|| kiln_fs::remove_unnamed(&root()?, &names));
             removed.transpose().map(drop).or_environment(|| format!("cannot delete files in `{}`", dest.display()))
         }
-        None => write_files(&store, &snapshots, &dest, others),
+        None => write_files(&store, &snapshots, &dest, how),
     });
     work.end(copied.await)
 }
 
+/// How files are written.
+#[derive(Debug, Clone, Copy)]
+struct Written {
+    others: OtherFiles,
+    /// The time of all of them, if one stands for all; every platform has the same.
+    epoch: Option<i64>,
+}
+
 /// Writes the files of snapshots, which have no file in common, into one directory.
-fn write_files(store: &Store, snapshots: &[Snapshot], dest: &Path, others: OtherFiles) -> Result<()> {
+fn write_files(store: &Store, snapshots: &[Snapshot], dest: &Path, how: Written) -> Result<()> {
     let doing = || format!("cannot write files into `{}`", dest.display());
     std::fs::create_dir_all(dest).or_environment(doing)?;
     let root = Root::open_ambient(dest).or_environment(doing)?;
@@ -67,9 +77,9 @@ fn write_files(store: &Store, snapshots: &[Snapshot], dest: &Path, others: Other
         return Err(Failure::new(FailureKind::Build, message).hint("leave out `platform-split=false`"));
     }
     for snapshot in filled() {
-        kiln_fs::copy(&SourceTree::snapshot(view(snapshot)?), &root, &ours()).or_environment(doing)?;
+        kiln_fs::copy(&SourceTree::snapshot(view(snapshot)?), &root, &ours(how.epoch)).or_environment(doing)?;
     }
-    match others {
+    match how.others {
         OtherFiles::Keep => Ok(()),
         OtherFiles::Delete => kiln_fs::remove_others(&root, &views).or_environment(doing),
     }
@@ -77,7 +87,7 @@ fn write_files(store: &Store, snapshots: &[Snapshot], dest: &Path, others: Other
 
 /// Everything, with contents joined to those that are there. Files are of whoever runs us, as nobody here knows the
 /// image's users; what is in the way of a name is replaced, and no link that was there before is followed.
-fn ours() -> CopySpec {
+fn ours(epoch: Option<i64>) -> CopySpec {
     let owner = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
     CopySpec {
         src: "/".into(),
@@ -85,6 +95,7 @@ fn ours() -> CopySpec {
         dir_copy_contents: true,
         always_replace: true,
         owner: Some(owner),
+        timestamp: epoch.map(|seconds| seconds.saturating_mul(1_000_000_000)),
         ..CopySpec::default()
     }
 }
@@ -96,15 +107,20 @@ pub(crate) async fn tar(job: &Arc<Job>, solved: &[Solved], dest: &Dest, split: O
     let results: Vec<_> =
         solved.iter().map(|result| (directory_of(&result.platform), result.snapshot.clone())).collect();
     let is_split = split.unwrap_or(results.len() > 1);
+    // All platforms are given one time, if they have one.
+    let times = solved.iter().find_map(|result| result.epoch).map_or(Times::Keep, Times::Exactly);
     let opened = open(job, dest);
     let written = blocking(move || {
         let mut file = opened?;
         let tree = |snapshot| Ok(Root::new(crate::step::view(&store, snapshot)?));
         let packed = match results.as_slice() {
-            [(_, only)] if !is_split => kiln_fs::layer::pack_tree(&tree(only)?, &mut file.writer),
+            [(_, only)] if !is_split => {
+                let options = PackOptions { times, ..PackOptions::default() };
+                pack_with(&tree(only)?, &mut file.writer, &options)
+            }
             several => {
                 let trees = several.iter().map(|(name, snapshot)| Ok((name.clone(), tree(snapshot)?)));
-                kiln_fs::layer::pack_trees(&trees.collect::<Result<Vec<_>>>()?, &mut file.writer)
+                pack_trees(&trees.collect::<Result<Vec<_>>>()?, times, &mut file.writer)
             }
         };
         packed.or_environment(|| "cannot write the tar".into())?;

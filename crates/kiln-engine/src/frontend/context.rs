@@ -14,6 +14,7 @@ use kiln_sys::root::Root;
 use super::ignore::IgnoreFile;
 use crate::failure::Context as _;
 use crate::job::Job;
+use crate::request::BuildRequest;
 use crate::scratch::{Scratch, open_dir};
 
 /// A text of the context larger than this is no Dockerfile and no ignore file.
@@ -35,6 +36,12 @@ impl LocalTree {
         let patterns = ignore.as_ref().map(IgnoreFile::compile).transpose()?.flatten();
         let tree = SourceTree::context(root, patterns);
         Ok(Self { name: name.to_owned(), path: path.to_owned(), tree, ignore })
+    }
+
+    /// The tree as a request sees it: a build that is to be reproducible sees only what git keeps.
+    pub(crate) fn seen_by(self, request: &BuildRequest) -> Self {
+        let tree = if request.reproducible { self.tree.plain() } else { self.tree };
+        Self { tree, ..self }
     }
 
     /// The context's name in the graph: `context`, or what `--build-context` calls it.

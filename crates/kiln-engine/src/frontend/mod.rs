@@ -2,6 +2,7 @@
 
 mod context;
 mod dockerfile;
+mod epoch;
 mod ignore;
 mod images;
 
@@ -18,6 +19,7 @@ use kiln_report::{Diagnostic, Event, Excerpt, Failure, FailureKind, Level, Repor
 pub(crate) use context::{LocalTree, Trees, open_root, read_text};
 use dockerfile::Place;
 pub(crate) use dockerfile::{read_dockerfile, settled};
+pub(crate) use epoch::settle_epoch;
 pub(crate) use images::{Resolver, fetch_config, image_manifest, split_layout};
 
 use crate::job::Result;
@@ -52,7 +54,7 @@ pub(crate) fn load(request: &BuildRequest, directory: Option<&Path>, reporter: &
         let work = Work::start(reporter, "[internal] load .dockerignore");
         let ignore = IgnoreFile::of_build(request, &dockerfile, root);
         let tree = work.end(ignore.and_then(|ignore| LocalTree::open(CONTEXT, path, ignore)))?;
-        trees.insert(CONTEXT.into(), Arc::new(tree));
+        trees.insert(CONTEXT.into(), Arc::new(tree.seen_by(request)));
     }
     Ok(Loaded { source, trees })
 }
@@ -71,7 +73,7 @@ pub(crate) fn trees(request: &BuildRequest, directory: Option<&Path>) -> Result<
         let root = open_root(path)?;
         let settled = Place::of(request, Some(&root)).settled(&request.dockerfile);
         let ignore = IgnoreFile::of_build(request, settled.as_ref().unwrap_or(&request.dockerfile), &root)?;
-        trees.insert(CONTEXT.into(), Arc::new(LocalTree::open(CONTEXT, path, ignore)?));
+        trees.insert(CONTEXT.into(), Arc::new(LocalTree::open(CONTEXT, path, ignore)?.seen_by(request)));
     }
     Ok(trees)
 }
@@ -81,7 +83,7 @@ fn named_trees(request: &BuildRequest) -> Result<Trees> {
     for (name, context) in &request.contexts {
         if let NamedContext::Dir(path) = context {
             let ignore = IgnoreFile::of_context(&open_root(path)?, &format!("{}/", path.display()))?;
-            trees.insert(name.clone(), Arc::new(LocalTree::open(name, path, ignore)?));
+            trees.insert(name.clone(), Arc::new(LocalTree::open(name, path, ignore)?.seen_by(request)));
         }
     }
     Ok(trees)
@@ -220,9 +222,6 @@ pub(crate) fn options(request: &BuildRequest, source: Arc<SourceFile>, platform:
     let mut options = LowerOptions::new(source);
     options.target.clone_from(&request.target);
     options.build_args.clone_from(&request.build_args);
-    if let Some(epoch) = request.source_date_epoch {
-        options.build_args.entry("SOURCE_DATE_EPOCH".into()).or_insert_with(|| epoch.to_string());
-    }
     options.labels.clone_from(&request.labels);
     options.platform = platform;
     options.platform_is_chosen = !request.platforms.is_empty();

@@ -195,9 +195,7 @@ impl ExecStep {
             // When nothing can be written any more it is hardly the process's fault.
             return Err(if is_full { space::blame(failure, &self.place.job.store.root()) } else { failure });
         };
-        if self.place.is_finished {
-            snapshots.iter().for_each(|snapshot| self.place.job.finisher.begin(snapshot));
-        }
+        self.place.made(&snapshots);
         Ok(snapshots.into_iter().map(Artifact::Snapshot).collect())
     }
 

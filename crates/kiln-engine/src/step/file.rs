@@ -71,9 +71,7 @@ impl Step<Artifact, Failure> for FileStep {
             work.run().map_err(|failure| step.place.blame(failure))
         })
         .await?;
-        if self.place.is_finished {
-            outputs.iter().for_each(|snapshot| self.place.job.finisher.begin(snapshot));
-        }
+        self.place.made(&outputs);
         Ok(outputs.into_iter().map(Artifact::Snapshot).collect())
     }
 }

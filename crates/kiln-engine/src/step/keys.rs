@@ -221,6 +221,7 @@ impl World {
             trees: BTreeMap::from([("context".to_owned(), Arc::clone(tree))]),
             images,
             seen: Default::default(),
+            witness: Default::default(),
             limits: Limits::new(&self.request).unwrap(),
             devices: Devices::new(Vec::new(), Vec::new()),
             host_env: Vec::new(),

@@ -17,7 +17,7 @@ pub(crate) use identity::place_of;
 pub(crate) use mounts::stubs;
 pub(crate) use source::{lock_name, remove_repository, repositories};
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use kiln_graph::llb::{self, OpKind, SourceOp};
 use kiln_graph::{Definition, Vertex};
@@ -187,6 +187,17 @@ impl Place {
                 let tree = kiln_fs::SourceTree::snapshot(Root::new(mount));
                 Ok(Opened::Snapshot(Box::new(tree)))
             }
+        }
+    }
+
+    /// Notes what the step made, and has its layer finished when it will be wanted.
+    pub(crate) fn made(&self, snapshots: &[kiln_store::Snapshot]) {
+        if let Some(first) = snapshots.first() {
+            let mut made = self.job.witness.lock().unwrap_or_else(PoisonError::into_inner);
+            made.insert(self.vertex.clone(), first.clone());
+        }
+        if self.is_finished {
+            snapshots.iter().for_each(|snapshot| self.job.finisher.begin(snapshot));
         }
     }
 

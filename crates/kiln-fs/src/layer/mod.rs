@@ -17,6 +17,7 @@ mod place;
 mod reader;
 mod same;
 mod sparse;
+mod times;
 mod whiteout;
 
 use std::io;
@@ -31,6 +32,7 @@ pub use pack::{PackOptions, PackStats, pack, pack_live, pack_tree, pack_trees, p
 pub use reader::TarReader;
 pub(crate) use reader::extended_size;
 pub use same::{same_but_times, same_root};
+pub use times::{Times, has_times, newest};
 
 use crate::compress::ExpansionError;
 use crate::error::printable;

@@ -20,7 +20,7 @@ use super::entry::{EntryKind, TarEntry};
 use super::header::{write_header, write_padding, write_trailer};
 use super::live::{Out, Rewind, is_gone};
 use super::whiteout::is_whiteout;
-use super::{LayerError, OPAQUE, OPAQUE_XATTR, Result, WHITEOUT};
+use super::{LayerError, OPAQUE, OPAQUE_XATTR, Result, Times, WHITEOUT};
 use crate::copy::file::{open_itself, with_buffer};
 use crate::error::printable;
 use crate::meta::{Xattr, counts};
@@ -34,8 +34,8 @@ const KEPT_OPEN: usize = 32;
 pub struct PackOptions {
     /// Takes the overlay's marks for deletions. Without it they are what they look like.
     pub whiteouts: bool,
-    /// The latest modification time an entry may carry, in seconds since the epoch.
-    pub clamp_mtime: Option<i64>,
+    /// What becomes of modification times.
+    pub times: Times,
     /// A directory of the archive that all is put into; none when empty.
     pub below: Vec<u8>,
 }
@@ -73,10 +73,10 @@ pub fn pack_tree(root: &Root, out: &mut dyn Write) -> Result<PackStats> {
 }
 
 /// Packs whole trees as they stand into one archive, each in a directory of this name.
-pub fn pack_trees(trees: &[(String, Root)], out: &mut dyn Write) -> Result<PackStats> {
+pub fn pack_trees(trees: &[(String, Root)], times: Times, out: &mut dyn Write) -> Result<PackStats> {
     let mut stats = PackStats::default();
     for (name, root) in trees {
-        let options = PackOptions { below: name.clone().into_bytes(), ..PackOptions::default() };
+        let options = PackOptions { below: name.clone().into_bytes(), times, ..PackOptions::default() };
         stats += pack_entries(root, Out::Strict(&mut *out), &options)?;
     }
     stats.bytes += write_trailer(out).map_err(|source| LayerError::Write { source })?;
@@ -368,7 +368,6 @@ impl Pack<'_> {
     }
 
     fn entry(&self, path: &[u8], kind: EntryKind, metadata: &Metadata, xattrs: Vec<Xattr>) -> TarEntry {
-        let latest = self.options.clamp_mtime.map(|secs| Timestamp { secs, nanos: 0 });
         TarEntry {
             path: self.placed(path),
             kind,
@@ -376,7 +375,7 @@ impl Pack<'_> {
             uid: metadata.uid,
             gid: metadata.gid,
             size: metadata.size,
-            mtime: latest.map_or(metadata.mtime, |latest| metadata.mtime.min(latest)),
+            mtime: self.options.times.of(metadata.mtime),
             xattrs,
             segments: None,
         }

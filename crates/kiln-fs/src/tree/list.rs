@@ -228,6 +228,7 @@ impl Walk<'_> {
                 continue;
             }
             let Some(metadata) = stat_at(&fd, &name.name, &pending.path)? else { continue };
+            let metadata = self.tree.seen(metadata);
             if metadata.is_dir() != is_dir {
                 return Err(Error::ChangedWhileRead { path: printable(&join(&pending.path, name.name.as_bytes())) });
             }

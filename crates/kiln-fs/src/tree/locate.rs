@@ -66,7 +66,7 @@ impl SourceTree {
             real.truncate(if link.starts_with(b"/") { 0 } else { parent });
             split(&link).rev().for_each(|name| wanted.push_front(name.to_vec()));
         }
-        Ok(Located { path: real, metadata })
+        Ok(Located { path: real, metadata: self.seen(metadata) })
     }
 
     /// Describes what has exactly this path; a link is described itself.

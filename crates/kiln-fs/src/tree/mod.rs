@@ -36,6 +36,8 @@ pub enum Ownership {
     Keep,
     /// Root: a context must mean the same on every machine.
     Reset,
+    /// Root, with modes as git has them and each name a file of its own: what a checkout and its umask add does not count.
+    Plain,
 }
 
 impl SourceTree {
@@ -49,11 +51,25 @@ impl SourceTree {
         Self { root, ignore, ownership: Ownership::Reset }
     }
 
+    /// The same context, of which only that counts which git keeps.
+    pub fn plain(self) -> Self {
+        Self { ownership: Ownership::Plain, ..self }
+    }
+
+    /// What is known of a file, as far as it counts.
+    pub(crate) fn seen(&self, file: Metadata) -> Metadata {
+        if self.ownership != Ownership::Plain || file.is_symlink() {
+            return file;
+        }
+        let is_executable = file.is_dir() || file.mode & 0o100 != 0;
+        Metadata { mode: if is_executable { 0o755 } else { 0o644 }, nlink: 1, ..file }
+    }
+
     /// Owner and group of a file, as the tree has them.
     pub(crate) fn owner(&self, metadata: &Metadata) -> (u32, u32) {
         match self.ownership {
             Ownership::Keep => (metadata.uid, metadata.gid),
-            Ownership::Reset => (0, 0),
+            Ownership::Reset | Ownership::Plain => (0, 0),
         }
     }
 }

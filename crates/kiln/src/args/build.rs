@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use kiln_dockerfile::is_remote_context;
 use kiln_engine::{
-    BuildRequest, Context, DockerfileSource, Entitlement, ImageOptions, NamedContext, NetworkMode, Output, Pull, Ulimit,
+    BuildRequest, Context, DockerfileSource, Entitlement, ImageOptions, NamedContext, NetworkMode, Output, Pull,
+    Rewrite, Ulimit,
 };
 use kiln_oci::{Platform, Reference};
 use kiln_report::Failure;
@@ -17,7 +18,7 @@ use super::annotation::{self, Annotations};
 use super::cache::{self, CacheFromArg, CacheToArg};
 use super::call::{Call, CallKind};
 use super::later::{Flag, Later, Table, Takes, not_yet};
-use super::output::Load;
+use super::output::{Load, OutputArg, OutputTimes};
 use super::secret::{SecretArg, SecretSource};
 use super::ssh::SshArg;
 use super::value::{self, Wrong, usage};
@@ -79,8 +80,8 @@ pub(crate) struct BuildArgs {
     pub(crate) platform: Vec<Platform>,
 
     /// Where the result goes [default: type=image]: PATH, `-`, or type=image|registry|oci|docker|tar|local|cacheonly,…
-    #[arg(short, long, value_name = "OUTPUT", value_parser = output::parse)]
-    pub(crate) output: Vec<Output>,
+    #[arg(short, long, value_name = "OUTPUT", value_parser = output::arg)]
+    pub(crate) output: Vec<OutputArg>,
 
     /// Push the image to the registry of its name
     #[arg(long)]
@@ -104,6 +105,25 @@ pub(crate) struct BuildArgs {
     /// Write results to a cache for others: a name, or type=inline|registry|local|s3|azblob|gha,…; may be repeated
     #[arg(long, value_name = "CACHE", value_parser = cache::to)]
     pub(crate) cache_to: Vec<CacheToArg>,
+
+    /// Let the image depend on nothing but the Dockerfile, the context and the base
+    #[arg(long)]
+    pub(crate) reproducible: bool,
+
+    /// The time that stands for all others, in seconds since 1970
+    #[arg(long, value_name = "SECONDS", value_parser = output::epoch, allow_hyphen_values = true)]
+    pub(crate) source_date_epoch: Option<i64>,
+
+    /// Make newer files of new layers as old as that time
+    #[arg(long)]
+    pub(crate) rewrite_timestamp: bool,
+
+    /// As --source-date-epoch, for all files of new layers, too
+    #[arg(
+        long, value_name = "SECONDS", value_parser = output::epoch, allow_hyphen_values = true,
+        conflicts_with_all = ["source_date_epoch", "rewrite_timestamp"]
+    )]
+    pub(crate) timestamp: Option<i64>,
 
     /// Use no cached results
     #[arg(long)]
@@ -220,6 +240,9 @@ impl Table for BuildTable {
     ];
 }
 
+/// The build argument that says which time stands for all.
+const EPOCH: &str = "SOURCE_DATE_EPOCH";
+
 /// What the command line of a build means.
 #[derive(Debug)]
 pub(crate) struct BuildPlan {
@@ -249,7 +272,8 @@ impl BuildArgs {
         if is_dockerfile_on_stdin && matches!(context, Context::Stdin) {
             return Err(usage("standard input cannot be both the context and the Dockerfile"));
         }
-        let build_args = build_args(&self.build_arg, environment);
+        let build_args = self.build_args(environment);
+        let times = self.times()?;
         let cache_from = self.cache_from.iter().map(|from| from.clone().resolve(environment));
         let cache_from = cache_from.collect::<Result<Vec<_>, _>>();
         let cache_from = cache_from.map_err(|Wrong(why)| usage(format!("cannot use `--cache-from`: {why}")))?;
@@ -276,7 +300,13 @@ impl BuildArgs {
             shm_size: self.shm_size,
             ulimits: self.ulimit.clone(),
             // Names that stand for a time are the language's business.
-            source_date_epoch: build_args.get("SOURCE_DATE_EPOCH").and_then(|text| text.parse().ok()),
+            source_date_epoch: times.epoch.or_else(|| build_args.get(EPOCH).and_then(|text| text.parse().ok())),
+            rewrite: match (self.timestamp, times.rewrite || self.rewrite_timestamp) {
+                (Some(_), _) => Rewrite::Exactly,
+                (None, true) => Rewrite::NotAfter,
+                (None, false) => Rewrite::Never,
+            },
+            reproducible: self.reproducible,
             hostname: build_args.get("BUILDKIT_SANDBOX_HOSTNAME").cloned(),
             cache_from: cache_from.iter().flat_map(|from| from.caches.clone()).collect(),
             cache_to: cache::all(&cache_to, &build_args),
@@ -290,6 +320,26 @@ impl BuildArgs {
         let agents = agents.map_err(|Wrong(why)| usage(format!("cannot lend an ssh agent: {why}")))?;
         let (progress, may_delete) = (self.view(environment)?, self.allow.contains(&Allowed::Deletion));
         Ok(BuildPlan { request, is_dockerfile_on_stdin, secrets, agents, progress, may_delete })
+    }
+
+    /// The values of build arguments. A time that has a flag of its own goes before all else that says it.
+    fn build_args(&self, environment: &Environment) -> BTreeMap<String, String> {
+        let mut args = build_args(&self.build_arg, environment);
+        if let Some(epoch) = self.timestamp.or(self.source_date_epoch) {
+            args.insert(EPOCH.to_owned(), epoch.to_string());
+        }
+        args
+    }
+
+    /// The times that outputs ask for.
+    fn times(&self) -> Result<OutputTimes, Failure> {
+        let mut all = self.output.iter().map(|arg| arg.times).filter(|times| *times != OutputTimes::default());
+        let first = all.next().unwrap_or_default();
+        match all.all(|other| other == first) {
+            true => Ok(first),
+            false => Err(usage("outputs of one build want different times")
+                .hint("give all outputs the same `source-date-epoch` and `rewrite-timestamp`")),
+        }
     }
 
     fn refuse_what_is_not_there(&self) -> Result<(), Failure> {
@@ -362,7 +412,7 @@ impl BuildArgs {
     }
 
     fn outputs(&self) -> Result<Vec<Output>, Failure> {
-        let mut outputs = self.output.clone();
+        let mut outputs: Vec<Output> = self.output.iter().map(|arg| arg.output.clone()).collect();
         if self.push {
             match outputs.iter_mut().find(|output| matches!(output, Output::Image { .. })) {
                 Some(Output::Image { push, .. }) => *push = true,
@@ -412,8 +462,8 @@ impl BuildArgs {
 pub(crate) fn build_args(typed: &[(String, Option<String>)], environment: &Environment) -> BTreeMap<String, String> {
     let mut args = BTreeMap::new();
     // Dates are for whoever builds, not for the Dockerfile: the variable counts without `--build-arg`.
-    if let Some(epoch) = environment.text("SOURCE_DATE_EPOCH") {
-        args.insert("SOURCE_DATE_EPOCH".to_owned(), epoch.to_owned());
+    if let Some(epoch) = environment.text(EPOCH) {
+        args.insert(EPOCH.to_owned(), epoch.to_owned());
     }
     for (key, value) in typed {
         let from_environment = || environment.raw(key).map(|value| value.to_string_lossy().into_owned());

@@ -12,9 +12,7 @@ use super::value::{Wrong, attributes, did_you_mean, fields, go_bool};
 const TYPES: [&str; 7] = ["image", "registry", "oci", "docker", "tar", "local", "cacheonly"];
 
 /// Attributes that mean something to BuildKit and are refused here, each with a way out.
-const REFUSED: [(&str, &str); 8] = [
-    ("rewrite-timestamp", "leave it out"),
-    ("source-date-epoch", "set `SOURCE_DATE_EPOCH`"),
+const REFUSED: [(&str, &str); 6] = [
     ("attestation-prefix", "leave it out: there are no attestations"),
     ("attestation-inline", "leave it out: there are no attestations"),
     (
@@ -29,7 +27,38 @@ const REFUSED: [(&str, &str); 8] = [
 /// Attributes that ask for what is done anyway.
 const HARMLESS: [&str; 2] = ["unpack", "oci-artifact"];
 
-/// Reads the value of `--output`.
+/// An output, and the times it is to have.
+#[derive(Debug, Clone)]
+pub(crate) struct OutputArg {
+    pub(crate) output: Output,
+    pub(crate) times: OutputTimes,
+}
+
+/// The times an output is to have. All outputs of a build have the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct OutputTimes {
+    pub(crate) epoch: Option<i64>,
+    pub(crate) rewrite: bool,
+}
+
+impl OutputTimes {
+    fn take(attributes: &mut Attributes) -> Result<Self, Wrong> {
+        let rewrite = attributes.flag("rewrite-timestamp")?.unwrap_or(false);
+        let Some(text) = attributes.filled("source-date-epoch") else { return Ok(Self { epoch: None, rewrite }) };
+        let epoch = epoch(&text).map_err(|Wrong(why)| Wrong(format!("`source-date-epoch={text}`: {why}")))?;
+        Ok(Self { epoch: Some(epoch), rewrite })
+    }
+}
+
+/// Reads the value of `--output`, and the times that it asks for.
+pub(crate) fn arg(text: &str) -> Result<OutputArg, Wrong> {
+    let output = parse(text)?;
+    let is_path = fields(text)?.iter().all(|field| !field.starts_with("type="));
+    let times = if is_path { OutputTimes::default() } else { OutputTimes::take(&mut Attributes::read(text)?)? };
+    Ok(OutputArg { output, times })
+}
+
+/// Reads the value of `--output`, but for times.
 pub(crate) fn parse(text: &str) -> Result<Output, Wrong> {
     let first = fields(text)?;
     if let [only] = first.as_slice()
@@ -43,6 +72,7 @@ pub(crate) fn parse(text: &str) -> Result<Output, Wrong> {
     }
     let mut attributes = Attributes::read(text)?;
     let kind = attributes.take("type").ok_or_else(|| Wrong("the output has no `type`".into()))?;
+    OutputTimes::take(&mut attributes)?;
     let output = match kind.as_str() {
         "image" => image(&mut attributes, false)?,
         "registry" => image(&mut attributes, true)?,
@@ -259,6 +289,11 @@ impl Attributes {
         ];
         Err(Wrong(format!("`type={kind}` has no `{key}`{}", did_you_mean(&key, KNOWN))))
     }
+}
+
+/// Seconds since 1970.
+pub(crate) fn epoch(text: &str) -> Result<i64, Wrong> {
+    text.parse().map_err(|_| Wrong("expected seconds since 1970".into()))
 }
 
 fn level(text: &str, compression: Option<CompressionKind>) -> Result<u32, Wrong> {

@@ -126,6 +126,7 @@ mod tests {
             outcome,
             steps: vec![],
             dockerfile: String::new(),
+            recipe: None,
         }
     }
 

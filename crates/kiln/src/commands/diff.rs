@@ -153,12 +153,12 @@ fn change(before: Option<&String>, after: Option<&String>) -> String {
     }
 }
 
-fn field(FieldChange { field, before, after }: &FieldChange) -> String {
+pub(super) fn field(FieldChange { field, before, after }: &FieldChange) -> String {
     let sign = sign(before.as_ref(), after.as_ref());
     format!("{sign} {field}: {}", change(before.as_ref(), after.as_ref())).trim_end_matches([' ', ':']).to_owned()
 }
 
-fn step(HistoryChange { step, before, after, created }: &HistoryChange) -> String {
+pub(super) fn step(HistoryChange { step, before, after, created }: &HistoryChange) -> String {
     let sign = sign(before.as_ref(), after.as_ref());
     let time = |time: &Option<String>| time.clone().unwrap_or_else(|| "no time".into());
     let times = created.as_ref().map(|[before, after]| format!(": {} → {}", time(before), time(after)));
@@ -219,7 +219,7 @@ fn files(files: &[FileDifference], is_all: bool) -> Vec<String> {
     lines
 }
 
-fn file_line(file: &FileDifference) -> String {
+pub(super) fn file_line(file: &FileDifference) -> String {
     let (before, after) = (file.before.as_ref(), file.after.as_ref());
     let sign = sign(before, after);
     let (Some(before), Some(after)) = (before, after) else {

@@ -26,6 +26,7 @@ fn the_front_page() {
       imagetools  Look at images in registries, and join them
       history     Show the steps that made an image
       diff        Say what two images differ in: config, steps, layers, packages and files
+      verify      Build again, and say whether the image is the same
       tag         Give an image one more name
       rmi         Remove names, and images that have no name left
       save        Write images to an archive that `kiln load` and `docker load` read
@@ -74,63 +75,68 @@ fn build() {
                  standard input
 
     Options:
-      -t, --tag <NAME>                  Name of the image, as `name:tag`; may be repeated
-      -f, --file <PATH>                 Dockerfile [default: Containerfile or Dockerfile of CONTEXT];
-                                        `-` reads it from standard input; a URL is fetched; several are
-                                        read as one; one that ends in `.in` goes through cpp
-          --ignorefile <FILE>           Ignore file [default: the Dockerfile's own, else
-                                        .containerignore or .dockerignore of CONTEXT]
-          --target <STAGE>              Stage to build [default: the last]
-          --build-arg <KEY[=VALUE]>     Set a build argument; without a value it is taken from the
-                                        environment
-          --secret <SECRET>             Lend a secret to the steps that mount it:
-                                        id=ID[,src=PATH|env=NAME]
-          --ssh <SSH>                   Lend an ssh agent or keys to the steps that mount it: default,
-                                        or ID[=SOCKET|KEY[,KEY]]
-          --allow <WHAT>                Allow more than usual: network.host, security.insecure,
-                                        device[=NAME] or buildx.local.delete
-          --build-context <NAME=WHERE>  Use another context or image where the Dockerfile says NAME: a
-                                        path, a URL, docker-image://…, oci-layout://…, or target:STAGE
-                                        of the Dockerfile
-          --label <KEY=VALUE>           Set a label of the image
-          --platform <PLATFORM>         Platform to build for, as linux/amd64; several are separated by
-                                        commas
-      -o, --output <OUTPUT>             Where the result goes [default: type=image]: PATH, `-`, or
-                                        type=image|registry|oci|docker|tar|local|cacheonly,…
-          --push                        Push the image to the registry of its name
-          --load[=<WHERE>]              Load the image into docker, podman or containerd, too: the one
-                                        that is named, or the first that is there
-          --annotation <ANNOTATION>     Annotate the image, as manifest:KEY=VALUE or index:KEY=VALUE
-          --cache-from <CACHE>          Take results from another cache: a name, or
-                                        type=registry|local|s3|azblob|gha,…; may be repeated
-          --cache-to <CACHE>            Write results to a cache for others: a name, or
-                                        type=inline|registry|local|s3|azblob|gha,…; may be repeated
-          --no-cache                    Use no cached results
-          --no-cache-filter <STAGE>     Use no cached results of these stages; several are separated by
-                                        commas
-          --jobs <N>                    Run at most so many steps at once, 0 for as many as there are
-                                        [default: one per core and at least 4, fewer while memory is
-                                        short]
-          --pull[=<WHEN>]               When to ask registries for base images: missing, always, newer
-                                        or never [default: missing; --pull alone: always]
-          --offline                     Ask nothing of the network: use what is here, and say what is
-                                        not
-          --locked                      Take images, files and repositories as `kiln.lock` beside the
-                                        Dockerfile says, and nothing that is not in it
-          --network <MODE>              Network of RUN steps: default, none or host [default: default]
-          --add-host <NAME:IP>          Add a line to /etc/hosts of RUN steps
-          --shm-size <BYTES>            Size of /dev/shm in RUN steps
-          --ulimit <LIMIT>              Limit a resource of RUN steps, as nofile=1024:2048
-          --iidfile <FILE>              Write the image's id to a file
-          --metadata-file <FILE>        Write what was built to a file, as JSON
-      -q, --quiet                       Print nothing but the image's id
-          --progress <VIEW>             How progress is shown: auto, plain, tty, rawjson or quiet
-          --check                       Build nothing, but check the Dockerfile, as --call=check does
-          --call <WHAT>                 Build nothing, but answer: check, outline, targets or
-                                        subrequests.describe; with `,format=json` as JSON
-          --dry-run[=<FORMAT>]          Build nothing, but say which steps would run and why; `=json`
-                                        says it as JSON
-      -h, --help                        Print help
+      -t, --tag <NAME>                   Name of the image, as `name:tag`; may be repeated
+      -f, --file <PATH>                  Dockerfile [default: Containerfile or Dockerfile of CONTEXT];
+                                         `-` reads it from standard input; a URL is fetched; several are
+                                         read as one; one that ends in `.in` goes through cpp
+          --ignorefile <FILE>            Ignore file [default: the Dockerfile's own, else
+                                         .containerignore or .dockerignore of CONTEXT]
+          --target <STAGE>               Stage to build [default: the last]
+          --build-arg <KEY[=VALUE]>      Set a build argument; without a value it is taken from the
+                                         environment
+          --secret <SECRET>              Lend a secret to the steps that mount it:
+                                         id=ID[,src=PATH|env=NAME]
+          --ssh <SSH>                    Lend an ssh agent or keys to the steps that mount it: default,
+                                         or ID[=SOCKET|KEY[,KEY]]
+          --allow <WHAT>                 Allow more than usual: network.host, security.insecure,
+                                         device[=NAME] or buildx.local.delete
+          --build-context <NAME=WHERE>   Use another context or image where the Dockerfile says NAME: a
+                                         path, a URL, docker-image://…, oci-layout://…, or target:STAGE
+                                         of the Dockerfile
+          --label <KEY=VALUE>            Set a label of the image
+          --platform <PLATFORM>          Platform to build for, as linux/amd64; several are separated by
+                                         commas
+      -o, --output <OUTPUT>              Where the result goes [default: type=image]: PATH, `-`, or
+                                         type=image|registry|oci|docker|tar|local|cacheonly,…
+          --push                         Push the image to the registry of its name
+          --load[=<WHERE>]               Load the image into docker, podman or containerd, too: the one
+                                         that is named, or the first that is there
+          --annotation <ANNOTATION>      Annotate the image, as manifest:KEY=VALUE or index:KEY=VALUE
+          --cache-from <CACHE>           Take results from another cache: a name, or
+                                         type=registry|local|s3|azblob|gha,…; may be repeated
+          --cache-to <CACHE>             Write results to a cache for others: a name, or
+                                         type=inline|registry|local|s3|azblob|gha,…; may be repeated
+          --reproducible                 Let the image depend on nothing but the Dockerfile, the context
+                                         and the base
+          --source-date-epoch <SECONDS>  The time that stands for all others, in seconds since 1970
+          --rewrite-timestamp            Make newer files of new layers as old as that time
+          --timestamp <SECONDS>          As --source-date-epoch, for all files of new layers, too
+          --no-cache                     Use no cached results
+          --no-cache-filter <STAGE>      Use no cached results of these stages; several are separated by
+                                         commas
+          --jobs <N>                     Run at most so many steps at once, 0 for as many as there are
+                                         [default: one per core and at least 4, fewer while memory is
+                                         short]
+          --pull[=<WHEN>]                When to ask registries for base images: missing, always, newer
+                                         or never [default: missing; --pull alone: always]
+          --offline                      Ask nothing of the network: use what is here, and say what is
+                                         not
+          --locked                       Take images, files and repositories as `kiln.lock` beside the
+                                         Dockerfile says, and nothing that is not in it
+          --network <MODE>               Network of RUN steps: default, none or host [default: default]
+          --add-host <NAME:IP>           Add a line to /etc/hosts of RUN steps
+          --shm-size <BYTES>             Size of /dev/shm in RUN steps
+          --ulimit <LIMIT>               Limit a resource of RUN steps, as nofile=1024:2048
+          --iidfile <FILE>               Write the image's id to a file
+          --metadata-file <FILE>         Write what was built to a file, as JSON
+      -q, --quiet                        Print nothing but the image's id
+          --progress <VIEW>              How progress is shown: auto, plain, tty, rawjson or quiet
+          --check                        Build nothing, but check the Dockerfile, as --call=check does
+          --call <WHAT>                  Build nothing, but answer: check, outline, targets or
+                                         subrequests.describe; with `,format=json` as JSON
+          --dry-run[=<FORMAT>]           Build nothing, but say which steps would run and why; `=json`
+                                         says it as JSON
+      -h, --help                         Print help
 
     Global options:
           --state <DIR>             Keep images and cache here [default: /var/lib/kiln as root, else

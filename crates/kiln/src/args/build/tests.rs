@@ -70,6 +70,28 @@ fn build_arguments_without_a_value_come_from_the_environment() {
 }
 
 #[test]
+fn a_time_for_all_is_said_in_many_ways() {
+    let environment = || Environment::from([("SOURCE_DATE_EPOCH", "12")]);
+    let of = |line: &str| {
+        let request = plan_in(environment(), line).unwrap().request;
+        (request.source_date_epoch, request.build_args["SOURCE_DATE_EPOCH"].clone(), request.rewrite)
+    };
+    let said = |epoch, arg: &str, rewrite| (Some(epoch), arg.to_owned(), rewrite);
+    assert_eq!(of("."), said(12, "12", Rewrite::Never));
+    assert_eq!(of("--source-date-epoch=-7 --rewrite-timestamp ."), said(-7, "-7", Rewrite::NotAfter));
+    assert_eq!(of("--timestamp 7 ."), said(7, "7", Rewrite::Exactly));
+    // An output's is not for steps.
+    let output = "-o type=oci,dest=x,source-date-epoch=9,rewrite-timestamp=true -o type=tar,dest=y .";
+    assert_eq!(of(output), said(9, "12", Rewrite::NotAfter));
+    assert_eq!(
+        refusal("-o type=oci,dest=x,source-date-epoch=9 -o type=tar,dest=y,source-date-epoch=8 ."),
+        "outputs of one build want different times"
+    );
+    let context = plan("--build-arg SOURCE_DATE_EPOCH=context --reproducible .").request;
+    assert_eq!((context.source_date_epoch, context.reproducible), (None, true));
+}
+
+#[test]
 fn named_contexts_have_five_forms() {
     let of = |place: &str| plan(&format!("--build-context Base={place} .")).request.contexts.remove("base").unwrap();
     assert!(matches!(of("../x"), NamedContext::Dir(path) if path == Path::new("../x")));

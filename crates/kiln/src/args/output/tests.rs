@@ -98,3 +98,21 @@ fn what_is_no_output_says_why() {
     }
     assert!(parse("type=image,registry.insecure=false").is_ok(), "what is switched off is not asked for");
 }
+
+#[test]
+fn any_output_may_have_other_times() {
+    for text in
+        ["type=image", "type=oci,dest=x", "type=docker,dest=x", "type=tar,dest=x", "type=local,dest=x", "type=registry"]
+    {
+        let times = arg(&format!("{text},source-date-epoch=-7,rewrite-timestamp=true")).unwrap().times;
+        assert_eq!(times, OutputTimes { epoch: Some(-7), rewrite: true }, "{text}");
+        assert_eq!(arg(text).unwrap().times, OutputTimes::default());
+    }
+    assert_eq!(arg("out").unwrap().times, OutputTimes::default());
+    for (text, message) in [
+        ("type=tar,rewrite-timestamp=perhaps", "`rewrite-timestamp=perhaps`: expected `true` or `false`"),
+        ("type=oci,source-date-epoch=noon", "`source-date-epoch=noon`: expected seconds since 1970"),
+    ] {
+        assert_eq!(arg(text).unwrap_err().0, message, "{text}");
+    }
+}

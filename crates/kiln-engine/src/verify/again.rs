@@ -1,0 +1,143 @@
+//! One build for the sake of comparison: every step runs, nothing of it is kept, and what each step made is at hand.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use kiln_fs::layer::Times;
+use kiln_graph::llb::OpKind;
+use kiln_graph::{Definition, Edge};
+use kiln_oci::Digest;
+use kiln_report::{Failure, FailureKind, Reporter};
+use kiln_solver::Solver;
+use kiln_store::{LayerId, Snapshot};
+
+use super::Twin;
+use crate::cache::Cache;
+use crate::engine::Engine;
+use crate::export::{Made, make_all};
+use crate::job::{Job, Result};
+use crate::request::{BuildRequest, Output};
+use crate::rewrite;
+use crate::session::Session;
+use crate::target::{Solved, Target};
+use crate::waiter::Waiter;
+use crate::worker::{self, Prepared, Purpose};
+
+/// What steps made, by the digest of their vertex.
+pub(crate) type Witness = Mutex<HashMap<Digest, Snapshot>>;
+
+/// A build that was done, and still holds what it made.
+pub(super) struct Again {
+    made: Made,
+    /// Steps that made a layer, in the order of the graph.
+    pub(super) steps: Vec<StepLayer>,
+    /// The image's layers that are new, by their positions among the steps.
+    chain: Vec<Digest>,
+    base: usize,
+    pub(super) times: Times,
+    _job: Arc<Job>,
+}
+
+/// A step and the layer it made.
+#[derive(Clone)]
+pub(super) struct StepLayer {
+    pub(super) vertex: Digest,
+    pub(super) name: String,
+    pub(super) lines: Option<(usize, usize)>,
+    pub(super) layer: LayerId,
+    pub(super) is_copy: bool,
+    pub(super) is_in_image: bool,
+}
+
+/// Builds.
+pub(super) async fn build(
+    engine: &Engine,
+    request: &BuildRequest,
+    (session, reporter): (&Arc<dyn Session>, &Arc<dyn Reporter>),
+) -> Result<Again> {
+    let request = &alone(request);
+    let waiter = Waiter::default();
+    let lent = (Arc::clone(session), Arc::clone(reporter), waiter.watch());
+    let prepared = worker::prepare(engine, request, lent, Purpose::Build).await?;
+    let Prepared { job, definition, targets, unpacked, imported } = prepared;
+    let target = match <[Target; 1]>::try_from(targets) {
+        Ok([target]) => target,
+        Err(_) => {
+            let failure = Failure::new(FailureKind::Usage, "several platforms cannot be compared at once");
+            return Err(failure.hint("name one with `--platform`"));
+        }
+    };
+    let plan = crate::step::plan(&definition, &job, &|_| false)?;
+    let cache = Cache::new(job.store.clone(), job.lease.clone(), job.origin.clone(), imported, None);
+    let cache = Arc::new(cache.forgetful());
+    let solver = Solver::new(cache.clone(), cache, Arc::clone(reporter), worker::turns(request));
+    let mut snapshot = Snapshot::scratch();
+    let (mut steps, mut in_image) = (Vec::new(), Vec::new());
+    if let Some(root) = &target.root {
+        let results = solver.solve(&plan, std::slice::from_ref(root)).await.map_err(worker::solve_failure)?;
+        let ended = || Failure::new(FailureKind::Bug, "a build ended without a file system");
+        snapshot = results.first().ok_or_else(ended)?.snapshot()?.clone();
+        in_image = worker::layers_of(&definition, root);
+        steps = step_layers((&definition, root), &job, &|vertex| in_image.iter().any(|id| id.0 == *vertex));
+    }
+    drop(unpacked);
+    let base = rewrite::base_layers(&job, &snapshot)?;
+    let is_step = |vertex: &Digest| steps.iter().any(|step| step.vertex == *vertex);
+    let chain = in_image.into_iter().rev().map(|id| id.0).filter(is_step).collect();
+    let epoch = rewrite::epoch(request, target.epoch);
+    let snapshot = rewrite::rewrite(&job, request, (&snapshot, epoch)).await?;
+    let solved = Solved { epoch, ..target.solved(snapshot) };
+    let ended = || Failure::new(FailureKind::Bug, "a build ended without an image");
+    let made = make_all(&job, &[solved], None).await?.pop().ok_or_else(ended)?;
+    Ok(Again { made, steps, chain, base, times: rewrite::times(request, epoch), _job: job })
+}
+
+/// The request without what is of others: names, outputs, caches.
+fn alone(request: &BuildRequest) -> BuildRequest {
+    BuildRequest {
+        no_cache: true,
+        tags: Vec::new(),
+        outputs: vec![Output::CacheOnly],
+        cache_from: Vec::new(),
+        cache_to: Vec::new(),
+        mounts_to: Vec::new(),
+        ..request.clone()
+    }
+}
+
+fn step_layers(
+    (definition, root): (&Definition, &Edge),
+    job: &Job,
+    is_in_image: &dyn Fn(&Digest) -> bool,
+) -> Vec<StepLayer> {
+    let made = job.witness.lock().unwrap_or_else(PoisonError::into_inner);
+    let step = |vertex: &kiln_graph::Vertex| {
+        let layer = made.get(&vertex.id.0)?.layers().last()?.clone();
+        Some(StepLayer {
+            vertex: vertex.id.0.clone(),
+            name: vertex.meta.name.clone(),
+            lines: crate::record::lines(definition, &vertex.id),
+            layer,
+            is_copy: matches!(vertex.op.op, Some(OpKind::File(_))),
+            is_in_image: is_in_image(&vertex.id.0),
+        })
+    };
+    definition.reachable(root).iter().filter_map(|id| step(definition.vertex(id)?)).collect()
+}
+
+impl Again {
+    pub(super) fn id(&self) -> Digest {
+        self.made.config.digest()
+    }
+
+    pub(super) fn twin(&self) -> Twin<'_> {
+        Twin { config: self.made.config.value(), id: self.id(), layers: self.made.snapshot.layers() }
+    }
+
+    /// The step that made the layer at a place of the image, when each new layer has one.
+    pub(super) fn step_of(&self, place: usize) -> Option<&StepLayer> {
+        let is_told = self.made.snapshot.layers().len() == self.base + self.chain.len();
+        let vertex = self.chain.get(place.checked_sub(self.base)?).filter(|_| is_told)?;
+        self.steps.iter().find(|step| step.vertex == *vertex)
+    }
+}
