@@ -1,6 +1,7 @@
 //! The image of a build: its config is written, and the local store gets to know it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use kiln_image::{BlobSource as _, MemoryBlobs};
@@ -21,6 +22,9 @@ use crate::packing::Packing;
 use crate::progress::Work;
 use crate::request::{ImageOptions, Naming};
 use crate::target::Solved;
+
+/// Nobody wonders at less than this.
+const NOTICED: Duration = Duration::from_secs(1);
 
 /// An image that is made: its config and its layers.
 pub(crate) struct Made {
@@ -45,7 +49,7 @@ async fn make(
     Solved { platform, config, snapshot, epoch }: &Solved,
     packing: Option<Packing>,
 ) -> Result<Made> {
-    let layers = job.finisher.finish(snapshot, packing).await?;
+    let layers = told(job, job.finisher.finish(snapshot, packing)).await?;
     let mut facts = Vec::with_capacity(layers.len());
     for (id, layer) in snapshot.layers().iter().zip(&layers) {
         let info = job.store.layer(id).map_err(environment)?;
@@ -62,6 +66,16 @@ async fn make(
         );
     }
     Ok(Made { platform: platform.clone(), config, snapshot: snapshot.clone(), layers })
+}
+
+/// Says that layers are still being packed, when somebody has to wait for it.
+async fn told<T>(job: &Job, packed: impl Future<Output = Result<T>>) -> Result<T> {
+    let mut packed = std::pin::pin!(packed);
+    if let Ok(ended) = tokio::time::timeout(NOTICED, &mut packed).await {
+        return ended;
+    }
+    let work = Work::start(&job.reporter, "exporting layers");
+    work.end(packed.await)
 }
 
 /// What images are called in the local store: one by its config, several by the digest of the list of their configs,
