@@ -24,7 +24,9 @@ pub(crate) fn assemble(
     config.rootfs.diff_ids = layers.iter().map(|layer| layer.diff_id.clone()).collect();
     align(&mut config.history, layers.len());
     let mut times = layers.iter().map(|layer| layer.created.clone());
-    let mut last = config.created.take();
+    // What stands before the first layer has its time, or it would be another image each time.
+    let first = || layers.iter().find_map(|layer| layer.created.clone());
+    let mut last = config.created.take().or_else(first);
     for entry in &mut config.history {
         let made = if entry.empty_layer { None } else { times.next().flatten() };
         if entry.created.is_none() {
@@ -69,6 +71,13 @@ mod tests {
         let config = assemble(config, &[layer(None), layer(Some("2"))], None, "now");
         assert_eq!(times(&config), ["0", "0", "2", "2"]);
         assert_eq!(config.created.as_deref(), Some("2"));
+    }
+
+    #[test]
+    fn what_stands_before_the_first_layer_has_its_time() {
+        let config = ImageConfig { history: vec![step(true), step(false)], ..Default::default() };
+        let config = assemble(config, &[layer(Some("2"))], None, "now");
+        assert_eq!((times(&config), config.created.as_deref()), (vec!["2", "2"], Some("2")));
     }
 
     #[test]

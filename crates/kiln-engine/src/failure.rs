@@ -15,12 +15,17 @@ pub(crate) fn build(error: impl Error) -> Failure {
     Failure::from_error(FailureKind::Build, &error)
 }
 
+/// The way out when a name leads to nothing.
+pub(crate) const CHECK_NAME: &str = "check the spelling of the name and tag";
+/// The way out when something is not what it was said to be.
+pub(crate) const DO_NOT_TRUST: &str = "what was received is not what was announced: do not trust this source";
+
 /// A failure of the exchange with a registry, layout or archive, with the way out that fits its kind.
 pub(crate) fn registry(error: kiln_image::Error) -> Failure {
     exchange(&error, |kind| match kind {
         ErrorKind::Unauthorized => Some("log in with `kiln login`, and check that the account may use this repository"),
-        ErrorKind::NotFound => Some("check the spelling of the name and tag"),
-        ErrorKind::Lying => Some("what was received is not what was announced: do not trust this source"),
+        ErrorKind::NotFound => Some(CHECK_NAME),
+        ErrorKind::Lying => Some(DO_NOT_TRUST),
         ErrorKind::NotAsked => Some(crate::offline::WAY_OUT),
         _ => None,
     })

@@ -9,6 +9,8 @@ use std::path::PathBuf;
 use kiln_oci::{Digest, Reference};
 use kiln_report::{Failure, FailureKind};
 
+use crate::failure::{CHECK_NAME, DO_NOT_TRUST};
+
 pub(crate) use file::Home;
 use file::Section;
 pub(crate) use make::lock;
@@ -45,6 +47,17 @@ pub struct LockChange {
     pub old: Option<String>,
     /// What it stands for; none if it is gone.
     pub new: Option<String>,
+}
+
+/// What is gone, or another than it was, may be so for the lock only.
+pub(crate) fn blame(failure: Failure) -> Failure {
+    let is_of_sources = |hint: &String| [CHECK_NAME, DO_NOT_TRUST].contains(&hint.as_str());
+    match failure.hints.iter().any(is_of_sources) {
+        true => {
+            failure.hint("`--locked` takes what `kiln.lock` says: if another is meant now, run `kiln lock --update`")
+        }
+        false => failure,
+    }
 }
 
 /// What a build holds its sources to.

@@ -188,6 +188,9 @@ pub(crate) async fn load(engine: &Engine, input: Box<dyn Read + Send>) -> Result
     .await?;
     let archive = Archive::spool(plain, &store.root(), ARCHIVE_LIMIT).await.map_err(registry)?;
     let images = archive.images().to_vec();
+    if images.is_empty() {
+        return Err(Failure::new(FailureKind::Build, "there is no image in the archive"));
+    }
     let source: Arc<dyn BlobSource> = Arc::new(archive);
     let kept = StoreBlobs { store, lease };
     let silent: Arc<dyn Reporter> = Arc::new(kiln_report::Silent);

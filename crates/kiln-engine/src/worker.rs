@@ -78,6 +78,7 @@ pub(crate) async fn build(
     let outcome = attempt(engine, request, (session, reporter), &mut draft).await;
     let outcome = outcome.map_err(|failure| space::explain(failure, &store.root()));
     let outcome = outcome.map_err(|failure| context::blame_state(failure, &request.context, &store.root()));
+    let outcome = outcome.map_err(|failure| if request.is_locked { lock::blame(failure) } else { failure });
     draft.end(&outcome);
     outcome
 }

@@ -125,6 +125,7 @@ impl Images<'_> {
 pub(crate) fn check(request: &BuildRequest) -> Result<()> {
     let usage = |message: String, hint: &str| Err(Failure::new(FailureKind::Usage, message).hint(hint));
     let mut is_stdout_taken = false;
+    let mut files = Vec::new();
     let platforms = crate::target::platforms(request)?;
     for output in &request.outputs {
         if let Some(image) = output.image() {
@@ -164,7 +165,11 @@ pub(crate) fn check(request: &BuildRequest) -> Result<()> {
                 return usage("standard output is taken by two outputs".into(), "give one of them a `dest`");
             }
             Dest::Stdout => is_stdout_taken = true,
-            Dest::Path(_) => {}
+            Dest::Path(path) if files.contains(&path) && !path.starts_with("/dev") => {
+                let message = format!("two outputs go to `{}`", path.display());
+                return usage(message, "give each a `dest` of its own");
+            }
+            Dest::Path(path) => files.push(path),
         }
     }
     Ok(())
@@ -230,6 +235,7 @@ mod tests {
             (vec![oci(false, Dest::Stdout)], Some("a layout directory cannot go to standard output")),
             (vec![oci(false, Dest::Path("/".into()))], None),
             (vec![tar("/")], Some("cannot write `/`: it is a directory")),
+            (vec![tar("x.tar"), oci(true, Dest::Path("x.tar".into()))], Some("two outputs go to `x.tar`")),
             (vec![stdout(), oci(true, Dest::Stdout)], Some("standard output is taken by two outputs")),
         ] {
             let request = BuildRequest { outputs, ..BuildRequest::default() };

@@ -106,7 +106,7 @@ impl Archive {
         let index = parse_index(&format!("{}/index.json", self.label), self.small(member, limits::DOCUMENT)?)?;
         for entry in index.manifests.into_iter().map(LayoutEntry::from) {
             let name = entry.name.or(entry.tag.filter(|tag| tag.contains(['/', ':'])));
-            let name = name.and_then(|name| name.parse::<Reference>().ok()).map(|r| r.to_string());
+            let name = name.as_deref().and_then(tag_of);
             let mut descriptor = entry.descriptor;
             descriptor.annotations.remove(crate::layout::IMAGE_NAME);
             descriptor.annotations.remove(crate::layout::REF_NAME);
@@ -147,8 +147,8 @@ impl Archive {
             });
             let descriptor = self.made.insert(MediaType::OCI_MANIFEST, manifest.bytes().to_vec());
             let names = entry.repo_tags.unwrap_or_default();
-            let names = names.iter().filter_map(|name| name.parse::<Reference>().ok()).map(|r| r.to_string());
-            self.images.push(ArchiveImage { descriptor, names: names.collect() });
+            let names = names.iter().filter_map(|name| tag_of(name)).collect();
+            self.images.push(ArchiveImage { descriptor, names });
         }
         Ok(())
     }
@@ -352,6 +352,12 @@ fn digest_of(name: &str) -> Option<Digest> {
 }
 
 const CHUNK: usize = 256 << 10;
+
+/// A name an archive may give an image: none with a digest, which nobody but a registry can promise.
+fn tag_of(name: &str) -> Option<String> {
+    let name = name.parse::<Reference>().ok()?;
+    name.digest.is_none().then(|| name.to_string())
+}
 
 #[async_trait]
 impl BlobSource for Archive {

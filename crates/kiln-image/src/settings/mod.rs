@@ -80,7 +80,7 @@ impl Settings {
 
     /// Where to read a repository from, in this order.
     pub(crate) fn places(&self, registry: &str, repository: &str, by_digest: bool) -> Result<Vec<Place>, Blocked> {
-        let name = format!("{registry}/{repository}");
+        let name = format!("{}/{repository}", canonical(registry));
         let Some((rule, rest)) = self.rule_of(&name)? else { return Ok(vec![Place::of(&name)]) };
         let serves = |mirror: &&Mirror| match mirror.serves {
             Serves::All => true,
@@ -94,7 +94,7 @@ impl Settings {
 
     /// Whether a repository may be written to.
     pub(crate) fn permits(&self, registry: &str, repository: &str) -> bool {
-        self.rule_of(&format!("{registry}/{repository}")).is_ok()
+        self.rule_of(&format!("{}/{repository}", canonical(registry))).is_ok()
     }
 
     /// The rule with the longest prefix of a name, and what stands behind the prefix.
@@ -108,6 +108,7 @@ impl Settings {
 
     /// How a host of an API is spoken to.
     pub(crate) fn link(&self, authority: &str) -> Link {
+        let authority = &canonical(authority);
         let own = self.rules.iter().map(|rule| (rule.location.as_ref().unwrap_or(&rule.prefix), &rule.link));
         let mirrors = self.rules.iter().flat_map(|rule| &rule.mirrors).map(|mirror| (&mirror.location, &mirror.link));
         let mut all = Link::default();
@@ -129,6 +130,17 @@ impl Place {
     fn of(name: &str) -> Self {
         let (registry, repository) = name.split_once('/').unwrap_or((name, ""));
         Self { registry: registry.to_owned(), repository: repository.to_owned() }
+    }
+}
+
+/// A host in the one way it is compared: in lower case, its port without zeros before it.
+fn canonical(host: &str) -> String {
+    let host = host.to_ascii_lowercase();
+    match host.rsplit_once(':') {
+        Some((name, port)) if port.len() > 1 && port.bytes().all(|digit| digit.is_ascii_digit()) => {
+            format!("{name}:{}", port.trim_start_matches('0'))
+        }
+        _ => host,
     }
 }
 
@@ -195,6 +207,9 @@ mod tests {
         assert_eq!(places(&settings, "corp/x", false), ["corp x"]);
         assert_eq!(settings.places("old.example.com", "x", false), Err(Blocked));
         assert!(!settings.permits("old.example.com", "x") && settings.permits("old.example.com:5000", "x"));
+        assert_eq!(settings.places("OLD.Example.com", "x", false), Err(Blocked), "however it is written");
+        let ports = super::parse::parse("[[registry]]\nlocation = \"A.lan:5000/x\"\nblocked = true").unwrap();
+        assert!(!ports.permits("a.LAN:05000", "x/y") && ports.permits("a.lan:5001", "x/y"));
     }
 
     #[test]

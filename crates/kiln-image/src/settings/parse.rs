@@ -11,7 +11,7 @@ use super::{Link, Mirror, Rule, Serves, Settings};
 
 /// `[[registry]]` of registries.conf.
 #[derive(Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
 struct Listed {
     prefix: Option<String>,
     location: Option<String>,
@@ -26,7 +26,7 @@ struct Listed {
 }
 
 #[derive(Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
 struct ListedMirror {
     location: String,
     #[serde(default)]
@@ -45,6 +45,7 @@ enum PullFrom {
 
 /// `[registry."host"]` of buildkitd.toml.
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Keyed {
     #[serde(default)]
     mirrors: Vec<String>,
@@ -59,12 +60,14 @@ struct Keyed {
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct KeyPair {
     key: PathBuf,
     cert: PathBuf,
 }
 
-/// Reads either format; what else is in a file (defaults of a daemon, short names) does not matter here.
+/// Reads either format; what else is in a file (defaults of a daemon, short names) does not matter here. What is misspelt
+/// below a registry does: a registry that was meant to be blocked would be asked.
 pub(super) fn parse(text: &str) -> Result<Settings, String> {
     let mut table: Table = text.parse().map_err(|error: toml::de::Error| error.to_string())?;
     if table.contains_key("registries") {
@@ -115,7 +118,7 @@ fn rule(host: String, keyed: Keyed) -> Rule {
         Mirror { location: trimmed(bare.to_owned()), link: Link { is_plain, ..Link::default() }, serves: Serves::All }
     });
     Rule {
-        prefix: host,
+        prefix: trimmed(host),
         location: None,
         is_blocked: false,
         mirrors: mirrors.collect(),
@@ -128,10 +131,11 @@ fn rule(host: String, keyed: Keyed) -> Rule {
     }
 }
 
-/// Without slashes at the end.
+/// As places are compared: the host in one way only, no slashes at the end.
 fn trimmed(mut place: String) -> String {
     place.truncate(place.trim_end_matches('/').len());
-    place
+    let host = place.split('/').next().map_or(0, str::len);
+    super::canonical(&place[..host]) + &place[host..]
 }
 
 #[cfg(test)]
@@ -154,6 +158,8 @@ mod tests {
             ("[[registry]]\nlocation = 3", "string"),
             ("registry = 3", "map"),
             ("[registry.a]\nhttp = \"yes\"", "boolean"),
+            ("[[registry]]\nprefix = \"a\"\nbloked = true", "unknown field `bloked`"),
+            ("[registry.a]\nmirorrs = [\"b\"]", "unknown field `mirorrs`"),
             ("[[registry]", "line 1"),
             ("[registries.search]\nregistries = []", "first version"),
         ] {

@@ -220,7 +220,14 @@ impl Attributes {
 
     fn names(&mut self) -> Result<Vec<Reference>, Wrong> {
         let Some(names) = self.take("name") else { return Ok(Vec::new()) };
-        names.split(',').map(|name| name.trim().parse().map_err(|e| Wrong(format!("{e}")))).collect()
+        let name = |name: &str| {
+            let name: Reference = name.trim().parse().map_err(|e| Wrong(format!("{e}")))?;
+            match name.digest {
+                Some(_) => Err(Wrong(format!("`{}` cannot name a new image: it has a digest", name.familiar()))),
+                None => Ok(name),
+            }
+        };
+        names.split(',').map(name).collect()
     }
 
     fn image(&mut self) -> Result<ImageOptions, Wrong> {

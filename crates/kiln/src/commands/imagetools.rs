@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use kiln_engine::{CombineRequest, CombineSource, Configs, RemoteImage, Said, Single};
 use kiln_oci::{Descriptor, Platform, Reference};
+use kiln_report::render::{Escapes, sanitize};
 use kiln_report::{Failure, FailureKind};
 use serde_json::{Value, json};
 
@@ -244,7 +245,10 @@ fn is_whole(format: &str) -> bool {
     format.is_empty() || inner.is_some_and(|inner| inner.trim() == ".Manifest")
 }
 
+/// Lines of keys and values, some of which strangers wrote: none of them ends its line.
 fn lines(indent: &str, pairs: &[(&str, String)]) -> String {
+    let clean = |text: &str| sanitize(text.as_bytes(), Escapes::Strip).replace(['\n', '\r'], " ");
+    let pairs: Vec<_> = pairs.iter().map(|(key, value)| (clean(key), clean(value))).collect();
     let width = pairs.iter().map(|(key, _)| key.len() + 2).max().unwrap_or_default();
     pairs.iter().map(|(key, value)| format!("{indent}{:width$}{value}\n", format!("{key}:"))).collect()
 }

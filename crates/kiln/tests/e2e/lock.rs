@@ -105,7 +105,7 @@ fn a_locked_build_takes_what_names_stood_for_until_the_lock_is_updated() {
     sources.publish("3");
     let third = Project::bare();
     third.dockerfile(&sources.dockerfile()).file("kiln.lock", text(&project));
-    third.build(&["--locked"]).fails(1).says("Dockerfile:3");
+    third.build(&["--locked"]).fails(1).says("Dockerfile:3").says("kiln lock --update");
 }
 
 #[test]

@@ -9,8 +9,11 @@ use kiln_oci::Digest;
 use kiln_report::{Failure, FailureKind};
 use serde_json::{Value, json};
 
-/// Removes an id file, so that a build that fails leaves none from before.
+/// Removes an id file, so that a build that fails leaves none from before. Devices, pipes and links are no such files.
 pub(crate) fn forget(path: &Path) -> Result<(), Failure> {
+    if !std::fs::symlink_metadata(path).is_ok_and(|there| there.is_file()) {
+        return Ok(());
+    }
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(cannot("remove", path, &error)),
         _ => Ok(()),
