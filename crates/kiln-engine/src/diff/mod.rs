@@ -27,7 +27,7 @@ pub(crate) use sides::{Side, open};
 pub struct DiffRequest {
     /// Names or ids, `oci:DIR[:TAG]`, `oci-archive:FILE`, `docker-archive:FILE`, or names at a registry.
     pub images: [String; 2],
-    /// The platform, where a name stands for several images.
+    /// The platform both images must be for.
     pub platform: Option<Platform>,
     /// What does not count.
     pub ignored: Vec<Ignored>,

@@ -36,6 +36,7 @@ pub(crate) async fn open(
         Some(("oci", place)) => in_layout(place).await?,
         Some(("oci-layout", place)) => in_layout(place.trim_start_matches("//")).await?,
         Some(("oci-archive" | "docker-archive", place)) => in_archive(Path::new(place)).await?,
+        Some(("docker", place)) if place.starts_with("//") => return Err(docker_transport(name, place)),
         _ => match in_store(store, lease, (name, platform))? {
             Some(side) => return Ok(side),
             None => at_registry(engine, store, name).await?,
@@ -45,9 +46,13 @@ pub(crate) async fn open(
     let meter =
         Arc::new(Meter { reporter: work.reporter(), vertex: work.id().clone(), limits: engine.registry().limits() });
     let host = Platform::host();
+    let is_index = matches!(document, Document::Index(_));
     let taken = async {
         let (_, manifest) = image_manifest(name, document, &source, platform.unwrap_or(&host)).await?;
         let config = fetch_config(name, &manifest, &source).await?.1;
+        if let Some(platform) = platform.filter(|_| !is_index) {
+            serves(name, &config.value().platform, platform)?;
+        }
         let image = Arc::new(BaseImage {
             name: name.to_owned(),
             config: config.value().clone(),
@@ -62,11 +67,25 @@ pub(crate) async fn open(
     work.end(taken)
 }
 
+/// Fails for an image that alone has its name, and is for another platform. One that does not say what it is for serves all.
+fn serves(name: &str, platform: &Platform, wanted: &Platform) -> Result<()> {
+    if platform.architecture.is_empty() || platform.rank(wanted).is_some() {
+        return Ok(());
+    }
+    let message = format!("image `{name}` is not for `{wanted}`, but for `{platform}`");
+    Err(Failure::new(FailureKind::Usage, message).hint("name an image that is, or leave out `--platform`"))
+}
+
+fn docker_transport(name: &str, place: &str) -> Failure {
+    let message = format!("cannot read image `{name}`: names of registries are written without `docker://`");
+    let place = place.trim_start_matches('/');
+    Failure::new(FailureKind::Usage, message).hint(format!("leave out `docker://`: `{place}`"))
+}
+
 /// An image of the store, if it has one by that name; of several the one for the platform.
 fn in_store(store: &Store, lease: &Lease, (name, platform): (&str, Option<&Platform>)) -> Result<Option<Side>> {
     let record = match store.images().find(name) {
-        Ok(image) if image.record.is_index() => crate::images::one(store, name, platform)?.record,
-        Ok(image) => image.record,
+        Ok(_) => crate::images::one(store, name, platform)?.record,
         Err(kiln_store::Error::UnknownImage { .. }) => return Ok(None),
         Err(error) => return Err(Failure::from_error(FailureKind::Usage, &error)),
     };

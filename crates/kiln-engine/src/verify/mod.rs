@@ -103,7 +103,8 @@ pub(crate) async fn verify_image(
     let store = engine.store()?;
     let lease = store.lease().map_err(environment)?;
     let image = diff::open(engine, (&store, &lease), (name, None), &reporter).await?;
-    let record = crate::explain::made_by(&store, &image.config.digest(), name)?;
+    let record = crate::explain::made_by(&store, &image.config.digest(), name)
+        .map_err(|failure| if is_index(&store, name) { several_platforms(name) } else { failure })?;
     let recipe = record.recipe.as_ref().ok_or_else(|| {
         let message = format!("the record of build `{}` does not say how to build `{name}` again", record.short_id());
         Failure::new(FailureKind::Build, message).hint("name its context instead, with all that it was built with")
@@ -118,6 +119,17 @@ pub(crate) async fn verify_image(
         compare(&store, [first, made.twin()], (&made, &[]))
     })
     .await
+}
+
+fn is_index(store: &Store, name: &str) -> bool {
+    store.images().find(name).is_ok_and(|image| image.record.is_index())
+}
+
+fn several_platforms(name: &str) -> Failure {
+    let message = format!("image `{name}` is of several platforms: such images are not verified by name yet");
+    let hint = "verify what it was built from, with all that it was built with, one platform at a time: \
+                `kiln verify --platform PLATFORM CONTEXT`";
+    Failure::new(FailureKind::Usage, message).hint(hint)
 }
 
 fn since_second() -> Duration {

@@ -260,7 +260,38 @@ pub(crate) struct BuildPlan {
     pub(crate) may_delete: bool,
 }
 
+/// Options that say where results go and what is told of them; they mean nothing where results are only compared.
+pub(crate) const OF_RESULTS: [&str; 10] = [
+    "--tag",
+    "--output",
+    "--push",
+    "--load",
+    "--iidfile",
+    "--metadata-file",
+    "--quiet",
+    "--check",
+    "--call",
+    "--dry-run",
+];
+
 impl BuildArgs {
+    /// The first of `OF_RESULTS` that was typed.
+    pub(crate) fn of_results(&self) -> Option<&'static str> {
+        let typed = [
+            !self.tag.is_empty(),
+            !self.output.is_empty(),
+            self.push,
+            self.load.is_some(),
+            self.iidfile.is_some(),
+            self.metadata_file.is_some(),
+            self.quiet,
+            self.check,
+            self.call.is_some(),
+            self.dry_run.is_some(),
+        ];
+        OF_RESULTS.into_iter().zip(typed).find_map(|(name, is_typed)| is_typed.then_some(name))
+    }
+
     /// Says what was meant.
     pub(crate) fn plan(&self, environment: &Environment) -> Result<BuildPlan, Failure> {
         self.refuse_what_is_not_there()?;

@@ -11,7 +11,7 @@ use kiln_report::render::{Escapes, sanitize};
 
 use crate::setting::Setting;
 use crate::ui::age::size;
-use crate::ui::exit::Outcome;
+use crate::ui::exit::{Exit, Outcome};
 use crate::ui::progress::{Choice, Progress};
 use crate::ui::{run as ui_run, stdout};
 
@@ -34,7 +34,7 @@ pub(crate) struct DiffArgs {
     #[arg(long)]
     semantic: bool,
 
-    /// The platform, where a name stands for several images [default: the machine's]
+    /// The platform both images are for [default: the machine's, where a name stands for several images]
     #[arg(long, value_name = "PLATFORM")]
     platform: Option<Platform>,
 
@@ -86,8 +86,12 @@ impl From<IgnoredArg> for Ignored {
     }
 }
 
-/// Compares; the exit code is 1 when something differs.
+/// Compares; the exit code is 1 when something differs, and more when that cannot be said.
 pub(crate) fn run(args: &DiffArgs, setting: &Setting) -> Outcome {
+    compare(args, setting).map_err(Exit::without_answer)
+}
+
+fn compare(args: &DiffArgs, setting: &Setting) -> Outcome {
     let semantic = [IgnoredArg::Mtime, IgnoredArg::Created, IgnoredArg::History, IgnoredArg::Layers];
     let semantic = semantic.into_iter().filter(|_| args.semantic);
     let request = DiffRequest {

@@ -10,9 +10,9 @@ use kiln_report::{Failure, FailureKind};
 
 use super::build::lender;
 use super::diff::{field, file_line, step};
-use crate::args::build::BuildArgs;
+use crate::args::build::{BuildArgs, OF_RESULTS};
 use crate::setting::Setting;
-use crate::ui::exit::Outcome;
+use crate::ui::exit::{Exit, Outcome};
 use crate::ui::progress::Progress;
 use crate::ui::table::table;
 use crate::ui::{run as ui_run, stdout};
@@ -26,6 +26,10 @@ const FILES: usize = 50;
 /// the record of the build that made it.
 #[derive(Debug, Args)]
 #[command(mut_arg("context", |arg| arg.value_name("CONTEXT|IMAGE").help("A directory or URL to build, or an image to build again")))]
+#[command(mut_args(|arg| {
+    let is_refused = OF_RESULTS.iter().any(|name| Some(&name[2..]) == arg.get_long());
+    if is_refused { arg.hide(true) } else { arg }
+}))]
 pub(crate) struct VerifyArgs {
     #[command(flatten)]
     build: BuildArgs,
@@ -42,8 +46,16 @@ enum Format {
     Json,
 }
 
-/// Builds again; the exit code is 1 when the image is not the same.
+/// Builds again; the exit code is 1 when the image is not the same, and more when that cannot be said.
 pub(crate) fn run(args: &VerifyArgs, setting: &Setting) -> Outcome {
+    verify(args, setting).map_err(Exit::without_answer)
+}
+
+fn verify(args: &VerifyArgs, setting: &Setting) -> Outcome {
+    if let Some(name) = args.build.of_results() {
+        let message = format!("`kiln verify` takes no `{name}`: what it builds is compared, and goes nowhere");
+        return Err(Failure::new(FailureKind::Usage, message).hint("leave it out").into());
+    }
     let mut plan = args.build.plan(&setting.environment)?;
     if args.build.context == "-" || plan.is_dockerfile_on_stdin {
         let failure = Failure::new(FailureKind::Usage, "standard input cannot be read twice");
@@ -99,11 +111,21 @@ fn tell(verified: &Verified) -> String {
             hints.push(finding.reason.hint);
         }
     }
+    if is_of_times_alone(verified) {
+        hints.push("build with `--reproducible`, or with `SOURCE_DATE_EPOCH`");
+    }
     if !hints.is_empty() {
         text.push('\n');
     }
     hints.iter().for_each(|hint| writeln!(text, "hint: {hint}").expect("writing to a string"));
     text
+}
+
+/// Whether all that differs is when the image and its steps were made.
+fn is_of_times_alone(verified: &Verified) -> bool {
+    verified.findings.is_empty()
+        && verified.config.iter().all(|change| change.field == "created")
+        && verified.history.iter().all(|change| change.created.is_some())
 }
 
 fn row(what: &str, finding: &Finding) -> Vec<String> {

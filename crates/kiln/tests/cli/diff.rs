@@ -1,4 +1,4 @@
-//! `kiln diff`.
+//! `kiln diff` and `kiln verify`.
 
 use crate::{Kiln, stable};
 
@@ -102,4 +102,69 @@ fn an_image_that_is_not_there_is_no_difference() {
     assert_eq!(answer.code, 2, "{answer}");
     assert!(answer.stderr.contains("no such image: `127.0.0.1:9/none`"), "{answer}");
     assert_eq!(kiln.run(&["diff", "oci-archive:none.tar", "none"]).code, 3);
+}
+
+#[test]
+fn a_platform_an_image_is_not_for_is_no_difference() {
+    let Some(kiln) = Kiln::that_builds() else { return };
+    kiln.file("c/Dockerfile", "FROM scratch\nLABEL a=b\n");
+    for args in [&["-t", "app"][..], &["-o", "type=oci,dest=app.tar"]] {
+        let answer = kiln.run(&[&["build", "--platform=linux/amd64"], args, &["c"]].concat());
+        assert_eq!(answer.code, 0, "{answer}");
+    }
+    assert_eq!(kiln.run(&["diff", "-q", "--platform=linux/amd64", "app", "app"]).code, 0);
+    let answer = kiln.run(&["diff", "--platform=linux/s390x", "app", "app"]);
+    assert_eq!(answer.code, 2, "{answer}");
+    assert!(answer.stderr.contains("image `app` is not here for `linux/s390x`, but for `linux/amd64`"), "{answer}");
+    let answer = kiln.run(&["diff", "--platform=linux/s390x", "oci-archive:app.tar", "app"]);
+    assert_eq!(answer.code, 2, "{answer}");
+    assert!(answer.stderr.contains("is not for `linux/s390x`, but for `linux/amd64`"), "{answer}");
+    let answer = kiln.run(&["diff", "app", "docker://127.0.0.1:9/a:1"]);
+    assert_eq!(answer.code, 2, "{answer}");
+    assert!(answer.stderr.contains("hint: leave out `docker://`: `127.0.0.1:9/a:1`"), "{answer}");
+}
+
+#[test]
+fn what_a_verification_has_no_use_for_is_refused_by_name() {
+    let kiln = Kiln::new();
+    kiln.file("c/Dockerfile", "FROM scratch\nLABEL a=b\n");
+    let refused = [
+        &["--check"][..],
+        &["--dry-run"],
+        &["--call=outline"],
+        &["--iidfile", "x"],
+        &["--metadata-file", "x"],
+        &["--push"],
+        &["--output", "x"],
+        &["--load"],
+        &["--tag", "x"],
+        &["--quiet"],
+    ];
+    for args in refused {
+        let answer = kiln.run(&[&["verify"], args, &["c"]].concat());
+        let name = args[0].split('=').next().unwrap();
+        assert_eq!((answer.code, answer.stdout.as_str()), (2, ""), "{answer}");
+        assert!(answer.stderr.contains(&format!("`kiln verify` takes no `{name}`: ")), "{answer}");
+    }
+    let help = kiln.run(&["verify", "--help"]);
+    assert!(!help.stdout.contains("--metadata-file") && help.stdout.contains("--reproducible"), "{help}");
+}
+
+#[test]
+fn a_build_that_fails_is_not_one_that_differs() {
+    let Some(kiln) = Kiln::that_builds() else { return };
+    kiln.file("c/Dockerfile", "FROM scratch\nCOPY none /\n");
+    let answer = kiln.run(&["verify", "--progress=plain", "c"]);
+    assert_eq!(answer.code, 2, "{answer}");
+    kiln.file("c/Dockerfile", "FROM scratch\nLABEL a=b\n");
+    let answer = kiln.run(&["verify", "--progress=plain", "c"]);
+    assert_eq!(answer.code, 1, "{answer}");
+    assert!(answer.stdout.contains("hint: build with `--reproducible`"), "{answer}");
+    assert_eq!(kiln.run(&["verify", "--reproducible", "--progress=plain", "c"]).code, 0);
+    let answer = kiln.run(&["build", "--platform=linux/amd64,linux/arm64", "-t", "both", "c"]);
+    assert_eq!(answer.code, 0, "{answer}");
+    let answer = kiln.run(&["verify", "--progress=plain", "both"]);
+    assert_eq!(answer.code, 2, "{answer}");
+    assert!(answer.stderr.contains("image `both` is of several platforms"), "{answer}");
+    assert!(answer.stderr.contains("kiln verify --platform PLATFORM CONTEXT"), "{answer}");
 }
