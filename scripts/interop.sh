@@ -4,7 +4,9 @@ set -euo pipefail
 source "$(dirname "$0")/env.sh"
 
 WORK=$(mktemp -d -t kiln-interop-XXXXXX)
-at_exit 'rm -rf "$WORK"'
+# podman takes no path of more than 50 characters for it.
+PODMAN_RUN=$(mktemp -d /tmp/kiln-podman-XXXXXX)
+at_exit 'rm -rf "$WORK" "$PODMAN_RUN"'
 FAILED=0
 LINE='hello, others: built on'
 
@@ -61,7 +63,7 @@ loaded_by_podman() {
 }
 
 podman_() {
-  podman --root "$WORK/podman" --runroot "$WORK/podman-run" --storage-driver vfs "$@"
+  podman --root "$WORK/podman" --runroot "$PODMAN_RUN" --storage-driver vfs "$@"
 }
 
 in_tar() {
