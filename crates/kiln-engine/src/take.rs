@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use kiln_image::BlobSource;
-use kiln_oci::{Descriptor, Digest, Document, Index, Manifest, Platform, Reference};
+use kiln_oci::{Descriptor, Digest, Document, Index, Manifest, Platform, Raw, Reference};
 use kiln_report::{Failure, FailureKind};
+use kiln_store::ImageRecord;
 
 use crate::base::{BaseImage, Meter};
 use crate::blobs::StoreBlobs;
@@ -58,6 +59,15 @@ pub(crate) async fn take(
     for (platform, descriptor, manifest) in picked(&origin.name, document, source, platforms).await? {
         taken.push(take_one(blobs, source, (platform, descriptor, manifest), (origin, work)).await?);
     }
+    if let Some((_, bytes)) = &root
+        && let Some(known) = known_from(blobs, origin)?
+    {
+        if taken.iter().all(|taken| has(&known, taken)) {
+            return Ok((known.id, true));
+        }
+        let index: Raw<Index> = Raw::parse(bytes.clone()).map_err(environment)?;
+        join(blobs, &known, &mut taken, index.value())?;
+    }
     let root = match root.filter(|_| taken.len() > 1) {
         Some((media_type, bytes)) => Some(put(blobs, media_type, &bytes)?),
         None => None,
@@ -72,6 +82,52 @@ pub(crate) async fn take(
     let provenance = Provenance { root, manifests, repo_digests };
     keep(&blobs.store, &blobs.lease, &made, &origin.names, Some(provenance)).await?;
     Ok((id, is_here))
+}
+
+/// What the name stands for, if that came from the very same document.
+fn known_from(StoreBlobs { store, .. }: &StoreBlobs, origin: &Origin) -> Result<Option<ImageRecord>> {
+    let (Some(digest), Some(name)) = (&origin.digest, origin.names.first()) else { return Ok(None) };
+    let name = Reference { digest: None, ..name.clone() };
+    let known = store.images().by_name(&name).map_err(environment)?.map(|image| image.record);
+    let place = format!("{}@{digest}", name.name());
+    Ok(known.filter(|record| record.repo_digests.contains(&place)))
+}
+
+/// Whether an image is among those of a record as it is now.
+fn has(known: &ImageRecord, Taken { made, manifest }: &Taken) -> bool {
+    let is_it = |image: &ImageRecord| {
+        image.manifest.as_ref().is_some_and(|own| own.digest == manifest.digest)
+            && image.snapshot.as_ref() == Some(&made.snapshot)
+    };
+    known.images().iter().any(is_it)
+}
+
+/// Adds the images of the same index that were here before: who takes one more platform gives none away.
+fn join(
+    StoreBlobs { store, lease }: &StoreBlobs,
+    known: &ImageRecord,
+    taken: &mut Vec<Taken>,
+    index: &Index,
+) -> Result<()> {
+    let place = |manifest: &Descriptor| index.manifests.iter().position(|entry| entry.digest == manifest.digest);
+    for image in known.images() {
+        let (Some(manifest), Some(snapshot)) = (&image.manifest, &image.snapshot) else { continue };
+        let is_taken = taken.iter().any(|taken| taken.manifest.digest == manifest.digest);
+        if is_taken || place(manifest).is_none() || !lease.hold_snapshot(snapshot).map_err(environment)? {
+            continue;
+        }
+        let is_held = |digest| lease.hold_blob(digest).map_err(environment);
+        if !is_held(&manifest.digest)? || !is_held(&image.id)? {
+            continue;
+        }
+        let bytes = store.content().read(&image.id, kiln_image::limits::CONFIG).map_err(environment)?;
+        let config = Raw::parse(bytes).map_err(environment)?;
+        let platform = manifest.platform.clone().map_or_else(|| image.platform.clone(), Platform::normalized);
+        let made = Made { platform, config, snapshot: snapshot.clone(), layers: Vec::new() };
+        taken.push(Taken { made, manifest: manifest.clone() });
+    }
+    taken.sort_by_key(|taken| place(&taken.manifest));
+    Ok(())
 }
 
 fn index_type(index: &Index) -> kiln_oci::MediaType {

@@ -168,6 +168,20 @@ fn several_platforms_travel_through_a_registry() {
     third.kiln(&["pull", "--platform", "linux/arm64,linux/arm/v7", &again]).ok();
     let tree = third.kiln(&["images", "--tree"]).ok().stdout;
     assert!(tree.contains("linux/arm64") && tree.contains("linux/arm/v7") && !tree.contains("amd64"), "{tree}");
+    // What is taken of the same index is added to what is here.
+    let has_all = |project: &Project| {
+        let tree = project.kiln(&["images", "--tree"]).ok().stdout;
+        ["linux/amd64", "linux/arm64", "linux/arm/v7"].iter().all(|platform| tree.contains(platform))
+    };
+    let pulled = other.kiln(&["pull", "--platform", "linux/arm64", &name]).ok();
+    assert!(pulled.stdout.contains("up to date"), "{}", pulled.stdout);
+    assert!(has_all(&other));
+    let adding = Project::bare();
+    for platform in ["linux/arm/v7", "linux/amd64", "linux/arm64"] {
+        adding.kiln(&["pull", "--platform", platform, &name]).ok();
+    }
+    assert!(has_all(&adding));
+    assert_eq!(adding.inspect(&name)["Id"], other.inspect(&name)["Id"]);
     // One index is another image for each platform.
     let fourth = Project::bare();
     fourth.dockerfile(&format!("FROM {again}\nCOPY --from={again} /arch /again\n"));
