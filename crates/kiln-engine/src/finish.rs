@@ -156,7 +156,7 @@ fn finish(work: &Finishing, layer: &LayerId) -> Result<()> {
             std::io::copy(&mut tar, &mut out).or_environment(doing)?;
             info.size.unwrap_or_default()
         }
-        None => layer::pack(&open_dir(&store.layer_dir(layer))?, &mut out).or_environment(doing)?.bytes,
+        None => layer::pack(&open_dir(&store.layer_dir(layer))?, &mut out).or_environment(doing)?.content,
     };
     let Fan { hasher, bytes, packers, .. } = out;
     let diff_id = hasher.clone().finish();

@@ -107,7 +107,7 @@ fn rewritten(store: &Store, lease: &Lease, layer: &LayerId, times: Times) -> Res
     let packed =
         packed.map_err(|_| environment(std::io::Error::other("a thread died"))).and_then(|p| p.or_environment(doing));
     let (stats, diff_id) = packed?;
-    let unpacked = kiln_store::Unpacked { diff_id: &diff_id, size: stats.bytes, blob: None };
+    let unpacked = kiln_store::Unpacked { diff_id: &diff_id, size: stats.content, blob: None };
     let made = store.commit_layer(tree.take(), &unpacked).or_environment(doing)?;
     store.records().put_fact(REWRITTEN, &key, diff_id.as_str().as_bytes());
     Ok(made)

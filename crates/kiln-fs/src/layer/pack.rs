@@ -47,6 +47,8 @@ pub struct PackStats {
     pub entries: u64,
     /// Bytes written.
     pub bytes: u64,
+    /// Bytes of files among them: what unpacking counts.
+    pub content: u64,
     /// Sockets, which no archive can hold.
     pub skipped_sockets: u64,
     /// What [`pack_live`] left out.
@@ -57,6 +59,7 @@ impl AddAssign for PackStats {
     fn add_assign(&mut self, more: Self) {
         self.entries += more.entries;
         self.bytes += more.bytes;
+        self.content += more.content;
         self.skipped_sockets += more.skipped_sockets;
         self.left_out += more.left_out;
     }
@@ -328,6 +331,7 @@ impl Pack<'_> {
         if StatKey::of(&now) != StatKey::of(metadata) {
             return Err(changed());
         }
+        self.stats.content += metadata.size;
         self.stats.bytes += metadata.size;
         self.stats.bytes +=
             write_padding(self.out.writer(), metadata.size).map_err(|source| LayerError::Write { source })?;
@@ -339,6 +343,7 @@ impl Pack<'_> {
         self.write(&self.entry(path, EntryKind::Regular, metadata, xattrs))?;
         let out = self.out.writer();
         let written = out.write_all(&content).and_then(|()| write_padding(out, metadata.size));
+        self.stats.content += metadata.size;
         self.stats.bytes += metadata.size + written.map_err(|source| LayerError::Write { source })?;
         Ok(())
     }
