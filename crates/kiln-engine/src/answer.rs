@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use kiln_oci::{Descriptor, Digest, ImageConfig, Platform};
+use kiln_oci::{Descriptor, Digest, ImageConfig, Platform, Reference};
 
 /// What a build made.
 #[derive(Debug, Clone, Default)]
@@ -17,6 +17,17 @@ pub struct BuildResult {
     pub names: Vec<String>,
     /// The build's own id.
     pub reference: String,
+}
+
+impl BuildResult {
+    /// Adds names it has not got yet.
+    pub(crate) fn name(&mut self, names: &[Reference]) {
+        for name in names.iter().map(ToString::to_string) {
+            if !self.names.contains(&name) {
+                self.names.push(name);
+            }
+        }
+    }
 }
 
 /// What a pull brought.

@@ -96,8 +96,8 @@ pub(crate) fn packings(outputs: &[Output], caches: &[CacheTo]) -> Result<Vec<Pac
 pub(crate) fn packing_for(output: &Output) -> Result<Option<Packing>> {
     match output {
         Output::Image { image, push, naming, .. } => {
-            // Only a manifest can carry an annotation, and only by its digest can it be named.
-            let has_manifest = *push || naming.has_digest() || !image.annotations.is_empty();
+            // Only by its manifest's digest can it be named.
+            let has_manifest = *push || naming.has_digest() || image.has_wishes();
             has_manifest.then(|| packing_of(&image.layers)).transpose()
         }
         Output::Oci { image, .. } | Output::Docker { image, .. } => packing_of(&image.layers).map(Some),
@@ -181,6 +181,12 @@ mod tests {
         Output::Image { image: ImageOptions::default(), push, store: true, naming: Naming::default() }
     }
 
+    fn kept_as(compression: CompressionKind) -> Output {
+        let layers = LayerOptions { compression: Some(compression), ..LayerOptions::default() };
+        let image = ImageOptions { layers, ..ImageOptions::default() };
+        Output::Image { image, push: false, store: true, naming: Naming::default() }
+    }
+
     fn oci(compression: Option<CompressionKind>) -> Output {
         let layers = LayerOptions { compression, ..LayerOptions::default() };
         Output::Oci { image: ImageOptions { layers, ..Default::default() }, dest: Dest::Path("x".into()), tar: true }
@@ -191,6 +197,8 @@ mod tests {
         assert_eq!(packings(&[image(false), Output::CacheOnly], &[]).unwrap(), []);
         let packing = |compression| Packing { compression, force: false };
         let zstd = packing(Compression::Zstd { level: Compression::ZSTD_LEVEL });
+        assert_eq!(packings(&[kept_as(CompressionKind::Zstd)], &[]).unwrap(), [zstd], "a later push sends it so");
+        assert_eq!(packings(&[kept_as(CompressionKind::Estargz)], &[]).unwrap(), []);
         let outputs = [image(true), oci(Some(CompressionKind::Zstd)), oci(None), oci(Some(CompressionKind::Zstd))];
         assert_eq!(packings(&outputs, &[]).unwrap(), [packing(Compression::default()), zstd]);
         let failure = packing_of(&LayerOptions { level: Some(10), ..LayerOptions::default() }).unwrap_err();

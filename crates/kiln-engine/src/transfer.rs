@@ -144,7 +144,8 @@ async fn made(StoreBlobs { store, lease }: &StoreBlobs, name: &str, record: &Ima
     Ok(made)
 }
 
-/// Writes images as one Docker archive: all that their names stand for, or those for one platform.
+/// Writes images as one Docker archive: all that their names stand for, or those for one platform. One that has a manifest
+/// of its own goes with that, as a push sends it.
 pub(crate) async fn save(
     engine: &Engine,
     names: &[String],
@@ -158,9 +159,15 @@ pub(crate) async fn save(
     let mut images: Vec<ArchiveImage> = Vec::new();
     for name in names {
         let record = crate::images::of_platform(&blobs.store, name, platform)?;
-        let (documents, descriptor) =
-            crate::export::documents(&made(&blobs, name, &record).await?, &Default::default())?;
-        all.extend(documents);
+        let descriptor = match own_documents(&blobs, &record)? {
+            Some((root, _)) => root,
+            None => {
+                let made = made(&blobs, name, &record).await?;
+                let (documents, root) = crate::export::documents(&made, &Default::default())?;
+                all.extend(documents);
+                root
+            }
+        };
         let names = saved_names(&blobs.store, name)?;
         match images.iter_mut().find(|other| other.descriptor == descriptor) {
             Some(other) => other.names.extend(names),

@@ -115,7 +115,7 @@ impl Writing<'_> {
         // Who wants no tag there wants none here.
         let local = if self.naming.by_digest { &[] } else { self.names };
         keep(job, (self.made, self.stored), local, result).await?;
-        if !(self.push || self.naming.has_digest() || !self.options.annotations.is_empty()) {
+        if !(self.push || self.naming.has_digest() || self.options.has_wishes()) {
             return Ok(());
         }
         let (documents, root) = documents(self.made, self.options)?;
@@ -169,13 +169,8 @@ pub(crate) async fn keep(
             return work.end(stored);
         }
     }
-    for name in names {
-        work.part(format!("naming to {name}"));
-        let name = name.to_string();
-        if !result.names.contains(&name) {
-            result.names.push(name);
-        }
-    }
+    names.iter().for_each(|name| work.part(format!("naming to {name}")));
+    result.name(names);
     work.end(Ok(()))
 }
 

@@ -73,10 +73,12 @@ async fn write(
             image::Writing { made, stored, names, options, naming, push: *push }.write(job, result).await?;
         }
         Output::Oci { image: options, dest, tar } => {
+            result.name(names);
             let place = (Format::Oci, dest, *tar);
             result.descriptor = Some(archive::write_out(job, made, names, place, options).await?);
         }
         Output::Docker { image: options, dest, tar } => {
+            result.name(names);
             let place = (Format::Docker, dest, *tar);
             result.descriptor = Some(archive::write_out(job, made, names, place, options).await?);
         }

@@ -104,6 +104,15 @@ pub struct ImageOptions {
     pub annotations: Vec<Annotation>,
 }
 
+impl ImageOptions {
+    /// Whether a manifest is to say or hold what one does not by default: whoever pushes the image later is to send that.
+    pub(crate) fn has_wishes(&self) -> bool {
+        // Out of eStargz layers comes more than the store has, so that the image would be another.
+        let is_same = self.layers.compression != Some(CompressionKind::Estargz);
+        !self.annotations.is_empty() || (is_same && self.layers != LayerOptions::default())
+    }
+}
+
 /// How layers are written for others.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LayerOptions {

@@ -112,6 +112,27 @@ fn an_annotated_image_of_the_store_is_pushed_with_its_annotations() {
 }
 
 #[test]
+fn an_image_of_the_store_is_saved_as_it_was_asked_for() {
+    let project = project();
+    let archive = project.path().join("saved.tar");
+    let context = project.context();
+    let args = ["build", "-t", "app", "-o", "type=image,compression=zstd", "--annotation", "who=me"];
+    run(project.command().args(args).arg(&context)).ok();
+    project.kiln(&["save", "-o", archive.to_str().unwrap(), "app"]).ok();
+    let dir = project.path().join("saved");
+    fs::create_dir(&dir).unwrap();
+    run(Command::new("tar").arg("-xf").arg(&archive).arg("-C").arg(&dir)).ok();
+    let (_, manifest) = layout(&dir);
+    assert_eq!(manifest["annotations"], serde_json::json!({"who": "me"}));
+    let last = manifest["layers"].as_array().unwrap().last().unwrap();
+    assert_eq!(last["mediaType"], "application/vnd.oci.image.layer.v1.tar+zstd");
+    let other = Project::bare();
+    other.kiln(&["load", "-i", archive.to_str().unwrap()]).ok();
+    assert_eq!(other.inspect("app")["Id"], project.inspect("app")["Id"]);
+    assert_eq!(other.inspect("app")["Size"], project.inspect("app")["Size"], "built or loaded, it is as large");
+}
+
+#[test]
 fn a_push_by_digest_leaves_no_tag() {
     let Some(registry) = kiln_testkit::Registry::start() else { return };
     let project = project();

@@ -109,6 +109,9 @@ fn files_for_scripts_say_what_was_written_and_found() {
     assert_eq!(meta["containerimage.descriptor"]["platform"]["os"], "linux");
     let warnings = meta["buildx.build.warnings"].as_array().unwrap();
     assert!(!warnings.is_empty() && warnings.iter().all(|w| w["short"].is_string() && w["range"].is_array()));
+    let (ran, _, meta) = build(&format!("type=oci,\"name=app:1,app:2\",dest={}", out.display()));
+    ran.ok();
+    assert_eq!(meta["image.name"], "docker.io/library/app:1,docker.io/library/app:2");
     let (ran, id, meta) = build("type=cacheonly");
     ran.ok();
     assert_eq!((id.unwrap().as_str(), &meta["containerimage.digest"]), ("", &serde_json::Value::Null));
