@@ -49,7 +49,7 @@ fn an_image_tells_how_it_came_to_be() {
     --- stdout
     CMD ["sh" "-c" "echo $A in $PWD"]|empty
     LABEL x.y=z|empty
-    WORKDIR /w|layer
+    WORKDIR /w|empty
     ENV A=b|empty
     COPY / / # buildkit|layer
     "#);
