@@ -12,7 +12,7 @@ use kiln_image::{
     login,
 };
 use kiln_oci::{Descriptor, Digest, Document, Index, MediaType, Platform, Raw, Reference};
-use kiln_testkit::{FlakyProxy, Registry, Tool};
+use kiln_testkit::{FlakyProxy, Registry, Tool, certificate};
 
 fn client() -> RegistryClient {
     RegistryClient::new(RegistryOptions::default())
@@ -222,18 +222,6 @@ async fn a_registry_without_a_login_says_so() {
     let Some(registry) = Registry::start() else { return };
     let any = Credential::Password { username: "u".into(), password: "p".into() };
     assert!(!login::verify(&client(), &registry.host(), &any).await.unwrap().was_asked);
-}
-
-/// A self-signed certificate for 127.0.0.1 and its key, in `dir`; skipped aloud without openssl.
-fn certificate(dir: &Path) -> Option<(String, String)> {
-    let openssl = Tool::find("openssl")?;
-    let place = |name: &str| dir.join(name).display().to_string();
-    let (key, cert) = (place("key.pem"), place("cert.pem"));
-    let make = ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"];
-    let name = ["-subj", "/CN=kiln test", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", &key, "-out", &cert];
-    let leaf = ["-addext", "basicConstraints=critical,CA:FALSE"];
-    openssl.run(&[&make[..], &name[..], &leaf[..]].concat()).unwrap();
-    Some((cert, key))
 }
 
 #[tokio::test]

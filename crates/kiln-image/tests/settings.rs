@@ -12,7 +12,7 @@ use kiln_image::{
     ClientOptions, CopyOptions, ErrorKind, MemoryBlobs, RegistryClient, RegistryOptions, SettingsFiles, copy_graph,
 };
 use kiln_oci::Reference;
-use kiln_testkit::{HttpServer, Registry, Reply, Tool};
+use kiln_testkit::{HttpServer, Registry, Reply, certificate};
 
 /// A client that is set up by this text, and knows a login for a host.
 fn client(dir: &Path, text: &str, login: &str) -> RegistryClient {
@@ -95,18 +95,6 @@ async fn settings_that_cannot_be_read_are_told_before_anybody_is_asked() {
     let error = client(dir.path(), "[[registry", "").resolve(&fake.reference()).await.unwrap_err();
     assert!(error.kind() == ErrorKind::Environment && error.to_string().contains("registries.conf"), "{error}");
     assert!(fake.server.requests().is_empty());
-}
-
-/// A self-signed certificate for 127.0.0.1 and its key, in `dir`; skipped aloud without openssl.
-fn certificate(dir: &Path) -> Option<(String, String)> {
-    let openssl = Tool::find("openssl")?;
-    let place = |name: &str| dir.join(name).display().to_string();
-    let (key, cert) = (place("key.pem"), place("cert.pem"));
-    let make = ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"];
-    let name = ["-subj", "/CN=kiln test", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", &key, "-out", &cert];
-    let leaf = ["-addext", "basicConstraints=critical,CA:FALSE"];
-    openssl.run(&[&make[..], &name[..], &leaf[..]].concat()).unwrap();
-    Some((cert, key))
 }
 
 #[tokio::test]

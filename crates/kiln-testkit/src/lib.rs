@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod actions;
+mod certificate;
 mod files;
 mod git;
 mod http;
@@ -16,6 +17,7 @@ mod stores;
 mod tool;
 
 pub use actions::ActionsServer;
+pub use certificate::certificate;
 pub use files::FileServer;
 pub use git::{GitServer, Repository};
 pub use http::{Body, HttpServer, Reply, Request};

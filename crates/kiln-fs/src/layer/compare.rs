@@ -10,7 +10,8 @@ use kiln_sys::root::Root;
 use rustix::fs::OFlags;
 
 use super::Result;
-use super::same::{attributes, is_whiteout, metadata, open, open_both, same_content, sorted_names};
+use super::same::{attributes, metadata, open, open_both, same_content, sorted_names};
+use super::whiteout::is_whiteout;
 use crate::copy::file::open_itself;
 use crate::layer::LayerError;
 use crate::tree::join;

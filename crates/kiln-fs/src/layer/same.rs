@@ -7,11 +7,12 @@ use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
-use kiln_sys::metadata::{Device, FileKind, Metadata, Timestamp};
+use kiln_sys::metadata::{FileKind, Metadata, Timestamp};
 use kiln_sys::root::{Root, read_dir_fd};
 use kiln_sys::xattr;
 use rustix::fs::{AtFlags, OFlags, StatxFlags};
 
+use super::whiteout::is_whiteout;
 use super::{LayerError, OPAQUE_XATTR, Result};
 use crate::copy::file::open_itself;
 use crate::meta::{Xattr, counts};
@@ -131,10 +132,6 @@ fn same_look(one: &Metadata, other: &Metadata) -> bool {
     let look = |of: &Metadata| (of.kind, of.mode, of.uid, of.gid, of.rdev.major, of.rdev.minor);
     // The size of a directory says how it came to be, not what is in it. Overlay may give whiteouts any number of names.
     look(one) == look(other) && (one.is_dir() || is_whiteout(one) || (one.size, one.nlink) == (other.size, other.nlink))
-}
-
-pub(super) fn is_whiteout(of: &Metadata) -> bool {
-    of.kind == FileKind::CharDevice && of.rdev == Device::default()
 }
 
 /// Whether times are equal, or both came by themselves.

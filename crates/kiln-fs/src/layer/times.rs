@@ -2,12 +2,13 @@
 
 use std::os::unix::ffi::OsStrExt;
 
-use kiln_sys::metadata::Timestamp;
+use kiln_sys::metadata::{Metadata, Timestamp};
 use kiln_sys::root::Root;
 use rustix::fs::OFlags;
 
 use super::Result;
-use super::same::{is_whiteout, metadata, open, sorted_names};
+use super::same::{metadata, open, sorted_names};
+use super::whiteout::is_whiteout;
 use crate::tree::join;
 
 /// What becomes of modification times. Moments are in seconds since 1970.
@@ -36,40 +37,42 @@ impl Times {
 
 /// Whether all files of a tree have the times already that they are to have.
 pub fn has_times(tree: &Root, times: Times) -> Result<bool> {
-    let mut directories = vec![Vec::new()];
-    while let Some(path) = directories.pop() {
-        let directory = open(tree, &path, OFlags::DIRECTORY)?;
-        for name in sorted_names(&directory, &path)? {
-            let path = join(&path, name.as_bytes());
-            let file = metadata(&directory, &name, &path)?;
-            if !is_whiteout(&file) && times.of(file.mtime) != file.mtime {
-                return Ok(false);
-            }
-            if file.is_dir() {
-                directories.push(path);
-            }
-        }
-    }
-    Ok(true)
+    let mut has_all = true;
+    visit(tree, |file| {
+        has_all = is_whiteout(file) || times.of(file.mtime) == file.mtime;
+        has_all
+    })?;
+    Ok(has_all)
 }
 
 /// When the newest file of a tree changed last, in seconds since 1970. Directories do not count: they change with what is put
 /// into them.
 pub fn newest(tree: &Root) -> Result<Option<i64>> {
     let mut newest = None;
+    visit(tree, |file| {
+        newest = newest.max((!file.is_dir()).then_some(file.mtime.secs));
+        true
+    })?;
+    Ok(newest)
+}
+
+/// Shows all that is in a tree, as long as `wants_more` says so.
+fn visit(tree: &Root, mut wants_more: impl FnMut(&Metadata) -> bool) -> Result<()> {
     let mut directories = vec![Vec::new()];
     while let Some(path) = directories.pop() {
         let directory = open(tree, &path, OFlags::DIRECTORY)?;
         for name in sorted_names(&directory, &path)? {
             let path = join(&path, name.as_bytes());
             let file = metadata(&directory, &name, &path)?;
-            match file.is_dir() {
-                true => directories.push(path),
-                false => newest = newest.max(Some(file.mtime.secs)),
+            if !wants_more(&file) {
+                return Ok(());
+            }
+            if file.is_dir() {
+                directories.push(path);
             }
         }
     }
-    Ok(newest)
+    Ok(())
 }
 
 #[cfg(test)]
