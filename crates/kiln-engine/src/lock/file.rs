@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
+use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
 
 use kiln_report::{Failure, FailureKind};
-use serde::{Deserialize, Serialize};
+use serde::de::{Error as _, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::LockChange;
 use super::wants::Kind;
@@ -27,13 +29,13 @@ const LARGEST: u64 = 16 << 20;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Section {
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default, deserialize_with = "once_each", skip_serializing_if = "BTreeMap::is_empty")]
     syntax: BTreeMap<String, String>,
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default, deserialize_with = "once_each", skip_serializing_if = "BTreeMap::is_empty")]
     images: BTreeMap<String, String>,
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default, deserialize_with = "once_each", skip_serializing_if = "BTreeMap::is_empty")]
     downloads: BTreeMap<String, String>,
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default, deserialize_with = "once_each", skip_serializing_if = "BTreeMap::is_empty")]
     repositories: BTreeMap<String, String>,
 }
 
@@ -42,8 +44,14 @@ pub(crate) struct Section {
 #[serde(deny_unknown_fields)]
 struct File {
     version: u32,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "once_each")]
     dockerfiles: BTreeMap<String, Section>,
+}
+
+/// What is the same in all forms.
+#[derive(Deserialize)]
+struct Form {
+    version: u32,
 }
 
 impl Section {
@@ -194,12 +202,43 @@ fn parse(path: &Path, text: &str) -> Result<File> {
         Failure { causes: vec![error.to_string()], ..failure }
             .hint("mend it, or remove it and write it anew with `kiln lock`")
     };
-    let file: File = serde_json::from_str(text).map_err(unreadable)?;
-    if file.version == VERSION {
-        return Ok(file);
+    // Another form may have other fields.
+    let Form { version } = serde_json::from_str(text).map_err(unreadable)?;
+    if version == VERSION {
+        return serde_json::from_str(text).map_err(unreadable);
     }
-    let message = format!("`{}` is of version {}, and this kiln reads version {VERSION}", path.display(), file.version);
+    let message = format!("`{}` is of version {version}, and this kiln reads version {VERSION}", path.display());
     Err(Failure::new(FailureKind::Build, message).hint("use the kiln that wrote it, or remove it and write it anew"))
+}
+
+/// A map that has each name once: of two values for one name, as merges may leave them, nobody knows which is meant.
+fn once_each<'de, D, V>(text: D) -> std::result::Result<BTreeMap<String, V>, D::Error>
+where
+    D: Deserializer<'de>,
+    V: Deserialize<'de>,
+{
+    struct Once<V>(PhantomData<V>);
+
+    impl<'de, V: Deserialize<'de>> Visitor<'de> for Once<V> {
+        type Value = BTreeMap<String, V>;
+
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("names and what they stand for")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> std::result::Result<Self::Value, A::Error> {
+            let mut found = BTreeMap::new();
+            while let Some(name) = entries.next_key::<String>()? {
+                if found.contains_key(&name) {
+                    return Err(A::Error::custom(format_args!("`{name}` is there twice")));
+                }
+                found.insert(name, entries.next_value()?);
+            }
+            Ok(found)
+        }
+    }
+
+    text.deserialize_map(Once(PhantomData))
 }
 
 #[cfg(test)]
@@ -245,8 +284,41 @@ mod tests {
     #[test]
     fn a_lock_of_another_form_is_refused() {
         let refused = |text: &str| parse(Path::new("kiln.lock"), text).unwrap_err().to_string();
-        assert!(refused(r#"{"version": 2}"#).contains("is of version 2"));
+        for newer in [r#"{"version": 2}"#, r#"{"version": 2, "stages": {}}"#] {
+            assert!(refused(newer).contains("is of version 2, and this kiln reads version 1"), "{}", refused(newer));
+        }
         assert!(refused(r#"{"version": 1, "dockerfiles": {"D": {"image": {}}}}"#).contains("cannot read `kiln.lock`"));
         assert!(refused("{").contains("cannot read"));
+    }
+
+    #[test]
+    fn a_name_that_is_there_twice_is_refused_with_its_line() {
+        let causes = |text: &str| parse(Path::new("kiln.lock"), text).unwrap_err().causes.join("");
+        let twice = "{\"version\": 1, \"dockerfiles\": {\"D\": {\"images\": {\n\"a:1\": \"x\",\n\"b:1\": \"x\",\n\"a:1\": \"y\"}}}}";
+        assert!(causes(twice).starts_with("`a:1` is there twice at line 4"), "{}", causes(twice));
+        assert!(
+            causes("{\"version\": 1, \"dockerfiles\": {\"D\": {},\n\"D\": {}}}")
+                .contains("`D` is there twice at line 2")
+        );
+        assert!(causes("{\"version\": 1,\n\"version\": 1}").contains("line 2"));
+        assert!(
+            causes("{\"version\": 1, \"dockerfiles\": {\"D\": {\"images\": {},\n\"images\": {}}}}").contains("line 2")
+        );
+    }
+
+    #[test]
+    fn a_lock_is_written_beside_and_put_in_its_place_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let own = || DockerfileSource::InContext("Dockerfile".into());
+        home(dir.path(), own()).write(Section::default()).unwrap();
+        let path = dir.path().join("kiln.lock");
+        let (old, before) = (std::fs::read(&path).unwrap(), std::fs::File::open(&path).unwrap());
+        let mut section = Section::default();
+        section.set(Kind::Image, "a:1".into(), "sha256:1".into());
+        home(dir.path(), own()).write(section).unwrap();
+        // Who had it open reads what was there, to the end.
+        assert_eq!(std::io::read_to_string(before).unwrap().into_bytes(), old);
+        assert_ne!(std::fs::read(&path).unwrap(), old);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "nothing else is left");
     }
 }
