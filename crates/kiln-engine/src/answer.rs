@@ -11,6 +11,8 @@ pub struct BuildResult {
     pub platforms: Vec<Platform>,
     /// The image's id: the digest of its config, or of its index. None when no image was asked for.
     pub image_id: Option<Digest>,
+    /// The ids of the images that an index is of: the digests of their configs.
+    pub images: Vec<Digest>,
     /// The manifest or index, when one was written.
     pub descriptor: Option<Descriptor>,
     /// The names it got, in full.

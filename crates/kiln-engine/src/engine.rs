@@ -13,7 +13,7 @@ use kiln_store::{Entry, Store, Why};
 use crate::answer::{
     BuildResult, Collected, FsckAnswer, ImageDetails, ImageSummary, Loaded, PruneAnswer, PullResult, Removed,
 };
-use crate::diff::{DiffRequest, ImageDiff};
+use crate::diff::{DiffRequest, Differences};
 use crate::explain::Story;
 use crate::export::{Daemons, OutFile};
 use crate::failure::environment;
@@ -190,8 +190,8 @@ impl Engine {
         crate::verify::verify(self, request, session, reporter).await
     }
 
-    /// Builds an image again from the record of the build that made it, and tells whether it is the same. `given` adds values of
-    /// build arguments that no record holds.
+    /// Builds an image again from the record of the build that made it, and tells whether it is the same; of an index all images,
+    /// or those for the platforms of `given`. That also adds values of build arguments that no record holds.
     pub async fn verify_image(
         &self,
         name: &str,
@@ -203,7 +203,7 @@ impl Engine {
     }
 
     /// Tells what two images differ in.
-    pub async fn diff(&self, request: &DiffRequest, reporter: Arc<dyn Reporter>) -> Result<ImageDiff> {
+    pub async fn diff(&self, request: &DiffRequest, reporter: Arc<dyn Reporter>) -> Result<Differences> {
         crate::diff::diff(self, request, &reporter).await
     }
 

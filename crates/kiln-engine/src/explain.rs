@@ -37,11 +37,17 @@ pub(crate) fn explain(store: &Store, wanted: Option<&str>, against: Option<&str>
     Ok(story::difference(&builds[at], &builds[other], &with_files))
 }
 
-/// The newest build that made an image, known by its id; `name` is what people call it.
-pub(crate) fn made_by(store: &Store, id: &Digest, name: &str) -> Result<BuildRecord> {
-    let made =
-        |build: &BuildRecord| matches!(&build.outcome, BuildOutcome::Done { image: Some(image), .. } if image == id);
-    record::list(store)?.into_iter().find(made).ok_or_else(|| {
+/// The newest build that made an image, known by its id, or else by that of its index; `name` is what people call it.
+pub(crate) fn made_by(store: &Store, [id, whole]: [&Digest; 2], name: &str) -> Result<BuildRecord> {
+    let builds = record::list(store)?;
+    let by = |id: &Digest| {
+        let made = |build: &&BuildRecord| match &build.outcome {
+            BuildOutcome::Done { image, images, .. } => image.as_ref() == Some(id) || images.contains(id),
+            _ => false,
+        };
+        builds.iter().find(made).cloned()
+    };
+    by(id).or_else(|| by(whole)).ok_or_else(|| {
         let failure = Failure::new(FailureKind::Usage, format!("no build is recorded that made `{name}`"));
         failure.hint("name the directory it was built from instead, with all that it was built with")
     })

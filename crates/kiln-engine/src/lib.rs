@@ -65,8 +65,8 @@ pub use answer::{
 pub use combine::{CombineRequest, CombineSource, Configs, RemoteDocument, RemoteImage, Said, Single};
 pub use context::{ContextChecks, Contexts, LeftOutFile, PathVerdict, SentFile, is_ignored};
 pub use diff::{
-    DiffImage, DiffRequest, FieldChange, FileDifference, FileLook, HistoryChange, Ignored, ImageDiff, LayerChange,
-    PackageChange,
+    DiffImage, DiffRequest, Differences, FieldChange, FileDifference, FileLook, HistoryChange, Ignored, ImageDiff,
+    LayerChange, PackageChange, PlatformChange,
 };
 pub use engine::Engine;
 pub use explain::{Advice, Cause, Step, Story, Summary};
@@ -93,4 +93,4 @@ pub use request::{
 pub use session::{NoSession, Session};
 pub use ssh::{SshAgent, SshKey};
 pub use take::Platforms;
-pub use verify::{Finding, Reason, Verified};
+pub use verify::{Finding, Reason, Verified, VerifiedImage};

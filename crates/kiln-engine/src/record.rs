@@ -82,6 +82,9 @@ pub enum BuildOutcome {
     Done {
         /// The image's id, if there is an image.
         image: Option<Digest>,
+        /// The ids of the images that an index is of.
+        #[serde(default)]
+        images: Vec<Digest>,
         /// The image's names, in full.
         names: Vec<String>,
     },
@@ -132,7 +135,7 @@ impl BuildRecord {
 
     /// What a build that found everything found.
     fn state(&self) -> Option<String> {
-        let BuildOutcome::Done { image, names } = self.is_cached().then_some(&self.outcome)? else { return None };
+        let BuildOutcome::Done { image, names, .. } = self.is_cached().then_some(&self.outcome)? else { return None };
         let mut hasher = Hasher::new();
         image.iter().for_each(|image| hasher.field(image.as_str().as_bytes()));
         names.iter().for_each(|name| hasher.field(name.as_bytes()));
@@ -229,8 +232,8 @@ impl Draft {
     /// Writes it down. A record that cannot be written is lost, and nothing else.
     pub(crate) fn end(mut self, outcome: &Result<BuildResult>) {
         self.record.outcome = match outcome {
-            Ok(BuildResult { image_id, names, .. }) => {
-                BuildOutcome::Done { image: image_id.clone(), names: names.clone() }
+            Ok(BuildResult { image_id: image, images, names, .. }) => {
+                BuildOutcome::Done { image: image.clone(), images: images.clone(), names: names.clone() }
             }
             Err(failure) => BuildOutcome::Failed { message: message(failure) },
         };
@@ -403,7 +406,7 @@ mod tests {
         let parts = || Some(KeyParts::default());
         record.steps = vec![step(Fate::Ran, None), step(Fate::NotNeeded, parts()), step(Fate::Cached, parts())];
         assert!(!record.is_cached(), "it was canceled");
-        record.outcome = BuildOutcome::Done { image: None, names: vec![] };
+        record.outcome = BuildOutcome::Done { image: None, images: vec![], names: vec![] };
         assert!(record.is_cached() && record.state().is_some());
         record.steps.push(step(Fate::Ran, parts()));
         assert!(!record.is_cached() && record.state().is_none());

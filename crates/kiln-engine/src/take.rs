@@ -143,7 +143,7 @@ fn nothing(name: &str) -> Failure {
 }
 
 /// The manifests that are meant.
-async fn picked(
+pub(crate) async fn picked(
     name: &str,
     document: Document,
     source: &Arc<dyn BlobSource>,

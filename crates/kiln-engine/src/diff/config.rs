@@ -101,7 +101,7 @@ fn aligned<T>(ones: &[T], others: &[T], is_same: impl Fn(&T, &T) -> bool) -> Vec
 }
 
 /// Layers that only one image has, or that lie elsewhere in the other.
-pub(super) fn layers(ones: &[Digest], others: &[Digest]) -> Vec<LayerChange> {
+pub(crate) fn layers(ones: &[Digest], others: &[Digest]) -> Vec<LayerChange> {
     let place = |list: &[Digest], diff_id: &Digest| list.iter().position(|other| other == diff_id);
     let mut changes = Vec::new();
     for diff_id in ones.iter().chain(others) {

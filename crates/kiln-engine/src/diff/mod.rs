@@ -18,17 +18,18 @@ use crate::blocking::blocking;
 use crate::engine::Engine;
 use crate::failure::{Context as _, environment};
 use crate::job::Result;
-pub(crate) use config::{fields, history};
+pub(crate) use config::{fields, history, layers};
 use packages::Packages;
-pub(crate) use sides::{Side, open};
+use sides::Side;
+pub(crate) use sides::{Candidate, Found, find};
 
 /// Two images to compare.
 #[derive(Debug, Clone, Default)]
 pub struct DiffRequest {
     /// Names or ids, `oci:DIR[:TAG]`, `oci-archive:FILE`, `docker-archive:FILE`, or names at a registry.
     pub images: [String; 2],
-    /// The platform both images must be for.
-    pub platform: Option<Platform>,
+    /// The platforms that are compared; without any, all that either image is for.
+    pub platforms: Vec<Platform>,
     /// What does not count.
     pub ignored: Vec<Ignored>,
     /// Whether the first difference is enough.
@@ -48,9 +49,31 @@ pub enum Ignored {
     Layers,
 }
 
+/// What two images differ in, which may be for several platforms each.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Differences {
+    /// What each platform differs in, also when that is nothing.
+    pub platforms: Vec<ImageDiff>,
+    /// Platforms that only one of the two is for.
+    pub alone: Vec<PlatformChange>,
+}
+
+/// A platform that came or went.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PlatformChange {
+    /// As `linux/amd64`.
+    pub platform: String,
+    /// The digest of the config of the first image for it.
+    pub before: Option<Digest>,
+    /// Of the second.
+    pub after: Option<Digest>,
+}
+
 /// What two images differ in.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct ImageDiff {
+    /// What both are for, as `linux/amd64`; of two that are alone under their names, the first.
+    pub platform: String,
     /// Which images these are.
     pub images: Vec<DiffImage>,
     /// Fields of the config.
@@ -165,26 +188,81 @@ impl ImageDiff {
     }
 }
 
-/// Compares two images.
-pub(crate) async fn diff(engine: &Engine, request: &DiffRequest, reporter: &Arc<dyn Reporter>) -> Result<ImageDiff> {
+impl Differences {
+    /// Whether nothing differs.
+    pub fn is_empty(&self) -> bool {
+        self.alone.is_empty() && self.platforms.iter().all(ImageDiff::is_empty)
+    }
+}
+
+/// Compares two images, or those of two indexes that are for the same platforms.
+pub(crate) async fn diff(engine: &Engine, request: &DiffRequest, reporter: &Arc<dyn Reporter>) -> Result<Differences> {
     let [one, other] = &request.images;
     let store = engine.store()?;
-    let lease = store.lease().map_err(environment)?;
-    let at = (&store, &lease);
-    let one = open(engine, at, (one, request.platform.as_ref()), reporter).await?;
-    let other = open(engine, at, (other, request.platform.as_ref()), reporter).await?;
-    let request = request.clone();
-    blocking(move || {
-        let _held = lease;
-        compare(&store, [&one, &other], &request)
-    })
-    .await
+    let lease = Arc::new(store.lease().map_err(environment)?);
+    let at = (&store, lease.as_ref());
+    let one = find(engine, at, (one, &request.platforms)).await?;
+    let other = find(engine, at, (other, &request.platforms)).await?;
+    let Paired { pairs, alone } = Paired::of(one, other, !request.platforms.is_empty());
+    let mut differences = Differences { platforms: Vec::new(), alone };
+    for [one, other] in pairs {
+        if request.stops_early && !differences.is_empty() {
+            break;
+        }
+        let request = request.clone();
+        // One config has one list of layers: their files need not come.
+        if one.config.digest() == other.config.digest() {
+            let images = [&one, &other].map(Candidate::told).to_vec();
+            differences.platforms.push(ImageDiff {
+                platform: one.platform.to_string(),
+                images,
+                ..ImageDiff::default()
+            });
+            continue;
+        }
+        let (one, other) = (one.open(engine, at, reporter).await?, other.open(engine, at, reporter).await?);
+        let (store, held) = (store.clone(), Arc::clone(&lease));
+        let compared = blocking(move || {
+            let _held = held;
+            compare(&store, [&one, &other], &request)
+        });
+        differences.platforms.push(compared.await?);
+    }
+    Ok(differences)
+}
+
+/// Which images are compared with which.
+struct Paired {
+    pairs: Vec<[Candidate; 2]>,
+    alone: Vec<PlatformChange>,
+}
+
+impl Paired {
+    /// Pairs images of the same platform. Two that are alone under their names are a pair in any case, unless platforms were
+    /// named.
+    fn of(one: Found, other: Found, is_chosen: bool) -> Self {
+        let is_by_platform = is_chosen || one.is_index || other.is_index;
+        let mut others = other.images;
+        let mut paired = Self { pairs: Vec::new(), alone: Vec::new() };
+        let change =
+            |image: &Candidate| PlatformChange { platform: image.platform.to_string(), before: None, after: None };
+        for image in one.images {
+            match others.iter().position(|other| !is_by_platform || other.platform == image.platform) {
+                Some(at) => paired.pairs.push([image, others.remove(at)]),
+                None => paired.alone.push(PlatformChange { before: Some(image.config.digest()), ..change(&image) }),
+            }
+        }
+        let added = |image: &Candidate| PlatformChange { after: Some(image.config.digest()), ..change(image) };
+        paired.alone.extend(others.iter().map(added));
+        paired
+    }
 }
 
 fn compare(store: &kiln_store::Store, sides: [&Side; 2], request: &DiffRequest) -> Result<ImageDiff> {
     let counts = |ignored| !request.ignored.contains(&ignored);
     let [one, other] = sides.map(|side| side.config.value());
-    let mut diff = ImageDiff { images: sides.map(Side::told).to_vec(), ..ImageDiff::default() };
+    let platform = sides[0].platform.to_string();
+    let mut diff = ImageDiff { platform, images: sides.map(Side::told).to_vec(), ..ImageDiff::default() };
     diff.config = config::fields(one, other, counts(Ignored::Created));
     if counts(Ignored::History) {
         diff.history = config::history(&one.history, &other.history, counts(Ignored::Created));

@@ -5,66 +5,118 @@ use std::sync::Arc;
 
 use kiln_image::archive::Archive;
 use kiln_image::{BlobSource, Layout, fetch_document};
-use kiln_oci::{Descriptor, Document, ImageConfig, Platform, Raw, Reference};
+use kiln_oci::{Descriptor, Digest, Document, ImageConfig, Platform, Raw, Reference};
 use kiln_report::{Failure, FailureKind, Reporter};
-use kiln_store::{Lease, Snapshot, Store};
+use kiln_store::{ImageRecord, Lease, Snapshot, Store};
 use kiln_sys::root::Root;
 
 use super::DiffImage;
 use crate::base::{BaseImage, Meter};
 use crate::engine::Engine;
 use crate::failure::{Context as _, environment, registry};
-use crate::frontend::{fetch_config, image_manifest, split_layout};
+use crate::frontend::{fetch_config, split_layout};
 use crate::job::Result;
 use crate::progress::Work;
+use crate::take::{Platforms, picked};
+
+/// What a name stands for: one image, or one for each platform.
+pub(crate) struct Found {
+    /// The digest of all of it, as the store or its registry calls it.
+    pub(crate) id: Digest,
+    pub(crate) images: Vec<Candidate>,
+    /// Whether the name stands for several images.
+    pub(crate) is_index: bool,
+}
+
+/// One image whose layers may be elsewhere still.
+pub(crate) struct Candidate {
+    pub(crate) name: String,
+    /// What was asked for, or else what it is for.
+    pub(crate) platform: Platform,
+    pub(crate) config: Raw<ImageConfig>,
+    place: Place,
+}
+
+/// Where its layers are.
+enum Place {
+    Store(Snapshot),
+    Elsewhere(Vec<Descriptor>, Arc<dyn BlobSource>),
+}
 
 /// An image whose files are at hand.
 pub(crate) struct Side {
     pub(crate) name: String,
+    pub(crate) platform: Platform,
     pub(crate) config: Raw<ImageConfig>,
     pub(crate) snapshot: Snapshot,
 }
 
-/// Finds an image and has its layers here. What came from elsewhere gets no name, and goes with the next prune.
-pub(crate) async fn open(
+/// Finds what a name stands for: its images for these platforms, or all of them.
+pub(crate) async fn find(
     engine: &Engine,
     (store, lease): (&Store, &Lease),
-    (name, platform): (&str, Option<&Platform>),
-    reporter: &Arc<dyn Reporter>,
-) -> Result<Side> {
+    (name, platforms): (&str, &[Platform]),
+) -> Result<Found> {
     let (document, source) = match name.split_once(':') {
         Some(("oci", place)) => in_layout(place).await?,
         Some(("oci-layout", place)) => in_layout(place.trim_start_matches("//")).await?,
         Some(("oci-archive" | "docker-archive", place)) => in_archive(Path::new(place)).await?,
         Some(("docker", place)) if place.starts_with("//") => return Err(docker_transport(name, place)),
-        _ => match in_store(store, lease, (name, platform))? {
-            Some(side) => return Ok(side),
+        _ => match in_store(store, lease, (name, platforms))? {
+            Some(found) => return Ok(found),
             None => at_registry(engine, store, name).await?,
         },
     };
-    let work = Work::start(reporter, format!("reading image {name}"));
-    let meter =
-        Arc::new(Meter { reporter: work.reporter(), vertex: work.id().clone(), limits: engine.registry().limits() });
-    let host = Platform::host();
-    let is_index = matches!(document, Document::Index(_));
-    let taken = async {
-        let (_, manifest) = image_manifest(name, document, &source, platform.unwrap_or(&host)).await?;
-        let config = fetch_config(name, &manifest, &source).await?.1;
-        if let Some(platform) = platform.filter(|_| !is_index) {
-            serves(name, &config.value().platform, platform)?;
-        }
-        let image = Arc::new(BaseImage {
-            name: name.to_owned(),
-            config: config.value().clone(),
-            blobs: manifest.layers,
-            source: Some(source),
-            snapshot: None,
-        });
-        let snapshot = image.unpack(store, lease, &meter).await?;
-        Ok(Side { name: name.to_owned(), config, snapshot })
+    let (id, is_alone) = match &document {
+        Document::Index(index) => (index.digest(), false),
+        Document::Manifest(manifest) => (manifest.digest(), true),
     };
-    let taken = taken.await;
-    work.end(taken)
+    let wanted = match platforms {
+        [] => Platforms::All,
+        these => Platforms::These(these.to_vec()),
+    };
+    let mut images = Vec::new();
+    for (platform, _, manifest) in picked(name, document, &source, &wanted).await? {
+        let config = fetch_config(name, &manifest, &source).await?.1;
+        let own = &config.value().platform;
+        if is_alone {
+            platforms.iter().try_for_each(|wanted| serves(name, own, wanted))?;
+        }
+        let platform = if is_alone { platforms.first().unwrap_or(own).clone() } else { platform };
+        let place = Place::Elsewhere(manifest.layers, Arc::clone(&source));
+        images.push(Candidate { name: name.to_owned(), platform: known(platform), config, place });
+    }
+    Ok(Found { is_index: images.len() > 1, id, images })
+}
+
+impl Candidate {
+    pub(super) fn told(&self) -> DiffImage {
+        let config = &self.config;
+        DiffImage { name: self.name.clone(), id: config.digest(), layers: config.value().rootfs.diff_ids.len() }
+    }
+
+    /// Has its layers here. What comes from elsewhere gets no name, and goes with the next prune.
+    pub(crate) async fn open(
+        self,
+        engine: &Engine,
+        (store, lease): (&Store, &Lease),
+        reporter: &Arc<dyn Reporter>,
+    ) -> Result<Side> {
+        let Self { name, platform, config, place } = self;
+        let snapshot = match place {
+            Place::Store(snapshot) => snapshot,
+            Place::Elsewhere(blobs, source) => {
+                let work = Work::start(reporter, format!("reading image {name}"));
+                let limits = engine.registry().limits();
+                let meter = Arc::new(Meter { reporter: work.reporter(), vertex: work.id().clone(), limits });
+                let (name, config) = (name.clone(), config.value().clone());
+                let image = Arc::new(BaseImage { name, config, blobs, source: Some(source), snapshot: None });
+                let unpacked = image.unpack(store, lease, &meter).await;
+                work.end(unpacked)?
+            }
+        };
+        Ok(Side { name, platform, config, snapshot })
+    }
 }
 
 /// Fails for an image that alone has its name, and is for another platform. One that does not say what it is for serves all.
@@ -82,20 +134,40 @@ fn docker_transport(name: &str, place: &str) -> Failure {
     Failure::new(FailureKind::Usage, message).hint(format!("leave out `docker://`: `{place}`"))
 }
 
-/// An image of the store, if it has one by that name; of several the one for the platform.
-fn in_store(store: &Store, lease: &Lease, (name, platform): (&str, Option<&Platform>)) -> Result<Option<Side>> {
-    let record = match store.images().find(name) {
-        Ok(_) => crate::images::one(store, name, platform)?.record,
+/// What the store has by that name, if anything.
+fn in_store(store: &Store, lease: &Lease, (name, platforms): (&str, &[Platform])) -> Result<Option<Found>> {
+    let whole = match store.images().find(name) {
+        Ok(image) => image.record,
         Err(kiln_store::Error::UnknownImage { .. }) => return Ok(None),
         Err(error) => return Err(Failure::from_error(FailureKind::Usage, &error)),
     };
-    let snapshot = record.snapshot.unwrap_or_default();
+    let mut images = Vec::new();
+    if platforms.is_empty() {
+        for record in whole.images() {
+            images.push(stored(store, lease, (name, record.platform.clone()), record)?);
+        }
+    }
+    for platform in platforms {
+        let record = crate::images::of_platform(store, name, Some(platform))?;
+        images.push(stored(store, lease, (name, platform.clone()), &record)?);
+    }
+    Ok(Some(Found { is_index: whole.is_index(), id: whole.id, images }))
+}
+
+fn stored(store: &Store, lease: &Lease, (name, platform): (&str, Platform), record: &ImageRecord) -> Result<Candidate> {
+    let snapshot = record.snapshot.clone().unwrap_or_default();
     if !lease.hold_snapshot(&snapshot).map_err(environment)? {
         let failure = Failure::new(FailureKind::Environment, format!("layers of image `{name}` are gone"));
         return Err(failure.hint("build it again, or pull it again"));
     }
     let bytes = store.content().read(&record.id, kiln_image::limits::CONFIG).map_err(environment)?;
-    Ok(Some(Side { name: name.to_owned(), config: Raw::parse(bytes).map_err(environment)?, snapshot }))
+    let config = Raw::parse(bytes).map_err(environment)?;
+    Ok(Candidate { name: name.to_owned(), platform: known(platform), config, place: Place::Store(snapshot) })
+}
+
+/// An image that does not say what it is for is taken for one of this machine.
+fn known(platform: Platform) -> Platform {
+    if platform.architecture.is_empty() { Platform::host() } else { platform.normalized() }
 }
 
 async fn in_layout(place: &str) -> Result<(Document, Arc<dyn BlobSource>)> {

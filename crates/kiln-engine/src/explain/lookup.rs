@@ -50,9 +50,9 @@ fn by_offset(builds: &[BuildRecord], wanted: &str, offset: &str) -> Result<usize
 
 /// Whether a build made the image of this name or id.
 fn made(build: &BuildRecord, wanted: &str) -> bool {
-    let BuildOutcome::Done { image, names } = &build.outcome else { return false };
+    let BuildOutcome::Done { image, images, names } = &build.outcome else { return false };
     let digits = wanted.strip_prefix("sha256:").unwrap_or(wanted);
-    let is_id = digits.len() >= SHORTEST && image.as_ref().is_some_and(|image| image.hex().starts_with(digits));
+    let is_id = digits.len() >= SHORTEST && image.iter().chain(images).any(|image| image.hex().starts_with(digits));
     let name = wanted.parse::<Reference>().map(|name| name.to_string());
     is_id || name.is_ok_and(|wanted| names.contains(&wanted))
 }
@@ -84,7 +84,7 @@ mod tests {
         let image = |id: &str, name: &str| {
             let names = vec![format!("docker.io/library/{name}:latest")];
             let image = Some(kiln_oci::Digest::sha256(id));
-            BuildRecord { outcome: BuildOutcome::Done { image, names }, ..build(id, &[]) }
+            BuildRecord { outcome: BuildOutcome::Done { image, images: vec![], names }, ..build(id, &[]) }
         };
         let id = kiln_oci::Digest::sha256("def333").to_string();
         let builds = [image("abc111", "web"), image("abc222", "app"), image("def333", "app")];

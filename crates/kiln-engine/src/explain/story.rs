@@ -276,7 +276,7 @@ pub(super) mod tests {
                 platform: "linux/amd64".into(),
             },
             options: BuildOptions::default(),
-            outcome: BuildOutcome::Done { image: None, names: vec![] },
+            outcome: BuildOutcome::Done { image: None, images: vec![], names: vec![] },
             steps,
             dockerfile: String::new(),
             recipe: None,

@@ -46,6 +46,9 @@ pub(crate) async fn export(job: &Arc<Job>, request: &BuildRequest, solved: &[Sol
                 let (made, plain) = (images.find(packing)?, images.find(None)?);
                 let names: Vec<_> = request.tags.iter().chain(&options.names).cloned().collect();
                 result.image_id = image::id_of(made);
+                if let [_, _, ..] = made {
+                    result.images = made.iter().map(|made| made.config.digest()).collect();
+                }
                 write(job, output, (made, plain), &names, &mut result).await?;
             }
         }

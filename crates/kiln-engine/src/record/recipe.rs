@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use kiln_oci::Platform;
 use kiln_report::{Failure, FailureKind};
 use kiln_solver::Setting;
 use serde::{Deserialize, Serialize};
@@ -65,8 +66,12 @@ impl Recipe {
         })
     }
 
-    /// The request that does it again. What the record does not hold must be given.
-    pub(crate) fn request(&self, record: &BuildRecord, given: &BuildRequest) -> Result<BuildRequest> {
+    /// The request that does it again for some of its platforms, in this order. What the record does not hold must be given.
+    pub(crate) fn request(
+        &self,
+        (record, platforms): (&BuildRecord, &[Platform]),
+        given: &BuildRequest,
+    ) -> Result<BuildRequest> {
         let mut build_args = given.build_args.clone();
         for (name, setting) in &record.options.build_args {
             match setting {
@@ -79,7 +84,15 @@ impl Recipe {
                 }
             }
         }
-        let platform = record.target.platform.parse().ok().filter(|_| self.is_platform_chosen);
+        // An image may say a little else than what it was built for: a base's variant, say.
+        let built: Vec<Platform> = record.target.platform.split(',').filter_map(|text| text.parse().ok()).collect();
+        let nearest = |image: &Platform| {
+            built.iter().filter_map(|built| Some((image.rank(built)?, built))).min_by_key(|(rank, _)| *rank)
+        };
+        let asked = |image: &Platform| match built.as_slice() {
+            [only] => only.clone(),
+            _ => nearest(image).map_or_else(|| image.clone(), |(_, built)| built.clone()),
+        };
         Ok(BuildRequest {
             context: self.context.clone(),
             dockerfile: self.dockerfile.clone(),
@@ -88,7 +101,7 @@ impl Recipe {
             labels: self.labels.clone(),
             build_args,
             target: record.target.stage.clone(),
-            platforms: platform.into_iter().collect(),
+            platforms: platforms.iter().filter(|_| self.is_platform_chosen).map(asked).collect(),
             jobs: given.jobs,
             network: self.network,
             allowed: self.allowed.clone(),

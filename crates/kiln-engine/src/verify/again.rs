@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use kiln_fs::layer::Times;
 use kiln_graph::llb::OpKind;
 use kiln_graph::{Definition, Edge};
-use kiln_oci::Digest;
+use kiln_oci::{Digest, Platform};
 use kiln_report::{Failure, FailureKind, Reporter};
 use kiln_solver::Solver;
 use kiln_store::{LayerId, Snapshot};
@@ -46,50 +46,65 @@ pub(super) struct StepLayer {
     pub(super) lines: Option<(usize, usize)>,
     pub(super) layer: LayerId,
     pub(super) is_copy: bool,
+    /// Whether it is made of files of a context.
+    pub(super) is_of_context: bool,
     pub(super) is_in_image: bool,
 }
 
-/// Builds.
+/// Builds, for each platform of the request in its order.
 pub(super) async fn build(
     engine: &Engine,
     request: &BuildRequest,
     (session, reporter): (&Arc<dyn Session>, &Arc<dyn Reporter>),
-) -> Result<Again> {
+) -> Result<Vec<Again>> {
     let request = &alone(request);
     let waiter = Waiter::default();
     let lent = (Arc::clone(session), Arc::clone(reporter), waiter.watch());
     let prepared = worker::prepare(engine, request, lent, Purpose::Build).await?;
     let Prepared { job, definition, targets, unpacked, imported } = prepared;
-    let target = match <[Target; 1]>::try_from(targets) {
-        Ok([target]) => target,
-        Err(_) => {
-            let failure = Failure::new(FailureKind::Usage, "several platforms cannot be compared at once");
-            return Err(failure.hint("name one with `--platform`"));
-        }
-    };
     let plan = crate::step::plan(&definition, &job, &|_| false)?;
     let cache = Cache::new(job.store.clone(), job.lease.clone(), job.origin.clone(), imported, None);
     let cache = Arc::new(cache.forgetful());
     let solver = Solver::new(cache.clone(), cache, Arc::clone(reporter), worker::turns(request));
-    let mut snapshot = Snapshot::scratch();
+    let roots: Vec<Edge> = targets.iter().filter_map(|target| target.root.clone()).collect();
+    let mut results = match roots.as_slice() {
+        [] => Vec::new(),
+        roots => solver.solve(&plan, roots).await.map_err(worker::solve_failure)?,
+    }
+    .into_iter();
+    drop(unpacked);
+    let mut all = Vec::with_capacity(targets.len());
+    for target in targets {
+        let ended = || Failure::new(FailureKind::Bug, "a build ended without a file system");
+        let snapshot = match &target.root {
+            None => Snapshot::scratch(),
+            Some(_) => results.next().ok_or_else(ended)?.snapshot()?.clone(),
+        };
+        all.push(again(&job, request, (&definition, target, &snapshot)).await?);
+    }
+    Ok(all)
+}
+
+/// Makes the image of one platform, and finds which steps made what of it.
+async fn again(
+    job: &Arc<Job>,
+    request: &BuildRequest,
+    (definition, target, snapshot): (&Definition, Target, &Snapshot),
+) -> Result<Again> {
     let (mut steps, mut in_image) = (Vec::new(), Vec::new());
     if let Some(root) = &target.root {
-        let results = solver.solve(&plan, std::slice::from_ref(root)).await.map_err(worker::solve_failure)?;
-        let ended = || Failure::new(FailureKind::Bug, "a build ended without a file system");
-        snapshot = results.first().ok_or_else(ended)?.snapshot()?.clone();
-        in_image = worker::layers_of(&definition, root);
-        steps = step_layers((&definition, root), &job, &|vertex| in_image.iter().any(|id| id.0 == *vertex));
+        in_image = worker::layers_of(definition, root);
+        steps = step_layers((definition, root), job, &|vertex| in_image.iter().any(|id| id.0 == *vertex));
     }
-    drop(unpacked);
-    let base = rewrite::base_layers(&job, &snapshot)?;
+    let base = rewrite::base_layers(job, snapshot)?;
     let is_step = |vertex: &Digest| steps.iter().any(|step| step.vertex == *vertex);
     let chain = in_image.into_iter().rev().map(|id| id.0).filter(is_step).collect();
     let epoch = rewrite::epoch(request, target.epoch);
-    let snapshot = rewrite::rewrite(&job, request, (&snapshot, epoch)).await?;
+    let snapshot = rewrite::rewrite(job, request, (snapshot, epoch)).await?;
     let solved = Solved { epoch, ..target.solved(snapshot) };
     let ended = || Failure::new(FailureKind::Bug, "a build ended without an image");
-    let made = make_all(&job, &[solved], None).await?.pop().ok_or_else(ended)?;
-    Ok(Again { made, steps, chain, base, times: rewrite::times(request, epoch), _job: job })
+    let made = make_all(job, &[solved], None).await?.pop().ok_or_else(ended)?;
+    Ok(Again { made, steps, chain, base, times: rewrite::times(request, epoch), _job: Arc::clone(job) })
 }
 
 /// The request without what is of others: names, outputs, caches.
@@ -111,6 +126,10 @@ fn step_layers(
     is_in_image: &dyn Fn(&Digest) -> bool,
 ) -> Vec<StepLayer> {
     let made = job.witness.lock().unwrap_or_else(PoisonError::into_inner);
+    let is_context = |input: &Edge| {
+        let op = definition.vertex(&input.vertex).and_then(|vertex| vertex.op.op.as_ref());
+        matches!(op, Some(OpKind::Source(source)) if source.identifier.starts_with("local://"))
+    };
     let step = |vertex: &kiln_graph::Vertex| {
         let layer = made.get(&vertex.id.0)?.layers().last()?.clone();
         Some(StepLayer {
@@ -119,6 +138,7 @@ fn step_layers(
             lines: crate::record::lines(definition, &vertex.id),
             layer,
             is_copy: matches!(vertex.op.op, Some(OpKind::File(_))),
+            is_of_context: matches!(vertex.op.op, Some(OpKind::File(_))) && vertex.inputs.iter().any(is_context),
             is_in_image: is_in_image(&vertex.id.0),
         })
     };
@@ -126,6 +146,10 @@ fn step_layers(
 }
 
 impl Again {
+    pub(super) fn platform(&self) -> &Platform {
+        &self.made.platform
+    }
+
     pub(super) fn id(&self) -> Digest {
         self.made.config.digest()
     }

@@ -71,6 +71,8 @@ const NAME: Reason = reason(
 );
 const ELSE: Reason =
     reason("its content differs from build to build", "run the step twice by hand and compare this file");
+pub(super) const CONTEXT: Reason =
+    reason("the context has another file now", "verify with the context as it was when the image was built");
 const LOOK: Reason =
     reason("its mode, owner or attributes differ from build to build", "set them in the step that makes the file");
 

@@ -9,17 +9,18 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use kiln_fs::layer::{self, Aspect, Difference, Times};
-use kiln_oci::{Digest, ImageConfig};
+use kiln_oci::{Digest, ImageConfig, Platform};
 use kiln_report::{Event, Failure, FailureKind, Reporter};
 use kiln_store::{LayerId, Store};
 use kiln_sys::root::Root;
 use serde::Serialize;
 
 use crate::blocking::blocking;
-use crate::diff::{self, FieldChange, FileDifference, HistoryChange};
+use crate::diff::{self, Candidate, FieldChange, FileDifference, Found, HistoryChange, LayerChange};
 use crate::engine::Engine;
 use crate::failure::{Context as _, environment};
 use crate::job::Result;
+use crate::record::BuildRecord;
 use crate::request::{BuildRequest, Context};
 use crate::scratch::open_dir;
 use crate::session::Session;
@@ -30,9 +31,20 @@ pub use cause::Reason;
 /// So much of a file is looked at for the cause.
 const LOOKED_AT: u64 = 256 << 10;
 
-/// Whether a build gives the same image again.
+/// Whether a build gives the same images again.
 #[derive(Debug, Clone, Serialize)]
 pub struct Verified {
+    /// Whether all images are the same, to the byte.
+    pub is_reproducible: bool,
+    /// The images, one for each platform.
+    pub platforms: Vec<VerifiedImage>,
+}
+
+/// Whether an image is the same when it is built again.
+#[derive(Debug, Clone, Serialize)]
+pub struct VerifiedImage {
+    /// What it is for, as `linux/amd64`.
+    pub platform: String,
     /// Whether both images are the same, to the byte.
     pub is_reproducible: bool,
     /// The digests of both configs.
@@ -41,6 +53,8 @@ pub struct Verified {
     pub config: Vec<FieldChange>,
     /// Steps that differ, or were done at another time.
     pub history: Vec<HistoryChange>,
+    /// Layers that are not in both.
+    pub layers: Vec<LayerChange>,
     /// Files that differ, those of the first step first.
     pub findings: Vec<Finding>,
 }
@@ -85,14 +99,17 @@ pub(crate) async fn verify(
     let second = again::build(engine, request, (&session, &reporter)).await?;
     let store = engine.store()?;
     blocking(move || {
-        let upstream = upstream(&store, &first, &second)?;
-        let twins = [first.twin(), second.twin()];
-        compare(&store, twins, (&second, &upstream))
+        let verify = |(first, second): (&Again, &Again)| {
+            let upstream = upstream(&store, first, second)?;
+            compare(&store, [first.twin(), second.twin()], (second, &upstream))
+        };
+        Ok(Verified::of(first.iter().zip(&second).map(verify).collect::<Result<_>>()?))
     })
     .await
 }
 
-/// Builds an image again from the record of the build that made it, and compares. `given` adds what no record holds.
+/// Builds the images that a name stands for again from the records of the builds that made them, and compares: those for
+/// the platforms that `given` names, or all. It also adds what no record holds.
 pub(crate) async fn verify_image(
     engine: &Engine,
     name: &str,
@@ -102,34 +119,49 @@ pub(crate) async fn verify_image(
 ) -> Result<Verified> {
     let store = engine.store()?;
     let lease = store.lease().map_err(environment)?;
-    let image = diff::open(engine, (&store, &lease), (name, None), &reporter).await?;
-    let record = crate::explain::made_by(&store, &image.config.digest(), name)
-        .map_err(|failure| if is_index(&store, name) { several_platforms(name) } else { failure })?;
+    let at = (&store, &lease);
+    let Found { id, images, .. } = diff::find(engine, at, (name, &given.platforms)).await?;
+    let mut builds: Vec<(BuildRecord, Vec<Candidate>)> = Vec::new();
+    for image in images {
+        let record = crate::explain::made_by(&store, [&image.config.digest(), &id], name)?;
+        match builds.iter_mut().find(|(other, _)| other.id == record.id) {
+            Some((_, images)) => images.push(image),
+            None => builds.push((record, vec![image])),
+        }
+    }
+    let mut verified = Vec::new();
+    for (record, images) in builds {
+        let request = again_as(&record, (name, &images), given)?;
+        reporter.report(Event::Note(format!("building {name} again as build {} did", record.short_id())));
+        let made = again::build(engine, &request, (&session, &reporter)).await?;
+        for (image, made) in images.into_iter().zip(made) {
+            let image = image.open(engine, at, &reporter).await?;
+            let store = store.clone();
+            let compared = move || {
+                let first =
+                    Twin { config: image.config.value(), id: image.config.digest(), layers: image.snapshot.layers() };
+                compare(&store, [first, made.twin()], (&made, &[]))
+            };
+            verified.push(blocking(compared).await?);
+        }
+    }
+    Ok(Verified::of(verified))
+}
+
+/// The request that makes these images again.
+fn again_as(record: &BuildRecord, (name, images): (&str, &[Candidate]), given: &BuildRequest) -> Result<BuildRequest> {
     let recipe = record.recipe.as_ref().ok_or_else(|| {
         let message = format!("the record of build `{}` does not say how to build `{name}` again", record.short_id());
         Failure::new(FailureKind::Build, message).hint("name its context instead, with all that it was built with")
     })?;
-    let request = recipe.request(&record, given)?;
-    let text = format!("building {name} again as build {} did", record.short_id());
-    reporter.report(Event::Note(text));
-    let made = again::build(engine, &request, (&session, &reporter)).await?;
-    blocking(move || {
-        let _held = lease;
-        let first = Twin { config: image.config.value(), id: image.config.digest(), layers: image.snapshot.layers() };
-        compare(&store, [first, made.twin()], (&made, &[]))
-    })
-    .await
+    let platforms: Vec<Platform> = images.iter().map(|image| image.platform.clone()).collect();
+    recipe.request((record, &platforms), given)
 }
 
-fn is_index(store: &Store, name: &str) -> bool {
-    store.images().find(name).is_ok_and(|image| image.record.is_index())
-}
-
-fn several_platforms(name: &str) -> Failure {
-    let message = format!("image `{name}` is of several platforms: such images are not verified by name yet");
-    let hint = "verify what it was built from, with all that it was built with, one platform at a time: \
-                `kiln verify --platform PLATFORM CONTEXT`";
-    Failure::new(FailureKind::Usage, message).hint(hint)
+impl Verified {
+    fn of(platforms: Vec<VerifiedImage>) -> Self {
+        Self { is_reproducible: platforms.iter().all(|image| image.is_reproducible), platforms }
+    }
 }
 
 fn since_second() -> Duration {
@@ -162,13 +194,19 @@ fn upstream(store: &Store, first: &Again, second: &Again) -> Result<Vec<Upstream
     Ok(found)
 }
 
-fn compare(store: &Store, [one, other]: [Twin<'_>; 2], (made, upstream): (&Again, &[Upstream])) -> Result<Verified> {
+fn compare(
+    store: &Store,
+    [one, other]: [Twin<'_>; 2],
+    (made, upstream): (&Again, &[Upstream]),
+) -> Result<VerifiedImage> {
     let is_reproducible = one.id == other.id;
-    let mut verified = Verified {
+    let mut verified = VerifiedImage {
+        platform: made.platform().to_string(),
         is_reproducible,
         images: [one.id.clone(), other.id.clone()],
         config: diff::fields(one.config, other.config, true),
         history: diff::history(&one.config.history, &other.config.history, true),
+        layers: diff::layers(&one.config.rootfs.diff_ids, &other.config.rootfs.diff_ids),
         findings: Vec::new(),
     };
     if is_reproducible {
@@ -223,11 +261,16 @@ fn finding(roots: &[Root; 2], difference: &Difference, step: Option<&StepLayer>,
     let is_copy = step.is_some_and(|step| step.is_copy);
     let origin = upstream.iter().rev().find(|file| is_copy && name(&file.path) == name(&difference.path));
     let step = origin.map(|file| &file.step).or(step);
+    let is_of_context = step.is_some_and(|step| step.is_of_context) && difference.aspects != [Aspect::Mtime];
+    let reason = match is_of_context {
+        true => cause::CONTEXT,
+        false => cause::reason_of(&path, &difference.aspects, contents),
+    };
     Finding {
         file: FileDifference::of(difference),
         step: step.map_or_else(|| "a step that is not known".to_owned(), |step| step.name.clone()),
         lines: step.and_then(|step| step.lines),
-        reason: cause::reason_of(&path, &difference.aspects, contents),
+        reason,
     }
 }
 

@@ -136,7 +136,7 @@ mod tests {
         first.target.dockerfile = "/home/me/app/prod.Dockerfile".into();
         first.time = Duration::from_micros(12_345);
         let second = record("ff", "", Some("test"), BuildOutcome::Failed { message: "no".into() });
-        let third = record("ee", "/", None, BuildOutcome::Done { image: None, names: vec![] });
+        let third = record("ee", "/", None, BuildOutcome::Done { image: None, images: vec![], names: vec![] });
         show(&[first, second, third], &args, UNIX_EPOCH + Duration::from_secs(7200)).unwrap()
     }
 

@@ -4,7 +4,8 @@ use std::fmt::Write as _;
 
 use clap::{Args, ValueEnum};
 use kiln_engine::{
-    Aspect, DiffRequest, FieldChange, FileDifference, HistoryChange, Ignored, ImageDiff, LayerChange, PackageChange,
+    Aspect, DiffRequest, Differences, FieldChange, FileDifference, HistoryChange, Ignored, ImageDiff, LayerChange,
+    PackageChange, PlatformChange,
 };
 use kiln_oci::Platform;
 use kiln_report::render::{Escapes, sanitize};
@@ -34,9 +35,9 @@ pub(crate) struct DiffArgs {
     #[arg(long)]
     semantic: bool,
 
-    /// The platform both images are for [default: the machine's, where a name stands for several images]
-    #[arg(long, value_name = "PLATFORM")]
-    platform: Option<Platform>,
+    /// Compare the images for this platform alone; several are separated by commas [default: all]
+    #[arg(long, value_name = "PLATFORM", value_delimiter = ',')]
+    platform: Vec<Platform>,
 
     /// List the files of added and removed directories, too
     #[arg(short, long)]
@@ -96,7 +97,7 @@ fn compare(args: &DiffArgs, setting: &Setting) -> Outcome {
     let semantic = semantic.into_iter().filter(|_| args.semantic);
     let request = DiffRequest {
         images: [args.before.clone(), args.after.clone()],
-        platform: args.platform.clone(),
+        platforms: args.platform.clone(),
         ignored: args.ignore.iter().copied().chain(semantic).map(Ignored::from).collect(),
         stops_early: args.quiet,
     };
@@ -107,11 +108,26 @@ fn compare(args: &DiffArgs, setting: &Setting) -> Outcome {
     let diff = diff?;
     if !args.quiet {
         stdout::print(&match args.format {
-            Format::Text => tell(&diff, args.all),
+            Format::Text => tell_all(&diff, args.all),
             Format::Json => format!("{}\n", serde_json::to_string_pretty(&diff).expect("plain data serialises")),
         })?;
     }
     Ok(u8::from(!diff.is_empty()))
+}
+
+/// The differences of all platforms as text, each under its name when there are several.
+fn tell_all(Differences { platforms, alone }: &Differences, is_all: bool) -> String {
+    let mut text = String::new();
+    section(&mut text, "platforms", alone.iter().map(platform));
+    let has_names = platforms.len() + alone.len() > 1;
+    for diff in platforms {
+        let told = tell(diff, is_all);
+        match has_names && !told.is_empty() {
+            false => text.push_str(&told),
+            true => section(&mut text, &diff.platform, told.lines().map(str::to_owned)),
+        }
+    }
+    text
 }
 
 /// The difference as text: nothing when there is none.
@@ -150,10 +166,10 @@ fn sign<T>(before: Option<&T>, after: Option<&T>) -> &'static str {
     }
 }
 
-fn change(before: Option<&String>, after: Option<&String>) -> String {
+fn change<T: ToString>(before: Option<&T>, after: Option<&T>) -> String {
     match (before, after) {
-        (Some(before), Some(after)) => format!("{before} → {after}"),
-        (one, other) => one.or(other).cloned().unwrap_or_default(),
+        (Some(before), Some(after)) => format!("{} → {}", before.to_string(), after.to_string()),
+        (one, other) => one.or(other).map(T::to_string).unwrap_or_default(),
     }
 }
 
@@ -169,7 +185,11 @@ pub(super) fn step(HistoryChange { step, before, after, created }: &HistoryChang
     format!("{sign} {step}{}", times.unwrap_or_default())
 }
 
-fn layer(LayerChange { diff_id, before, after }: &LayerChange) -> String {
+fn platform(PlatformChange { platform, before, after }: &PlatformChange) -> String {
+    format!("{} {platform} {}", sign(before.as_ref(), after.as_ref()), change(before.as_ref(), after.as_ref()))
+}
+
+pub(super) fn layer(LayerChange { diff_id, before, after }: &LayerChange) -> String {
     let place = |at: &usize| (at + 1).to_string();
     let (before, after) = (before.as_ref().map(place), after.as_ref().map(place));
     let sign = sign(before.as_ref(), after.as_ref());

@@ -102,7 +102,7 @@ fn line(build: &Summary, now: SystemTime) -> String {
 fn outcome(build: &Summary) -> String {
     let took = time(build.milliseconds);
     match &build.outcome {
-        BuildOutcome::Done { image, names } => {
+        BuildOutcome::Done { image, names, .. } => {
             let familiar =
                 |name: &String| name.parse::<Reference>().map_or_else(|_| name.clone(), |name| name.familiar());
             let what = match (image, names.as_slice()) {
@@ -211,7 +211,8 @@ mod tests {
     }
 
     fn story(causes: Vec<Cause>) -> Story {
-        let done = BuildOutcome::Done { image: None, names: vec!["docker.io/library/app:latest".into()] };
+        let done =
+            BuildOutcome::Done { image: None, images: vec![], names: vec!["docker.io/library/app:latest".into()] };
         Story {
             build: summary("0123456789abcdef", done),
             previous: Some(summary("ff", BuildOutcome::Failed { message: "process failed\nbadly".into() })),

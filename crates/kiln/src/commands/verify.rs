@@ -5,11 +5,11 @@ use std::path::Path;
 
 use clap::{Args, ValueEnum};
 use kiln_dockerfile::is_remote_context;
-use kiln_engine::{Finding, Verified};
+use kiln_engine::{Finding, Verified, VerifiedImage};
 use kiln_report::{Failure, FailureKind};
 
 use super::build::lender;
-use super::diff::{field, file_line, step};
+use super::diff::{field, file_line, layer, step};
 use crate::args::build::{BuildArgs, OF_RESULTS};
 use crate::setting::Setting;
 use crate::ui::exit::{Exit, Outcome};
@@ -79,6 +79,13 @@ fn verify(args: &VerifyArgs, setting: &Setting) -> Outcome {
 }
 
 fn tell(verified: &Verified) -> String {
+    match verified.platforms.as_slice() {
+        [only] => tell_one(only),
+        several => several.iter().map(|image| format!("{}: {}", image.platform, tell_one(image))).collect(),
+    }
+}
+
+fn tell_one(verified: &VerifiedImage) -> String {
     let [one, other] = &verified.images;
     if verified.is_reproducible {
         return format!("reproducible: {one} twice\n");
@@ -87,6 +94,9 @@ fn tell(verified: &Verified) -> String {
     let mut line = |line: String| writeln!(text, "{line}").expect("writing to a string");
     let fields = verified.config.iter().map(field).chain(verified.history.iter().map(step));
     fields.for_each(|change| line(format!("config {change}")));
+    if verified.findings.is_empty() {
+        verified.layers.iter().map(layer).for_each(|change| line(format!("layers {change}")));
+    }
     let is_of_times = |finding: &&Finding| finding.file.differs == ["mtime"];
     let (times, mut others): (Vec<&Finding>, Vec<&Finding>) = verified.findings.iter().partition(is_of_times);
     let hidden = others.len().saturating_sub(FILES);
@@ -105,27 +115,33 @@ fn tell(verified: &Verified) -> String {
     if hidden > 0 {
         writeln!(text, "… and {hidden} more; `--format json` has all").expect("writing to a string");
     }
-    let mut hints: Vec<&str> = Vec::new();
-    for finding in others.iter().chain(times.first()) {
-        if !hints.contains(&finding.reason.hint) {
-            hints.push(finding.reason.hint);
-        }
-    }
-    if is_of_times_alone(verified) {
-        hints.push("build with `--reproducible`, or with `SOURCE_DATE_EPOCH`");
-    }
+    let mut hints: Vec<&str> = others.iter().chain(times.first()).map(|finding| finding.reason.hint).collect();
+    hints.extend(hint_for_all(verified));
     if !hints.is_empty() {
         text.push('\n');
     }
-    hints.iter().for_each(|hint| writeln!(text, "hint: {hint}").expect("writing to a string"));
+    for (_, hint) in hints.iter().enumerate().filter(|(at, hint)| !hints[..*at].contains(hint)) {
+        writeln!(text, "hint: {hint}").expect("writing to a string");
+    }
     text
 }
 
-/// Whether all that differs is when the image and its steps were made.
-fn is_of_times_alone(verified: &Verified) -> bool {
-    verified.findings.is_empty()
-        && verified.config.iter().all(|change| change.field == "created")
-        && verified.history.iter().all(|change| change.created.is_some())
+/// What to do when no file differs: about the times of the image and its steps, when nothing else does, or about bytes that
+/// none of what is compared accounts for.
+fn hint_for_all(VerifiedImage { config, history, layers, findings, .. }: &VerifiedImage) -> Option<&'static str> {
+    let is_of_times =
+        config.iter().all(|change| change.field == "created") && history.iter().all(|change| change.created.is_some());
+    let is_told = !(config.is_empty() && history.is_empty());
+    match (findings.as_slice(), layers.as_slice()) {
+        ([], []) if is_told && is_of_times => Some("build with `--reproducible`, or with `SOURCE_DATE_EPOCH`"),
+        ([], []) if !is_told => {
+            Some("compare the bytes of both configs: they hold the same, and are written differently")
+        }
+        ([], [_, ..]) => {
+            Some("compare the tars of these layers: their files are the same, and are written differently")
+        }
+        _ => None,
+    }
 }
 
 fn row(what: &str, finding: &Finding) -> Vec<String> {

@@ -248,8 +248,8 @@ fn diff() {
                                  values: mtime, mode, owner, xattr, content, created, history, layers]
           --semantic             Let nothing count but what a container sees: as --ignore
                                  mtime,created,history,layers
-          --platform <PLATFORM>  The platform both images are for [default: the machine's, where a name
-                                 stands for several images]
+          --platform <PLATFORM>  Compare the images for this platform alone; several are separated by
+                                 commas [default: all]
       -a, --all                  List the files of added and removed directories, too
       -q, --quiet                Print nothing; the exit code says whether they differ
           --format <FORMAT>      How the answer is written [default: text] [possible values: text, json]

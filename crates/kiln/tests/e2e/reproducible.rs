@@ -243,7 +243,10 @@ fn an_image_is_built_again_from_its_record() {
     verify(&project, &["app"]).fails(2).says("--build-arg TOKEN=VALUE");
     let answer = verify(&project, &["--build-arg", "TOKEN=hush", "--format=json", "app"]).ok();
     let told: serde_json::Value = serde_json::from_str(&answer.stdout).unwrap();
-    assert_eq!((&told["is_reproducible"], &told["images"][0]), (&true.into(), &project.inspect("app")["Id"]));
+    assert_eq!(
+        (&told["is_reproducible"], &told["platforms"][0]["images"][0]),
+        (&true.into(), &project.inspect("app")["Id"])
+    );
     project.file("f", "y");
     let told = verify(&project, &["--build-arg", "TOKEN=hush", "app"]).fails(1).stdout;
     assert!(told.contains("/f: content") && told.contains("COPY f /"), "{told}");

@@ -82,6 +82,7 @@ mod tests {
         BuildResult {
             platforms: vec![Platform::linux("amd64")],
             image_id: Some(Digest::sha256(b"config")),
+            images: Vec::new(),
             descriptor: Some(Descriptor::new("application/vnd.oci.image.manifest.v1+json", digest, 7)),
             names: vec!["docker.io/library/a:1".into(), "docker.io/library/a:2".into()],
             reference: "r".into(),
