@@ -34,7 +34,7 @@ mod remove;
 mod tarsum;
 mod tree;
 
-pub use copy::{CopySpec, CopyStats, Presence, Target, copy, copy_upon, materialize, probe};
+pub use copy::{CopySpec, CopyStats, Presence, Target, copy, copy_upon, materialize, own_directory, probe};
 pub use digest::{Prints, Reading, digest_copy, digest_tree, list_tree, read_copy};
 pub use error::{Error, Result};
 pub use limits::Limits;

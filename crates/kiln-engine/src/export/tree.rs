@@ -1,17 +1,19 @@
 //! Results as files: a directory, or one tar.
 
-use std::fs::{File, Permissions};
+use std::fs::{File, Permissions, TryLockError};
 use std::io::{self, Read as _, Write};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use kiln_fs::layer::{PackOptions, Times, pack_trees, pack_with};
 use kiln_fs::{CopySpec, SourceTree};
 use kiln_oci::Platform;
-use kiln_report::{Failure, FailureKind};
+use kiln_report::{Event, Failure, FailureKind};
 use kiln_store::{Snapshot, Store};
 use kiln_sys::root::Root;
+use rustix::fs::OFlags;
 use tempfile::TempPath;
 
 use crate::blocking::blocking;
@@ -20,6 +22,9 @@ use crate::job::{Job, Result};
 use crate::progress::Work;
 use crate::request::{Dest, OtherFiles};
 use crate::target::Solved;
+
+/// How often a directory is looked at that others write into.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// The directory that a platform's files are in, beside those of others: `linux_arm_v7`.
 fn directory_of(platform: &Platform) -> String {
@@ -39,20 +44,64 @@ pub(crate) async fn local(
     let names: Option<Vec<String>> = names.map(Iterator::collect);
     let snapshots: Vec<Snapshot> = solved.iter().map(|result| result.snapshot.clone()).collect();
     let how = Written { others, epoch: solved.iter().find_map(|result| result.epoch) };
-    let (store, dest) = (job.store.clone(), dest.to_owned());
-    let copied = blocking(move || match names {
-        Some(names) => {
-            for (name, snapshot) in names.iter().zip(snapshots) {
-                write_files(&store, &[snapshot], &dest.join(name), how)?;
+    let copied = async {
+        let root = open_directory(dest).await?;
+        let alone = alone(job, &root, dest).await;
+        let (store, dest) = (job.store.clone(), dest.to_owned());
+        let copy = move || match names {
+            Some(names) => {
+                for (name, snapshot) in names.iter().zip(snapshots) {
+                    let dest = dest.join(name);
+                    let root = kiln_fs::own_directory(&root, name.as_ref()).or_environment(|| cannot_write(&dest))?;
+                    write_files(&store, &[snapshot], (&dest, &root), how)?;
+                }
+                let names = names.iter().map(Into::into).collect();
+                let removed = (others == OtherFiles::Delete).then(|| kiln_fs::remove_unnamed(&root, &names));
+                removed.transpose().map(drop).or_environment(|| format!("cannot delete files in `{}`", dest.display()))
             }
-            let names = names.iter().map(Into::into).collect();
-            let root = || Root::open_ambient(&dest).map_err(io::Error::other);
-            let removed = (others == OtherFiles::Delete).then(|| kiln_fs::remove_unnamed(&root()?, &names));
-            removed.transpose().map(drop).or_environment(|| format!("cannot delete files in `{}`", dest.display()))
-        }
-        None => write_files(&store, &snapshots, &dest, how),
-    });
+            None => write_files(&store, &snapshots, (&dest, &root), how),
+        };
+        blocking(move || {
+            let copied = copy();
+            drop(alone);
+            copied
+        })
+        .await
+    };
     work.end(copied.await)
+}
+
+fn cannot_write(dest: &Path) -> String {
+    format!("cannot write files into `{}`", dest.display())
+}
+
+async fn open_directory(dest: &Path) -> Result<Root> {
+    let dest = dest.to_owned();
+    blocking(move || {
+        std::fs::create_dir_all(&dest).or_environment(|| cannot_write(&dest))?;
+        Root::open_ambient(&dest).or_environment(|| cannot_write(&dest))
+    })
+    .await
+}
+
+/// Waits until no other build writes into a directory: the files of two would be mixed there. None where directories
+/// cannot be locked. The lock goes with the descriptor.
+async fn alone(job: &Job, root: &Root, dest: &Path) -> Option<File> {
+    let directory = File::from(root.open(".", OFlags::RDONLY | OFlags::DIRECTORY).ok()?);
+    let mut is_told = false;
+    loop {
+        match directory.try_lock() {
+            Ok(()) => return Some(directory),
+            Err(TryLockError::Error(_)) => return None,
+            Err(TryLockError::WouldBlock) if is_told => {}
+            Err(TryLockError::WouldBlock) => {
+                let text = format!("another build writes into `{}`: waiting for it", dest.display());
+                job.reporter.report(Event::Note(text));
+                is_told = true;
+            }
+        }
+        tokio::time::sleep(LOOK).await;
+    }
 }
 
 /// How files are written.
@@ -64,10 +113,8 @@ struct Written {
 }
 
 /// Writes the files of snapshots, which have no file in common, into one directory.
-fn write_files(store: &Store, snapshots: &[Snapshot], dest: &Path, how: Written) -> Result<()> {
-    let doing = || format!("cannot write files into `{}`", dest.display());
-    std::fs::create_dir_all(dest).or_environment(doing)?;
-    let root = Root::open_ambient(dest).or_environment(doing)?;
+fn write_files(store: &Store, snapshots: &[Snapshot], (dest, root): (&Path, &Root), how: Written) -> Result<()> {
+    let doing = || cannot_write(dest);
     let view = |snapshot| Ok(Root::new(crate::step::view(store, snapshot)?));
     let filled = || snapshots.iter().filter(|snapshot| !snapshot.layers().is_empty());
     let views = filled().map(view).collect::<Result<Vec<Root>>>()?;
@@ -77,11 +124,11 @@ fn write_files(store: &Store, snapshots: &[Snapshot], dest: &Path, how: Written)
         return Err(Failure::new(FailureKind::Build, message).hint("leave out `platform-split=false`"));
     }
     for snapshot in filled() {
-        kiln_fs::copy(&SourceTree::snapshot(view(snapshot)?), &root, &ours(how.epoch)).or_environment(doing)?;
+        kiln_fs::copy(&SourceTree::snapshot(view(snapshot)?), root, &ours(how.epoch)).or_environment(doing)?;
     }
     match how.others {
         OtherFiles::Keep => Ok(()),
-        OtherFiles::Delete => kiln_fs::remove_others(&root, &views).or_environment(doing),
+        OtherFiles::Delete => kiln_fs::remove_others(root, &views).or_environment(doing),
     }
 }
 
@@ -94,6 +141,7 @@ fn ours(epoch: Option<i64>) -> CopySpec {
         dest: "/".into(),
         dir_copy_contents: true,
         always_replace: true,
+        on_host: true,
         owner: Some(owner),
         timestamp: epoch.map(|seconds| seconds.saturating_mul(1_000_000_000)),
         ..CopySpec::default()

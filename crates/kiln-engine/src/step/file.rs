@@ -366,5 +366,6 @@ pub(crate) fn copy_spec(copy: &FileActionCopy, owner: Option<(u32, u32)>) -> Res
         unpack_archives: copy.attempt_unpack_docker_compatibility,
         always_replace: copy.always_replace_existing_dest_paths,
         timestamp: stamp(copy.timestamp),
+        on_host: false,
     })
 }

@@ -6,16 +6,16 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
 use kiln_sys::metadata::Metadata;
-use kiln_sys::root::{Root, set_owner, set_times};
+use kiln_sys::root::{Root, set_mode, set_owner, set_times};
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::file::Look;
+use super::pending::ATTEMPTS;
 use super::sources::Source;
 use super::{CopySpec, ModeChange};
 use crate::clean::absolute;
 use crate::error::{Error, Result, printable};
-use crate::remove::remove_at;
 
 /// As many links as the kernel follows in one path.
 const MAX_LINKS: usize = 40;
@@ -172,21 +172,37 @@ impl<'a> Destination<'a> {
 /// Makes a directory, closed to others until it gets its look; false when it was there.
 pub(crate) fn make_directory(parent: impl AsFd, name: &OsStr, dest: &[u8], always_replace: bool) -> Result<bool> {
     let parent = parent.as_fd();
-    let make = || rustix::fs::mkdirat(parent, name, Mode::RWXU);
-    match make() {
-        Ok(()) => return Ok(true),
-        Err(Errno::EXIST) => {}
-        Err(errno) => return Err(Error::io("create the directory", dest)(errno)),
+    // Others may make and remove the same name.
+    for _ in 0..ATTEMPTS {
+        match rustix::fs::mkdirat(parent, name, Mode::RWXU) {
+            Ok(()) => return Ok(true),
+            Err(Errno::EXIST) => {}
+            Err(errno) => return Err(Error::io("create the directory", dest)(errno)),
+        }
+        match rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(found) if Metadata::from(&found).is_dir() => return Ok(false),
+            Ok(_) if !always_replace => return Err(Error::NotADirectory { path: printable(dest) }),
+            Ok(_) => {}
+            Err(Errno::NOENT) => continue,
+            Err(errno) => return Err(Error::io("look at", dest)(errno)),
+        }
+        match rustix::fs::unlinkat(parent, name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT | Errno::ISDIR) => {}
+            Err(errno) => return Err(Error::io("replace", dest)(errno)),
+        }
     }
-    let found = rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW).map_err(Error::io("look at", dest))?;
-    if Metadata::from(&found).is_dir() {
-        return Ok(false);
+    Err(Error::io("replace", dest)(Errno::BUSY))
+}
+
+/// Opens a directory in another, as any user would make it if there is none; what else has its name is replaced.
+pub fn own_directory(parent: &Root, name: &OsStr) -> Result<Root> {
+    let is_new = make_directory(parent, name, name.as_bytes(), true)?;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let handle = rustix::fs::openat(parent, name, flags, Mode::empty()).map_err(Error::io("open", name.as_bytes()))?;
+    if is_new {
+        set_mode(&handle, 0o755).map_err(Error::io("set the mode of", name.as_bytes()))?;
     }
-    if !always_replace {
-        return Err(Error::NotADirectory { path: printable(dest) });
-    }
-    remove_at(parent, name).and_then(|()| make()).map_err(Error::io("replace", dest))?;
-    Ok(true)
+    Ok(Root::new(handle))
 }
 
 fn path(bytes: &[u8]) -> &Path {

@@ -12,6 +12,7 @@ use kiln_sys::root::{set_mode, set_owner, set_times};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
+use super::pending::Pending;
 use super::{CopySpec, CopyStats};
 use crate::digest::check_state;
 use crate::error::{Error, Result, printable};
@@ -21,6 +22,9 @@ use crate::tree::SourceTree;
 
 /// Files up to this size go through memory: fewer calls than asking the kernel to copy.
 const SMALL: u64 = 128 << 10;
+
+/// Set-user-ID and set-group-ID.
+const SET_ID: u32 = 0o6000;
 
 /// Lends a buffer that is kept per thread.
 pub(crate) fn with_buffer<T>(work: impl FnOnce(&mut [u8]) -> T) -> T {
@@ -57,7 +61,17 @@ impl Look<'_> {
 
     pub(crate) fn mode(&self, metadata: &Metadata) -> u32 {
         let change = self.spec.mode.as_ref();
-        change.map_or(metadata.mode, |change| change.apply(metadata.mode, metadata.is_dir()))
+        let mode = change.map_or(metadata.mode, |change| change.apply(metadata.mode, metadata.is_dir()));
+        let changes_hands =
+            self.spec.on_host && !metadata.is_dir() && self.owner(metadata) != self.tree.owner(metadata);
+        if changes_hands { mode & !SET_ID } else { mode }
+    }
+
+    /// The attributes of a source that its copy is to have.
+    fn attributes(&self, source: &impl AsFd, path: &[u8]) -> Result<Vec<Xattr>> {
+        let mut found = xattrs(source).map_err(Error::io("read the attributes of", path))?;
+        found.retain(|(name, _)| !(self.spec.on_host && name == "security.capability"));
+        Ok(found)
     }
 
     pub(crate) fn mtime(&self, metadata: &Metadata) -> Timestamp {
@@ -81,6 +95,9 @@ impl Look<'_> {
     ) -> Result<u64, Dress> {
         let (uid, gid) = self.owner(metadata);
         let now = Metadata::of(handle)?;
+        if now.kind != metadata.kind {
+            return Err(std::io::Error::other("something else has its name"));
+        }
         let is_owned = (now.uid, now.gid) == (uid, gid);
         if !is_owned {
             set_owner(handle, uid, gid)?;
@@ -110,17 +127,18 @@ impl Look<'_> {
         check_state(&source, from.path, from.metadata)?;
         let source = File::from(source);
         let mode = Mode::from_raw_mode(self.mode(from.metadata) & 0o777);
-        let target = self.replace(to, name, from.path, || {
+        let (target, pending) = self.make((to, name), from.path, |name| {
             let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             rustix::fs::openat(to, name, flags, mode)
         })?;
         let target = File::from(target);
         transfer(&source, &target, from.metadata).map_err(Error::io("copy", from.path))?;
-        let attributes = xattrs(&source).map_err(Error::io("read the attributes of", from.path))?;
+        let attributes = self.attributes(&source, from.path)?;
         check_state(&source, from.path, from.metadata)?;
         let skipped_xattrs = self
             .dress(target.as_fd(), from.metadata, &attributes)
             .map_err(Error::io("set the attributes of the copy of", from.path))?;
+        pending.finish().map_err(Error::io("replace", from.path))?;
         Ok(CopyStats { files: 1, bytes: from.metadata.size, skipped_xattrs, ..CopyStats::default() })
     }
 
@@ -135,34 +153,38 @@ impl Look<'_> {
         };
         let source = open_itself(from.directory, from.name).map_err(|errno| gone(errno, from.path))?;
         check_state(&source, from.path, metadata)?;
-        let attributes = xattrs(&source).map_err(Error::io("read the attributes of", from.path))?;
-        if kind == FileType::Symlink {
+        let attributes = self.attributes(&source, from.path)?;
+        let ((), pending) = if kind == FileType::Symlink {
             let link =
                 rustix::fs::readlinkat(&source, "", Vec::new()).map_err(Error::io("read the link", from.path))?;
-            self.replace(to, name, from.path, || rustix::fs::symlinkat(&link, to, name))?;
+            self.make((to, name), from.path, |name| rustix::fs::symlinkat(&link, to, name))?
         } else {
             let device = rustix::fs::makedev(metadata.rdev.major, metadata.rdev.minor);
-            let make = || rustix::fs::mknodat(to, name, kind, Mode::RUSR | Mode::WUSR, device);
-            self.replace(to, name, from.path, make)?;
-        }
-        let copy = open_itself(to, name).map_err(Error::io("open the copy of", from.path))?;
+            let make = |name: &OsStr| rustix::fs::mknodat(to, name, kind, Mode::RUSR | Mode::WUSR, device);
+            self.make((to, name), from.path, make)?
+        };
+        let copy = open_itself(to, pending.current()).map_err(Error::io("open the copy of", from.path))?;
         let skipped_xattrs = self
             .dress(copy.as_fd(), metadata, &attributes)
             .map_err(Error::io("set the attributes of the copy of", from.path))?;
+        pending.finish().map_err(Error::io("replace", from.path))?;
         Ok(CopyStats { others: 1, skipped_xattrs, ..CopyStats::default() })
     }
 
-    /// Makes something, taking away what has its name: only a directory is in the way.
-    pub(crate) fn replace<T>(
+    /// Makes something that will have this name, and takes away what has it: only a directory is in the way.
+    pub(crate) fn make<'n, T>(
         &self,
-        to: BorrowedFd<'_>,
-        name: &OsStr,
+        (to, name): (BorrowedFd<'n>, &'n OsStr),
         path: &[u8],
-        mut make: impl FnMut() -> Result<T, Errno>,
-    ) -> Result<T> {
-        match make() {
+        mut make: impl FnMut(&OsStr) -> Result<T, Errno>,
+    ) -> Result<(T, Pending<'n>)> {
+        let failed = Error::io("create the copy of", path);
+        if self.spec.on_host {
+            return Pending::beside(to, name, make).map_err(failed);
+        }
+        match make(name) {
             Err(Errno::EXIST) => {}
-            made => return made.map_err(Error::io("create the copy of", path)),
+            made => return made.map(|made| (made, Pending::named(to, name))).map_err(failed),
         }
         match rustix::fs::unlinkat(to, name, AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => {}
@@ -172,7 +194,7 @@ impl Look<'_> {
             Err(Errno::ISDIR) => return Err(Error::IsADirectory { path: printable(path) }),
             Err(errno) => return Err(Error::io("replace", path)(errno)),
         }
-        make().map_err(Error::io("create the copy of", path))
+        make(name).map(|made| (made, Pending::named(to, name))).map_err(failed)
     }
 }
 

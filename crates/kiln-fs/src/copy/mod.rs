@@ -5,6 +5,7 @@ mod dest;
 pub(crate) mod file;
 mod materialize;
 mod mode;
+mod pending;
 mod probe;
 mod run;
 pub(crate) mod sources;
@@ -12,6 +13,7 @@ mod unpack;
 
 use kiln_sys::root::Root;
 
+pub use dest::own_directory;
 pub use materialize::materialize;
 pub use mode::{ModeChange, ModeClause, ModeError};
 pub use probe::{Presence, probe};
@@ -55,6 +57,9 @@ pub struct CopySpec {
     pub always_replace: bool,
     /// Modification time of everything copied, in nanoseconds since the epoch. Without it files keep theirs.
     pub timestamp: Option<i64>,
+    /// The destination is a directory of the host and not of an image: others may look on or write there, too, so files
+    /// get their names when they are whole, and no file gives its new owner's rights to whoever runs it.
+    pub on_host: bool,
 }
 
 impl CopySpec {

@@ -1,6 +1,7 @@
 //! Copying whole trees: directories level by level, the files of a level in parallel.
 
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
@@ -71,14 +72,14 @@ pub(crate) fn copy_sources(
     Ok(stats)
 }
 
-fn copy_file(look: Look<'_>, source: &Source, to: BorrowedFd<'_>, name: &std::ffi::OsStr) -> Result<CopyStats> {
+fn copy_file(look: Look<'_>, source: &Source, to: BorrowedFd<'_>, name: &OsStr) -> Result<CopyStats> {
     let path = &source.located.path;
     let (directory, own_name) = match path.iter().rposition(|byte| *byte == b'/') {
         Some(at) => (&path[..at], &path[at + 1..]),
         None => (&b""[..], &path[..]),
     };
     let directory = open_beneath(&look.tree.root, directory, DIRECTORY).map_err(Error::io("open", directory))?;
-    let own_name = std::ffi::OsStr::from_bytes(own_name);
+    let own_name = OsStr::from_bytes(own_name);
     let metadata = &source.located.metadata;
     look.copy(&From { directory: directory.as_fd(), name: own_name, metadata, path }, to, name)
 }
@@ -198,9 +199,9 @@ impl TreeCopy<'_> {
         let (first, link) = (&self.listing.entries[first], &self.listing.entries[link]);
         let (from, to) = (self.open(first.parent)?, self.open(link.parent)?);
         let path = join(&self.listing.entries[link.parent].path, link.name.as_bytes());
-        self.look.replace(to.as_fd(), &link.name, &path, || {
-            rustix::fs::linkat(&from, &first.name, &to, &link.name, AtFlags::empty())
-        })
+        let make = |name: &OsStr| rustix::fs::linkat(&from, &first.name, &to, name, AtFlags::empty());
+        let ((), pending) = self.look.make((to.as_fd(), &link.name), &path, make)?;
+        pending.finish().map_err(Error::io("replace", &path))
     }
 
     /// Gives directories their look at the end: putting files into them has moved their times.
