@@ -68,15 +68,31 @@ impl Layout {
         if tokio::fs::try_exists(&marker).await.unwrap_or(false) {
             return Self::open(dir).await;
         }
-        let blobs = dir.join("blobs/sha256");
-        tokio::fs::create_dir_all(&blobs).await.map_err(Error::file("make directory", &blobs))?;
         let layout = Self { dir: dir.to_owned() };
-        if !tokio::fs::try_exists(dir.join("index.json")).await.unwrap_or(false) {
-            replace(&dir.join("index.json"), Raw::new(empty_index()).bytes())?;
+        let make = move || {
+            layout.make_blobs()?;
+            let _lock = layout.lock()?;
+            let index = layout.dir.join("index.json");
+            // Another may have made it, and pointed it at an image.
+            if !index.exists() {
+                replace(&index, Raw::new(empty_index()).bytes())?;
+            }
+            // Last, because it is what makes the directory a layout.
+            replace(&marker, LAYOUT_VERSION.as_bytes())?;
+            Ok(layout)
+        };
+        tokio::task::spawn_blocking(make).await.expect("making a layout does not panic")
+    }
+
+    /// Makes the directory of blobs. A link there leads to what is no part of the layout, and is refused.
+    fn make_blobs(&self) -> Result<()> {
+        let (blobs, sha256) = (self.dir.join("blobs"), self.dir.join("blobs/sha256"));
+        for path in [&blobs, &sha256] {
+            if std::fs::symlink_metadata(path).is_ok_and(|there| !there.is_dir()) {
+                return Err(Error::file("write into", path)(std::io::ErrorKind::NotADirectory.into()));
+            }
         }
-        // Last, because it is what makes the directory a layout.
-        replace(&marker, LAYOUT_VERSION.as_bytes())?;
-        Ok(layout)
+        std::fs::create_dir_all(&sha256).map_err(Error::file("make directory", &sha256))
     }
 
     /// The directory.
@@ -253,13 +269,19 @@ pub(crate) fn parse_index(place: &str, bytes: Vec<u8>) -> Result<Index> {
 }
 
 async fn read_small(path: &Path, limit: u64) -> Result<Vec<u8>> {
+    let path = path.to_owned();
+    let read = tokio::task::spawn_blocking(move || read_small_now(&path, limit));
+    read.await.expect("reading a file does not panic")
+}
+
+fn read_small_now(path: &Path, limit: u64) -> Result<Vec<u8>> {
     let failed = |error| Error::file("read", path)(error);
-    let metadata = tokio::fs::metadata(path).await.map_err(failed)?;
+    let metadata = std::fs::metadata(path).map_err(failed)?;
     if !metadata.is_file() {
         return Err(Error::invalid(format!("read `{}`", path.display()), "it is not a file"));
     }
     limits::check_size(&format!("read `{}`", path.display()), "the file", metadata.len(), limit)?;
-    tokio::fs::read(path).await.map_err(failed)
+    std::fs::read(path).map_err(failed)
 }
 
 /// Puts a file in place in one step.

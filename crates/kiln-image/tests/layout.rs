@@ -63,7 +63,6 @@ async fn a_name_moves_and_nothing_is_listed_twice() {
 #[tokio::test(flavor = "multi_thread")]
 async fn many_exports_into_one_layout_lose_nothing() {
     let dir = tempfile::tempdir().unwrap();
-    Layout::create(dir.path()).await.unwrap();
     let exports = (0..8).map(|i| {
         let dir = dir.path().to_owned();
         tokio::spawn(async move { export(&dir, &i.to_string(), &[&format!("h.example/app:{i}")]).await })
@@ -172,6 +171,39 @@ async fn what_is_no_layout_is_refused_without_hanging() {
     std::os::unix::fs::symlink("/etc/passwd", &blob).unwrap();
     let read = async { layout.fetch(&image).await?.bytes("read", 1 << 20).await };
     assert_eq!(read.await.unwrap_err().kind(), ErrorKind::Lying);
+}
+
+#[tokio::test]
+async fn a_layout_that_leads_elsewhere_is_not_written_to() {
+    let dir = tempfile::tempdir().unwrap();
+    let outside = dir.path().join("outside");
+    std::fs::create_dir_all(outside.join("sha256")).unwrap();
+    for link in ["blobs", "blobs/sha256"] {
+        let layout = dir.path().join(link.replace('/', "-"));
+        std::fs::create_dir_all(layout.join(link).parent().unwrap()).unwrap();
+        std::os::unix::fs::symlink(&outside, layout.join(link)).unwrap();
+        let refused = Layout::create(&layout).await.unwrap_err();
+        assert!(refused.to_string().contains(link) && refused.kind() == ErrorKind::Environment, "{refused}");
+    }
+    assert_eq!(walk(dir.path()), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_pipe_in_place_of_a_layout_s_file_is_not_waited_for() {
+    let memory = MemoryBlobs::new();
+    let image = tiny_image(&memory, "x");
+    for name in ["index.json", "oci-layout"] {
+        let dir = tempfile::tempdir().unwrap();
+        export(dir.path(), "old", &[]).await;
+        std::fs::remove_file(dir.path().join(name)).unwrap();
+        assert!(std::process::Command::new("mkfifo").arg(dir.path().join(name)).status().unwrap().success());
+        let written = async {
+            let sink = Layout::create(dir.path()).await?.sink([]).await?;
+            copy_graph(&memory, &sink, &image, &CopyOptions::default()).await
+        };
+        let refused = written.await.unwrap_err().to_string();
+        assert!(refused.contains(name), "{refused}");
+    }
 }
 
 #[tokio::test]

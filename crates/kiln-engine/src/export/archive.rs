@@ -13,7 +13,7 @@ use crate::export::annotate::select;
 use crate::export::offload::Offloaded;
 use crate::export::tree::{OutFile, open};
 use crate::export::{Made, index, manifest};
-use crate::failure::registry;
+use crate::failure::{Context as _, registry};
 use crate::job::{Job, Result};
 use crate::progress::Work;
 use crate::request::{Annotated, Dest, ImageOptions};
@@ -105,8 +105,14 @@ async fn layout(
 ) -> Result<Descriptor> {
     let (documents, root) = documents(made, options)?;
     let blobs = StoreBlobs { store: job.store.clone(), lease: job.lease.clone() };
-    let layout = Layout::create(path).await.map_err(registry)?;
-    let sink = layout.sink(names.iter().map(ToString::to_string)).await.map_err(registry)?;
-    copy_graph(&Either(&documents, &blobs), &sink, &root, &CopyOptions::default()).await.map_err(registry)?;
+    let doing = || format!("cannot write the layout `{}`", path.display());
+    let layout = Layout::create(path).await.or_environment(doing)?;
+    // An image without a name takes the place of the one before.
+    let sink = match names {
+        [] => layout.tagged_sink("latest").await,
+        names => layout.sink(names.iter().map(ToString::to_string)).await,
+    };
+    let sink = sink.or_environment(doing)?;
+    copy_graph(&Either(&documents, &blobs), &sink, &root, &CopyOptions::default()).await.or_environment(doing)?;
     Ok(root)
 }

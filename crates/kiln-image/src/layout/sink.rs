@@ -8,9 +8,9 @@ use async_trait::async_trait;
 use kiln_oci::{Descriptor, Raw};
 use tokio::io::AsyncWriteExt as _;
 
-use super::{Layout, LayoutEntry, REF_NAME, named_entries, parse_index, publish, replace};
+use super::{Layout, LayoutEntry, REF_NAME, named_entries, parse_index, publish, read_small_now, replace};
 use crate::blob::Role;
-use crate::{BlobReader, BlobSink, BlobSource, Error, Pushed, Result};
+use crate::{BlobReader, BlobSink, BlobSource, Error, Pushed, Result, limits};
 
 /// How often a sweep is looked at that is waited for.
 const LOOK: Duration = Duration::from_millis(20);
@@ -26,8 +26,7 @@ pub struct LayoutSink {
 
 impl LayoutSink {
     pub(super) async fn open(layout: &Layout, pointers: Pointers) -> Result<Self> {
-        let dir = layout.dir.join("blobs/sha256");
-        tokio::fs::create_dir_all(&dir).await.map_err(Error::file("make directory", &dir))?;
+        layout.make_blobs()?;
         let blobs = layout.blobs()?;
         loop {
             match blobs.try_lock_shared() {
@@ -134,7 +133,7 @@ impl Layout {
     }
 
     /// Several who write one index take turns. The lock goes with the descriptor.
-    fn lock(&self) -> Result<File> {
+    pub(super) fn lock(&self) -> Result<File> {
         let dir = File::open(&self.dir).map_err(Error::file("open", &self.dir))?;
         dir.lock().map_err(Error::file("lock", &self.dir))?;
         Ok(dir)
@@ -146,7 +145,7 @@ impl Layout {
         let update = move || {
             let _lock = layout.lock()?;
             let path = layout.dir.join("index.json");
-            let bytes = std::fs::read(&path).map_err(Error::file("read", &path))?;
+            let bytes = read_small_now(&path, limits::DOCUMENT)?;
             let mut index = parse_index(&path.display().to_string(), bytes)?;
             let added = pointers.entries(&root);
             index.manifests.retain(|old| {
