@@ -196,7 +196,8 @@ async fn a_pipe_in_place_of_a_layout_s_file_is_not_waited_for() {
         let dir = tempfile::tempdir().unwrap();
         export(dir.path(), "old", &[]).await;
         std::fs::remove_file(dir.path().join(name)).unwrap();
-        assert!(std::process::Command::new("mkfifo").arg(dir.path().join(name)).status().unwrap().success());
+        let pipe = rustix::fs::FileType::Fifo;
+        rustix::fs::mknodat(rustix::fs::CWD, dir.path().join(name), pipe, rustix::fs::Mode::RWXU, 0).unwrap();
         let written = async {
             let sink = Layout::create(dir.path()).await?.sink([]).await?;
             copy_graph(&memory, &sink, &image, &CopyOptions::default()).await

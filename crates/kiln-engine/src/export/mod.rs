@@ -6,6 +6,7 @@ mod early;
 mod image;
 mod load;
 mod offload;
+mod place;
 mod push;
 mod tree;
 
@@ -128,56 +129,36 @@ impl Images<'_> {
 
 /// Finds what cannot be done with any result, before the work for one begins.
 pub(crate) fn check(request: &BuildRequest) -> Result<()> {
-    let usage = |message: String, hint: &str| Err(Failure::new(FailureKind::Usage, message).hint(hint));
-    let mut is_stdout_taken = false;
-    let mut files = Vec::new();
+    let usage = |message: &str, hint: &str| Err(Failure::new(FailureKind::Usage, message).hint(hint));
     let platforms = crate::target::platforms(request)?;
     for output in &request.outputs {
         if let Some(image) = output.image() {
             annotate::check(&image.annotations, &platforms, image.layers.is_oci())?;
         }
-        let dest = match output {
+        match output {
             Output::Image { image, push: true, .. } if request.tags.is_empty() && image.names.is_empty() => {
-                return usage("there is no name to push to".into(), "name the image with `-t REGISTRY/NAME:TAG`");
+                return usage("there is no name to push to", "name the image with `-t REGISTRY/NAME:TAG`");
             }
             Output::Docker { .. } if platforms.len() > 1 => {
                 let message = "an archive for `docker load` holds one platform only";
-                return usage(message.into(), "write an OCI archive with `-o type=oci`, or build for one platform");
+                return usage(message, "write an OCI archive with `-o type=oci`, or build for one platform");
             }
             Output::Load { into: Some(Daemon::Docker | Daemon::Podman), .. } if platforms.len() > 1 => {
                 let message = "docker and podman load images of one platform only";
-                return usage(message.into(), "leave out `--load`, or build for one platform");
+                return usage(message, "leave out `--load`, or build for one platform");
             }
             Output::Tar { platform_split: Some(false), .. } if platforms.len() > 1 => {
                 let message = "a tar cannot hold the files of several platforms in one directory";
-                return usage(message.into(), "leave out `platform-split=false`, or use `type=local`");
+                return usage(message, "leave out `platform-split=false`, or use `type=local`");
             }
             Output::Oci { dest: Dest::Stdout, tar: false, .. }
             | Output::Docker { dest: Dest::Stdout, tar: false, .. } => {
-                return usage("a layout directory cannot go to standard output".into(), "give it a `dest`");
+                return usage("a layout directory cannot go to standard output", "give it a `dest`");
             }
-            Output::Oci { tar: true, dest, .. } | Output::Docker { tar: true, dest, .. } | Output::Tar { dest, .. } => {
-                dest
-            }
-            _ => continue,
-        };
-        match dest {
-            Dest::Path(path) if path.is_dir() => {
-                let message = format!("cannot write `{}`: it is a directory", path.display());
-                return usage(message, "name a file as `dest`");
-            }
-            Dest::Stdout if is_stdout_taken => {
-                return usage("standard output is taken by two outputs".into(), "give one of them a `dest`");
-            }
-            Dest::Stdout => is_stdout_taken = true,
-            Dest::Path(path) if files.contains(&path) && !path.starts_with("/dev") => {
-                let message = format!("two outputs go to `{}`", path.display());
-                return usage(message, "give each a `dest` of its own");
-            }
-            Dest::Path(path) => files.push(path),
+            _ => {}
         }
     }
-    Ok(())
+    place::check(&request.outputs)
 }
 
 /// The index of images that are told apart by their platforms.
@@ -234,7 +215,7 @@ mod tests {
         let tar = |path: &str| Output::Tar { dest: Dest::Path(path.into()), platform_split: None };
         let stdout = || Output::Tar { dest: Dest::Stdout, platform_split: None };
         for (outputs, said) in [
-            (vec![image(false), tar("/no/such/file"), stdout()], None),
+            (vec![image(false), tar("file"), stdout()], None),
             (vec![tar("/dev/null")], None),
             (vec![image(true)], Some("there is no name to push to")),
             (vec![oci(false, Dest::Stdout)], Some("a layout directory cannot go to standard output")),

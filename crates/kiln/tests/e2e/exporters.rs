@@ -179,6 +179,59 @@ fn nothing_in_the_way_leads_out_of_a_directory() {
 }
 
 #[test]
+fn builds_into_one_directory_at_once_do_not_mix() {
+    let project = Project::new();
+    let files = |name: &str, script: &str| {
+        let text = format!("FROM busybox AS files\nRUN {script}\nFROM scratch\nCOPY --from=files /o /\n");
+        project.file(name, text);
+    };
+    // What is a directory for one is a file, a link or nothing for the other.
+    files("a", "mkdir -p /o/x/y /o/a && for n in $(seq 300); do echo a >/o/x/$n; done && ln -s x /o/l && echo a >/o/w");
+    files("b", "mkdir -p /o/l/y /o/b && for n in $(seq 300); do echo b >/o/l/$n; done && ln -s l /o/w && echo b >/o/x");
+    let build = |file: &str, out: &str| {
+        let mut command = project.command();
+        let out = format!("type=local,dest={out},mode=delete");
+        command.args(["build", "-q", "-f", project.context().join(file).to_str().unwrap(), "-o", &out]);
+        command.arg(project.context()).spawn().unwrap()
+    };
+    let list =
+        |out: &str| run(Command::new("find").arg(project.path().join(out)).args(["-printf", "%P %y %l\n"])).stdout;
+    let alone = ["a", "b"].map(|file| {
+        assert!(build(file, file).wait().unwrap().success());
+        list(file).lines().map(str::to_owned).collect::<std::collections::BTreeSet<_>>()
+    });
+    for _ in 0..5 {
+        for mut build in ["a", "b", "a", "b"].map(|file| build(file, "out")) {
+            assert!(build.wait().unwrap().success());
+        }
+        let together = list("out").lines().map(str::to_owned).collect();
+        assert!(alone.contains(&together), "{together:?}");
+    }
+}
+
+#[test]
+fn an_image_without_a_name_takes_the_place_of_the_one_before_in_a_layout() {
+    let project = project();
+    let dir = project.path().join("layout");
+    let out = format!("type=oci,tar=false,dest={}", dir.display());
+    let build = |args: &[&str]| {
+        let context = project.context();
+        let args = [&["build", "-q", "-o", &out, context.to_str().unwrap()], args].concat();
+        project.kiln(&args).ok();
+        let index: Value = serde_json::from_slice(&fs::read(dir.join("index.json")).unwrap()).unwrap();
+        let names = index["manifests"].as_array().unwrap().iter();
+        let tag = |entry: &Value| entry["annotations"]["org.opencontainers.image.ref.name"].clone();
+        names.map(tag).collect::<Vec<_>>()
+    };
+    assert_eq!(build(&[]), ["latest"]);
+    project.file("f", "other");
+    assert_eq!(build(&[]), ["latest"]);
+    assert_eq!(build(&["-t", "app:1"]), ["latest", "1"]);
+    project.file("f", "third");
+    assert_eq!(build(&[]), ["1", "latest"]);
+}
+
+#[test]
 fn files_that_are_not_the_result_s_go_only_where_that_is_allowed() {
     let project = project();
     let delete = |dest: &str, allowed: &[&str]| {

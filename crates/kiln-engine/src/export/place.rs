@@ -1,0 +1,122 @@
+//! Where outputs are written: seen before a build begins, as far as it can be seen without writing.
+
+use std::path::{Path, PathBuf};
+
+use kiln_report::{Failure, FailureKind};
+use rustix::fs::Access;
+
+use crate::failure::Context as _;
+use crate::job::Result;
+use crate::request::{Dest, Output};
+
+/// Finds outputs that get into each other's way, or that cannot be written where they are to go.
+pub(super) fn check(outputs: &[Output]) -> Result<()> {
+    let usage = |message: String, hint: &str| Err(Failure::new(FailureKind::Usage, message).hint(hint));
+    let mut is_stdout_taken = false;
+    let mut taken: Vec<PathBuf> = Vec::new();
+    for output in outputs {
+        let (dest, is_directory) = match output {
+            Output::Local { dest, .. } => (Some(dest), true),
+            Output::Oci { dest, tar, .. } | Output::Docker { dest, tar, .. } => (dest.path(), !tar),
+            Output::Tar { dest, .. } => (dest.path(), false),
+            _ => continue,
+        };
+        let Some(path) = dest else {
+            if std::mem::replace(&mut is_stdout_taken, true) {
+                return usage("standard output is taken by two outputs".into(), "give one of them a `dest`");
+            }
+            continue;
+        };
+        let place = path.canonicalize().or_else(|_| std::path::absolute(path)).unwrap_or_else(|_| path.clone());
+        if taken.contains(&place) && !place.starts_with("/dev") {
+            let message = format!("two outputs go to `{}`", path.display());
+            return usage(message, "give each a `dest` of its own");
+        }
+        if is_directory {
+            directory(path, &place)?
+        } else {
+            file(path, &place)?
+        }
+        taken.push(place);
+    }
+    Ok(())
+}
+
+/// Whether a file can be made at `place`, which is called `path`.
+pub(crate) fn file(path: &Path, place: &Path) -> Result<()> {
+    let doing = || format!("cannot write `{}`", path.display());
+    if place.is_dir() {
+        let message = format!("{}: it is a directory", doing());
+        return Err(Failure::new(FailureKind::Usage, message).hint("name a file as `dest`"));
+    }
+    // A device or a pipe is written to as it stands.
+    let is_special = place.metadata().is_ok_and(|there| !there.is_file());
+    let Some(parent) = place.parent().filter(|_| !is_special) else { return Ok(()) };
+    if !parent.is_dir() {
+        let message = format!("{}: there is no directory `{}`", doing(), parent.display());
+        return Err(Failure::new(FailureKind::Environment, message).hint("make it, or name another `dest`"));
+    }
+    writable(parent, doing)
+}
+
+/// Whether a directory can be made or written into at `place`, which is called `path`.
+fn directory(path: &Path, place: &Path) -> Result<()> {
+    let doing = || format!("cannot write into `{}`", path.display());
+    let there = place.ancestors().find(|path| path.symlink_metadata().is_ok()).unwrap_or(place);
+    if !there.is_dir() {
+        let message = format!("{}: `{}` is not a directory", doing(), there.display());
+        return Err(Failure::new(FailureKind::Usage, message).hint("name a directory as `dest`, or a new one"));
+    }
+    writable(there, doing)
+}
+
+fn writable(directory: &Path, doing: impl FnOnce() -> String) -> Result<()> {
+    let access = rustix::fs::access(directory, Access::WRITE_OK | Access::EXEC_OK);
+    access.or_environment(doing).map_err(|failure| failure.hint("name a `dest` that you can write to"))
+}
+
+impl Dest {
+    fn path(&self) -> Option<&PathBuf> {
+        match self {
+            Self::Path(path) => Some(path),
+            Self::Stdout => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::request::{ImageOptions, OtherFiles};
+
+    fn local(dest: &str) -> Output {
+        Output::Local { dest: dest.into(), others: OtherFiles::Keep, platform_split: None }
+    }
+
+    fn layout(dest: &str) -> Output {
+        Output::Oci { image: ImageOptions::default(), dest: Dest::Path(dest.into()), tar: false }
+    }
+
+    fn tar(dest: &str) -> Output {
+        Output::Tar { dest: Dest::Path(dest.into()), platform_split: None }
+    }
+
+    #[test]
+    fn outputs_have_each_a_place_that_can_be_written_to() {
+        for (outputs, said) in [
+            (vec![local("x"), layout("y"), tar("z")], None),
+            (vec![local("/tmp/no/such/directory")], None),
+            (vec![tar("/dev/null"), tar("/dev/null")], None),
+            (vec![layout("x"), local("./x/")], Some("two outputs go to `./x/`")),
+            (vec![local("x"), local("x")], Some("two outputs go to `x`")),
+            (vec![tar("/no/such/file")], Some("cannot write `/no/such/file`: there is no directory `/no/such`")),
+            (vec![tar("/tmp")], Some("cannot write `/tmp`: it is a directory")),
+            (vec![local("/etc/passwd")], Some("cannot write into `/etc/passwd`: `/etc/passwd` is not a directory")),
+            (vec![layout("/dev/null/x")], Some("cannot write into `/dev/null/x`: `/dev/null` is not a directory")),
+        ] {
+            let failure = check(&outputs).err();
+            assert_eq!(failure.as_ref().map(|failure| failure.message.as_str()), said);
+            assert!(failure.is_none_or(|failure| !failure.hints.is_empty()));
+        }
+    }
+}
