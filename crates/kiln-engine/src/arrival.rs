@@ -19,6 +19,7 @@ use crate::blocking::blocking;
 use crate::cache::Cache;
 use crate::engine::Engine;
 use crate::failure::{Context as _, environment};
+use crate::frontend;
 use crate::job::{Basis, Job, Result, Subject};
 use crate::offline::{NEEDED, joined};
 use crate::remote::Imported;
@@ -37,6 +38,8 @@ pub(crate) struct Arrived {
     pub(crate) directory: Option<PathBuf>,
     /// The time of the main context, in seconds since 1970, if it has one: of a commit, a download, the newest file of a tar.
     pub(crate) time: Option<i64>,
+    /// The same of the named context that `SOURCE_DATE_EPOCH` names, when it was elsewhere.
+    pub(crate) named_time: Option<i64>,
     /// What was unpacked: layers that are never committed.
     pub(crate) unpacked: Vec<Scratch<ActiveLayer>>,
 }
@@ -50,7 +53,8 @@ enum Found {
 
 /// Has the main context of a request here.
 pub(crate) async fn receive(engine: &Engine, request: &BuildRequest, basis: &Basis) -> Result<Arrived> {
-    let mut arrived = Arrived { request: request.clone(), directory: None, time: None, unpacked: Vec::new() };
+    let mut arrived =
+        Arrived { request: request.clone(), directory: None, time: None, named_time: None, unpacked: Vec::new() };
     if let DockerfileSource::Remote(url) = &request.dockerfile {
         arrived.request.dockerfile = dockerfile_at(engine, request, basis, url).await?;
     }
@@ -88,11 +92,16 @@ impl Arrived {
     /// Has the named contexts here, too.
     pub(crate) async fn receive_named(&mut self, engine: &Engine, basis: &Basis) -> Result<()> {
         let mut failures = Vec::new();
+        let epoch = self.request.build_args.get("SOURCE_DATE_EPOCH");
+        let timed = epoch.and_then(|value| frontend::named_time(&self.request, value));
         for (name, context) in self.request.contexts.clone() {
             let NamedContext::Remote(url) = context else { continue };
             match fetch(engine, &self.request, basis, &url).await {
                 Ok(found) => {
                     let path = self.directory_of(found, basis, (&name, &url)).await?;
+                    if timed.as_ref() == Some(&name) {
+                        self.named_time = newest(&path).await?;
+                    }
                     self.request.contexts.insert(name, NamedContext::Dir(path));
                 }
                 Err(failure) => failures.push(failure),

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::num::NonZero;
+use std::path::Path;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -22,14 +23,14 @@ use crate::cache::Cache;
 use crate::context::{self, ContextChecks};
 use crate::engine::Engine;
 use crate::failure::environment;
-use crate::frontend::{self, Loaded, Resolver};
+use crate::frontend::{self, Loaded, Resolver, TimeOf};
 use crate::job::{Basis, Images, Job, Result, Subject};
 use crate::lock::{self, Pins};
 use crate::mounts;
 use crate::offline;
 use crate::record::Draft;
 use crate::remote::{Built, Imported, Names, Story, import};
-use crate::request::{BuildRequest, Context, Output};
+use crate::request::{BuildRequest, Context, NamedContext, Output};
 use crate::rewrite;
 use crate::room::Memory;
 use crate::scratch::Scratch;
@@ -158,12 +159,14 @@ pub(crate) async fn prepare(
         basis.pins = Arc::new(pins_of(engine, &arrived, &platforms)?);
     }
     arrived.receive_named(engine, &basis).await?;
-    let Arrived { request, directory, unpacked, time } = arrived;
+    let Arrived { request, directory, unpacked, time, named_time } = arrived;
     let (request, reporter) = (&request, &basis.reporter);
     let Loaded { source, trees } = frontend::load(request, directory.as_deref(), reporter)?;
     let mut options = lower_options(engine, request, (Arc::clone(&source), &platforms));
     let file = frontend::parse(&options, reporter.as_ref())?;
-    frontend::settle_epoch(&file, &mut options, (request, time));
+    let whose = frontend::time_of(&file, &options, request);
+    let time = time_of(engine, (request, directory.as_deref()), (&whose, time, named_time)).await;
+    frontend::settle_epoch(&mut options, (request, &whose, time), reporter.as_ref());
     frontend::filters(&file, request, reporter.as_ref());
     let images = Arc::new(Images::default());
     let registry = engine.registry();
@@ -200,6 +203,26 @@ pub(crate) async fn prepare(
     let origin = origin(&request.context, source.name());
     let job = Job::new(engine, request, &basis, Subject { project, origin, trees, images, packings })?;
     Ok(Prepared { job, definition, targets, unpacked, imported })
+}
+
+/// The time of a context. A directory of this machine has that of its commit.
+async fn time_of(
+    engine: &Engine,
+    (request, directory): (&BuildRequest, Option<&Path>),
+    (whose, main, named): (&TimeOf, Option<i64>, Option<i64>),
+) -> Option<i64> {
+    let (arrived, directory) = match whose {
+        TimeOf::Nothing => return None,
+        TimeOf::Context => (main, directory.filter(|_| matches!(request.context, Context::Dir(_)))),
+        TimeOf::Named(name) => match request.contexts.get(name) {
+            Some(NamedContext::Dir(path)) => (named, Some(path.as_path())),
+            _ => (named, None),
+        },
+    };
+    match (arrived, directory) {
+        (None, Some(directory)) => frontend::commit_time(engine.host_env(), directory).await,
+        _ => arrived,
+    }
 }
 
 /// Steps of several platforms are told apart by their names.

@@ -24,7 +24,7 @@ use crate::tree::{Listing, Located, NoCache, Ownership, Selection, SourceTree, S
 /// Goes first into every digest, and changes when their definition does.
 const DEFINITION: &[u8] = b"kiln tree 1";
 /// The same for trees of which less counts.
-const PLAIN: &[u8] = b"kiln plain tree 1";
+const PLAIN: &[u8] = b"kiln plain tree 2";
 
 fn definition(tree: &SourceTree) -> &'static [u8] {
     if tree.ownership == Ownership::Plain { PLAIN } else { DEFINITION }
@@ -238,7 +238,7 @@ impl Nodes<'_> {
         }
         let path = &path();
         let handle = self.open_state(path, metadata, OFlags::PATH)?;
-        let attributes = xattrs(&handle).map_err(Error::io("read the attributes of", path))?;
+        let attributes = self.tree.attributes(&handle).map_err(Error::io("read the attributes of", path))?;
         let mut hasher = self.header(metadata, &attributes);
         if metadata.is_symlink() {
             let target = rustix::fs::readlinkat(&handle, "", Vec::new()).map_err(Error::io("read the link", path))?;

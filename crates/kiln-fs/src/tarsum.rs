@@ -10,7 +10,7 @@ use rustix::fs::OFlags;
 use crate::copy::sources::Source;
 use crate::digest::check_state;
 use crate::error::{Error, Result};
-use crate::meta::{Xattr, xattrs};
+use crate::meta::Xattr;
 use crate::tree::{Listing, Located, Selection, SourceTree, open_beneath};
 
 /// Digests the file or directory at `path`, links followed.
@@ -51,7 +51,7 @@ fn leaf(tree: &SourceTree, Located { path, metadata }: &Located) -> Result<Diges
     let handle = open_beneath(&tree.root, path, access | OFlags::NOFOLLOW | OFlags::CLOEXEC);
     let handle = handle.map_err(Error::io("open", path))?;
     check_state(&handle, path, metadata)?;
-    let attributes = xattrs(&handle).map_err(Error::io("read the attributes of", path))?;
+    let attributes = tree.attributes(&handle).map_err(Error::io("read the attributes of", path))?;
     if metadata.is_symlink() {
         let target = rustix::fs::readlinkat(&handle, "", Vec::new()).map_err(Error::io("read the link", path))?;
         return Ok(header(tree, metadata, target.as_bytes(), &attributes).finish());

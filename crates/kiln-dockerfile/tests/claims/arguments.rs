@@ -123,7 +123,7 @@ fn the_time_of_all_new_things_is_given_in_seconds_or_by_a_name() {
     assert_eq!(built.directories()[0].timestamp, 12_000_000_000);
     assert_eq!(built.lowered.config.history[0].created.as_deref(), Some("1970-01-01T00:00:12Z"));
     let wrong = File::new("FROM base").arg("SOURCE_DATE_EPOCH", "noon").errors();
-    assert_eq!(wrong, ["`SOURCE_DATE_EPOCH=noon` is no time"]);
+    assert_eq!(wrong, ["`SOURCE_DATE_EPOCH=noon` of a build argument or the environment is no time"]);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! The Dockerfile frontend: finds the text, reads it, and turns it into a graph, asking for images as it must.
 
+mod commit;
 mod context;
 mod dockerfile;
 mod epoch;
@@ -16,10 +17,11 @@ use kiln_lint::{Scope, Settings};
 use kiln_oci::Platform;
 use kiln_report::{Diagnostic, Event, Excerpt, Failure, FailureKind, Level, Reporter, SourceFile, Span};
 
+pub(crate) use commit::commit_time;
 pub(crate) use context::{LocalTree, Trees, open_root, read_text};
 use dockerfile::Place;
 pub(crate) use dockerfile::{read_dockerfile, settled};
-pub(crate) use epoch::settle_epoch;
+pub(crate) use epoch::{TimeOf, named as named_time, settle_epoch, time_of};
 pub(crate) use images::{Resolver, fetch_config, image_manifest, split_layout};
 
 use crate::job::Result;

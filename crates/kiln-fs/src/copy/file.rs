@@ -16,7 +16,7 @@ use super::pending::Pending;
 use super::{CopySpec, CopyStats};
 use crate::digest::check_state;
 use crate::error::{Error, Result, printable};
-use crate::meta::{Xattr, set_xattrs, xattrs};
+use crate::meta::{Xattr, set_xattrs};
 use crate::remove::remove_at;
 use crate::tree::SourceTree;
 
@@ -69,7 +69,7 @@ impl Look<'_> {
 
     /// The attributes of a source that its copy is to have.
     fn attributes(&self, source: &impl AsFd, path: &[u8]) -> Result<Vec<Xattr>> {
-        let mut found = xattrs(source).map_err(Error::io("read the attributes of", path))?;
+        let mut found = self.tree.attributes(source).map_err(Error::io("read the attributes of", path))?;
         found.retain(|(name, _)| !(self.spec.on_host && name == "security.capability"));
         Ok(found)
     }

@@ -12,7 +12,7 @@ use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags};
 
 use super::SourceTree;
 use crate::error::{Error, Result, printable};
-use crate::meta::{Xattr, xattrs};
+use crate::meta::Xattr;
 use crate::pattern::{MatchState, PatternSet};
 
 /// Which part of a listed tree is wanted, by patterns on paths relative to the listed directory.
@@ -209,7 +209,7 @@ impl Walk<'_> {
         let fd = open_directory(&self.tree.root, &pending.path).map_err(Error::io("open", &pending.path))?;
         let mut names = read_dir_fd(&fd).map_err(Error::io("list", &pending.path))?;
         names.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-        let xattrs = xattrs(&fd).map_err(Error::io("read the attributes of", &pending.path))?;
+        let xattrs = self.tree.attributes(&fd).map_err(Error::io("read the attributes of", &pending.path))?;
         let children = Vec::with_capacity(names.len());
         let mut listed = Listed { xattrs, children, pending: Vec::new(), has_hidden_file: false, hidden: Vec::new() };
         for name in names {

@@ -6,6 +6,7 @@ mod near;
 mod survey;
 
 use std::collections::HashMap;
+use std::os::fd::AsFd;
 use std::sync::RwLock;
 
 use kiln_oci::Digest;
@@ -16,6 +17,7 @@ pub(crate) use list::{Entry, Listing, Selection, join, open_beneath};
 pub(crate) use locate::{LastLink, Located, split};
 pub use survey::{LeftOut, Sent, Survey, Verdict, survey, verdict};
 
+use crate::meta::{Xattr, xattrs};
 use crate::pattern::PatternSet;
 
 /// A directory tree as a build sees it: what the ignore patterns hide is not there.
@@ -36,7 +38,8 @@ pub enum Ownership {
     Keep,
     /// Root: a context must mean the same on every machine.
     Reset,
-    /// Root, with modes as git has them and each name a file of its own: what a checkout and its umask add does not count.
+    /// Root, with modes as git has them, no extended attributes, and each name a file of its own: what a checkout and its umask
+    /// add does not count.
     Plain,
 }
 
@@ -63,6 +66,11 @@ impl SourceTree {
         }
         let is_executable = file.is_dir() || file.mode & 0o100 != 0;
         Metadata { mode: if is_executable { 0o755 } else { 0o644 }, nlink: 1, ..file }
+    }
+
+    /// Extended attributes of a file, as far as they count: git keeps none.
+    pub(crate) fn attributes(&self, handle: impl AsFd) -> std::io::Result<Vec<Xattr>> {
+        if self.ownership == Ownership::Plain { Ok(Vec::new()) } else { xattrs(handle) }
     }
 
     /// Owner and group of a file, as the tree has them.

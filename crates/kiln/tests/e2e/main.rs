@@ -22,6 +22,7 @@ mod load;
 mod lock;
 mod object_cache;
 mod offline;
+mod one_digest;
 mod outputs;
 mod platforms;
 mod project;

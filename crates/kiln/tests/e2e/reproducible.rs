@@ -1,48 +1,12 @@
 //! The same image again: by other hands, in other places, at other times.
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, UNIX_EPOCH};
 
 use crate::project::{Project, Run, run};
-
-/// Runs commands without a base image: the shell is mounted, so that its version is in no layer.
-const DOCKERFILE: &str = "FROM scratch AS tools\nCOPY busybox /bin/busybox\n\
-    FROM scratch AS made\nWORKDIR /w\nENV A=b\n\
-    RUN --mount=type=bind,from=tools,source=/bin,target=/t [\"/t/busybox\", \"sh\", \"-c\", \"/t/busybox mkdir -p /out/d && \
-    echo x >/out/d/f && /t/busybox ln /out/d/f /out/d/g && /t/busybox touch /out/d/now\"]\n\
-    FROM made\nCOPY . /src/\nCOPY --from=made /out /copied\nCOPY --chown=7:8 --chmod=604 src/a /a\nADD src/run.sh /\n\
-    HEALTHCHECK CMD true\nCMD [\"/a\"]\n";
-
-/// One of several ways to have and build the same project.
-struct Way {
-    names: Vec<&'static str>,
-    umask: &'static str,
-    zone: &'static str,
-    jobs: &'static str,
-    directory: &'static str,
-    mtime: u64,
-    is_linked: bool,
-}
-
-fn ways() -> [Way; 2] {
-    let names = vec!["src/a", "src/b", "src/run.sh", "src/deep/c"];
-    let reversed = names.iter().rev().copied().collect();
-    [
-        Way { names, umask: "022", zone: "UTC", jobs: "1", directory: "one", mtime: 1_000_000_000, is_linked: false },
-        Way {
-            names: reversed,
-            umask: "077",
-            zone: "Asia/Tokyo",
-            jobs: "8",
-            directory: "another/place",
-            mtime: 1_700_000_000,
-            is_linked: true,
-        },
-    ]
-}
 
 /// Brings the machine's static shell.
 pub(crate) fn busybox(to: &Path) {
@@ -50,67 +14,10 @@ pub(crate) fn busybox(to: &Path) {
     fs::copy(busybox.expect("busybox-static is installed"), to).unwrap();
 }
 
-/// The project as this way has it; gives its context.
-fn lay_out(project: &Project, way: &Way) -> PathBuf {
-    let context = project.path().join(way.directory);
-    let mask = u32::from_str_radix(way.umask, 8).unwrap();
-    let mode = |path: &Path, mode: u32| fs::set_permissions(path, fs::Permissions::from_mode(mode & !mask)).unwrap();
-    for name in &way.names {
-        let path = context.join(name);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        // `a` and `b` hold the same, and may be one file.
-        let is_second = way.is_linked && matches!(*name, "src/a" | "src/b") && context.join("src/b").exists();
-        match is_second {
-            true => fs::hard_link(context.join("src/b"), &path).unwrap(),
-            false => fs::write(&path, if *name == "src/run.sh" { "#!/bin/sh\n" } else { "x\n" }).unwrap(),
-        }
-        mode(&path, if *name == "src/run.sh" { 0o777 } else { 0o666 });
-        let time = UNIX_EPOCH + Duration::new(way.mtime, 123);
-        fs::File::open(&path).unwrap().set_modified(time).unwrap();
-    }
-    symlink("a", context.join("src/link")).unwrap();
-    fs::write(context.join("Dockerfile"), DOCKERFILE).unwrap();
-    busybox(&context.join("busybox"));
-    fs::write(context.join(".dockerignore"), "layout\nDockerfile\n.dockerignore\n").unwrap();
-    for directory in ["src/deep", "src", ""] {
-        mode(&context.join(directory), 0o777);
-    }
-    context
-}
-
 /// The digest of the manifest in a layout directory.
 pub(crate) fn digest(layout: &Path) -> String {
     let index: serde_json::Value = serde_json::from_slice(&fs::read(layout.join("index.json")).unwrap()).unwrap();
     index["manifests"][0]["digest"].as_str().unwrap().to_owned()
-}
-
-fn build(project: &Project, way: &Way, args: &[&str]) -> String {
-    let context = lay_out(project, way);
-    let layout = project.path().join("layout");
-    let mut command = Command::new("/bin/sh");
-    let script = format!("umask {}; exec \"$@\"", way.umask);
-    command.args(["-c", &script, "sh", env!("CARGO_BIN_EXE_kiln"), "--state"]).arg(project.state());
-    command.args(["build", "--progress=plain", "--jobs", way.jobs]).args(args);
-    command.arg("-o").arg(format!("type=oci,tar=false,dest={}", layout.display())).arg(context);
-    command.env_remove("SOURCE_DATE_EPOCH").env("TZ", way.zone).current_dir(project.path()).stdin(Stdio::null());
-    run(&mut command).ok();
-    digest(&layout)
-}
-
-#[test]
-fn one_digest_whoever_builds_where_and_when() {
-    let mut digests = Vec::new();
-    for args in [&["--reproducible"][..], &["--reproducible", "--source-date-epoch", "1234567890"]] {
-        let [one, other] = ways().map(|way| {
-            std::thread::sleep(Duration::from_millis(1100));
-            build(&Project::bare(), &way, args)
-        });
-        assert_eq!(one, other, "{args:?}");
-        digests.push(one);
-    }
-    assert_ne!(digests[0], digests[1], "the time is in it");
-    let [one, other] = ways().map(|way| build(&Project::bare(), &way, &["--source-date-epoch=0"]));
-    assert_ne!(one, other, "this test could not fail");
 }
 
 /// What `tar -tv` says of a layer of a layout, base first.
@@ -231,6 +138,26 @@ fn what_is_not_the_same_again_is_named_with_its_step_and_cause() {
     project.dockerfile(steady);
     let told = verify(&project, &["context"]).fails(1).stdout;
     assert!(told.contains("only its time") && told.contains("hint: build with `--reproducible`"), "{told}");
+}
+
+#[test]
+fn names_and_contents_tell_the_cause() {
+    let project = Project::new();
+    project.dockerfile(
+        "FROM busybox\nRUN mkdir -p /app/__pycache__ /var/log && cat /proc/sys/kernel/random/uuid >/app/__pycache__/m.cpython-311.pyc && \\\n\
+         cat /proc/uptime >/var/log/made && seq 100 | shuf >/app/list && date +%s >/app/when\n",
+    );
+    let told = verify(&project, &["--reproducible", "context"]).fails(1).stdout;
+    for (file, cause) in [
+        ("/app/__pycache__/m.cpython-311.pyc: ", "compiled Python with the time of its source"),
+        ("/app/list: ", "the same lines in another order"),
+        ("/app/when: ", "a time written into it"),
+        ("/var/log/made: ", "a log"),
+    ] {
+        let line = told.lines().find(|line| line.starts_with(file)).unwrap_or_else(|| panic!("{file} {told}"));
+        assert!(line.contains("line 2") && line.ends_with(cause), "{line}");
+    }
+    assert_eq!(told.lines().filter(|line| line.starts_with("hint: ")).count(), 4, "{told}");
 }
 
 #[test]
