@@ -51,6 +51,8 @@ type Call = Vec<Word>;
 #[derive(Debug, Clone)]
 enum Word {
     Path(Vec<String>),
+    /// A pipeline in parentheses, and a path into what it gives.
+    Group(Vec<Call>, Vec<String>),
     Literal(Value),
     Function(String),
 }
@@ -58,8 +60,7 @@ enum Word {
 impl Template {
     /// Reads a template. `\t` and `\n` written out are tabs and line breaks, as docker has it.
     pub(crate) fn parse(text: &str) -> Result<Self, TemplateError> {
-        let text = text.replace("\\t", "\t").replace("\\n", "\n");
-        let mut parser = Parser { rest: &text, depth: 0 };
+        let mut parser = Parser { rest: text, depth: 0 };
         let (nodes, end) = parser.nodes()?;
         match end {
             End::Text => Ok(Self(nodes)),
@@ -113,6 +114,7 @@ fn evaluate(pipeline: &[Call], dot: &Value, scope: Scope<'_>) -> Result<Value, T
                 Word::Function(name) => return wrong(format!("`{name}` is not a value")),
                 Word::Literal(value) => arguments.push(value.clone()),
                 Word::Path(path) => arguments.push(field(path, dot, scope)?),
+                Word::Group(calls, path) => arguments.push(field(path, &evaluate(calls, dot, scope)?, scope)?),
             }
         }
         arguments.extend(carried.take());
@@ -240,12 +242,13 @@ impl Parser<'_> {
         let mut nodes = Vec::new();
         loop {
             let Some((text, after)) = self.rest.split_once("{{") else {
-                nodes.push(Node::Text(std::mem::take(&mut self.rest).to_owned()));
+                nodes.push(Node::Text(unescaped(std::mem::take(&mut self.rest))));
                 return Ok((nodes, End::Text));
             };
             let Some(end) = action_end(after) else { return wrong("`{{` is not closed") };
             let (action, rest) = (&after[..end], &after[end + 2..]);
-            let (text, action, rest) = trim_around(text, action, rest);
+            let text = unescaped(text);
+            let (text, action, rest) = trim_around(&text, action, rest);
             nodes.push(Node::Text(text.to_owned()));
             self.rest = rest;
             match action.split_whitespace().next() {
@@ -283,8 +286,13 @@ impl Parser<'_> {
     }
 }
 
+/// Tabs and line breaks that are written out, as docker has it. What is quoted in an action is read there.
+fn unescaped(text: &str) -> String {
+    text.replace("\\t", "\t").replace("\\n", "\n")
+}
+
 /// `{{-` and `-}}` eat the white space beside them.
-fn trim_around<'a>(text: &'a str, action: &'a str, rest: &'a str) -> (&'a str, &'a str, &'a str) {
+fn trim_around<'t, 'a>(text: &'t str, action: &'a str, rest: &'a str) -> (&'t str, &'a str, &'a str) {
     let (text, action) = match action.strip_prefix("- ") {
         Some(action) => (text.trim_end(), action),
         None => (text, action),
@@ -347,9 +355,14 @@ fn next_word(text: &str) -> Result<(Word, &str), TemplateError> {
         let Some((value, rest)) = raw.split_once('`') else { return wrong("a quote is not closed") };
         return Ok((Word::Literal(value.into()), rest));
     }
-    let end = text.find(|c: char| c.is_whitespace() || c == '|').unwrap_or(text.len());
-    let (word, rest) = text.split_at(end);
     let names = |path: &str| path.split('.').filter(|name| !name.is_empty()).map(str::to_owned).collect::<Vec<_>>();
+    let after = |text: &str| text.find(|c: char| c.is_whitespace() || matches!(c, '|' | ')')).unwrap_or(text.len());
+    if let Some(inner) = text.strip_prefix('(') {
+        let end = closing(inner)?;
+        let (path, rest) = inner[end + 1..].split_at(after(&inner[end + 1..]));
+        return Ok((Word::Group(pipeline(&inner[..end])?, names(path)), rest));
+    }
+    let (word, rest) = text.split_at(after(text));
     let word = if let Some(path) = word.strip_prefix('.') {
         Word::Path(names(path))
     } else if let Some(path) = word.strip_prefix('$') {
@@ -366,6 +379,29 @@ fn next_word(text: &str) -> Result<(Word, &str), TemplateError> {
     Ok((word, rest))
 }
 
+/// Where the parenthesis ends that was opened before; those in quotes do not count.
+fn closing(text: &str) -> Result<usize, TemplateError> {
+    let (mut depth, mut quote, mut is_escaped) = (0_usize, None, false);
+    for (at, c) in text.char_indices() {
+        match (quote, c) {
+            (Some('"'), '\\') if !is_escaped => {
+                is_escaped = true;
+                continue;
+            }
+            (Some(open), c) if c == open && !is_escaped => quote = None,
+            (Some(_), _) => {}
+            (None, '"' | '`') => quote = Some(c),
+            (None, '(') if depth == MAX_DEPTH => return wrong(format!("`(` is nested more than {MAX_DEPTH} deep")),
+            (None, '(') => depth += 1,
+            (None, ')') if depth == 0 => return Ok(at),
+            (None, ')') => depth -= 1,
+            (None, _) => {}
+        }
+        is_escaped = false;
+    }
+    wrong("a `(` is not closed")
+}
+
 const FUNCTIONS: [&str; 15] = [
     "json", "index", "len", "join", "split", "upper", "lower", "title", "print", "println", "not", "and", "or", "eq",
     "ne",
@@ -378,6 +414,7 @@ mod tests {
     fn show(template: &str) -> Result<String, String> {
         let value = serde_json::json!({
             "Id": "sha256:1", "Size": 42, "Tags": ["a:1", "b:2"], "None": null, "Yes": true,
+            "All": [{"Id": "x"}],
             "Config": {"User": "", "Labels": {"a.b": "c", "d": "e"}, "Cmd": ["sh", "-c"]},
         });
         let template = Template::parse(template).map_err(|e| e.to_string())?;
@@ -398,6 +435,9 @@ mod tests {
             (r#"{{index .Config.Labels "a.b"}}{{index .Config.Labels "x"}}"#, "c"),
             ("{{index .Tags 1}}", "b:2"),
             (r#"{{join .Tags ", "}}"#, "a:1, b:2"),
+            (r#"{{join .Tags "\n"}}"#, "a:1\nb:2"),
+            (r#"{{json (index .Config.Labels "a.b")}} {{len (split (index .Tags 0) ":")}}"#, "\"c\" 2"),
+            ("{{(index .All 0).Id}}{{(index .All 0).No.Id | json}}", "xnull"),
             ("{{len .Tags}}\\t{{upper .Id}}\\n", "2\tSHA256:1\n"),
             ("{{range .Tags}}{{println .}}{{end}}", "a:1\nb:2\n"),
             ("{{range .None}}x{{else}}none{{end}}", "none"),
@@ -421,6 +461,7 @@ mod tests {
             ("{{len 1}}", "`len` does not take these 1 arguments"),
             ("{{}}", "`{{}}` lacks a value"),
             (r#"{{index .Tags "1}}"#, "`{{` is not closed"),
+            ("{{len (index .Tags 0}}", "a `(` is not closed"),
         ] {
             assert_eq!(show(template).unwrap_err(), message, "{template}");
         }
