@@ -1,19 +1,27 @@
-//! Indexes made of images that are in registries, and what registries say of a name: nothing goes through the store.
+//! Indexes made of images that are in registries or layouts: nothing goes through the store.
+
+mod look;
+mod place;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use futures::future::try_join_all;
-use kiln_image::{BlobSink as _, BlobSource, CopyOptions, Role, copy_graph, fetch_document};
-use kiln_oci::{Descriptor, Digest, Document, ImageConfig, Index, Manifest, MediaType, Platform, Raw, Reference};
+use kiln_image::{BlobSink, BlobSource, CopyOptions, Layout, LayoutSink, Pushed, Role, copy_graph, fetch_document};
+use kiln_oci::{Descriptor, Digest, Document, Index, Manifest, MediaType, Platform, Raw, Reference};
 use kiln_report::{Failure, FailureKind, Reporter};
 
 use crate::engine::Engine;
 use crate::export::meter;
-use crate::failure::registry;
+use crate::failure::{Context as _, registry};
 use crate::frontend::fetch_config;
 use crate::job::Result;
 use crate::progress::Work;
+
+pub(crate) use self::look::look;
+pub use self::look::{Attested, Depth, RemoteImage};
+pub use self::place::ImagePlace;
 
 /// An image to be made of others.
 #[derive(Debug, Clone, Default)]
@@ -21,8 +29,8 @@ pub struct CombineRequest {
     /// What it is made of, in order. An index stands for all that it names.
     pub sources: Vec<CombineSource>,
     /// Where it is pushed to; nowhere when there are none.
-    pub names: Vec<Reference>,
-    /// Annotations of the index.
+    pub names: Vec<ImagePlace>,
+    /// Annotations of the index. Those of a single source stay besides.
     pub annotations: BTreeMap<String, String>,
     /// Annotations of its entries: of those for a platform, or of all.
     pub entry_annotations: Vec<(Option<Platform>, String, String)>,
@@ -46,8 +54,8 @@ pub enum Single {
 #[derive(Debug, Clone)]
 pub struct CombineSource {
     /// Where it is.
-    pub reference: Reference,
-    /// What is said of it in the index, instead of what its registry says.
+    pub place: ImagePlace,
+    /// What is said of it in the index, instead of what is known of it.
     pub said: Said,
 }
 
@@ -76,21 +84,10 @@ pub struct RemoteDocument {
     pub bytes: Vec<u8>,
 }
 
-/// What a registry says of a name.
-#[derive(Debug, Clone)]
-pub struct RemoteImage {
-    /// The document that the name stands for.
-    pub document: RemoteDocument,
-    /// Its index, if it is one.
-    pub index: Option<Index>,
-    /// The configs of its images, by platform.
-    pub configs: Vec<(Platform, ImageConfig)>,
-}
-
-/// A manifest of the image to be, and the repository it is in.
+/// A manifest of the image to be, and where it is.
 struct Part {
     descriptor: Descriptor,
-    at: Reference,
+    at: ImagePlace,
 }
 
 /// What is to be made: its document, and the manifests that it names.
@@ -119,20 +116,18 @@ pub(crate) async fn combine(
 struct Found {
     descriptor: Descriptor,
     document: Document,
-    at: Reference,
+    at: ImagePlace,
 }
 
-async fn find(engine: &Engine, CombineSource { reference, said }: &CombineSource) -> Result<Found> {
-    let client = engine.registry();
-    let resolved = client.client().resolve(reference).await.map_err(registry)?;
-    let mut descriptor = resolved.descriptor;
+async fn find(engine: &Engine, CombineSource { place, said }: &CombineSource) -> Result<Found> {
+    let (mut descriptor, document) = place.resolve(engine).await?;
     if said.size.is_some_and(|size| size != descriptor.size) {
-        let message = format!("`{reference}` has {} bytes, not what its descriptor says", descriptor.size);
+        let message = format!("`{place}` has {} bytes, not what its descriptor says", descriptor.size);
         return Err(Failure::new(FailureKind::Build, message).hint("leave out its `size`"));
     }
-    if let Document::Manifest(manifest) = &resolved.document {
-        let source: Arc<dyn BlobSource> = Arc::new(client.client().source(reference));
-        descriptor.platform = Some(platform_of(said, manifest.value(), (&source, reference)).await?);
+    if let Document::Manifest(manifest) = &document {
+        let source = place.source(engine).await?;
+        descriptor.platform = Some(platform_of(said, manifest.value(), (&source, place)).await?);
     }
     if !said.annotations.is_empty() {
         descriptor.annotations.clone_from(&said.annotations);
@@ -140,18 +135,18 @@ async fn find(engine: &Engine, CombineSource { reference, said }: &CombineSource
     if let Some(media_type) = &said.media_type {
         descriptor.media_type.clone_from(media_type);
     }
-    Ok(Found { descriptor, document: resolved.document, at: reference.clone() })
+    Ok(Found { descriptor, document, at: place.clone() })
 }
 
 /// What is said of its platform, and for what is not the config's word.
 async fn platform_of(
     said: &Said,
     manifest: &Manifest,
-    (source, reference): (&Arc<dyn BlobSource>, &Reference),
+    (source, place): (&Arc<dyn BlobSource>, &ImagePlace),
 ) -> Result<Platform> {
     let mut platform = said.platform.clone().unwrap_or_default();
     if platform.os.is_empty() || platform.architecture.is_empty() {
-        let config = fetch_config(&reference.familiar(), manifest, source).await?.1.into_parts().1;
+        let config = fetch_config(&place.to_string(), manifest, source).await?.1.into_parts().1;
         let own = config.platform.normalized();
         if platform.architecture.is_empty() {
             (platform.architecture, platform.variant) = (own.architecture, platform.variant.or(own.variant));
@@ -170,13 +165,18 @@ fn join(mut found: Vec<Found>, request: &CombineRequest) -> Result<Combined> {
     {
         return Ok(as_it_is(found.remove(0)));
     }
+    let is_single = found.len() == 1;
+    let mut annotations = BTreeMap::new();
     let mut parts: Vec<Part> = Vec::new();
     for Found { descriptor, document, at } in found {
         match document {
             Document::Manifest(_) => add(&mut parts, Part { descriptor, at }),
             Document::Index(index) => {
-                let entries = index.into_parts().1.manifests;
-                entries.into_iter().for_each(|descriptor| add(&mut parts, Part { descriptor, at: at.clone() }));
+                let index = index.into_parts().1;
+                if is_single {
+                    annotations = index.annotations;
+                }
+                index.manifests.into_iter().for_each(|descriptor| add(&mut parts, Part { descriptor, at: at.clone() }));
             }
         }
     }
@@ -194,7 +194,8 @@ fn join(mut found: Vec<Found>, request: &CombineRequest) -> Result<Combined> {
         }
     }
     let kind = if is_docker { MediaType::DOCKER_INDEX } else { MediaType::OCI_INDEX };
-    let root = written(kind.into(), &parts, request.annotations.clone());
+    annotations.extend(request.annotations.clone());
+    let root = written(kind.into(), &parts, annotations);
     Ok(Combined { root, parts })
 }
 
@@ -268,69 +269,89 @@ fn filtered(combined: Combined, platforms: &[Platform]) -> Result<Combined> {
     Ok(Combined { root: written(root.descriptor.media_type, &parts, annotations), parts })
 }
 
-/// Copies what is not in the repository of the name, then lets the name point to the whole.
-async fn push(engine: &Engine, combined: &Combined, name: &Reference, work: &Work) -> Result<()> {
-    let client = engine.registry();
-    let client = client.client();
-    let repository = Reference { tag: None, digest: None, ..name.clone() };
-    for Part { descriptor, at } in &combined.parts {
-        if (&at.registry, &at.repository) == (&name.registry, &name.repository) {
-            continue;
+/// Copies what is not where the name is, then lets the name point to the whole.
+async fn push(engine: &Engine, combined: &Combined, name: &ImagePlace, work: &Work) -> Result<()> {
+    match name {
+        ImagePlace::Registry(reference) => {
+            for part in &combined.parts {
+                let client = engine.registry();
+                let mut sink = client.client().sink(&Reference { tag: None, digest: None, ..reference.clone() });
+                if let ImagePlace::Registry(at) = &part.at
+                    && at.registry == reference.registry
+                {
+                    sink = sink.mounting_from(at.repository.clone());
+                }
+                bring(engine, part, (name, &sink), work).await?;
+            }
+            finish(combined, (name, &engine.registry().client().sink(reference)), work).await.map_err(registry)
         }
-        work.part(format!("copying {} from {}", descriptor.digest, at.name()));
-        let mut sink = client.sink(&repository);
-        if at.registry == name.registry {
-            sink = sink.mounting_from(at.repository.clone());
+        ImagePlace::Layout { dir, tag, .. } => {
+            let doing = || format!("cannot write the layout `{}`", dir.display());
+            let layout = Layout::create(dir).await.or_environment(doing)?;
+            let sink = under_tag(&layout, tag.as_deref().unwrap_or("latest")).await.or_environment(doing)?;
+            for part in &combined.parts {
+                bring(engine, part, (name, &Beneath(&sink)), work).await?;
+            }
+            finish(combined, (name, &sink), work).await.or_environment(doing)
         }
-        let options = CopyOptions { progress: Some(meter(work)), ..CopyOptions::default() };
-        copy_graph(&client.source(at), &sink, descriptor, &options).await.map_err(registry)?;
     }
+}
+
+/// A sink of what a tag is to stand for. An image of that tag with a full name, too, gives both to the new one.
+async fn under_tag(layout: &Layout, tag: &str) -> kiln_image::Result<LayoutSink> {
+    let entries = layout.entries().await?;
+    let of_tag = entries.into_iter().filter(|entry| entry.tag.as_deref() == Some(tag));
+    match of_tag.map(|entry| entry.name).collect::<Vec<_>>().as_slice() {
+        [Some(only)] => layout.sink([only.clone()]).await,
+        _ => layout.tagged_sink(tag).await,
+    }
+}
+
+/// Copies a part that is elsewhere; one that should be there must be there.
+async fn bring(
+    engine: &Engine,
+    Part { descriptor, at }: &Part,
+    (name, sink): (&ImagePlace, &dyn BlobSink),
+    work: &Work,
+) -> Result<()> {
+    let (source, repository) = (at.source(engine).await?, at.repository());
+    if repository != name.repository() {
+        work.part(format!("copying {} from {repository}", descriptor.digest));
+        let options = CopyOptions { progress: Some(meter(work)), ..CopyOptions::default() };
+        copy_graph(source.as_ref(), sink, descriptor, &options).await.map_err(registry)?;
+    } else if descriptor.media_type.is_manifest() || descriptor.media_type.is_index() {
+        let found = fetch_document(source.as_ref(), descriptor).await;
+        found.or_build(|| format!("`{repository}` lacks what the image is to be made of"))?;
+    }
+    Ok(())
+}
+
+async fn finish(
+    combined: &Combined,
+    (name, sink): (&ImagePlace, &dyn BlobSink),
+    work: &Work,
+) -> kiln_image::Result<()> {
     let RemoteDocument { descriptor, bytes } = &combined.root;
     work.part(format!("pushing {} to {name}", descriptor.digest));
-    client.sink(name).push_document(descriptor, bytes, Role::Root).await.map_err(registry)
+    sink.push_document(descriptor, bytes, Role::Root).await
 }
 
-/// What a registry says of a name, with the configs of its images if they are wanted.
-pub(crate) async fn look(engine: &Engine, name: &Reference, configs: Configs) -> Result<RemoteImage> {
-    let client = engine.registry();
-    let resolved = client.client().resolve(name).await.map_err(registry)?;
-    let source: Arc<dyn BlobSource> = Arc::new(client.client().source(name));
-    let (bytes, index, manifests) = match resolved.document {
-        Document::Manifest(manifest) => {
-            let (bytes, manifest) = manifest.into_parts();
-            (bytes, None, vec![(None, manifest)])
-        }
-        Document::Index(index) => {
-            let (bytes, index) = index.into_parts();
-            let mut manifests = Vec::new();
-            let is_image = |entry: &&Descriptor| {
-                entry.media_type.is_manifest()
-                    && entry.platform.as_ref().is_some_and(|platform| platform.os != "unknown")
-            };
-            for entry in index.manifests.iter().filter(is_image).filter(|_| configs == Configs::Read) {
-                if let Document::Manifest(manifest) = fetch_document(source.as_ref(), entry).await.map_err(registry)? {
-                    manifests.push((entry.platform.clone(), manifest.into_parts().1));
-                }
-            }
-            (bytes, Some(index), manifests)
-        }
-    };
-    let mut read = Vec::new();
-    for (platform, manifest) in manifests.into_iter().filter(|_| configs == Configs::Read) {
-        let config = fetch_config(&name.familiar(), &manifest, &source).await?.1.into_parts().1;
-        read.push((platform.unwrap_or_else(|| config.platform.clone()), config));
+/// A sink of what a root will lead to: nothing points at it as yet.
+struct Beneath<'a>(&'a dyn BlobSink);
+
+#[async_trait]
+impl BlobSink for Beneath<'_> {
+    async fn has(&self, descriptor: &Descriptor) -> kiln_image::Result<bool> {
+        self.0.has(descriptor).await
     }
-    let document = RemoteDocument { descriptor: resolved.descriptor, bytes };
-    Ok(RemoteImage { document, index, configs: read })
-}
 
-/// Whether configs are read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Configs {
-    /// They are.
-    Read,
-    /// They are not: what a name stands for is enough.
-    Skipped,
+    async fn push(&self, descriptor: &Descriptor, from: &dyn BlobSource) -> kiln_image::Result<Pushed> {
+        self.0.push(descriptor, from).await
+    }
+
+    async fn push_document(&self, descriptor: &Descriptor, bytes: &[u8], _role: Role) -> kiln_image::Result<()> {
+        self.0.push_document(descriptor, bytes, Role::Child).await
+    }
 }
 
 #[cfg(test)]

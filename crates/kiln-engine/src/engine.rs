@@ -151,7 +151,7 @@ impl Engine {
         transfer::push(self, reference, platform, &reporter).await
     }
 
-    /// Makes an image of others that are in registries, and pushes it under all its names; without any it is only told.
+    /// Makes an image of others that are in registries or layouts, and pushes it under all its names; without any it is only told.
     pub async fn combine(
         &self,
         request: &crate::combine::CombineRequest,
@@ -160,13 +160,13 @@ impl Engine {
         crate::combine::combine(self, request, &reporter).await
     }
 
-    /// What its registry says of a name.
+    /// What its registry or layout says of a name.
     pub async fn look(
         &self,
-        name: &Reference,
-        configs: crate::combine::Configs,
+        name: &crate::combine::ImagePlace,
+        depth: crate::combine::Depth,
     ) -> Result<crate::combine::RemoteImage> {
-        crate::combine::look(self, name, configs).await
+        crate::combine::look(self, name, depth).await
     }
 
     /// All images, newest first.

@@ -62,7 +62,9 @@ pub use answer::{
     BuildResult, Collected, FsckAnswer, FsckProblem, ImageDetails, ImageMember, ImageSummary, Loaded, PruneAnswer,
     Pruned, PullResult, Removed,
 };
-pub use combine::{CombineRequest, CombineSource, Configs, RemoteDocument, RemoteImage, Said, Single};
+pub use combine::{
+    Attested, CombineRequest, CombineSource, Depth, ImagePlace, RemoteDocument, RemoteImage, Said, Single,
+};
 pub use context::{ContextChecks, Contexts, LeftOutFile, PathVerdict, SentFile, is_ignored};
 pub use diff::{
     DiffImage, DiffRequest, Differences, FieldChange, FileDifference, FileLook, HistoryChange, Ignored, ImageDiff,

@@ -1,11 +1,11 @@
-//! `kiln imagetools`: images in registries, looked at and joined without being fetched.
+//! `kiln imagetools`: images in registries and layouts, looked at and joined without being fetched.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use kiln_engine::{CombineRequest, CombineSource, Configs, RemoteImage, Said, Single};
-use kiln_oci::{Descriptor, Platform, Reference};
+use kiln_engine::{Attested, CombineRequest, CombineSource, Depth, ImagePlace, RemoteImage, Said, Single};
+use kiln_oci::{Descriptor, Platform};
 use kiln_report::render::{Escapes, sanitize};
 use kiln_report::{Failure, FailureKind};
 use serde_json::{Value, json};
@@ -23,12 +23,13 @@ use crate::ui::{run as ui_run, stdout};
 pub(crate) enum ImagetoolsCommand {
     Create(CreateArgs),
     Inspect(InspectArgs),
+    Annotate(AnnotateArgs),
 }
 
 /// Make one image of images that are in registries
 #[derive(Debug, Args)]
 pub(crate) struct CreateArgs {
-    /// The images: names, digests, or descriptors in JSON
+    /// The images: names, digests, descriptors in JSON, or `oci-layout://DIR[:TAG]`
     #[arg(value_name = "SOURCE")]
     sources: Vec<String>,
 
@@ -38,7 +39,7 @@ pub(crate) struct CreateArgs {
 
     /// Name the result, which is pushed there
     #[arg(short, long, value_name = "NAME")]
-    tag: Vec<Reference>,
+    tag: Vec<ImagePlace>,
 
     /// Add the sources to what the first name stands for
     #[arg(long)]
@@ -70,12 +71,32 @@ pub(crate) struct CreateArgs {
     progress: Choice,
 }
 
-/// Show what a name stands for in its registry
+/// Add annotations to the index that a name stands for
+#[derive(Debug, Args)]
+pub(crate) struct AnnotateArgs {
+    /// The image
+    #[arg(value_name = "NAME")]
+    name: ImagePlace,
+
+    /// Add an annotation: `index:KEY=VALUE`, or `manifest-descriptor[PLATFORM]:KEY=VALUE`
+    #[arg(long, value_name = "TYPE:KEY=VALUE", required = true)]
+    annotation: Vec<String>,
+
+    /// Print the result instead of pushing it
+    #[arg(long)]
+    dry_run: bool,
+
+    /// How progress is shown: auto, plain, tty, rawjson or quiet
+    #[arg(long, value_name = "VIEW", default_value = "auto")]
+    progress: Choice,
+}
+
+/// Show what a name stands for in its registry, or an `oci-layout://DIR[:TAG]`
 #[derive(Debug, Args)]
 pub(crate) struct InspectArgs {
     /// The image
     #[arg(value_name = "NAME")]
-    name: Reference,
+    name: ImagePlace,
 
     /// Print by a template such as `{{.Manifest.Digest}}` or `{{json .Image}}`
     #[arg(long, value_name = "FORMAT")]
@@ -91,6 +112,7 @@ pub(crate) fn run(command: &ImagetoolsCommand, setting: &Setting) -> Outcome {
     match command {
         ImagetoolsCommand::Create(args) => create(args, setting),
         ImagetoolsCommand::Inspect(args) => inspect(args, setting),
+        ImagetoolsCommand::Annotate(args) => annotate_in_place(args, setting),
     }
 }
 
@@ -110,7 +132,7 @@ fn create(args: &CreateArgs, setting: &Setting) -> Outcome {
         return Ok(0);
     }
     if let Some(path) = &args.metadata_file {
-        let repositories: BTreeSet<String> = args.tag.iter().map(Reference::name).collect();
+        let repositories: BTreeSet<String> = args.tag.iter().map(ImagePlace::repository).collect();
         let names = repositories.into_iter().collect::<Vec<_>>().join(",");
         let value = json!({ "containerimage.descriptor": made.descriptor, "image.name": names });
         let text = serde_json::to_string_pretty(&value).expect("plain data serialises");
@@ -123,9 +145,26 @@ fn create(args: &CreateArgs, setting: &Setting) -> Outcome {
     Ok(0)
 }
 
+/// The image is made anew of itself.
+fn annotate_in_place(args: &AnnotateArgs, setting: &Setting) -> Outcome {
+    let args = CreateArgs {
+        sources: vec![args.name.to_string()],
+        tag: vec![args.name.clone()],
+        annotation: args.annotation.clone(),
+        dry_run: args.dry_run,
+        progress: args.progress,
+        file: Vec::new(),
+        append: false,
+        platform: Vec::new(),
+        prefer_index: true,
+        metadata_file: None,
+    };
+    create(&args, setting)
+}
+
 /// A source as it is typed.
 enum Typed {
-    Name(Reference),
+    Name(ImagePlace),
     Descriptor(Said),
 }
 
@@ -178,22 +217,22 @@ fn source(text: &str) -> Result<Typed, Failure> {
     if let Ok(digest) = text.parse() {
         return Ok(Typed::Descriptor(Said { digest: Some(digest), ..Said::default() }));
     }
-    text.parse().map(Typed::Name).map_err(|error: kiln_oci::ReferenceError| wrong(error.to_string()))
+    text.parse().map(Typed::Name).map_err(|failure: Failure| wrong(failure.message))
 }
 
 /// Finds the repositories of sources that do not say theirs: the only one that is named at all.
-fn placed(typed: Vec<Typed>, tags: &[Reference]) -> Result<Vec<CombineSource>, Failure> {
+fn placed(typed: Vec<Typed>, tags: &[ImagePlace]) -> Result<Vec<CombineSource>, Failure> {
     let named = typed.iter().filter_map(|typed| match typed {
-        Typed::Name(reference) => Some(reference),
+        Typed::Name(place) => Some(place),
         Typed::Descriptor(_) => None,
     });
-    let repositories: Vec<&Reference> = named.chain(tags).collect();
-    let names: BTreeSet<String> = repositories.iter().map(|reference| reference.name()).collect();
-    let only = repositories.first().filter(|_| names.len() == 1).map(|only| Reference { tag: None, ..(*only).clone() });
+    let places: Vec<&ImagePlace> = named.chain(tags).collect();
+    let repositories: BTreeSet<String> = places.iter().map(|place| place.repository()).collect();
+    let only = places.first().filter(|_| repositories.len() == 1).map(|only| (*only).clone());
     let place = |typed| match typed {
-        Typed::Name(reference) => Ok(CombineSource { reference, said: Said::default() }),
+        Typed::Name(place) => Ok(CombineSource { place, said: Said::default() }),
         Typed::Descriptor(said) => match (&only, &said.digest) {
-            (Some(only), Some(digest)) => Ok(CombineSource { reference: only.with_digest(digest.clone()), said }),
+            (Some(only), Some(digest)) => Ok(CombineSource { place: only.at(digest.clone()), said }),
             _ => Err(usage("a digest does not tell its repository").hint("write `REPOSITORY@DIGEST`")),
         },
     };
@@ -228,11 +267,15 @@ fn annotate(request: &mut CombineRequest, text: &str) -> Result<(), Failure> {
 
 fn inspect(args: &InspectArgs, setting: &Setting) -> Outcome {
     let format = args.format.as_deref().filter(|format| !is_whole(format));
-    let configs = if format.is_some() { Configs::Read } else { Configs::Skipped };
-    let image = ui_run::block_on(setting.engine()?.look(&args.name, configs))?;
+    let depth = match format {
+        None => Depth::Name,
+        Some(format) if format.contains("SBOM") || format.contains("Provenance") => Depth::Attestations,
+        Some(_) => Depth::Configs,
+    };
+    let image = ui_run::block_on(setting.engine()?.look(&args.name, depth))?;
     let text = match format {
         _ if args.raw => String::from_utf8_lossy(&image.document.bytes).into_owned(),
-        Some(format) => by_template(format, std::iter::once(value(&args.name, &image)), Missing::WireName)?,
+        Some(format) => by_template(format, std::iter::once(value(&args.name, (&image, depth))), Missing::WireName)?,
         None => overview(&args.name, &image),
     };
     stdout::print(&text)?;
@@ -253,18 +296,15 @@ fn lines(indent: &str, pairs: &[(&str, String)]) -> String {
     pairs.iter().map(|(key, value)| format!("{indent}{:width$}{value}\n", format!("{key}:"))).collect()
 }
 
-fn overview(name: &Reference, image: &RemoteImage) -> String {
+fn overview(name: &ImagePlace, image: &RemoteImage) -> String {
     let Descriptor { media_type, digest, .. } = &image.document.descriptor;
     let head = [("Name", name.to_string()), ("MediaType", media_type.to_string()), ("Digest", digest.to_string())];
     let mut text = lines("", &head);
     let Some(index) = &image.index else { return text };
     text.push_str("\nManifests:\n");
-    let repository = Reference { tag: None, digest: None, ..name.clone() };
     let entry = |entry: &Descriptor| {
-        let mut pairs = vec![
-            ("Name", repository.with_digest(entry.digest.clone()).to_string()),
-            ("MediaType", entry.media_type.to_string()),
-        ];
+        let mut pairs =
+            vec![("Name", name.at(entry.digest.clone()).to_string()), ("MediaType", entry.media_type.to_string())];
         pairs.extend(entry.platform.as_ref().map(|platform| ("Platform", platform.to_string())));
         let mut text = lines("  ", &pairs);
         if !entry.annotations.is_empty() {
@@ -278,7 +318,8 @@ fn overview(name: &Reference, image: &RemoteImage) -> String {
 }
 
 /// What templates see: buildx's fields.
-fn value(name: &Reference, image: &RemoteImage) -> Value {
+fn value(name: &ImagePlace, (image, depth): (&RemoteImage, Depth)) -> Value {
+    let attested = &image.attested;
     let descriptor = &image.document.descriptor;
     let manifest = match &image.index {
         None => json!(descriptor),
@@ -289,11 +330,36 @@ fn value(name: &Reference, image: &RemoteImage) -> Value {
             manifest
         }
     };
+    let is_single = image.configs.len() == 1;
     let image = match image.configs.as_slice() {
         [(_, only)] => json!(only),
         several => several.iter().map(|(platform, config)| (platform.to_string(), json!(config))).collect(),
     };
-    json!({ "name": name.to_string(), "manifest": manifest, "image": image })
+    let mut value = json!({ "name": name.to_string(), "manifest": manifest, "image": image });
+    if depth == Depth::Attestations {
+        let of_all = |what: fn(&Attested) -> Option<Value>| -> Value {
+            let found =
+                attested.iter().filter_map(|(platform, attested)| Some((platform.to_string(), what(attested)?)));
+            let mut found: serde_json::Map<String, Value> = found.collect();
+            match is_single {
+                true => found.values_mut().next().map_or_else(|| json!({}), Value::take),
+                false => Value::Object(found),
+            }
+        };
+        value["SBOM"] = of_all(software);
+        value["Provenance"] = of_all(|attested| Some(json!({ "SLSA": attested.provenance.as_ref()? })));
+    }
+    value
+}
+
+/// Lists of software: the first by itself, others beside it.
+fn software(attested: &Attested) -> Option<Value> {
+    let (first, rest) = attested.software.split_first()?;
+    let mut value = json!({ "SPDX": first });
+    if !rest.is_empty() {
+        value["AdditionalSPDXs"] = json!(rest);
+    }
+    Some(value)
 }
 
 #[cfg(test)]
@@ -319,7 +385,7 @@ mod tests {
         let digest = Digest::sha256("x");
         let line = format!("-t r/a:1 r/a:2 {digest} {{\"digest\":\"{digest}\",\"platform\":{{\"os\":\"linux\"}}}}");
         let request = typed(&line).unwrap();
-        let names: Vec<String> = request.sources.iter().map(|source| source.reference.to_string()).collect();
+        let names: Vec<String> = request.sources.iter().map(|source| source.place.to_string()).collect();
         let by_digest = format!("docker.io/r/a@{digest}");
         assert_eq!(names, ["docker.io/r/a:2", &by_digest, &by_digest]);
         assert_eq!(request.sources[2].said.platform.as_ref().unwrap().os, "linux");
@@ -338,10 +404,7 @@ mod tests {
         ] {
             assert_eq!(typed(line).unwrap_err(), said, "{line}");
         }
-        assert_eq!(
-            typed("--append -t a:1 -t b:1 c").unwrap().sources[0].reference.to_string(),
-            "docker.io/library/a:1"
-        );
+        assert_eq!(typed("--append -t a:1 -t b:1 c").unwrap().sources[0].place.to_string(), "docker.io/library/a:1");
         assert!(typed("--dry-run -t a b").unwrap().names.is_empty());
         assert_eq!(typed("--prefer-index=false -t a b").unwrap().single, Single::Copy);
     }

@@ -16,6 +16,7 @@ mod files;
 mod git;
 mod golden;
 mod image;
+mod imagetools;
 mod layers;
 mod leftovers;
 mod load;
