@@ -62,7 +62,7 @@ fn is_native(platform: &Platform, host: &Platform) -> bool {
         ("amd64", "amd64") => variant(1) <= level(),
         // Only a kernel that runs 32-bit programs has the setting.
         ("amd64", "386") => std::path::Path::new("/proc/sys/abi/vsyscall32").exists(),
-        ("arm64", "arm") => true,
+        ("arm64", "arm") => kiln_sys::personality::runs_32_bit(),
         (host, wanted) => host == wanted,
     }
 }
