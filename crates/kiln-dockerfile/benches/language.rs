@@ -62,7 +62,7 @@ fn base() -> ResolvedImage {
     let identifier = format!("docker-image://docker.io/library/alpine:latest@{digest}");
     let mut config = ImageConfig::default();
     config.rootfs.diff_ids.push(Digest::sha256(b"layer"));
-    ResolvedImage { digest, identifier, config }
+    ResolvedImage { digest, identifier, config, is_local: false }
 }
 
 /// Half of the instructions are ENV; the rest run, copy and label in turn.

@@ -158,6 +158,7 @@ fn facts_for(requests: &[kiln_dockerfile::ImageRequest], facts: &mut ImageFacts)
             digest: Digest::sha256(&request.reference),
             identifier: format!("docker-image://{}", request.reference),
             config: ImageConfig { platform: request.platform.clone(), ..ImageConfig::default() },
+            is_local: false,
         };
         facts.insert(request.reference.clone(), request.platform.clone(), image);
     }

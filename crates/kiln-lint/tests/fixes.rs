@@ -34,7 +34,7 @@ fn lowered(text: &str) -> Result<Box<Lowered>, Vec<Diagnostic>> {
             facts.insert(
                 request.reference.clone(),
                 request.platform.clone(),
-                ResolvedImage { digest, identifier, config },
+                ResolvedImage { digest, identifier, config, is_local: false },
             );
         }
     }

@@ -441,7 +441,12 @@ mod tests {
         };
         let digest = Digest::sha256(name);
         let identifier = format!("docker-image://{name}@{digest}");
-        ResolvedImage { digest, identifier, config: ImageConfig { platform, ..ImageConfig::default() } }
+        ResolvedImage {
+            digest,
+            identifier,
+            config: ImageConfig { platform, ..ImageConfig::default() },
+            is_local: false,
+        }
     }
 
     #[test]

@@ -123,7 +123,7 @@ fn built(text: &str) -> Option<(Lowered, Vec<String>)> {
                 let config = ImageConfig { platform: request.platform.clone(), ..ImageConfig::default() };
                 let digest = Digest::sha256(&request.reference);
                 let identifier = format!("docker-image://{}", request.reference);
-                let image = ResolvedImage { digest, identifier, config };
+                let image = ResolvedImage { digest, identifier, config, is_local: false };
                 facts.insert(request.reference.clone(), request.platform.clone(), image);
             }),
         }

@@ -94,6 +94,7 @@ fn from_image(stage: &mut Stage<'_, '_, '_>, image: &ResolvedImage) -> State {
                 (format!("[context {name}] OCI load from client"), None)
             }
             Base::Context(name, _) => (format!("[context {name}] {shown}"), None),
+            Base::Image(name) if image.is_local => (stage.name_step(&format!("FROM {name}")), Some(stage.node.span)),
             _ => (stage.name_step(&format!("FROM {shown}")), Some(stage.node.span)),
         };
         let op = OpKind::Source(SourceOp { identifier: image.identifier.clone(), attrs: Default::default() });

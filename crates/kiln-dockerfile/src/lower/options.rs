@@ -164,6 +164,8 @@ pub struct ResolvedImage {
     pub identifier: String,
     /// Its config.
     pub config: ImageConfig,
+    /// Whether it was found here: its digest says nothing to anybody else, and is not shown.
+    pub is_local: bool,
 }
 
 /// The images known so far.

@@ -106,7 +106,7 @@ fn image(reference: &str, config: &Value) -> ResolvedImage {
         "rootfs": {"type": "layers", "diff_ids": [Digest::sha256(b"layer").to_string()]},
     }))
     .unwrap();
-    ResolvedImage { identifier: format!("docker-image://{reference}@{digest}"), digest, config }
+    ResolvedImage { identifier: format!("docker-image://{reference}@{digest}"), digest, config, is_local: false }
 }
 
 /// What became of it.

@@ -158,5 +158,5 @@ fn image(request: &ImageRequest, settings: &Value) -> ResolvedImage {
             format!("docker-image://{}", reference.with_digest(digest.clone()))
         }
     };
-    ResolvedImage { digest, identifier, config }
+    ResolvedImage { digest, identifier, config, is_local: false }
 }

@@ -214,7 +214,7 @@ impl Resolver {
             snapshot: Some(snapshot),
         };
         let identifier = format!("docker-image://{pinned}");
-        Ok(Some((ResolvedImage { digest: record.id, identifier, config }, Arc::new(image))))
+        Ok(Some((ResolvedImage { digest: record.id, identifier, config, is_local: true }, Arc::new(image))))
     }
 
     /// The image of a platform behind a manifest or index.
@@ -231,7 +231,7 @@ impl Resolver {
         let identifier = format!("docker-image://{}", reference.with_digest(root.digest.clone()));
         let image =
             BaseImage { name, config: config.clone(), blobs: manifest.layers, source: Some(source), snapshot: None };
-        Ok((ResolvedImage { digest: root.digest, identifier, config }, Arc::new(image)))
+        Ok((ResolvedImage { digest: root.digest, identifier, config, is_local: false }, Arc::new(image)))
     }
 
     /// What a reference stands for now. What a digest stands for never changes, so it is asked only once.
@@ -311,7 +311,7 @@ impl Resolver {
             snapshot: None,
         };
         let identifier = format!("oci-layout://{place}@{}", root.digest);
-        Ok((ResolvedImage { digest: root.digest.clone(), identifier, config }, Arc::new(image)))
+        Ok((ResolvedImage { digest: root.digest.clone(), identifier, config, is_local: false }, Arc::new(image)))
     }
 }
 
