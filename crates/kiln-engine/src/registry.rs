@@ -30,12 +30,10 @@ impl Registry {
         }
     }
 
-    /// How much a layer from elsewhere may ask for. Who names a size means it, however well it is packed.
+    /// How much a layer from elsewhere may ask for.
     pub(crate) fn limits(&self) -> Limits {
-        match self.largest_layer {
-            Some(bytes) => Limits { bytes, ..Limits::default() }.of_any_ratio(),
-            None => Limits::default(),
-        }
+        let usual = Limits::default();
+        Limits { bytes: self.largest_layer.unwrap_or(usual.bytes), ..usual }
     }
 
     /// Whether nobody is asked for anything.

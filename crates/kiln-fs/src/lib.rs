@@ -20,7 +20,6 @@
 #![forbid(unsafe_code)]
 
 pub mod archive;
-mod blank;
 mod clean;
 pub mod compress;
 pub mod copy;

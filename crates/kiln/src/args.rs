@@ -122,7 +122,7 @@ pub(crate) fn parse(typed: Vec<OsString>) -> Result<Cli, clap::Error> {
         Err(error) if error.kind() == ErrorKind::TooManyValues => {
             accept_go_bools(Cli::command()).try_get_matches_from(&typed)?
         }
-        Err(error) => return Err(without_secrets(without_groups(error))),
+        Err(error) => return Err(without_secrets(without_hidden(without_groups(error), &typed))),
     };
     Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut Cli::command()))
 }
@@ -134,6 +134,19 @@ fn without_groups(mut error: clap::Error) -> clap::Error {
     let is_shown = |name: &String| cli.find_subcommand(name).is_some_and(|command| !command.is_hide_set());
     let near = near.iter().filter(|name| is_shown(name)).cloned().collect();
     error.insert(ContextKind::SuggestedSubcommand, ContextValue::Strings(near));
+    error
+}
+
+/// Nor are options that no help shows.
+fn without_hidden(mut error: clap::Error, typed: &[OsString]) -> clap::Error {
+    let Some(ContextValue::String(near)) = error.get(ContextKind::SuggestedArg) else { return error };
+    let cli = Cli::command();
+    let words = typed.iter().filter_map(|word| word.to_str());
+    let command = words.fold(&cli, |command, word| command.find_subcommand(word).unwrap_or(command));
+    let is_hidden = |arg: &&Arg| arg.is_hide_set() && arg.get_long() == near.strip_prefix("--");
+    if command.get_arguments().any(|arg| is_hidden(&arg)) {
+        error.insert(ContextKind::SuggestedArg, ContextValue::None);
+    }
     error
 }
 

@@ -23,7 +23,7 @@ use crate::request::{BuildRequest, Daemon, ImageOptions, Naming, Output};
 
 /// Where docker listens when nobody says otherwise.
 const DOCKER: &str = "unix:///var/run/docker.sock";
-/// Where containerd listens.
+/// Where containerd listens when nobody says otherwise.
 const CONTAINERD: &str = "/run/containerd/containerd.sock";
 /// Its programs, the better one first.
 const CONTAINERD_PROGRAMS: [&str; 2] = ["nerdctl", "ctr"];
@@ -54,14 +54,24 @@ impl Daemons {
             },
             Daemon::Podman => self.has_program("podman"),
             Daemon::Containerd => {
-                Path::new(CONTAINERD).exists() && CONTAINERD_PROGRAMS.into_iter().any(|name| self.has_program(name))
+                Path::new(self.containerd()).exists()
+                    && CONTAINERD_PROGRAMS.into_iter().any(|name| self.has_program(name))
             }
         }
     }
 
     fn has_program(&self, name: &str) -> bool {
-        let path = self.env.iter().find(|(key, _)| key == "PATH").map(|(_, path)| path.as_os_str());
-        std::env::split_paths(path.unwrap_or(OsStr::new(""))).any(|dir| dir.join(name).is_file())
+        let path = self.variable("PATH").unwrap_or(OsStr::new(""));
+        std::env::split_paths(path).any(|dir| dir.join(name).is_file())
+    }
+
+    /// Its programs know the variable, too.
+    fn containerd(&self) -> &OsStr {
+        self.variable("CONTAINERD_ADDRESS").unwrap_or(OsStr::new(CONTAINERD))
+    }
+
+    fn variable(&self, name: &str) -> Option<&OsStr> {
+        self.env.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_os_str())
     }
 
     async fn run(&self, program: &str, args: &[&OsStr]) -> Result<()> {
@@ -124,8 +134,11 @@ fn absent(daemon: Daemon, daemons: &Daemons) -> Failure {
         }
         Daemon::Podman => ("there is no `podman` in `PATH`".into(), "install it, or load into something else"),
         Daemon::Containerd => (
-            format!("there is no containerd at `{CONTAINERD}`, or neither `nerdctl` nor `ctr` in `PATH`"),
-            "start it and install one of them, or load into something else",
+            format!(
+                "there is no containerd at `{}`, or neither `nerdctl` nor `ctr` in `PATH`",
+                daemons.containerd().display()
+            ),
+            "start it or name its socket with `CONTAINERD_ADDRESS`, and install one of them",
         ),
     };
     Failure::new(FailureKind::Environment, message).hint(hint)

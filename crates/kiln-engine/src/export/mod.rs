@@ -145,7 +145,7 @@ pub(crate) fn check(request: &BuildRequest) -> Result<()> {
             }
             Output::Load { into: Some(Daemon::Docker | Daemon::Podman), .. } if platforms.len() > 1 => {
                 let message = "docker and podman load images of one platform only";
-                return usage(message, "leave out `--load`, or build for one platform");
+                return usage(message, "build for one platform, or write an OCI archive with `-o type=oci,dest=FILE`");
             }
             Output::Tar { platform_split: Some(false), .. } if platforms.len() > 1 => {
                 let message = "a tar cannot hold the files of several platforms in one directory";

@@ -218,7 +218,6 @@ impl Table for BuildTable {
     const REFUSED: &'static [Flag] = &[
         ("attest", None, Takes::Value),
         ("cgroup-parent", None, Takes::Value),
-        ("compress", None, Takes::Nothing),
         ("cpu-period", None, Takes::Value),
         ("cpu-quota", None, Takes::Value),
         ("cpu-shares", Some('c'), Takes::Value),
@@ -234,6 +233,7 @@ impl Table for BuildTable {
     ];
     const HARMLESS: &'static [Flag] = &[
         ("builder", None, Takes::Value),
+        ("compress", None, Takes::Nothing),
         ("disable-content-trust", None, Takes::Nothing),
         ("force-rm", None, Takes::Nothing),
         ("rm", None, Takes::Nothing),
