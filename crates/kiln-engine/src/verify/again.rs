@@ -8,10 +8,10 @@ use kiln_graph::llb::OpKind;
 use kiln_graph::{Definition, Edge};
 use kiln_oci::{Digest, Platform};
 use kiln_report::{Failure, FailureKind, Reporter};
-use kiln_solver::Solver;
+use kiln_solver::{Account, Base, Solver};
 use kiln_store::{LayerId, Snapshot};
 
-use super::Twin;
+use super::{Twin, since};
 use crate::cache::Cache;
 use crate::engine::Engine;
 use crate::export::{Made, make_all};
@@ -35,6 +35,10 @@ pub(super) struct Again {
     chain: Vec<Digest>,
     base: usize,
     pub(super) times: Times,
+    /// The Dockerfile's text.
+    pub(super) dockerfile: String,
+    /// The base images.
+    pub(super) bases: Vec<Base>,
     _job: Arc<Job>,
 }
 
@@ -67,9 +71,12 @@ pub(super) async fn build(
     let cache = Arc::new(cache.forgetful());
     let solver = Solver::new(cache.clone(), cache, Arc::clone(reporter), worker::turns(request));
     let roots: Vec<Edge> = targets.iter().filter_map(|target| target.root.clone()).collect();
+    let mut bases = Vec::new();
+    let tell =
+        |accounts: Vec<Account>| bases = since::bases(accounts.iter().filter_map(|account| account.parts.as_ref()));
     let mut results = match roots.as_slice() {
         [] => Vec::new(),
-        roots => solver.solve(&plan, roots).await.map_err(worker::solve_failure)?,
+        roots => solver.solve_with_accounts(&plan, roots, tell).await.map_err(worker::solve_failure)?,
     }
     .into_iter();
     drop(unpacked);
@@ -80,7 +87,7 @@ pub(super) async fn build(
             None => Snapshot::scratch(),
             Some(_) => results.next().ok_or_else(ended)?.snapshot()?.clone(),
         };
-        all.push(again(&job, request, (&definition, target, &snapshot)).await?);
+        all.push(again(&job, request, (&definition, target, &snapshot), &bases).await?);
     }
     Ok(all)
 }
@@ -90,6 +97,7 @@ async fn again(
     job: &Arc<Job>,
     request: &BuildRequest,
     (definition, target, snapshot): (&Definition, Target, &Snapshot),
+    bases: &[Base],
 ) -> Result<Again> {
     let (mut steps, mut in_image) = (Vec::new(), Vec::new());
     if let Some(root) = &target.root {
@@ -104,7 +112,16 @@ async fn again(
     let solved = Solved { epoch, ..target.solved(snapshot) };
     let ended = || Failure::new(FailureKind::Bug, "a build ended without an image");
     let made = make_all(job, &[solved], None).await?.pop().ok_or_else(ended)?;
-    Ok(Again { made, steps, chain, base, times: rewrite::times(request, epoch), _job: Arc::clone(job) })
+    Ok(Again {
+        made,
+        steps,
+        chain,
+        base,
+        times: rewrite::times(request, epoch),
+        dockerfile: definition.sources().first().map(|source| source.text().to_owned()).unwrap_or_default(),
+        bases: bases.to_vec(),
+        _job: Arc::clone(job),
+    })
 }
 
 /// The request without what is of others: names, outputs, caches.

@@ -22,7 +22,7 @@ const TIMES: Reason = reason(
 );
 const PYC: Reason = reason(
     "compiled Python with the time of its source",
-    "set `PYTHONDONTWRITEBYTECODE=1`, or compile with `--invalidation-mode unchecked-hash`",
+    "bring the time of the build into the step with `ARG SOURCE_DATE_EPOCH`, or set `PYTHONDONTWRITEBYTECODE=1`",
 );
 const LOG: Reason = reason("a log", "remove it in the step that writes it");
 const LDCONFIG: Reason =

@@ -2,6 +2,7 @@
 
 mod again;
 mod cause;
+mod since;
 
 use std::io::Read as _;
 use std::ops::ControlFlow;
@@ -38,6 +39,8 @@ pub struct Verified {
     pub is_reproducible: bool,
     /// The images, one for each platform.
     pub platforms: Vec<VerifiedImage>,
+    /// What is another than it was when the images were built.
+    pub notes: Vec<String>,
 }
 
 /// Whether an image is the same when it is built again.
@@ -129,11 +132,12 @@ pub(crate) async fn verify_image(
             None => builds.push((record, vec![image])),
         }
     }
-    let mut verified = Vec::new();
+    let (mut verified, mut notes) = (Vec::new(), Vec::new());
     for (record, images) in builds {
         let request = again_as(&record, (name, &images), given)?;
         reporter.report(Event::Note(format!("building {name} again as build {} did", record.short_id())));
         let made = again::build(engine, &request, (&session, &reporter)).await?;
+        notes.extend(made.first().map(|made| since::since(&record, made)).unwrap_or_default());
         for (image, made) in images.into_iter().zip(made) {
             let image = image.open(engine, at, &reporter).await?;
             let store = store.clone();
@@ -145,7 +149,7 @@ pub(crate) async fn verify_image(
             verified.push(blocking(compared).await?);
         }
     }
-    Ok(Verified::of(verified))
+    Ok(Verified { notes, ..Verified::of(verified) })
 }
 
 /// The request that makes these images again.
@@ -160,7 +164,8 @@ fn again_as(record: &BuildRecord, (name, images): (&str, &[Candidate]), given: &
 
 impl Verified {
     fn of(platforms: Vec<VerifiedImage>) -> Self {
-        Self { is_reproducible: platforms.iter().all(|image| image.is_reproducible), platforms }
+        let is_reproducible = platforms.iter().all(|image| image.is_reproducible);
+        Self { is_reproducible, platforms, notes: Vec::new() }
     }
 }
 

@@ -79,10 +79,14 @@ fn verify(args: &VerifyArgs, setting: &Setting) -> Outcome {
 }
 
 fn tell(verified: &Verified) -> String {
-    match verified.platforms.as_slice() {
+    let mut text = match verified.platforms.as_slice() {
         [only] => tell_one(only),
         several => several.iter().map(|image| format!("{}: {}", image.platform, tell_one(image))).collect(),
+    };
+    for note in verified.notes.iter().filter(|_| !verified.is_reproducible) {
+        writeln!(text, "note: {note}").expect("writing to a string");
     }
+    text
 }
 
 fn tell_one(verified: &VerifiedImage) -> String {

@@ -163,6 +163,66 @@ fn all_stages_are_locked_with_their_arguments_and_each_dockerfile_by_itself() {
     assert!(only.contains("0 names are locked") && only.contains(&format!("- {base}")), "{only}");
 }
 
+/// Pushes images that differ by a word: of each name one, and `both` of two platforms.
+fn publish_all(pusher: &Project, registry: &Registry, word: &str) {
+    let push = |name: &str, args: &[&str]| {
+        let (name, context) = (format!("{}/all/{name}:1", registry.host()), pusher.context());
+        let flags = ["build", "-q", "-t", &name, "--push", context.to_str().unwrap()];
+        pusher.kiln(&[&flags[..], args].concat()).ok();
+    };
+    for name in ["base", "copied", "mounted", "named"] {
+        pusher.dockerfile(&format!("FROM busybox\nRUN echo {name} {word} >/is\n"));
+        push(name, &[]);
+    }
+    for architecture in ["amd64", "arm64"] {
+        pusher.file(architecture, format!("{architecture} {word}\n"));
+    }
+    pusher.dockerfile("FROM scratch\nARG TARGETARCH\nCOPY $TARGETARCH /is\n");
+    push("both", &["--platform=linux/amd64,linux/arm64"]);
+}
+
+#[test]
+fn images_are_locked_wherever_they_are_named_and_for_all_platforms() {
+    let Some(registry) = Registry::start() else { return };
+    let (pusher, project) = (Project::new(), Project::bare());
+    publish_all(&pusher, &registry, "one");
+    let host = registry.host();
+    let dockerfile = format!(
+        "FROM {host}/all/both:1 AS both\nFROM scratch AS other\nCOPY --from=both /is /both\n\
+         FROM {host}/all/base:1\nCOPY --from={host}/all/copied:1 /is /copied\nCOPY --from=named /is /named\n\
+         RUN --mount=from={host}/all/mounted:1,target=/m cat /is /copied /m/is /named >/all\n"
+    );
+    project.dockerfile(&dockerfile);
+    let named = format!("named=docker-image://{host}/all/named:1");
+    lock(&project, &["--build-context", &named]).ok();
+    let found: serde_json::Value = serde_json::from_str(&text(&project)).unwrap();
+    let images = found["dockerfiles"]["Dockerfile"]["images"].as_object().unwrap();
+    let names: Vec<_> = images.keys().map(|name| name.strip_prefix(&host).unwrap()).collect();
+    assert_eq!(names, ["/all/base:1", "/all/both:1", "/all/copied:1", "/all/mounted:1", "/all/named:1"]);
+    publish_all(&pusher, &registry, "two");
+    // A machine that has nothing takes what the lock says, for each platform.
+    let other = Project::bare();
+    other.dockerfile(&dockerfile).file("kiln.lock", text(&project));
+    let flags = ["--locked", "--build-context", &named];
+    assert_eq!(all(&other, &flags), "base one\ncopied one\nmounted one\nnamed one\n");
+    for architecture in ["amd64", "arm64"] {
+        let platform = format!("--platform=linux/{architecture}");
+        let tree = other.tree(&["--locked", "--target=other", &platform, "--build-context", &named]);
+        assert_eq!(fs::read_to_string(tree.join("both")).unwrap(), format!("{architecture} one\n"));
+    }
+    // Nobody is asked about a name that is not in it: here nobody would answer.
+    drop(registry);
+    let third = Project::bare();
+    let more = format!("{dockerfile}COPY --from={host}/all/new:1 /is /new\n");
+    third.dockerfile(&more).file("kiln.lock", text(&project));
+    third
+        .build(&flags)
+        .fails(1)
+        .says(&format!("image `{host}/all/new:1` is not in"))
+        .says("Dockerfile:8")
+        .never_says("load metadata");
+}
+
 #[test]
 fn an_image_that_no_registry_has_is_locked_by_its_id() {
     let project = Project::new();

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, UNIX_EPOCH};
 
-use crate::project::{Project, Run, run};
+use crate::project::{Project, Run, have, run};
 
 /// Brings the machine's static shell.
 pub(crate) fn busybox(to: &Path) {
@@ -182,4 +182,64 @@ fn an_image_is_built_again_from_its_record() {
     // What was made for comparison is in nobody's way.
     let listed = project.kiln(&["images", "-q"]).ok().stdout;
     assert_eq!(listed.lines().count(), 2, "{listed}");
+}
+
+#[test]
+fn what_an_image_was_built_from_and_is_not_there_any_more_is_told() {
+    let project = Project::new();
+    project.file("f", "x").dockerfile("FROM busybox\nCOPY f /\n").build(&["--reproducible"]).ok();
+    verify(&project, &["app"]).ok();
+    project.dockerfile("FROM busybox\nCOPY f /\nLABEL a=b\n");
+    let told = verify(&project, &["app"]).fails(1).stdout;
+    assert!(told.contains("note: the Dockerfile has changed since the image was built"), "{told}");
+    project.dockerfile("FROM busybox\nCOPY f /\n");
+    project.file("f", "y");
+    let told = verify(&project, &["app"]).fails(1).stdout;
+    assert!(told.contains("/f: content") && told.contains("the context has another file now"), "{told}");
+    fs::remove_file(project.context().join("f")).unwrap();
+    verify(&project, &["app"]).fails(2).says("cannot copy `f`: it is not in the build context");
+    project.file("f", "x");
+    // The base under its name is another one now.
+    project.kiln(&["tag", "app", "busybox"]).ok();
+    let told = verify(&project, &["app"]).fails(1).stdout;
+    assert!(told.contains("note: `docker.io/library/busybox:latest` has other layers than"), "{told}");
+    project.kiln(&["rmi", "busybox"]).ok();
+    let offline = ["--offline", "app"];
+    verify(&project, &offline).fails(3).says("Dockerfile:1").says("busybox");
+    let moved = project.path().join("moved");
+    fs::rename(project.context(), &moved).unwrap();
+    verify(&project, &["app"]).fails(2).says("cannot open the build context");
+    // One that nobody built here.
+    fs::rename(moved, project.context()).unwrap();
+    let archive = project.path().join("app.tar");
+    project.kiln(&["save", "-o", archive.to_str().unwrap(), "app"]).ok();
+    let elsewhere = Project::bare();
+    let place = format!("docker-archive:{}", archive.display());
+    verify(&elsewhere, &[&place]).fails(2).says("no build is recorded that made");
+}
+
+#[test]
+fn what_was_lent_to_a_build_is_lent_again() {
+    let project = Project::new();
+    project.file("token", "hush");
+    let mount = "RUN --mount=type=secret,id=t,required test -s /run/secrets/t && echo x >/made\n";
+    project.dockerfile(&format!("FROM busybox\n{mount}"));
+    let secret = format!("id=t,src={}", project.context().join("token").display());
+    project.build(&["--reproducible", "--secret", &secret]).ok();
+    verify(&project, &["app"])
+        .fails(2)
+        .says("secret `t` was not given")
+        .says("Dockerfile:2")
+        .says("--secret id=t,src=FILE");
+    verify(&project, &["--secret", &secret, "app"]).ok();
+    if !have("ssh-keygen") {
+        return;
+    }
+    project.dockerfile("FROM busybox\nRUN --mount=type=ssh,required echo x >/made\n");
+    let key = project.path().join("key");
+    run(Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&key)).ok();
+    let lent = format!("default={}", key.display());
+    project.build(&["--reproducible", "--ssh", &lent]).ok();
+    verify(&project, &["app"]).fails(2).says("ssh agent `default` was not given").says("--ssh default");
+    verify(&project, &["--ssh", &lent, "app"]).ok();
 }
