@@ -2,6 +2,7 @@
 
 mod config;
 mod packages;
+mod rpm;
 mod sides;
 
 use std::ops::ControlFlow;
@@ -140,7 +141,7 @@ pub struct LayerChange {
 /// A package that came, went, or has another version.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct PackageChange {
-    /// `deb`, `apk`, `python` or `node`.
+    /// `deb`, `apk`, `rpm`, `python` or `node`.
     pub kind: &'static str,
     /// Its name.
     pub name: String,

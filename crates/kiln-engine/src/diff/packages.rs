@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use kiln_fs::layer::Difference;
 use kiln_sys::root::Root;
 
-use super::PackageChange;
+use super::{PackageChange, rpm};
 
 /// Versions by kind and name.
 type Versions = BTreeMap<(&'static str, String), String>;
@@ -15,24 +15,34 @@ const LIST: u64 = 64 << 20;
 /// No description of one package is larger.
 const DESCRIPTION: u64 = 1 << 20;
 
-/// Where rpm keeps what is installed.
-const RPM: [&str; 4] = [
-    "var/lib/rpm/rpmdb.sqlite",
-    "usr/lib/sysimage/rpm/rpmdb.sqlite",
+/// Where rpm keeps what is installed, in SQLite's format.
+const RPM: [&str; 2] = ["usr/lib/sysimage/rpm/rpmdb.sqlite", "var/lib/rpm/rpmdb.sqlite"];
+/// Its databases of other formats.
+const OTHER_RPM: [&str; 4] = [
     "var/lib/rpm/Packages",
     "var/lib/rpm/Packages.db",
+    "usr/lib/sysimage/rpm/Packages",
+    "usr/lib/sysimage/rpm/Packages.db",
 ];
 
 /// What is known of the packages of both images.
 pub(super) struct Packages<'a> {
     roots: [&'a Root; 2],
     versions: [Versions; 2],
+    /// Whether a list of rpm's was read.
+    lists_rpm: [bool; 2],
 }
 
 impl<'a> Packages<'a> {
     /// Reads what the package managers of both say.
     pub(super) fn installed(roots: [&'a Root; 2]) -> Self {
-        Self { roots, versions: roots.map(installed) }
+        let rpm = roots.map(rpm_list);
+        let lists_rpm = rpm.each_ref().map(Option::is_some);
+        let mut versions = roots.map(installed);
+        for (found, list) in versions.iter_mut().zip(rpm) {
+            add_rpm(list.unwrap_or_default(), found);
+        }
+        Self { roots, versions, lists_rpm }
     }
 
     /// Hears of a file that differs: it may belong to a package that nobody lists.
@@ -58,10 +68,16 @@ impl<'a> Packages<'a> {
             (before != after).then_some(PackageChange { kind: key.0, name: key.1, before, after })
         };
         let changes = names.into_iter().filter_map(change).collect();
-        let has_rpm = self.roots.iter().any(|root| RPM.iter().any(|path| root.contains(path).unwrap_or(false)));
-        let note = "packages of rpm are not read: its database counts as a file";
-        (changes, has_rpm.then(|| note.to_owned()).into_iter().collect())
+        let has_rpm = |root: &Root| RPM.iter().chain(&OTHER_RPM).any(|path| root.contains(path).unwrap_or(false));
+        let is_unread = |side: usize| !self.lists_rpm[side] && has_rpm(self.roots[side]);
+        let note = "packages of rpm are not read: a database of this format counts as a file";
+        (changes, (0..2).any(is_unread).then(|| note.to_owned()).into_iter().collect())
     }
+}
+
+/// What rpm lists, if it does in a format that is read.
+fn rpm_list(root: &Root) -> Option<Vec<rpm::Package>> {
+    RPM.iter().find_map(|path| rpm::list(root.read_to_limit(path, LIST).ok()?))
 }
 
 /// What dpkg and apk say is installed. A list that cannot be read says nothing.
@@ -82,6 +98,15 @@ fn installed(root: &Root) -> Versions {
         apk(&read(place), &mut found);
     }
     found
+}
+
+fn add_rpm(list: Vec<rpm::Package>, found: &mut Versions) {
+    for (name, version, architecture) in list {
+        // Kernels and keys are there several times.
+        let names = [name.clone(), format!("{name}.{architecture}"), format!("{name}-{version}")];
+        let free = names.into_iter().map(|name| ("rpm", name)).find(|key| !found.contains_key(key));
+        free.map(|key| found.insert(key, version));
+    }
 }
 
 fn dpkg(text: &str, found: &mut Versions) {
@@ -198,5 +223,19 @@ mod tests {
         ];
         assert_eq!(told(&ones, &others), (expected.map(str::to_owned).to_vec(), 1));
         assert_eq!(told(&ones, &ones), (vec![], 0));
+    }
+
+    #[test]
+    fn rpm_s_list_is_read_and_what_is_in_other_formats_is_said() {
+        let (empty, full) = (tree(&[]), tree(&[("var/lib/rpm/rpmdb.sqlite", "")]));
+        fs::write(full.0.path().join("var/lib/rpm/rpmdb.sqlite"), rpm::tests::installed()).unwrap();
+        let (changes, notes) = Packages::installed([&empty.1, &full.1]).told();
+        let told: Vec<_> = changes.iter().map(|change| (change.kind, &*change.name, change.after.as_deref())).collect();
+        assert_eq!(told, [("rpm", "lib", Some("0.9-1")), ("rpm", "tool", Some("1:2.1-3"))]);
+        assert!(notes.is_empty(), "{notes:?}");
+        for place in OTHER_RPM {
+            let other = tree(&[(place, "x")]);
+            assert_eq!(Packages::installed([&empty.1, &other.1]).told().1.len(), 1, "{place}");
+        }
     }
 }
