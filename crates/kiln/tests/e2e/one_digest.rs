@@ -278,6 +278,46 @@ fn a_checkout_has_the_time_of_its_commit() {
 }
 
 #[test]
+fn a_checkout_that_is_asked_for_its_time_starts_nothing() {
+    let project = Project::bare();
+    let server = kiln_testkit::GitServer::start();
+    server.repository("app.git", &[("Dockerfile", "FROM scratch\nCOPY Dockerfile /\n")]);
+    let (checkout, marker) = (project.path().join("checkout"), project.path().join("marker"));
+    run(Command::new("git").args(["clone", "-q", &server.url("app.git")]).arg(&checkout)).ok();
+    let script = project.path().join("script");
+    fs::write(&script, format!("#!/bin/sh\ntouch {}\n", marker.display())).unwrap();
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    let (program, alias) = (script.display().to_string(), format!("!{}", script.display()));
+    let transport = format!("ext::{program}");
+    let set = |name: &str, value: &str| {
+        drop(run(Command::new("git").arg("-C").arg(&checkout).args(["config", name, value])).ok())
+    };
+    for name in ["core.fsmonitor", "core.pager", "core.sshCommand", "gpg.program", "core.alternateRefsCommand"] {
+        set(name, &program);
+    }
+    for (name, value) in [
+        ("log.showSignature", "true"),
+        ("alias.cat-file", &alias),
+        ("remote.origin.url", &transport),
+        ("remote.origin.promisor", "true"),
+        ("extensions.partialClone", "origin"),
+        ("core.repositoryFormatVersion", "1"),
+    ] {
+        set(name, value);
+    }
+    let build = || project.kiln(&["build", "-q", "-t", "app", "--reproducible", checkout.to_str().unwrap()]).ok();
+    build();
+    assert_ne!(project.inspect("app")["Created"], "1970-01-01T00:00:00Z");
+    // What is missing is not fetched, either.
+    let objects = checkout.join(".git/objects");
+    fs::remove_dir_all(&objects).unwrap();
+    fs::create_dir(&objects).unwrap();
+    build();
+    assert_eq!(project.inspect("app")["Created"], "1970-01-01T00:00:00Z");
+    assert!(!marker.exists());
+}
+
+#[test]
 fn a_wrong_time_is_told_with_where_it_is_from() {
     let project = Project::bare();
     project.dockerfile("FROM scratch AS base\nLABEL a=b\n");
