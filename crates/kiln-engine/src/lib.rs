@@ -7,6 +7,7 @@ mod answer;
 mod arrival;
 mod artifact;
 mod base;
+mod behind;
 mod blobs;
 mod blocking;
 mod cache;

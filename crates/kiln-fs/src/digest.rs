@@ -19,7 +19,10 @@ use crate::copy::sources::{Source, sources};
 use crate::copy::{CopySpec, CopyStats, Target, copy_sources, file};
 use crate::error::{Error, Result, printable};
 use crate::meta::{Xattr, xattrs};
-use crate::tree::{Listing, Located, NoCache, Ownership, Selection, SourceTree, StatCache, StatKey, open_beneath};
+use crate::share::pieces;
+use crate::tree::{
+    Entry, Listing, Located, NoCache, Ownership, Selection, SourceTree, StatCache, StatKey, open_beneath,
+};
 
 /// Goes first into every digest, and changes when their definition does.
 const DEFINITION: &[u8] = b"kiln tree 1";
@@ -186,7 +189,10 @@ impl Nodes<'_> {
         };
         let files = listing.entries.iter().filter(|entry| entry.is_needed && entry.metadata.is_file());
         self.cache.expect(&mut files.map(|entry| StatKey::of(&entry.metadata)));
-        let mut nodes = (0..count).into_par_iter().with_min_len(64).map(leaf).collect::<Result<Vec<_>>>()?;
+        let size = |entry: &Entry| if entry.metadata.is_file() { entry.metadata.size } else { 0 };
+        let pieces = pieces(listing.entries.iter().map(size));
+        let leaves = pieces.into_par_iter().map(|piece| piece.map(leaf).collect::<Result<Vec<_>>>());
+        let mut nodes = leaves.collect::<Result<Vec<_>>>()?.concat();
         for index in (0..count).rev() {
             let entry = &listing.entries[index];
             if !entry.metadata.is_dir() || !(entry.is_needed || index == 0) {
@@ -314,6 +320,11 @@ fn attribute_fields(hasher: &mut Hasher, attributes: &[Xattr]) {
         hasher.field(name.as_bytes());
         hasher.field(value);
     }
+}
+
+/// Whether every change from now on would show in a file's state.
+pub(crate) fn has_rested(metadata: &Metadata) -> bool {
+    age(metadata) > TICK
 }
 
 /// How long ago a file changed last. Some file systems have no time of change to show: then it is now.

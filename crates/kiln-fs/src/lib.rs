@@ -28,9 +28,11 @@ mod error;
 pub mod layer;
 mod limits;
 mod meta;
+mod origins;
 mod others;
 pub mod pattern;
 mod remove;
+mod share;
 mod tarsum;
 mod tree;
 
@@ -38,6 +40,7 @@ pub use copy::{CopySpec, CopyStats, Presence, Target, copy, copy_upon, materiali
 pub use digest::{Prints, Reading, digest_copy, digest_tree, list_tree, read_copy};
 pub use error::{Error, Result};
 pub use limits::Limits;
+pub use origins::Origins;
 pub use others::{remove_others, remove_unnamed, shared_file};
 pub use remove::remove_tree;
 pub use tarsum::tarsum;

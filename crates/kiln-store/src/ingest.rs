@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use kiln_oci::{Descriptor, Digest, Hasher, MediaType};
 use kiln_sys::lock::LockMode;
+use kiln_sys::passing::Passing;
 use rusqlite::params;
 
 use crate::db::{locked, now};
@@ -23,7 +24,7 @@ pub struct Ingest {
     shared: Arc<Shared>,
     lease: Lease,
     path: PathBuf,
-    file: BufWriter<File>,
+    file: BufWriter<Passing>,
     hasher: Hasher,
     size: u64,
     rest: Rest,
@@ -52,7 +53,7 @@ impl Ingest {
             shared: Arc::clone(shared),
             lease: lease.clone(),
             path,
-            file: BufWriter::with_capacity(BUFFER, file),
+            file: BufWriter::with_capacity(BUFFER, Passing::kept(file)),
             hasher: Hasher::new(),
             size: 0,
             rest: Rest::Nothing,
@@ -77,12 +78,19 @@ impl Ingest {
             shared: Arc::clone(shared),
             lease: lease.clone(),
             path,
-            file: BufWriter::with_capacity(BUFFER, file),
+            file: BufWriter::with_capacity(BUFFER, Passing::kept(file)),
             hasher,
             size,
             rest: Rest::Partial,
             _lock: Some(lock),
         })
+    }
+
+    /// The same, for content that will hardly be read again soon: the kernel need not keep it in memory.
+    #[must_use]
+    pub fn passing(mut self) -> Self {
+        self.file.get_mut().pass();
+        self
     }
 
     /// Bytes received so far.
@@ -173,7 +181,7 @@ impl Ingest {
     }
 
     fn sync(&self) -> Result<()> {
-        let file = self.file.get_ref();
+        let file = self.file.get_ref().file();
         file.set_permissions(Permissions::from_mode(0o400)).context("change the mode of", &self.path)?;
         file.sync_data().context("sync", &self.path)
     }

@@ -71,7 +71,7 @@ impl ArchiveOut for Offloaded {
     async fn append(&mut self, from: File, size: u64) -> io::Result<()> {
         self.flush().await?;
         let State::Idle(mut file) = std::mem::replace(&mut self.state, State::Broken) else { return Err(broken()) };
-        let appended = spawn_blocking(move || file.append(&from, size).map(|()| file)).await;
+        let appended = spawn_blocking(move || file.append(from, size).map(|()| file)).await;
         self.state = State::Idle(appended.map_err(io::Error::other)??);
         Ok(())
     }

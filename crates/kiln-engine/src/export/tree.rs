@@ -12,6 +12,7 @@ use kiln_fs::{CopySpec, SourceTree};
 use kiln_oci::Platform;
 use kiln_report::{Event, Failure, FailureKind};
 use kiln_store::{Snapshot, Store};
+use kiln_sys::passing;
 use kiln_sys::root::Root;
 use rustix::fs::OFlags;
 use tempfile::TempPath;
@@ -228,16 +229,13 @@ impl OutFile {
     }
 
     /// Adds the `size` bytes that a file has.
-    pub(crate) fn append(&mut self, from: &File, size: u64) -> io::Result<()> {
-        let mut from = from.take(size);
-        let copied = match &mut self.file {
-            Some(file) => {
-                self.writer.flush()?;
-                // Both share one offset. Between files this is the kernel's work.
-                io::copy(&mut from, file)?
-            }
-            None => io::copy(&mut from, &mut self.writer)?,
-        };
+    pub(crate) fn append(&mut self, from: File, size: u64) -> io::Result<()> {
+        if let Some(file) = &self.file {
+            self.writer.flush()?;
+            // Both share one cursor.
+            return passing::copy(from, file.try_clone()?, size);
+        }
+        let copied = io::copy(&mut from.take(size), &mut self.writer)?;
         if copied == size { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
     }
 

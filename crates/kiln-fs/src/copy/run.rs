@@ -15,10 +15,8 @@ use super::file::{From, Look, gone};
 use super::sources::{Source, sources};
 use super::{CopySpec, CopyStats, Target};
 use crate::error::{Error, Result};
+use crate::share::pieces;
 use crate::tree::{Entry, Listing, SourceTree, join, open_beneath};
-
-/// How many names of one directory a thread takes at once.
-const BATCH: usize = 64;
 
 const DIRECTORY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
@@ -33,7 +31,7 @@ pub(crate) fn copy_sources(
     spec: &CopySpec,
     found: &[Source],
 ) -> Result<CopyStats> {
-    let look = Look { tree, spec };
+    let look = Look { tree, spec, origins: None };
     let mut stats = CopyStats::default();
     if found.is_empty() {
         return Ok(stats);
@@ -62,6 +60,8 @@ pub(crate) fn copy_sources(
                     Some(base) => (base, Some(handle)),
                     None => (handle, None),
                 };
+                // What the overlay shows has other numbers than what is packed.
+                let look = Look { origins: target.origins.filter(|_| is_beneath), ..look };
                 CopyStats { is_beneath, ..TreeCopy { look, listing, base, overlay }.run(is_new)? }
             }
             (_, Place::Directory { .. }) => CopyStats::default(),
@@ -161,7 +161,12 @@ impl TreeCopy<'_> {
         for &directory in level {
             let needed = self.listing.needed(directory).map(|(index, _)| index);
             let names: Vec<usize> = needed.filter(|index| !links.contains_key(index)).collect();
-            batches.extend(names.chunks(BATCH).map(|names| Batch { directory, names: names.to_vec() }));
+            let size = |index: &usize| match &self.listing.entries[*index].metadata {
+                file if file.is_file() => file.size,
+                _ => 0,
+            };
+            let pieces = pieces(names.iter().map(size)).into_iter();
+            batches.extend(pieces.map(|piece| Batch { directory, names: names[piece].to_vec() }));
         }
         batches
     }
@@ -208,10 +213,8 @@ impl TreeCopy<'_> {
     fn dress_directories(&self, is_made: &[bool]) -> Result<u64> {
         let directories: Vec<(usize, &Entry)> =
             self.listing.entries.iter().enumerate().filter(|(_, e)| e.is_needed && e.metadata.is_dir()).collect();
-        let skipped = directories
-            .into_par_iter()
-            .with_min_len(BATCH)
-            .map(|(index, entry)| self.dress(index, entry, is_made[index]));
+        let skipped =
+            directories.into_par_iter().with_min_len(64).map(|(index, entry)| self.dress(index, entry, is_made[index]));
         skipped.sum::<Result<u64>>()
     }
 
