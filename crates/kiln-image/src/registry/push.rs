@@ -9,6 +9,7 @@ use futures::TryStreamExt as _;
 use kiln_oci::{Descriptor, Digest, Reference};
 use reqwest::header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderValue, RANGE};
 use reqwest::{Method, Response, StatusCode, Url};
+use tokio::io::AsyncReadExt;
 
 use super::auth::Session;
 use super::{Access, RegistryClient, Target, refused};
@@ -16,7 +17,7 @@ use crate::http::{
     Call, Patience, Reply, Trust, authority, is_passing, is_worth_retrying, location, network, refuse, same_origin,
     stalled, status_error,
 };
-use crate::{BlobSource, Error, Pushed, Result};
+use crate::{BlobReader, BlobSource, Error, Pushed, Result};
 
 impl RegistryClient {
     /// Pushes a blob: looks whether it is there, then tries to mount it from `mount_from`, then uploads it.
@@ -36,8 +37,9 @@ impl RegistryClient {
             match self.mount(to, descriptor, other, &doing).await {
                 Ok(Opened::Mounted) => return Ok(Pushed::Mounted),
                 Ok(Opened::Session(url)) => begun = Some(url),
-                // Some registries refuse the token for both repositories instead of the mount.
-                Err(Error::Unauthorized { .. }) => {}
+                // Some registries refuse the token for both repositories, or a repository they do not know, instead of
+                // the mount alone.
+                Err(Error::Unauthorized { .. } | Error::NotFound { .. } | Error::Status { status: 400..500, .. }) => {}
                 Err(error) => return Err(error),
             }
         }
@@ -144,6 +146,19 @@ enum Form {
     Whole,
     /// Before it, so that a registry keeps what came when it breaks off.
     Stream,
+    /// Before it, in requests of so many bytes.
+    Parts(u64),
+}
+
+/// The sizes of parts that are tried. A part is held in memory; many a proxy takes no more than 1 MiB.
+const PARTS: [u64; 2] = [8 << 20, 1 << 20];
+
+impl Form {
+    /// A form of smaller requests.
+    fn smaller(self, size: u64) -> Option<Self> {
+        let most = if let Self::Parts(part) = self { part } else { size };
+        PARTS.into_iter().find(|part| *part < most).map(Self::Parts)
+    }
 }
 
 /// Content of this size is sent as a stream.
@@ -152,6 +167,12 @@ const STREAMED: u64 = 8 << 20;
 /// Whether a registry may take it in another form.
 fn is_unknown_form(error: &Error) -> bool {
     matches!(error, Error::Status { status: 400 | 405 | 411 | 415 | 416 | 501, .. })
+}
+
+/// Whether a registry knows nothing of an upload any more, or something else than we sent.
+fn is_lost(error: &Error, at: &Position) -> bool {
+    matches!(error, Error::NotFound { .. } | Error::Status { status: 416, .. })
+        || (at.offset > 0 && matches!(error, Error::Status { status: 400, .. }))
 }
 
 /// How one attempt ended.
@@ -172,31 +193,42 @@ impl Upload<'_> {
             Some(url) => Position { url, offset: 0 },
             None => self.begin().await?,
         };
-        let mut furthest = 0;
-        let mut form = if self.descriptor.size < STREAMED { Form::Whole } else { Form::Stream };
+        let (mut furthest, mut in_vain) = (0, 0);
+        let size = self.descriptor.size;
+        let mut form = if size < STREAMED { Form::Whole } else { Form::Stream };
+        let mut takes_patches = true;
         loop {
             let error = match self.attempt(&at, form).await {
                 Ok(()) => return Ok(Pushed::Written),
                 Err(error) => error,
             };
-            if form == Form::Stream && at.offset == 0 && is_unknown_form(&error) {
-                form = Form::Whole;
+            let is_too_large = matches!(error, Error::Status { status: 413, .. });
+            let is_unknown = form != Form::Whole && at.offset == 0 && is_unknown_form(&error);
+            takes_patches &= !is_unknown;
+            let smaller = form.smaller(size).filter(|_| takes_patches);
+            if let Some(other) = if is_unknown { Some(Form::Whole) } else { smaller.filter(|_| is_too_large) } {
+                form = other;
                 at = self.begin().await?;
                 continue;
             }
-            let lost = matches!(&error, Error::NotFound { .. } | Error::Status { status: 416, .. });
-            if !lost && !is_worth_retrying(&error) {
+            if !is_lost(&error, &at) && !is_worth_retrying(&error) {
                 return Err(error);
             }
+            in_vain += 1;
             if at.offset >= furthest + (1 << 20) {
-                furthest = at.offset;
+                (furthest, in_vain) = (at.offset, 0);
                 patience.refresh();
             }
+            if in_vain == 2 {
+                // Who hangs up may mean that it is too much, and less is lost.
+                form = smaller.unwrap_or(form);
+            }
+            let is_lost = is_lost(&error, &at);
             patience.wait(error).await?;
             if self.client.has_blob(self.to, self.descriptor, &self.doing).await? {
                 return Ok(Pushed::Written);
             }
-            at = match self.status(&at).await.filter(|_| !lost) {
+            at = match self.status(&at).await.filter(|_| !is_lost) {
                 Some(position) => position,
                 None => self.begin().await?,
             };
@@ -233,23 +265,50 @@ impl Upload<'_> {
 
     async fn attempt(&self, at: &Position, form: Form) -> Result<()> {
         let mut url = at.url.clone();
-        let is_streamed = at.offset > 0 || form == Form::Stream;
-        if is_streamed && at.offset < self.descriptor.size {
-            match self.send_body(Method::PATCH, url, at.offset).await? {
-                Attempt::Sent(next) => url = next,
-                Attempt::Done => return Ok(()),
+        let last = match form {
+            Form::Whole if at.offset == 0 => Body::open(self.from, self.descriptor, 0).await?,
+            Form::Whole | Form::Stream if at.offset < self.descriptor.size => {
+                let body = Body::open(self.from, self.descriptor, at.offset).await?;
+                match self.send_body(Method::PATCH, url, body).await? {
+                    Attempt::Sent(next) => url = next,
+                    Attempt::Done => return Ok(()),
+                }
+                Body::nothing()
             }
-        }
-        let rest = if is_streamed { self.descriptor.size } else { 0 };
+            Form::Whole | Form::Stream => Body::nothing(),
+            Form::Parts(most) => match self.send_parts(url, at.offset, most).await? {
+                Attempt::Sent(next) => {
+                    url = next;
+                    Body::nothing()
+                }
+                Attempt::Done => return Ok(()),
+            },
+        };
         let digest = self.descriptor.digest.as_str();
         url.query_pairs_mut().append_pair("digest", digest);
-        self.send_body(Method::PUT, url, rest).await.map(|_| ())
+        self.send_body(Method::PUT, url, last).await.map(|_| ())
     }
 
-    /// Sends the blob from `offset` on. An upload's answer is waited for as long as it moves.
-    async fn send_body(&self, method: Method, url: Url, offset: u64) -> Result<Attempt> {
+    async fn send_parts(&self, mut url: Url, mut offset: u64, most: u64) -> Result<Attempt> {
+        let mut reader = open(self.from, self.descriptor, offset).await?;
+        while offset < self.descriptor.size {
+            let mut part = Vec::new();
+            let read = AsyncReadExt::take(&mut reader, most).read_to_end(&mut part).await;
+            read.map_err(|error| Error::from_io(&self.doing, error))?;
+            let body = Body::part(part, offset);
+            offset += body.len;
+            match self.send_body(Method::PATCH, url, body).await? {
+                Attempt::Sent(next) => url = next,
+                Attempt::Done => return Ok(Attempt::Done),
+            }
+        }
+        Ok(Attempt::Sent(url))
+    }
+
+    /// Sends a piece of the blob. An upload's answer is waited for as long as it moves.
+    async fn send_body(&self, method: Method, url: Url, body: Body) -> Result<Attempt> {
         let http = self.client.http();
-        let (total, target) = (self.descriptor.size - offset, self.target());
+        let (total, offset, target) = (body.len, body.offset, self.target());
         let host = self.client.host(&self.to.registry);
         let own = same_origin(&url, &host.base(http).await.parse::<Url>().unwrap_or_else(|_| url.clone()));
         let session = Session { client: self.client, host: &host, target: &target, doing: &self.doing };
@@ -260,13 +319,12 @@ impl Upload<'_> {
         }
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
         headers.insert(CONTENT_LENGTH, HeaderValue::from(total));
-        if method == Method::PATCH && offset > 0 {
-            let range = format!("{offset}-{}", self.descriptor.size - 1);
+        if method == Method::PATCH && total > 0 && (offset > 0 || total < self.descriptor.size) {
+            let range = format!("{offset}-{}", offset + total - 1);
             headers.insert(CONTENT_RANGE, HeaderValue::from_str(&range).expect("digits are text"));
         }
         let at = authority(&url);
         let turn = http.turn(&at).await;
-        let body = Body::open(self.from, self.descriptor, offset).await?;
         let client = http.client_for(&self.doing, &url, Trust::Registry)?;
         let request = client.request(method.clone(), url.clone()).headers(headers).body(body.stream);
         let sent = self.watch(request.send(), &body.sent, total, &url).await;
@@ -350,23 +408,51 @@ impl Upload<'_> {
     }
 }
 
-/// A request body read from a source; remembers how far it got and why the source failed.
+async fn open(from: &dyn BlobSource, descriptor: &Descriptor, offset: u64) -> Result<BlobReader> {
+    match offset {
+        0 => from.fetch(descriptor).await,
+        _ => from.fetch_from(descriptor, offset).await,
+    }
+}
+
+/// Bytes in memory are handed over in pieces, so that it is seen how they move.
+const PIECE: usize = 64 << 10;
+
+/// A piece of a blob as the body of a request; one read from a source remembers how far it got and why the source failed.
 struct Body {
+    offset: u64,
+    len: u64,
     stream: reqwest::Body,
     sent: Arc<AtomicU64>,
     broken: Arc<Mutex<Option<Error>>>,
 }
 
 impl Body {
+    fn nothing() -> Self {
+        Self { offset: 0, len: 0, stream: Bytes::new().into(), sent: Arc::default(), broken: Arc::default() }
+    }
+
+    fn part(bytes: Vec<u8>, offset: u64) -> Self {
+        let (len, sent) = (bytes.len() as u64, Arc::new(AtomicU64::new(0)));
+        let count = sent.clone();
+        let pieces = Bytes::from(bytes);
+        let pieces = (0..pieces.len()).step_by(PIECE).map(move |at| {
+            let piece = pieces.slice(at..pieces.len().min(at + PIECE));
+            count.fetch_add(piece.len() as u64, Ordering::Relaxed);
+            Ok::<_, std::io::Error>(piece)
+        });
+        let stream = reqwest::Body::wrap_stream(futures::stream::iter(pieces));
+        Self { offset, len, stream, sent, broken: Arc::default() }
+    }
+
+    /// All from `offset` on.
     async fn open(from: &dyn BlobSource, descriptor: &Descriptor, offset: u64) -> Result<Self> {
-        let (sent, broken) = (Arc::new(AtomicU64::new(0)), Arc::new(Mutex::new(None)));
-        if offset == descriptor.size {
-            return Ok(Self { stream: Bytes::new().into(), sent, broken });
+        let len = descriptor.size - offset;
+        if len == 0 {
+            return Ok(Self::nothing());
         }
-        let reader = match offset {
-            0 => from.fetch(descriptor).await?,
-            _ => from.fetch_from(descriptor, offset).await?,
-        };
+        let (sent, broken) = (Arc::new(AtomicU64::new(0)), Arc::new(Mutex::new(None)));
+        let reader = open(from, descriptor, offset).await?;
         let (count, slot) = (sent.clone(), broken.clone());
         let reader = reader.metered(move |bytes| {
             count.fetch_add(bytes, Ordering::Relaxed);
@@ -376,6 +462,6 @@ impl Body {
             *slot.lock().expect("no thread panics while it holds this") = Some(error);
             std::io::Error::other(text)
         }));
-        Ok(Self { stream, sent, broken })
+        Ok(Self { offset, len, stream, sent, broken })
     }
 }
