@@ -199,7 +199,7 @@ fn packed(store: &Store, info: &LayerInfo) -> Result<Option<Box<dyn Read>>> {
         if store.content().has(&blob.digest).map_err(environment)? {
             let file = store.content().open(&blob.digest).map_err(environment)?;
             let file = std::io::BufReader::with_capacity(256 << 10, file);
-            let tar = compress::decompressor(file, &kiln_fs::Limits::default());
+            let tar = compress::decompressor(file, &kiln_fs::Limits::of_known());
             return Ok(Some(Box::new(tar.or_environment(|| format!("cannot read layer {}", blob.digest))?)));
         }
     }

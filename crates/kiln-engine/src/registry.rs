@@ -30,10 +30,12 @@ impl Registry {
         }
     }
 
-    /// How much a layer from elsewhere may ask for.
+    /// How much a layer from elsewhere may ask for. Who names a size means it, however well it is packed.
     pub(crate) fn limits(&self) -> Limits {
-        let usual = Limits::default();
-        Limits { bytes: self.largest_layer.unwrap_or(usual.bytes), ..usual }
+        match self.largest_layer {
+            Some(bytes) => Limits { bytes, ..Limits::default() }.of_any_ratio(),
+            None => Limits::default(),
+        }
     }
 
     /// Whether nobody is asked for anything.

@@ -99,7 +99,7 @@ fn rewritten(store: &Store, lease: &Lease, layer: &LayerId, times: Times) -> Res
     let (reader, writer) = std::io::pipe().or_environment(doing)?;
     let (packed, unpacked) = std::thread::scope(|scope| {
         let packing = scope.spawn(|| pack(&from, writer, times));
-        let unpacked = layer::apply(reader, &into, &Limits::default());
+        let unpacked = layer::apply(reader, &into, &Limits::of_known());
         (packing.join(), unpacked)
     });
     // When unpacking fails, packing only meets a pipe that nobody reads.

@@ -20,6 +20,7 @@
 #![forbid(unsafe_code)]
 
 pub mod archive;
+mod blank;
 mod clean;
 pub mod compress;
 pub mod copy;

@@ -5,8 +5,10 @@
 pub struct Limits {
     /// Bytes a stream may expand to, as a multiple of its compressed size.
     pub expansion_ratio: u64,
-    /// The ratio is looked at only beyond this many bytes: an honest file of zeros compresses a thousandfold.
+    /// The ratio is looked at only beyond this many bytes, not counting stretches of zeros, which take no space on the disk.
     pub expansion_floor: u64,
+    /// The ratio is looked at beyond this many bytes in any case: honest files of zeros compress a thousandfold.
+    pub blank_floor: u64,
     /// Bytes an archive may hold, expanded.
     pub bytes: u64,
     /// Entries an archive may hold.
@@ -21,11 +23,25 @@ pub struct Limits {
     pub zstd_window_log: u32,
 }
 
+impl Limits {
+    /// For content that was let in before: it may grow as it did then.
+    pub fn of_known() -> Self {
+        Self { bytes: u64::MAX, entries: u64::MAX, ..Self::default() }.of_any_ratio()
+    }
+
+    /// Bounds sizes alone.
+    #[must_use]
+    pub fn of_any_ratio(self) -> Self {
+        Self { expansion_ratio: u64::MAX, ..self }
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {
             expansion_ratio: 500,
             expansion_floor: 1 << 30,
+            blank_floor: 4 << 30,
             bytes: 64 << 30,
             entries: 5_000_000,
             path_bytes: 4096,

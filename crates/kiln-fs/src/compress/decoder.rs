@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use liblzma::stream::{CONCATENATED, Stream};
 
 use crate::Limits;
+use crate::blank::stretches;
 
 /// A compression format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -75,7 +76,7 @@ pub fn decompressor<'a>(mut reader: impl Read + Send + 'a, limits: &Limits) -> i
     let counted = Counted { reader: whole, count: Arc::clone(&compressed) };
     let input = BufReader::with_capacity(256 << 10, counted);
     let plain = decode(format, input, limits)?;
-    Ok(Box::new(Guard { plain, compressed, expanded: 0, limits: limits.clone() }))
+    Ok(Box::new(Guard { plain, compressed, expanded: 0, blank: 0, limits: limits.clone() }))
 }
 
 fn decode<'a>(
@@ -119,6 +120,8 @@ struct Guard<'a> {
     plain: Box<dyn Read + Send + 'a>,
     compressed: Arc<AtomicU64>,
     expanded: u64,
+    /// How much of it are zeros.
+    blank: u64,
     limits: Limits,
 }
 
@@ -126,12 +129,15 @@ impl Read for Guard<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.plain.read(buffer)?;
         self.expanded += read as u64;
+        let blank = stretches(&buffer[..read]).filter(|(_, is_blank)| *is_blank);
+        self.blank += blank.map(|(stretch, _)| stretch.len() as u64).sum::<u64>();
         let limits = &self.limits;
         if self.expanded > limits.bytes {
             return Err(io::Error::other(ExpansionError::Size { limit: limits.bytes }));
         }
         let (expanded, compressed) = (self.expanded, self.compressed.load(Ordering::Relaxed));
-        if expanded > limits.expansion_floor && expanded / compressed.max(1) >= limits.expansion_ratio {
+        let is_large = expanded - self.blank > limits.expansion_floor || expanded > limits.blank_floor;
+        if is_large && expanded / compressed.max(1) >= limits.expansion_ratio {
             let limit = limits.expansion_ratio;
             return Err(io::Error::other(ExpansionError::Ratio { compressed, expanded, limit }));
         }

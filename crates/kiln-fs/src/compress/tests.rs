@@ -121,15 +121,19 @@ fn all_formats_are_told_by_their_first_bytes() {
 
 #[test]
 fn bombs_stop_at_their_limit() {
-    let zeros = vec![0; 8 << 20];
-    let blob = squeeze(&zeros, Compression::Gzip { level: 6 }, 2, 1 << 20);
-    let read = |limits: &Limits| {
+    let [zeros, ones] = [0, 1].map(|byte| squeeze(&vec![byte; 8 << 20], Compression::Gzip { level: 6 }, 2, 1 << 20));
+    let read_of = |blob: &[u8], limits: &Limits| {
         let mut sink = Vec::new();
-        let error = decompressor(&blob[..], limits).unwrap().read_to_end(&mut sink).err()?;
+        let error = decompressor(blob, limits).unwrap().read_to_end(&mut sink).err()?;
         error.get_ref().and_then(|inner| inner.downcast_ref::<ExpansionError>()).cloned()
     };
-    let limits = Limits { expansion_floor: 1 << 20, expansion_ratio: 100, ..Limits::default() };
+    let read = |limits: &Limits| read_of(&zeros, limits);
+    let limits = Limits { blank_floor: 1 << 20, expansion_ratio: 100, ..Limits::default() };
     assert!(matches!(read(&limits), Some(ExpansionError::Ratio { limit: 100, .. })));
+    assert_eq!(read(&limits.of_any_ratio()), None);
+    let limits = Limits { expansion_floor: 1 << 20, expansion_ratio: 100, ..Limits::default() };
+    assert_eq!(read(&limits), None, "zeros take no space");
+    assert!(matches!(read_of(&ones, &limits), Some(ExpansionError::Ratio { limit: 100, .. })));
     let limits = Limits { bytes: 1 << 20, ..Limits::default() };
     assert_eq!(read(&limits), Some(ExpansionError::Size { limit: 1 << 20 }));
     assert_eq!(read(&Limits::default()), None, "an honest file of zeros passes");

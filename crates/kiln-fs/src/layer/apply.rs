@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{Read, Seek, SeekFrom};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
@@ -18,6 +18,7 @@ use super::reader::TarReader;
 use super::whiteout::{find, is_whiteout, make_opaque};
 use super::{LayerError, OVERLAY_USER_XATTR, OVERLAY_XATTR, Result, WHITEOUT};
 use crate::Limits;
+use crate::blank::write_with_holes;
 use crate::copy::file::{open_itself, with_buffer};
 use crate::error::printable;
 use crate::meta::{counts, set_xattrs};
@@ -265,6 +266,7 @@ impl Apply<'_> {
         let whole = [(0, entry.size)];
         let segments = entry.segments.as_deref().unwrap_or(&whole);
         let failed = |error| LayerError::io::<std::io::Error>("write", &entry.path)(error);
+        let mut has_holes = entry.segments.is_some();
         for &(offset, length) in segments {
             self.stats.bytes += length;
             if self.stats.bytes > limit {
@@ -278,13 +280,13 @@ impl Apply<'_> {
                 while left > 0 {
                     let wanted = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
                     let read = reader.read_data(&mut buffer[..wanted])?;
-                    file.write_all(&buffer[..read]).map_err(failed)?;
+                    has_holes |= write_with_holes(file, &buffer[..read]).map_err(failed)?;
                     left -= read as u64;
                 }
                 Ok(())
             })?;
         }
-        if entry.segments.is_some() {
+        if has_holes {
             file.set_len(entry.size).map_err(failed)?;
         }
         self.stats.files += 1;

@@ -157,7 +157,7 @@ fn bombs_are_refused_in_time() {
         let archive = bomb(64, members);
         let scratch = Scratch::new();
         let dest = scratch.dir("dest", &[]);
-        let limits = Limits { expansion_floor: 8 << 20, expansion_ratio: 100, ..Limits::default() };
+        let limits = Limits { blank_floor: 8 << 20, expansion_ratio: 100, ..Limits::default() };
         let error = extract(&archive[..], &root(&dest), &limits, None).unwrap_err();
         assert_eq!(kind(&error), "expansion", "{error}");
         let written = fs::metadata(dest.join("zeros")).map_or(0, |metadata| metadata.len());
