@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use futures::{StreamExt as _, TryStreamExt as _};
-use kiln_fs::compress::ExpansionError;
 use kiln_fs::layer::LayerError;
 use kiln_fs::{Limits, compress, layer};
 use kiln_image::{BlobSource, Verifier};
@@ -17,7 +16,7 @@ use kiln_store::{Lease, Snapshot, Store};
 use crate::blobs::StoreBlobs;
 use crate::blocking::blocking;
 use crate::failure::{Context as _, environment};
-use crate::fetch::read_blob;
+use crate::fetch::{Flaw, Use, read_blob};
 use crate::job::Result;
 use crate::scratch::{Scratch, open_dir};
 
@@ -91,12 +90,12 @@ impl BaseImage {
             return Err(Failure::new(FailureKind::Environment, message)
                 .hint(format!("run `kiln pull {}` to fetch it again", self.name)));
         };
-        let (image, kept) = (self.name.clone(), StoreBlobs { store, lease });
+        let (message, kept) = (format!("cannot unpack image `{}`", self.name), StoreBlobs { store, lease });
         let limits = meter.limits.clone();
         let place = Place { kept: kept.clone(), blob: blob.clone(), diff_id, stack, limits };
         let unpack = move |packed: &mut (dyn Read + Send)| {
             unpack_layer(&place, packed)
-                .map_err(|failure| Failure { message: format!("cannot unpack image `{image}`"), ..nest(failure) })
+                .map_err(|flaw| flaw.map(|failure| Failure { message: message.clone(), ..nest(failure) }))
         };
         read_blob(&kept, source, blob, &meter, unpack).await
     }
@@ -188,7 +187,7 @@ struct Place {
 }
 
 /// Unpacks a layer into a directory of its own, checking that it is the one the config names.
-fn unpack_layer(place: &Place, packed: &mut (dyn Read + Send)) -> Result<Unpacked> {
+fn unpack_layer(place: &Place, packed: &mut (dyn Read + Send)) -> Use<Unpacked> {
     let Place { kept: StoreBlobs { store, lease }, blob, diff_id, stack, .. } = place;
     let doing = || format!("cannot unpack layer {}", blob.digest);
     let is_shared =
@@ -218,21 +217,21 @@ fn unpack_layer(place: &Place, packed: &mut (dyn Read + Send)) -> Result<Unpacke
     Ok(Unpacked { snapshot: Snapshot::new([id]), implied: stats.implied, settles })
 }
 
-fn unpack(packed: &mut (dyn Read + Send), place: &Place, into: &Path) -> Result<layer::ApplyStats> {
+fn unpack(packed: &mut (dyn Read + Send), place: &Place, into: &Path) -> Use<layer::ApplyStats> {
     let doing = || format!("cannot unpack layer {}", place.blob.digest);
-    let reader = compress::decompressor(packed, &place.limits).or_build(doing)?;
+    let reader = compress::decompressor(packed, &place.limits).or_build(doing).map_err(Flaw::Senseless)?;
     let mut reader = Checked { inner: reader, verifier: Verifier::new(&place.diff_id) };
     let stats = layer::apply(&mut reader, &open_dir(into)?, &place.limits).map_err(|error| {
-        let is_size = matches!(&error, LayerError::Limit { .. } | LayerError::Expansion(ExpansionError::Size { .. }));
+        let is_size = matches!(&error, LayerError::Limit { .. } | LayerError::Expansion(_));
         let failure = Err::<(), _>(error).or_build(doing).expect_err("it is an error");
         if is_size {
-            failure.hint("if the image is to be trusted, allow more with `--max-layer-size`")
+            Flaw::Refused(failure.hint("if the image is to be trusted, allow more with `--max-layer-size`"))
         } else {
-            failure
+            Flaw::Senseless(failure)
         }
     })?;
     // What follows the end of the archive is part of the digest too.
-    std::io::copy(&mut reader, &mut std::io::sink()).or_build(doing)?;
+    std::io::copy(&mut reader, &mut std::io::sink()).or_build(doing).map_err(Flaw::Senseless)?;
     reader.verifier.finish("unpack the layer", &place.diff_id).or_build(doing)?;
     Ok(stats)
 }

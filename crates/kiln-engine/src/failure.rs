@@ -18,11 +18,17 @@ pub(crate) fn build(error: impl Error) -> Failure {
 /// The way out when a name leads to nothing.
 pub(crate) const CHECK_NAME: &str = "check the spelling of the name and tag";
 /// The way out when something is not what it was said to be.
-pub(crate) const DO_NOT_TRUST: &str = "what was received is not what was announced: do not trust this source";
+pub(crate) const DO_NOT_TRUST: &str = "what was received is not what was announced, each time it was asked for: do not trust \
+     this source; if it is a mirror, take it out of the settings of registries";
 
 /// A failure of the exchange with a registry, layout or archive, with the way out that fits its kind.
 pub(crate) fn registry(error: kiln_image::Error) -> Failure {
+    let is_too_much = matches!(error, kiln_image::Error::Status { status: 413, .. });
     exchange(&error, |kind| match kind {
+        _ if is_too_much => Some(
+            "even small requests are too large for it: raise the limit at the registry, or at a proxy before it \
+             (`client_max_body_size` of nginx)",
+        ),
         ErrorKind::Unauthorized => Some("log in with `kiln login`, and check that the account may use this repository"),
         ErrorKind::NotFound => Some(CHECK_NAME),
         ErrorKind::Lying => Some(DO_NOT_TRUST),

@@ -5,7 +5,7 @@ use std::io::Read;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use kiln_image::{BlobSource, ErrorKind, Verifier};
+use kiln_image::{BlobSource, Chances, ErrorKind, Verifier};
 use kiln_oci::Descriptor;
 use kiln_report::Failure;
 
@@ -18,28 +18,66 @@ use crate::follow::follow;
 use crate::job::Result;
 
 /// Brings a blob into the content store, unless it is there, and has it read meanwhile. `work` is done when all of it was
-/// read and is what it should be; it may be called anew.
+/// read and is what it should be; it may be called anew. What comes wrong is thrown away and fetched again, as often as the
+/// source has places to ask.
 pub(crate) async fn read_blob<T: Send + 'static>(
     kept: &StoreBlobs,
     source: &Arc<dyn BlobSource>,
     blob: &Descriptor,
     meter: &Arc<Meter>,
-    work: impl Fn(&mut (dyn Read + Send)) -> Result<T> + Send + Sync + 'static,
+    work: impl Fn(&mut (dyn Read + Send)) -> Use<T> + Send + Sync + 'static,
 ) -> Result<T> {
     let work = Arc::new(work);
     if let Some(mut file) = held(kept, blob)? {
-        return blocking(move || work(&mut file)).await;
+        return blocking(move || work(&mut file).map_err(Flaw::into_failure)).await;
     }
     let _claim = claim(&kept.store, &blob.digest).await;
     if let Some(mut file) = held(kept, blob)? {
-        return blocking(move || work(&mut file)).await;
+        return blocking(move || work(&mut file).map_err(Flaw::into_failure)).await;
     }
     crate::space::require(&kept.store.root(), blob.size, &format!("layer `{}`", blob.digest))?;
     let arrival = Arrival { kept, source, blob, meter };
-    match arrival.run(Arc::clone(&work)).await {
-        // What an earlier process left may have been spoilt since.
-        Err(Trouble::SpoiltStart) => arrival.run(work).await.map_err(Trouble::into_failure),
-        done => done.map_err(Trouble::into_failure),
+    let mut chances = Chances::of(source.as_ref(), blob);
+    let mut is_fresh = false;
+    loop {
+        match arrival.run(Arc::clone(&work)).await {
+            // What an earlier process left may have been spoilt since.
+            Err(Trouble::SpoiltStart) if !is_fresh => is_fresh = true,
+            Err(Trouble::Exchange(error)) => chances.after(error).map_err(registry)?,
+            done => return done.map_err(Trouble::into_failure),
+        }
+    }
+}
+
+/// What comes of content that is read.
+pub(crate) type Use<T> = std::result::Result<T, Flaw>;
+
+/// Why content is of no use to who reads it.
+pub(crate) enum Flaw {
+    /// Whoever sent it: nothing more of it is wanted.
+    Refused(Failure),
+    /// It makes no sense. The rest must come before it is known whether it is wrong or came wrong.
+    Senseless(Failure),
+}
+
+impl Flaw {
+    pub(crate) fn map(self, told: impl FnOnce(Failure) -> Failure) -> Self {
+        match self {
+            Self::Refused(failure) => Self::Refused(told(failure)),
+            Self::Senseless(failure) => Self::Senseless(told(failure)),
+        }
+    }
+
+    fn into_failure(self) -> Failure {
+        match self {
+            Self::Refused(failure) | Self::Senseless(failure) => failure,
+        }
+    }
+}
+
+impl From<Failure> for Flaw {
+    fn from(failure: Failure) -> Self {
+        Self::Refused(failure)
     }
 }
 
@@ -86,7 +124,7 @@ impl Arrival<'_> {
     async fn run<T, W>(&self, work: Arc<W>) -> std::result::Result<T, Trouble>
     where
         T: Send + 'static,
-        W: Fn(&mut (dyn Read + Send)) -> Result<T> + Send + Sync + 'static,
+        W: Fn(&mut (dyn Read + Send)) -> Use<T> + Send + Sync + 'static,
     {
         let (kept, blob) = (self.kept.clone(), self.blob.clone());
         let ingest = blocking(move || kept.store.content().resume(&kept.lease, &blob).map_err(environment)).await?;
@@ -103,10 +141,12 @@ impl Arrival<'_> {
             Err(error) => return Err(Trouble::Exchange(error)),
         };
         let working = tokio::spawn(blocking(move || {
-            let done = work(&mut follower)?;
-            // What stands behind the end of a packed layer must come, too.
-            std::io::copy(&mut follower, &mut std::io::sink()).map_err(environment)?;
-            Ok(done)
+            let done = work(&mut follower);
+            if !matches!(done, Err(Flaw::Refused(_))) {
+                // What stands behind the end of a packed layer must come, too.
+                std::io::copy(&mut follower, &mut std::io::sink()).map_err(environment)?;
+            }
+            done.map_err(Flaw::into_failure)
         }));
         let (started, doing) = (SystemTime::now(), format!("keep layer `{}`", self.blob.digest));
         let mut told = |done| self.meter.progress(self.blob, done, started);
@@ -156,13 +196,19 @@ mod tests {
     struct Shaky {
         content: Vec<u8>,
         pieces: Mutex<usize>,
+        /// So often its second piece is something else.
+        lies: Mutex<usize>,
         begun: Mutex<Vec<u64>>,
     }
 
     #[async_trait]
     impl BlobSource for Shaky {
         async fn fetch(&self, blob: &Descriptor) -> kiln_image::Result<BlobReader> {
-            let pieces: Vec<_> = self.content.chunks(PIECE).map(|piece| Ok(piece.to_vec().into())).collect();
+            let mut content = self.content.clone();
+            let mut lies = self.lies.lock().unwrap();
+            content[PIECE] ^= u8::from(*lies > 0);
+            *lies = lies.saturating_sub(1);
+            let pieces: Vec<_> = content.chunks(PIECE).map(|piece| Ok(piece.to_vec().into())).collect();
             let window = Duration::from_secs(1);
             let broken = Error::Stalled { doing: "read".into(), host: "shaky".into(), window };
             let given = *self.pieces.lock().unwrap();
@@ -184,6 +230,10 @@ mod tests {
                 offset => self.fetch_from(blob, offset).await,
             }
         }
+
+        fn tries(&self, _: &Descriptor) -> u32 {
+            3
+        }
     }
 
     struct Fixture {
@@ -196,12 +246,13 @@ mod tests {
         fn new() -> Self {
             let content: Vec<u8> = (0..1_000_000_u32).map(|n| (n / 7) as u8).collect();
             let blob = Descriptor::of("x", &content);
-            let source = Arc::new(Shaky { content, pieces: Mutex::new(100), begun: Mutex::default() });
+            let source =
+                Arc::new(Shaky { content, pieces: Mutex::new(100), lies: Mutex::default(), begun: Mutex::default() });
             Self { dir: tempfile::tempdir().unwrap(), source, blob }
         }
 
         /// As another process would.
-        async fn read(&self, work: fn(&mut (dyn Read + Send)) -> Result<Vec<u8>>) -> Result<Vec<u8>> {
+        async fn read(&self, work: fn(&mut (dyn Read + Send)) -> Use<Vec<u8>>) -> Result<Vec<u8>> {
             let store = Store::open(&self.dir.path().join("state")).unwrap();
             let lease = store.lease().unwrap();
             let meter = Arc::new(Meter {
@@ -218,7 +269,7 @@ mod tests {
         }
     }
 
-    fn all(packed: &mut (dyn Read + Send)) -> Result<Vec<u8>> {
+    fn all(packed: &mut (dyn Read + Send)) -> Use<Vec<u8>> {
         let mut bytes = Vec::new();
         packed.read_to_end(&mut bytes).map_err(environment)?;
         Ok(bytes)
@@ -247,12 +298,47 @@ mod tests {
         assert_eq!(*f.source.begun.lock().unwrap(), [0, 300_000, 0]);
     }
 
+    /// Reads it, and finds that what came wrong makes no sense.
+    fn sensible(packed: &mut (dyn Read + Send)) -> Use<Vec<u8>> {
+        let mut bytes = vec![0; 2 * PIECE];
+        packed.read_exact(&mut bytes).map_err(environment)?;
+        let is_wrong = bytes[PIECE] != bytes[PIECE + 1];
+        if is_wrong {
+            return Err(Flaw::Senseless(Failure::new(FailureKind::Build, "that makes no sense")));
+        }
+        packed.read_to_end(&mut bytes).map_err(environment)?;
+        Ok(bytes)
+    }
+
+    #[tokio::test]
+    async fn what_comes_wrong_is_fetched_again_although_its_reader_noticed_first() {
+        let f = Fixture::new();
+        *f.source.lies.lock().unwrap() = 2;
+        assert!(f.read(sensible).await.unwrap() == f.source.content);
+        assert_eq!(*f.source.begun.lock().unwrap(), [0, 0, 0]);
+        let f = Fixture::new();
+        *f.source.lies.lock().unwrap() = 9;
+        let failure = f.read(sensible).await.unwrap_err();
+        assert!(failure.message.contains("digest mismatch"), "{failure:?}");
+        assert_eq!(f.source.begun.lock().unwrap().len(), 3);
+        assert!(!f.partial().exists());
+    }
+
+    #[tokio::test]
+    async fn what_makes_no_sense_although_it_came_right_is_told_at_once() {
+        let f = Fixture::new();
+        let senseless =
+            |_: &mut (dyn Read + Send)| Err(Flaw::Senseless(Failure::new(FailureKind::Build, "that makes no sense")));
+        assert_eq!(f.read(senseless).await.unwrap_err().message, "that makes no sense");
+        assert_eq!(*f.source.begun.lock().unwrap(), [0]);
+    }
+
     #[tokio::test]
     async fn what_its_reader_refuses_is_not_kept() {
         let f = Fixture::new();
         let refuse = |packed: &mut (dyn Read + Send)| {
             packed.read_exact(&mut [0; 10]).map_err(environment)?;
-            Err(Failure::new(FailureKind::Build, "that is no layer"))
+            Err(Failure::new(FailureKind::Build, "that is no layer").into())
         };
         let failure = f.read(refuse).await.unwrap_err();
         assert_eq!(failure.message, "that is no layer");

@@ -67,4 +67,8 @@ impl BlobSource for Remembered {
     async fn fetch_rest(&self, descriptor: &Descriptor, seen: Verifier) -> kiln_image::Result<BlobReader> {
         self.source.fetch_rest(descriptor, seen).await
     }
+
+    fn tries(&self, descriptor: &Descriptor) -> u32 {
+        self.source.tries(descriptor)
+    }
 }

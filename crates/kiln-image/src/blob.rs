@@ -11,7 +11,7 @@ use kiln_oci::{Descriptor, Document};
 use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
 
 use crate::verify::Verifier;
-use crate::{Error, Result, limits};
+use crate::{Error, ErrorKind, Result, limits};
 
 /// A stream of content that ends in an error unless every byte of it was right.
 ///
@@ -218,6 +218,43 @@ pub trait BlobSource: Send + Sync {
             0 => self.fetch(descriptor).await,
             offset => self.fetch_from(descriptor, offset).await,
         }
+    }
+
+    /// How often it makes sense to open content that proves wrong: more than once where bits can flip on the way, or where
+    /// there are other places to ask.
+    fn tries(&self, _descriptor: &Descriptor) -> u32 {
+        1
+    }
+}
+
+/// How often content that proved wrong is asked for again.
+pub struct Chances {
+    left: u32,
+    lie: Option<Error>,
+}
+
+impl Chances {
+    /// As many as the source has for this content.
+    pub fn of(source: &dyn BlobSource, descriptor: &Descriptor) -> Self {
+        Self::new(source.tries(descriptor))
+    }
+
+    pub(crate) fn new(tries: u32) -> Self {
+        Self { left: tries, lie: None }
+    }
+
+    /// Takes the error of one try, and gives it back when there is no reason for another. What proved wrong is told rather
+    /// than that nobody else has it.
+    pub fn after(&mut self, error: Error) -> Result<()> {
+        if error.kind() != ErrorKind::Lying {
+            return Err(self.lie.take().unwrap_or(error));
+        }
+        self.left = self.left.saturating_sub(1);
+        if self.left == 0 {
+            return Err(error);
+        }
+        self.lie = Some(error);
+        Ok(())
     }
 }
 

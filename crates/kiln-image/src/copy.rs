@@ -8,8 +8,8 @@ use futures::StreamExt as _;
 use futures::future::BoxFuture;
 use kiln_oci::{Descriptor, Digest, Document};
 
-use crate::blob::{Role, fetch_document};
-use crate::{BlobReader, BlobSink, BlobSource, Error, ErrorKind, Pushed, Result, Verifier, limits};
+use crate::blob::{Chances, Role, fetch_document};
+use crate::{BlobReader, BlobSink, BlobSource, Error, Pushed, Result, Verifier, limits};
 
 /// How one blob or document stands.
 #[derive(Debug, Clone, PartialEq)]
@@ -50,8 +50,6 @@ pub struct CopyOptions {
     pub parallel: usize,
     /// Hears how it goes.
     pub progress: Option<Arc<dyn Progress>>,
-    /// How often content that proves wrong is fetched anew.
-    pub second_chances: u32,
     /// Whether nothing is copied to a sink where the root stands already. If not, every blob is asked for all the same:
     /// a sink that has lost some is mended.
     pub root_suffices: bool,
@@ -59,7 +57,7 @@ pub struct CopyOptions {
 
 impl Default for CopyOptions {
     fn default() -> Self {
-        Self { parallel: 6, progress: None, second_chances: 2, root_suffices: false }
+        Self { parallel: 6, progress: None, root_suffices: false }
     }
 }
 
@@ -85,7 +83,7 @@ pub async fn copy_graph(
     root: &Descriptor,
     options: &CopyOptions,
 ) -> Result<CopyReport> {
-    let plan = Plan::of(from, root, options).await?;
+    let plan = Plan::of(from, root).await?;
     if options.root_suffices && to.stands(root).await? {
         let told = Metered { inner: from, progress: options.progress.clone() };
         plan.blobs.iter().for_each(|blob| told.say(blob, blob.size, TransferState::Done(Pushed::Existing)));
@@ -125,7 +123,7 @@ async fn copy_blobs(
     Ok(report)
 }
 
-/// Copies one blob. What arrives wrong is fetched anew a few times: a flipped bit on the way is not a lie.
+/// Copies one blob. What arrives wrong is fetched anew as often as the source says: a flipped bit on the way is not a lie.
 pub async fn copy_blob(
     from: &dyn BlobSource,
     to: &dyn BlobSink,
@@ -133,24 +131,16 @@ pub async fn copy_blob(
     options: &CopyOptions,
 ) -> Result<Pushed> {
     let metered = Metered { inner: from, progress: options.progress.clone() };
-    let mut chances = options.second_chances;
+    let mut chances = Chances::of(from, blob);
     loop {
         match to.push(blob, &metered).await {
-            Err(error) if take_chance(&mut chances, &error) => {}
-            Err(error) => return Err(error),
+            Err(error) => chances.after(error)?,
             Ok(pushed) => {
                 metered.say(blob, blob.size, TransferState::Done(pushed));
                 return Ok(pushed);
             }
         }
     }
-}
-
-/// Whether an error is one that fetching anew may mend, and there is a chance left.
-fn take_chance(chances: &mut u32, error: &Error) -> bool {
-    let takes = *chances > 0 && error.kind() == ErrorKind::Lying;
-    *chances -= u32::from(takes);
-    takes
 }
 
 /// Everything there is to copy, documents read and checked.
@@ -166,9 +156,8 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    pub(crate) async fn of(from: &dyn BlobSource, root: &Descriptor, options: &CopyOptions) -> Result<Self> {
-        let mut walk =
-            Walk { from, options, seen: HashSet::new(), blobs: Vec::new(), documents: Vec::new(), foreign: 0 };
+    pub(crate) async fn of(from: &dyn BlobSource, root: &Descriptor) -> Result<Self> {
+        let mut walk = Walk { from, seen: HashSet::new(), blobs: Vec::new(), documents: Vec::new(), foreign: 0 };
         walk.visit(root.clone()).await?;
         let (_, root) = walk.documents.pop().expect("the root is visited last");
         Ok(Self { blobs: walk.blobs, children: walk.documents, root, foreign: walk.foreign })
@@ -177,7 +166,6 @@ impl Plan {
 
 struct Walk<'a> {
     from: &'a dyn BlobSource,
-    options: &'a CopyOptions,
     seen: HashSet<Digest>,
     blobs: Vec<Descriptor>,
     /// Children before parents.
@@ -205,7 +193,7 @@ impl Walk<'_> {
                 continue;
             }
             check_shape(depth, self.seen.len() - self.blobs.len())?;
-            match self.document(&descriptor).await? {
+            match fetch_document(self.from, &descriptor).await? {
                 Document::Manifest(manifest) => {
                     let (bytes, manifest) = manifest.into_parts();
                     self.blobs_of(manifest.layers.into_iter().chain([manifest.config]));
@@ -219,16 +207,6 @@ impl Walk<'_> {
             }
         }
         Ok(())
-    }
-
-    async fn document(&self, descriptor: &Descriptor) -> Result<Document> {
-        let mut chances = self.options.second_chances;
-        loop {
-            match fetch_document(self.from, descriptor).await {
-                Err(error) if take_chance(&mut chances, &error) => {}
-                result => return result,
-            }
-        }
     }
 
     fn entries_of(&mut self, entries: Vec<Descriptor>, depth: usize, todo: &mut Vec<Visit>) {
@@ -310,5 +288,9 @@ impl BlobSource for Metered<'_> {
         let offset = seen.seen();
         let reader = self.inner.fetch_rest(descriptor, seen).await?;
         Ok(self.watch(reader, descriptor, offset))
+    }
+
+    fn tries(&self, descriptor: &Descriptor) -> u32 {
+        self.inner.tries(descriptor)
     }
 }

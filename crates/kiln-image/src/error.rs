@@ -286,6 +286,18 @@ impl Error {
         }
     }
 
+    /// Says who sent what proved wrong, where that is not who was asked by name.
+    pub(crate) fn sent_by(mut self, place: &str) -> Self {
+        if let Self::Digest { doing, .. }
+        | Self::Size { doing, .. }
+        | Self::Document { doing, .. }
+        | Self::Invalid { doing, .. } = &mut self
+        {
+            doing.push_str(&format!(" from `{place}`"));
+        }
+        self
+    }
+
     pub(crate) fn file(doing: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();
         move |source| Self::File { doing, path, source }

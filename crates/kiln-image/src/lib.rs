@@ -34,7 +34,7 @@ mod settings;
 pub mod testing;
 mod verify;
 
-pub use blob::{BlobReader, BlobSink, BlobSource, Pushed, Role, fetch_document};
+pub use blob::{BlobReader, BlobSink, BlobSource, Chances, Pushed, Role, fetch_document};
 pub use copy::{CopyOptions, CopyReport, Progress, Transfer, TransferState, copy_blob, copy_graph};
 pub use credentials::{AuthFiles, Credential, Credentials, NoCredentials};
 pub use docker::Docker;

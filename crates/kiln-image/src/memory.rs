@@ -100,4 +100,8 @@ impl BlobSource for Either<'_> {
         }
         self.1.fetch_rest(descriptor, seen).await
     }
+
+    fn tries(&self, descriptor: &Descriptor) -> u32 {
+        if self.0.contains(&descriptor.digest) { 1 } else { self.1.tries(descriptor) }
+    }
 }

@@ -9,10 +9,11 @@ use std::sync::Arc;
 use fake::{Fake, Known, quick};
 use kiln_image::testing::tiny_image;
 use kiln_image::{
-    ClientOptions, CopyOptions, ErrorKind, MemoryBlobs, RegistryClient, RegistryOptions, SettingsFiles, copy_graph,
+    BlobSource as _, ClientOptions, CopyOptions, ErrorKind, MemoryBlobs, RegistryClient, RegistryOptions,
+    SettingsFiles, copy_graph,
 };
 use kiln_oci::Reference;
-use kiln_testkit::{HttpServer, Registry, Reply, certificate};
+use kiln_testkit::{Body, HttpServer, Registry, Reply, certificate};
 
 /// A client that is set up by this text, and knows a login for a host.
 fn client(dir: &Path, text: &str, login: &str) -> RegistryClient {
@@ -72,6 +73,72 @@ async fn where_a_mirror_fails_the_registry_is_asked_with_its_own_login() {
         let seen = mirror.map(|mirror| mirror.requests()).unwrap_or_default();
         assert!(seen.iter().all(|request| request.header("authorization").is_none()), "{what}");
     }
+}
+
+#[tokio::test]
+async fn a_mirror_that_sends_something_else_is_left_for_the_registry_and_named_when_nobody_has_it() {
+    let dir = tempfile::tempdir().unwrap();
+    for registry_has_it in [true, false] {
+        let registry =
+            Fake::start(move |r| (!registry_has_it && r.path.contains("/blobs/")).then(|| Reply::status(404))).await;
+        let mirror = Fake::start(|request| {
+            let is_layer = request.path.contains("/blobs/") && request.method == "GET";
+            is_layer.then(|| Reply::bytes(vec![0; 2048]))
+        })
+        .await;
+        let (host, near) = (registry.server.host(), format!("{}/cache", mirror.server.host()));
+        let client = client(dir.path(), &mirrored(&host, &near), &host);
+        let source = client.source(&registry.reference());
+        let read = async { source.fetch(&registry.layer).await?.bytes("read", 1 << 20).await };
+        let digest = registry.layer.digest.as_str();
+        match read.await {
+            Ok(bytes) => assert!(registry_has_it && bytes == registry.layer_bytes),
+            Err(error) => {
+                let text = error.to_string();
+                let zeros = kiln_oci::Digest::sha256([0; 2048]);
+                let told = [digest, zeros.as_str(), &near, "digest mismatch"];
+                assert!(!registry_has_it && told.iter().all(|part| text.contains(part)), "{text}");
+            }
+        }
+        assert_eq!((mirror.asked(digest), registry.asked(digest)), (2, 1));
+    }
+}
+
+#[tokio::test]
+async fn what_a_mirror_breaks_off_again_and_again_the_registry_ends() {
+    let dir = tempfile::tempdir().unwrap();
+    let registry = Fake::start(|_| None).await;
+    let bytes = registry.layer_bytes.clone();
+    let mirror = Fake::start(move |request| {
+        let reply = match request.range_start() {
+            None => Reply::status(200).with_body(Body::CutAfter(bytes.clone(), 700)),
+            Some(_) => Reply::status(200).with_body(Body::HangUp),
+        };
+        request.path.contains("/blobs/").then_some(reply)
+    })
+    .await;
+    let host = registry.server.host();
+    let client = client(dir.path(), &mirrored(&host, &mirror.server.host()), &host);
+    pull(&client, &registry).await;
+    let last = registry.server.requests().pop().unwrap();
+    assert_eq!(last.range_start(), Some(700));
+}
+
+#[tokio::test]
+async fn a_manifest_that_a_mirror_changed_comes_from_the_registry() {
+    let dir = tempfile::tempdir().unwrap();
+    let registry = Fake::start(|_| None).await;
+    let right = registry.image.digest.to_string();
+    let mirror = Fake::start(move |request| {
+        let changed = Reply::bytes("{}").with("Docker-Content-Digest", &*right);
+        request.path.contains("/manifests/").then_some(changed)
+    })
+    .await;
+    let host = registry.server.host();
+    let client = client(dir.path(), &mirrored(&host, &mirror.server.host()), &host);
+    pull(&client, &registry).await;
+    assert_eq!((mirror.asked("/manifests/"), registry.asked("/manifests/")), (3, 1));
+    assert_eq!(registry.asked("/blobs/"), 0);
 }
 
 #[tokio::test]

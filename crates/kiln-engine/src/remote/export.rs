@@ -228,4 +228,8 @@ impl BlobSource for Blobs {
             _ => self.here.fetch(descriptor).await,
         }
     }
+
+    fn tries(&self, descriptor: &Descriptor) -> u32 {
+        self.there.get(&descriptor.digest).map_or(1, |(_, there)| there.tries(descriptor))
+    }
 }

@@ -9,7 +9,7 @@ use super::ArchiveImage;
 use super::tar_write::{ArchiveOut, TarWriter};
 use crate::copy::Plan;
 use crate::layout::{LAYOUT_VERSION, empty_index, named_entries};
-use crate::{BlobSource, CopyOptions, Error, Result, pick_platform};
+use crate::{BlobSource, Error, Result, pick_platform};
 
 /// Which kind of archive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -46,7 +46,7 @@ pub async fn write<W: ArchiveOut>(
     let mut index = empty_index();
     let mut entries = Vec::new();
     for image in images {
-        let plan = Plan::of(from, &image.descriptor, &CopyOptions::default()).await?;
+        let plan = Plan::of(from, &image.descriptor).await?;
         if format == Format::Docker {
             entries.push(docker_entry(image, &plan)?);
         }

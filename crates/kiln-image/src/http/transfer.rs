@@ -10,13 +10,23 @@ use tokio::time::Instant;
 use super::client::{Reply, authority, is_worth_retrying, stalled};
 use super::retry::{Patience, RetryPolicy};
 use crate::verify::Verifier;
-use crate::{Error, Result};
+use crate::{Error, ErrorKind, Result};
 use kiln_oci::Digest;
 
 /// Opens a download at an offset: `Range: bytes=offset-` when it is not 0, and `If-Range` when a validator is known.
 #[async_trait]
 pub(crate) trait Opener: Send + Sync {
     async fn open(&self, offset: u64, validator: Option<&str>) -> Result<Reply>;
+
+    /// Hears that what came is not what it should be; says who sent it.
+    fn lied(&self, error: Error) -> Error {
+        error
+    }
+
+    /// Hears that an answer broke off too often. Whether somebody else will be asked for the rest.
+    fn has_another(&self, _error: &Error) -> bool {
+        false
+    }
 }
 
 /// A download and what is known about it.
@@ -86,19 +96,26 @@ impl Transfer {
 
     /// Takes an answer that is open already.
     pub(crate) fn begun(mut self, reply: Reply) -> Result<Self> {
-        self.accept(reply)?;
-        Ok(self)
+        match self.accept(reply) {
+            Ok(()) => Ok(self),
+            Err(error) => Err(self.told(error)),
+        }
     }
 
     /// The chunks. The last one is given out only when size and digest are right.
     pub(crate) fn into_stream(self) -> impl Stream<Item = Result<Bytes>> + Send + 'static {
         futures::stream::try_unfold(self, |mut transfer| async move {
-            Ok(transfer.next().await?.map(|chunk| (chunk, transfer)))
+            let next = transfer.next().await.map_err(|error| transfer.told(error))?;
+            Ok(next.map(|chunk| (chunk, transfer)))
         })
     }
 
     fn offset(&self) -> u64 {
         self.verifier.seen()
+    }
+
+    fn told(&self, error: Error) -> Error {
+        if error.kind() == ErrorKind::Lying { self.opener.lied(error) } else { error }
     }
 
     async fn next(&mut self) -> Result<Option<Bytes>> {
@@ -128,7 +145,13 @@ impl Transfer {
             self.patience.refresh();
         }
         self.failed_at = self.offset();
-        self.patience.wait(error).await
+        match self.patience.wait(error).await {
+            Err(error) if self.opener.has_another(&error) => {
+                self.patience = Patience::new(&self.policy);
+                Ok(())
+            }
+            waited => waited,
+        }
     }
 
     async fn attempt(&mut self) -> Result<Option<Bytes>> {

@@ -7,7 +7,10 @@ use kiln_oci::{Descriptor, Digest, Reference};
 
 use super::RegistryClient;
 use crate::blob::Role;
-use crate::{BlobReader, BlobSink, BlobSource, Pushed, Result, Verifier};
+use crate::{BlobReader, BlobSink, BlobSource, Chances, Pushed, Result, Verifier};
+
+/// Content of this size is there as a whole before it is given out: what proves wrong on the way is asked for again here.
+const SMALL: u64 = 256 << 10;
 
 /// Reads from one repository.
 #[derive(Clone)]
@@ -28,11 +31,29 @@ impl BlobSource for RegistrySource {
         if descriptor.media_type.is_manifest() || descriptor.media_type.is_index() {
             return self.client.fetch_document(&self.reference, descriptor).await;
         }
-        self.client.fetch_blob(&self.reference, descriptor).await
+        if descriptor.size > SMALL {
+            return self.client.fetch_blob(&self.reference, descriptor).await;
+        }
+        let mut chances = Chances::new(self.client.tries(&self.reference));
+        loop {
+            let whole =
+                async { self.client.fetch_blob(&self.reference, descriptor).await?.bytes("read a blob", SMALL).await };
+            match whole.await {
+                Err(error) => chances.after(error)?,
+                Ok(bytes) => return Ok(BlobReader::from_bytes("read a blob", descriptor, bytes.into())),
+            }
+        }
+    }
+
+    fn tries(&self, descriptor: &Descriptor) -> u32 {
+        if descriptor.size > SMALL { self.client.tries(&self.reference) } else { 1 }
     }
 
     async fn fetch_rest(&self, descriptor: &Descriptor, seen: Verifier) -> Result<BlobReader> {
-        self.client.fetch_rest(&self.reference, descriptor, seen).await
+        match seen.seen() {
+            0 => self.fetch(descriptor).await,
+            _ => self.client.fetch_rest(&self.reference, descriptor, seen).await,
+        }
     }
 }
 
@@ -101,5 +122,9 @@ impl BlobSink for RegistrySink {
 impl BlobSource for RegistrySink {
     async fn fetch(&self, descriptor: &Descriptor) -> Result<BlobReader> {
         self.client.source(&self.reference).fetch(descriptor).await
+    }
+
+    fn tries(&self, descriptor: &Descriptor) -> u32 {
+        self.client.source(&self.reference).tries(descriptor)
     }
 }

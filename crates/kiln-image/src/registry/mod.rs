@@ -11,7 +11,7 @@ mod token;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
-use kiln_oci::{Descriptor, Document, Platform, Reference};
+use kiln_oci::{Descriptor, Digest, Document, Platform, Reference};
 use reqwest::header::HeaderMap;
 use reqwest::{Method, StatusCode, Url};
 
@@ -49,7 +49,16 @@ struct Inner {
     http: HttpClient,
     credentials: Arc<dyn Credentials>,
     hosts: Mutex<HashMap<String, Arc<Host>>>,
+    lies: Mutex<Lies>,
 }
+
+/// How often a place gave something else for a digest.
+type Lies = HashMap<(Place, Digest), u32>;
+
+/// How often a mirror is asked for content that proves wrong.
+const MIRROR_TRIES: u32 = 2;
+/// How often the registry itself is.
+const TRIES: u32 = 3;
 
 /// What a reference points at.
 #[derive(Debug, Clone, PartialEq)]
@@ -111,7 +120,7 @@ impl RegistryClient {
 
     /// Shares an HTTP client.
     pub fn with_http(http: HttpClient, credentials: Arc<dyn Credentials>) -> Self {
-        Self(Arc::new(Inner { http, credentials, hosts: Mutex::default() }))
+        Self(Arc::new(Inner { http, credentials, hosts: Mutex::default(), lies: Mutex::default() }))
     }
 
     /// The HTTP client, for plain downloads.
@@ -167,15 +176,36 @@ impl RegistryClient {
         refused(&call.doing, reply, &found).await
     }
 
-    /// Where to read a repository from: its mirrors, but for those that were out of reach, and the registry itself.
-    fn places(&self, reference: &Reference, by_digest: bool, doing: &str) -> Result<std::vec::IntoIter<Place>> {
+    /// Where to read a repository from: its mirrors, but for those that were out of reach or gave something else for this
+    /// digest before, and the registry itself.
+    fn places(&self, reference: &Reference, digest: Option<&Digest>, doing: &str) -> Result<std::vec::IntoIter<Place>> {
         let settings = self.0.http.settings()?;
-        let found = settings.places(&reference.registry, &reference.repository, by_digest);
+        let found = settings.places(&reference.registry, &reference.repository, digest.is_some());
         let mut places = found.map_err(|_| blocked(doing, &reference.name()))?;
         let own = places.pop();
-        places.retain(|place| self.host(&place.registry).is_reachable());
+        let lies = self.lies();
+        let is_trusted = |place: &Place| {
+            let known = digest.and_then(|digest| lies.get(&(place.clone(), digest.clone())));
+            known.is_none_or(|times| *times < MIRROR_TRIES)
+        };
+        places.retain(|place| self.host(&place.registry).is_reachable() && is_trusted(place));
         places.extend(own);
         Ok(places.into_iter())
+    }
+
+    /// How often content of a repository is asked for, at most, before it counts as wrong.
+    pub(crate) fn tries(&self, reference: &Reference) -> u32 {
+        let settings = self.0.http.settings().ok();
+        let places = settings.and_then(|known| known.places(&reference.registry, &reference.repository, true).ok());
+        TRIES + MIRROR_TRIES * places.map_or(0, |places| places.len() as u32 - 1)
+    }
+
+    fn note_lie(&self, place: &Place, digest: &Digest) {
+        *self.lies().entry((place.clone(), digest.clone())).or_default() += 1;
+    }
+
+    fn lies(&self) -> std::sync::MutexGuard<'_, Lies> {
+        self.0.lies.lock().expect("no thread panics while it holds this")
     }
 
     async fn request(&self, target: &Target<'_>, doing: &str, method: Method, path: &str) -> Result<Call> {

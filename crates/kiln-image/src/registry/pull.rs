@@ -1,11 +1,13 @@
 //! Reading from a registry: manifests by tag or digest, blobs as verified streams.
 
+use std::sync::{Mutex, MutexGuard};
+
 use async_trait::async_trait;
 use kiln_oci::{Descriptor, Digest, Document, MediaType, Reference};
 use reqwest::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, IF_RANGE, RANGE};
 use reqwest::{Method, StatusCode};
 
-use super::{Access, RegistryClient, Resolved, Target};
+use super::{Access, RegistryClient, Resolved, TRIES, Target};
 use crate::http::{Opener, Patience, Reply, Transfer, answer_bytes, is_worth_retrying, status_error};
 use crate::settings::Place;
 use crate::verify::Verifier;
@@ -18,49 +20,36 @@ const ACCEPTED: &str = concat!(
     "application/vnd.docker.distribution.manifest.v2+json"
 );
 
-/// How often a manifest that proves wrong is fetched anew.
-const SECOND_CHANCES: u32 = 2;
-
 const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 
 impl RegistryClient {
     /// Reads what a reference points at. A digest in the reference must match; without one, the digest found is the
-    /// digest of the bytes, whatever the registry says it is.
+    /// digest of the bytes; a registry that says it is another has sent something else.
     ///
     /// Content that is not what a digest says is asked for again: a flipped bit on the way is not a lie.
     pub async fn resolve(&self, reference: &Reference) -> Result<Resolved> {
-        let mut chances = if reference.digest.is_some() { SECOND_CHANCES } else { 0 };
-        loop {
-            match self.resolve_once(reference).await {
-                Err(error) if chances > 0 && error.kind() == ErrorKind::Lying => chances -= 1,
-                resolved => return resolved,
-            }
-        }
-    }
-
-    async fn resolve_once(&self, reference: &Reference) -> Result<Resolved> {
         let doing = format!("pull manifest `{reference}`");
-        let (announced, bytes) = self.manifest(reference, reference.tag_or_digest(), &doing).await?;
-        let media_type = match announced {
-            Some(media_type) => media_type,
-            None => inner_type(&bytes).ok_or_else(|| Error::invalid(&doing, "the registry does not say its type"))?,
+        let read = |announced: Option<MediaType>, bytes: Vec<u8>| {
+            let unknown = || Error::invalid(&doing, "the registry does not say its type");
+            let media_type = announced.or_else(|| inner_type(&bytes)).ok_or_else(unknown)?;
+            let mut descriptor = Descriptor::of(media_type, &bytes);
+            if let Some(pin) = &reference.digest {
+                descriptor.digest = pin.clone();
+                crate::verify(&doing, &descriptor, &bytes)?;
+            }
+            let document = Document::parse(&descriptor.media_type, bytes)
+                .map_err(|source| Error::Document { doing: doing.clone(), source })?;
+            limits::validate(&document)?;
+            Ok(Resolved { reference: reference.clone(), descriptor, document })
         };
-        let mut descriptor = Descriptor::of(media_type, &bytes);
-        if let Some(pin) = &reference.digest {
-            descriptor.digest = pin.clone();
-            crate::verify(&doing, &descriptor, &bytes)?;
-        }
-        let document = Document::parse(&descriptor.media_type, bytes)
-            .map_err(|source| Error::Document { doing: doing.clone(), source })?;
-        limits::validate(&document)?;
-        Ok(Resolved { reference: reference.clone(), descriptor, document })
+        self.manifest(reference, reference.tag_or_digest(), (&doing, &read)).await
     }
 
     /// Asks what a reference points at, without reading it: cheap, and not counted as a pull. What it says is the
     /// registry's word only; `None` when it has none.
     pub async fn peek(&self, reference: &Reference) -> Result<Option<Descriptor>> {
         let doing = format!("look up `{reference}`");
-        let mut places = self.places(reference, reference.digest.is_some(), &doing)?;
+        let mut places = self.places(reference, reference.digest.as_ref(), &doing)?;
         loop {
             let place = places.next().expect("the registry itself is the last");
             match self.peek_at(&place, reference.tag_or_digest(), &doing).await {
@@ -89,28 +78,39 @@ impl RegistryClient {
     pub(crate) async fn fetch_document(&self, reference: &Reference, descriptor: &Descriptor) -> Result<BlobReader> {
         let doing = format!("pull manifest `{}@{}`", reference.name(), descriptor.digest);
         limits::check_size(&doing, "the manifest", descriptor.size, limits::DOCUMENT)?;
-        let (announced, bytes) = self.manifest(reference, descriptor.digest.as_str(), &doing).await?;
-        if let Some(announced) = announced.filter(|announced| *announced != descriptor.media_type) {
-            let reason = format!("the registry calls it `{announced}`, its parent `{}`", descriptor.media_type);
-            return Err(Error::invalid(doing, reason));
-        }
+        let read = |announced: Option<MediaType>, bytes: Vec<u8>| {
+            if let Some(announced) = announced.filter(|announced| *announced != descriptor.media_type) {
+                let reason = format!("the registry calls it `{announced}`, its parent `{}`", descriptor.media_type);
+                return Err(Error::invalid(&doing, reason));
+            }
+            Ok(bytes)
+        };
+        let bytes = self.manifest(reference, descriptor.digest.as_str(), (&doing, &read)).await?;
         Ok(BlobReader::from_bytes(doing, descriptor, bytes.into()))
     }
 
-    async fn manifest(&self, reference: &Reference, name: &str, doing: &str) -> Result<(Option<MediaType>, Vec<u8>)> {
-        let mut places = self.places(reference, name.contains(':'), doing)?;
+    /// Asks one place after the other. One that proved wrong is told rather than that the others have nothing better.
+    async fn manifest<T>(&self, reference: &Reference, name: &str, reading: Reading<'_, T>) -> Result<T> {
+        let mut places = self.places(reference, name.parse().ok().as_ref(), reading.0)?;
+        let mut lie = None;
         loop {
             let place = places.next().expect("the registry itself is the last");
-            match self.manifest_at(&place, name, doing).await {
+            match self.manifest_at(&place, name, reading).await {
+                Err(error) if error.kind() == ErrorKind::Lying => lie = Some(told_of(error, &place, reference)),
                 Err(error) if places.len() > 0 => self.host(&place.registry).note(&error),
+                Err(error) => return Err(lie.unwrap_or(error)),
                 found => return found,
+            }
+            if let Some(lie) = lie.take_if(|_| places.len() == 0) {
+                return Err(lie);
             }
         }
     }
 
-    async fn manifest_at(&self, place: &Place, name: &str, doing: &str) -> Result<(Option<MediaType>, Vec<u8>)> {
+    async fn manifest_at<T>(&self, place: &Place, name: &str, (doing, read): Reading<'_, T>) -> Result<T> {
         let target = place.target(Access::Pull);
         let mut patience = Patience::new(&self.http().options().retry);
+        let mut tries = 0;
         loop {
             let mut call = self.request(&target, doing, Method::GET, &format!("manifests/{name}")).await?;
             call.headers.insert(ACCEPT, HeaderValue::from_static(ACCEPTED));
@@ -118,11 +118,18 @@ impl RegistryClient {
             if reply.status() != StatusCode::OK {
                 return Err(status_error(doing, reply).await);
             }
-            let media_type = content_type(reply.headers());
-            match answer_bytes(&self.http().options().retry, doing, reply, limits::DOCUMENT).await {
-                Ok(bytes) => return check_name(doing, name, &bytes).map(|()| (media_type, bytes)),
+            let (media_type, digest) = (content_type(reply.headers()), announced_digest(reply.headers()));
+            let wanted = name.parse().ok().or(digest);
+            tries += 1;
+            let bytes = answer_bytes(&self.http().options().retry, doing, reply, limits::DOCUMENT).await;
+            let found = bytes.and_then(|bytes| {
+                wanted.map_or(Ok(()), |wanted| check_digest(doing, &wanted, &bytes))?;
+                read(media_type, bytes)
+            });
+            match found {
+                Err(error) if matches!(error.kind(), ErrorKind::Lying | ErrorKind::TooLarge) && tries < TRIES => {}
                 Err(error) if is_worth_retrying(&error) => patience.wait(error).await?,
-                Err(error) => return Err(error),
+                found => return found,
             }
         }
     }
@@ -146,13 +153,15 @@ impl RegistryClient {
             seen.finish(&doing, &descriptor.digest)?;
             return Ok(BlobReader::trusted(futures::stream::empty()));
         }
+        let offset = seen.seen();
         let opener = BlobOpener {
             client: self.clone(),
             reference: reference.clone(),
-            path: format!("blobs/{}", descriptor.digest),
+            digest: descriptor.digest.clone(),
             doing: doing.clone(),
+            is_whole: offset == 0,
+            asked: Mutex::default(),
         };
-        let offset = seen.seen();
         let policy = self.http().options().retry.clone();
         let reply = opener.open(offset, None).await?;
         let transfer = Transfer::new(doing, policy, Box::new(opener))
@@ -204,12 +213,19 @@ impl RegistryClient {
     }
 }
 
-/// Checks bytes against a name that is a digest.
-fn check_name(doing: &str, name: &str, bytes: &[u8]) -> Result<()> {
-    let Ok(wanted) = name.parse::<Digest>() else { return Ok(()) };
-    let mut verifier = Verifier::new(&wanted);
+/// What is done with a manifest's type and bytes, and what that is called.
+type Reading<'a, T> = (&'a str, &'a (dyn Fn(Option<MediaType>, Vec<u8>) -> Result<T> + Sync));
+
+/// Names the place that sent something wrong, unless that is the one that was asked for.
+fn told_of(error: Error, place: &Place, reference: &Reference) -> Error {
+    let is_own = (&place.registry, &place.repository) == (&reference.registry, &reference.repository);
+    if is_own { error } else { error.sent_by(&place.name()) }
+}
+
+fn check_digest(doing: &str, wanted: &Digest, bytes: &[u8]) -> Result<()> {
+    let mut verifier = Verifier::new(wanted);
     verifier.update(bytes);
-    verifier.finish(doing, &wanted)
+    verifier.finish(doing, wanted)
 }
 
 fn announced_digest(headers: &HeaderMap) -> Option<Digest> {
@@ -231,28 +247,60 @@ fn inner_type(bytes: &[u8]) -> Option<MediaType> {
 struct BlobOpener {
     client: RegistryClient,
     reference: Reference,
-    path: String,
+    digest: Digest,
     doing: String,
+    /// Whether all of it comes from here, and nothing from an earlier process.
+    is_whole: bool,
+    /// Who has given some of it, and whether somebody else could be asked for the rest.
+    asked: Mutex<Vec<(Place, bool)>>,
+}
+
+impl BlobOpener {
+    fn asked(&self) -> MutexGuard<'_, Vec<(Place, bool)>> {
+        self.asked.lock().expect("no thread panics while it holds this")
+    }
 }
 
 #[async_trait]
 impl Opener for BlobOpener {
     async fn open(&self, offset: u64, validator: Option<&str>) -> Result<Reply> {
-        let mut places = self.client.places(&self.reference, true, &self.doing)?;
+        let mut places = self.client.places(&self.reference, Some(&self.digest), &self.doing)?;
         loop {
             let place = places.next().expect("the registry itself is the last");
+            let has_another = places.len() > 0;
             match self.open_at(&place, offset, validator).await {
-                Err(error) if places.len() > 0 => self.client.host(&place.registry).note(&error),
-                opened => return opened,
+                Err(error) if has_another => self.client.host(&place.registry).note(&error),
+                Err(error) => return Err(error),
+                Ok(reply) => {
+                    self.asked().retain(|(known, _)| *known != place);
+                    self.asked().push((place, has_another));
+                    return Ok(reply);
+                }
             }
         }
+    }
+
+    fn lied(&self, error: Error) -> Error {
+        let asked = self.asked();
+        for (place, _) in asked.iter().filter(|_| self.is_whole) {
+            self.client.note_lie(place, &self.digest);
+        }
+        asked.iter().fold(error, |error, (place, _)| told_of(error, place, &self.reference))
+    }
+
+    fn has_another(&self, error: &Error) -> bool {
+        let asked = self.asked();
+        let Some((place, true)) = asked.last() else { return false };
+        self.client.host(&place.registry).note(error);
+        true
     }
 }
 
 impl BlobOpener {
     async fn open_at(&self, place: &Place, offset: u64, validator: Option<&str>) -> Result<Reply> {
         let target = place.target(Access::Pull);
-        let mut call = self.client.request(&target, &self.doing, Method::GET, &self.path).await?;
+        let mut call =
+            self.client.request(&target, &self.doing, Method::GET, &format!("blobs/{}", self.digest)).await?;
         call.headers.insert(reqwest::header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         if offset > 0 {
             call.headers.insert(RANGE, HeaderValue::from_str(&format!("bytes={offset}-")).expect("digits are text"));

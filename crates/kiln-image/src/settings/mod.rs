@@ -58,7 +58,7 @@ pub(crate) struct Link {
 }
 
 /// Where a repository is.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Place {
     /// `host[:port]`, as in references.
     pub(crate) registry: String,
@@ -126,6 +126,11 @@ impl Settings {
 }
 
 impl Place {
+    /// `host/path`.
+    pub(crate) fn name(&self) -> String {
+        format!("{}/{}", self.registry, self.repository)
+    }
+
     /// Reads `host/path`.
     fn of(name: &str) -> Self {
         let (registry, repository) = name.split_once('/').unwrap_or((name, ""));
