@@ -23,8 +23,17 @@ pub(crate) const DO_NOT_TRUST: &str = "what was received is not what was announc
 
 /// A failure of the exchange with a registry, layout or archive, with the way out that fits its kind.
 pub(crate) fn registry(error: kiln_image::Error) -> Failure {
+    told(&error, crate::offline::WAY_OUT)
+}
+
+/// The same, when nothing was to be fetched.
+pub(crate) fn sending(error: kiln_image::Error) -> Failure {
+    told(&error, crate::offline::GO_ONLINE)
+}
+
+fn told(error: &kiln_image::Error, when_offline: &'static str) -> Failure {
     let is_too_much = matches!(error, kiln_image::Error::Status { status: 413, .. });
-    exchange(&error, |kind| match kind {
+    exchange(error, |kind| match kind {
         _ if is_too_much => Some(
             "even small requests are too large for it: raise the limit at the registry, or at a proxy before it \
              (`client_max_body_size` of nginx)",
@@ -32,7 +41,7 @@ pub(crate) fn registry(error: kiln_image::Error) -> Failure {
         ErrorKind::Unauthorized => Some("log in with `kiln login`, and check that the account may use this repository"),
         ErrorKind::NotFound => Some(CHECK_NAME),
         ErrorKind::Lying => Some(DO_NOT_TRUST),
-        ErrorKind::NotAsked => Some(crate::offline::WAY_OUT),
+        ErrorKind::NotAsked => Some(when_offline),
         _ => None,
     })
 }

@@ -18,6 +18,9 @@ use crate::worker::{solve_failure, turns};
 /// How something gets here that is not.
 pub(crate) const WAY_OUT: &str = "fetch it once: leave out `--offline` and `--pull=never`, and unset `KILN_OFFLINE`";
 
+/// How something gets elsewhere.
+pub(crate) const GO_ONLINE: &str = "this needs the network: leave out `--offline`, and unset `KILN_OFFLINE`";
+
 /// What failures are that stand for things a build needs.
 pub(crate) const NEEDED: &str = "things that this build needs cannot be had";
 

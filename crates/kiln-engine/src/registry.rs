@@ -1,7 +1,8 @@
 //! The one registry client of an engine; nothing of it is set up before it is needed.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use kiln_fs::Limits;
 use kiln_image::{AuthFiles, ClientOptions, HttpClient, RegistryClient, RegistryOptions, SettingsFiles};
@@ -16,6 +17,8 @@ pub(crate) struct Registry {
     settings: SettingsFiles,
     largest_layer: Option<u64>,
     client: OnceLock<RegistryClient>,
+    /// Those for registries that an output calls insecure.
+    insecure: Mutex<HashMap<String, RegistryClient>>,
 }
 
 impl Registry {
@@ -27,6 +30,7 @@ impl Registry {
             settings: config.registries.clone(),
             largest_layer: config.largest_layer,
             client: OnceLock::new(),
+            insecure: Mutex::default(),
         }
     }
 
@@ -55,6 +59,15 @@ impl Registry {
             let credentials = Arc::new(AuthFiles::new(self.docker_config.clone()));
             RegistryClient::new(RegistryOptions { client, credentials })
         })
+    }
+
+    /// The client for pushes to a registry, which may be insecure.
+    pub(crate) fn pushing_to(&self, registry: &str, may_be_insecure: bool) -> RegistryClient {
+        if !may_be_insecure {
+            return self.client().clone();
+        }
+        let mut known = self.insecure.lock().unwrap_or_else(PoisonError::into_inner);
+        known.entry(registry.to_owned()).or_insert_with(|| self.client().allowing_insecure(registry)).clone()
     }
 
     /// The client for files from the web.

@@ -15,7 +15,7 @@ use crate::blobs::StoreBlobs;
 use crate::blocking::blocking;
 use crate::engine::Engine;
 use crate::export::{Made, OutFile, write_archive};
-use crate::failure::{Context as _, environment, registry};
+use crate::failure::{Context as _, environment, registry, sending};
 use crate::finish::Finisher;
 use crate::job::Result;
 use crate::packing::Packing;
@@ -80,7 +80,7 @@ pub(crate) async fn push(
         let origins: Vec<_> =
             places.flat_map(|place| layers.iter().map(move |layer| (layer.clone(), place.clone()))).collect();
         let from = Either(&documents, &kept);
-        crate::export::push(&from, &engine.registry(), &root, (reference, &origins), &work).await?;
+        crate::export::push(&from, engine.registry().client(), &root, (reference, &origins), &work).await?;
         crate::export::note_pushed(&kept, &record.id, (&documents, &root), std::slice::from_ref(reference)).await?;
         Ok(root)
     };
@@ -222,7 +222,7 @@ pub(crate) async fn login(engine: &Engine, host: &str, username: &str, password:
     let client = engine.registry();
     let config = config_path(engine)?;
     let credential = Credential::Password { username: username.to_owned(), password: password.to_owned() };
-    let verified = logins::verify(client.client(), host, &credential).await.map_err(registry)?;
+    let verified = logins::verify(client.client(), host, &credential).await.map_err(sending)?;
     logins::store(&config, host, &verified.keep).await.map(drop).map_err(registry)
 }
 

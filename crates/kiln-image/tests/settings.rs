@@ -52,6 +52,22 @@ async fn a_mirror_is_asked_instead_and_only_for_what_is_read() {
 }
 
 #[tokio::test]
+async fn a_mirror_of_a_table_hears_which_registry_it_stands_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let image = Fake::start(|_| None).await;
+    let (bytes, kind) = (image.memory.fetch(&image.image).await.unwrap(), image.image.media_type.to_string());
+    let bytes = bytes.bytes("read", 1 << 20).await.unwrap();
+    let mirror = HttpServer::start(move |request| match request.path.as_str() {
+        "/v2/cache/img/manifests/t?ns=r.lan%3A5000" => Reply::bytes(bytes.clone()).with("Content-Type", &*kind),
+        _ => Reply::status(404),
+    });
+    let text = format!("[registry.\"r.lan:5000\"]\nmirrors = [\"{}/cache\"]\n", mirror.host());
+    let client = client(dir.path(), &text, "");
+    let resolved = client.resolve(&"r.lan:5000/img:t".parse().unwrap()).await.unwrap();
+    assert_eq!(resolved.descriptor, image.image);
+}
+
+#[tokio::test]
 async fn where_a_mirror_fails_the_registry_is_asked_with_its_own_login() {
     const BASIC: &str = "Basic dXNlcjpodXNo";
     let dir = tempfile::tempdir().unwrap();
@@ -162,6 +178,22 @@ async fn settings_that_cannot_be_read_are_told_before_anybody_is_asked() {
     let error = client(dir.path(), "[[registry", "").resolve(&fake.reference()).await.unwrap_err();
     assert!(error.kind() == ErrorKind::Environment && error.to_string().contains("registries.conf"), "{error}");
     assert!(fake.server.requests().is_empty());
+}
+
+#[tokio::test]
+async fn a_registry_that_must_show_a_certificate_may_do_without_when_a_push_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some((cert, _)) = certificate(dir.path()) else { return };
+    let fake = Fake::start(|_| None).await;
+    let host = fake.server.host();
+    let client = client(dir.path(), &format!("[registry.\"{host}\"]\nca = [\"{cert}\"]\n"), "");
+    let options = CopyOptions { root_suffices: true, ..CopyOptions::default() };
+    let push = async |client: &RegistryClient| {
+        copy_graph(&*fake.memory, &client.sink(&fake.reference()), &fake.image, &options).await
+    };
+    assert_eq!(push(&client).await.unwrap_err().kind(), ErrorKind::Network);
+    assert_eq!(push(&client.allowing_insecure(&host)).await.unwrap().existing, 3);
+    assert!(push(&client.allowing_insecure("other.lan")).await.is_err());
 }
 
 #[tokio::test]

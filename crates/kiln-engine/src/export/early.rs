@@ -3,7 +3,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use kiln_image::{CopyOptions, copy_blob};
+use kiln_image::{CopyOptions, RegistryClient, copy_blob};
 use kiln_oci::{Descriptor, Reference};
 use kiln_report::Reporter;
 use tokio::task::JoinSet;
@@ -18,12 +18,11 @@ use crate::request::{BuildRequest, Output};
 
 /// Uploads layers that will be pushed.
 pub(crate) struct Early {
-    registry: Arc<Registry>,
     reporter: Arc<dyn Reporter>,
     images: Arc<Images>,
     blobs: StoreBlobs,
-    /// Each repository once for each way of packing.
-    places: Vec<(Reference, Packing)>,
+    /// Each repository once for each way of packing, and who speaks to it.
+    places: Vec<(Reference, Packing, RegistryClient)>,
     state: Mutex<State>,
 }
 
@@ -42,23 +41,24 @@ impl Early {
         blobs: StoreBlobs,
         (registry, reporter, images): (Arc<Registry>, Arc<dyn Reporter>, Arc<Images>),
     ) -> Result<Self> {
-        let mut places: Vec<(Reference, Packing)> = Vec::new();
+        let mut places: Vec<(Reference, Packing, RegistryClient)> = Vec::new();
         for output in &request.outputs {
             let Output::Image { image, push: true, .. } = output else { continue };
             let Some(packing) = packing_for(output)? else { continue };
             for name in request.tags.iter().chain(&image.names) {
-                let is_known = |(other, way): &(Reference, Packing)| other.name() == name.name() && *way == packing;
-                if !places.iter().any(is_known) {
-                    places.push((name.clone(), packing));
+                let mut known = places.iter().map(|(other, way, _)| (other.name(), *way));
+                if !known.any(|known| known == (name.name(), packing)) {
+                    let client = registry.pushing_to(&name.registry, image.may_be_insecure);
+                    places.push((name.clone(), packing, client));
                 }
             }
         }
-        Ok(Self { registry, reporter, images, blobs, places, state: Mutex::default() })
+        Ok(Self { reporter, images, blobs, places, state: Mutex::default() })
     }
 
     /// Begins to upload a layer that was just finished; `find` knows it packed.
     pub(crate) fn offer(&self, find: impl Fn(Packing) -> Option<Descriptor>) {
-        for (name, packing) in &self.places {
+        for (name, packing, client) in &self.places {
             let Some(blob) = find(*packing) else { continue };
             let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
             if !state.told.iter().any(|(told, _)| told == name) {
@@ -67,7 +67,7 @@ impl Early {
             }
             let progress = state.told.iter().find(|(told, _)| told == name).map(|(_, work)| meter(work));
             let origins = self.images.origins();
-            let sink = self.registry.client().sink(name).with_origins(near(name, &origins));
+            let sink = client.sink(name).with_origins(near(name, &origins));
             let (blobs, options) = (self.blobs.clone(), CopyOptions { progress, ..CopyOptions::default() });
             // Who pushes the manifest meets the same trouble, and tells it.
             state.uploads.spawn(async move { drop(copy_blob(&blobs, &sink, &blob, &options).await) });

@@ -126,7 +126,7 @@ impl Writing<'_> {
                 false => name.clone(),
             });
             let wanted: Vec<_> = wanted.chain(dangling.clone()).collect();
-            push::all(job, (&documents, &root), &wanted).await?;
+            push::all(job, (&documents, &root), &wanted, self.options.may_be_insecure).await?;
         }
         let known = self.names.iter().filter(|_| self.push || self.naming.canonical);
         let known: Vec<_> = known.chain(&dangling).cloned().collect();

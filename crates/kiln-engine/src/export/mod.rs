@@ -135,6 +135,13 @@ pub(crate) fn check(request: &BuildRequest) -> Result<()> {
         if let Some(image) = output.image() {
             annotate::check(&image.annotations, &platforms, image.layers.is_oci())?;
         }
+        if let Output::Image { image, push: true, naming, .. } = output
+            && naming.by_digest
+            && let Some(name) = request.tags.iter().chain(&image.names).find(|name| has_tag(name))
+        {
+            let message = format!("`{}` has a tag, and `push-by-digest` pushes without one", name.familiar());
+            return usage(&message, "leave out the tag, or `push-by-digest`");
+        }
         match output {
             Output::Image { image, push: true, .. } if request.tags.is_empty() && image.names.is_empty() => {
                 return usage("there is no name to push to", "name the image with `-t REGISTRY/NAME:TAG`");
@@ -159,6 +166,11 @@ pub(crate) fn check(request: &BuildRequest) -> Result<()> {
         }
     }
     place::check(&request.outputs)
+}
+
+/// Whether a name has a tag that is not the one it gets without.
+fn has_tag(name: &Reference) -> bool {
+    name.tag.as_deref().is_some_and(|tag| tag != "latest")
 }
 
 /// The index of images that are told apart by their platforms.
@@ -206,6 +218,11 @@ mod tests {
         Output::Image { image: ImageOptions::default(), push, store: true, naming: Naming::default() }
     }
 
+    fn by_digest(name: &str) -> Output {
+        let image = ImageOptions { names: vec![name.parse().unwrap()], ..ImageOptions::default() };
+        Output::Image { image, push: true, store: true, naming: Naming { by_digest: true, ..Naming::default() } }
+    }
+
     fn oci(tar: bool, dest: Dest) -> Output {
         Output::Oci { image: ImageOptions::default(), dest, tar }
     }
@@ -218,6 +235,8 @@ mod tests {
             (vec![image(false), tar("file"), stdout()], None),
             (vec![tar("/dev/null")], None),
             (vec![image(true)], Some("there is no name to push to")),
+            (vec![by_digest("r.lan/a")], None),
+            (vec![by_digest("r.lan/a:1")], Some("`r.lan/a:1` has a tag, and `push-by-digest` pushes without one")),
             (vec![oci(false, Dest::Stdout)], Some("a layout directory cannot go to standard output")),
             (vec![oci(false, Dest::Path("/".into()))], None),
             (vec![tar("/")], Some("cannot write `/`: it is a directory")),

@@ -3,21 +3,21 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use kiln_image::{BlobSource, CopyOptions, Either, MemoryBlobs, Transfer, TransferState, copy_graph};
+use kiln_image::{BlobSource, CopyOptions, Either, MemoryBlobs, RegistryClient, Transfer, TransferState, copy_graph};
 use kiln_oci::{Descriptor, Digest, Reference};
 use kiln_report::Event;
 
 use crate::blobs::StoreBlobs;
-use crate::failure::registry;
+use crate::failure::sending;
 use crate::job::{Job, Result};
 use crate::progress::Work;
-use crate::registry::Registry;
 
 /// Pushes under every name.
 pub(crate) async fn all(
     job: &Arc<Job>,
     (documents, root): (&MemoryBlobs, &Descriptor),
     names: &[Reference],
+    may_be_insecure: bool,
 ) -> Result<()> {
     // What is on its way need not be looked for.
     job.early.settle().await;
@@ -26,7 +26,8 @@ pub(crate) async fn all(
     let origins = job.images.origins();
     for name in names {
         let work = Work::start(&job.reporter, format!("pushing {name}"));
-        let done = push(&from, &job.registry, root, (name, &origins), &work).await;
+        let client = job.registry.pushing_to(&name.registry, may_be_insecure);
+        let done = push(&from, &client, root, (name, &origins), &work).await;
         work.end(done)?;
     }
     Ok(())
@@ -38,14 +39,14 @@ pub(crate) type Origins = [(Digest, Reference)];
 /// Pushes a manifest, and all it names, under one name.
 pub(crate) async fn push(
     from: &dyn BlobSource,
-    registry_client: &Registry,
+    client: &RegistryClient,
     root: &Descriptor,
     (name, origins): (&Reference, &Origins),
     work: &Work,
 ) -> Result<()> {
     let options = CopyOptions { progress: Some(meter(work)), root_suffices: true, ..CopyOptions::default() };
-    let sink = registry_client.client().sink(name).with_origins(near(name, origins));
-    copy_graph(from, &sink, root, &options).await.map_err(registry)?;
+    let sink = client.sink(name).with_origins(near(name, origins));
+    copy_graph(from, &sink, root, &options).await.map_err(sending)?;
     work.part(format!("pushing manifest for {}", name.with_digest(root.digest.clone())));
     Ok(())
 }

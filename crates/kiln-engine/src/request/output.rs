@@ -102,6 +102,8 @@ pub struct ImageOptions {
     pub layers: LayerOptions,
     /// What its documents are annotated with.
     pub annotations: Vec<Annotation>,
+    /// Whether the registries it is pushed to may speak plain http, or have certificates that nobody knows.
+    pub may_be_insecure: bool,
 }
 
 impl ImageOptions {

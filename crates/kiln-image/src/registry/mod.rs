@@ -98,17 +98,20 @@ pub(crate) struct Target<'a> {
     pub(crate) registry: &'a str,
     pub(crate) repository: &'a str,
     pub(crate) access: Access<'a>,
+    /// The registry that a mirror stands for.
+    pub(crate) origin: Option<&'a str>,
 }
 
 impl Place {
     fn target<'a>(&'a self, access: Access<'a>) -> Target<'a> {
-        Target { registry: &self.registry, repository: &self.repository, access }
+        let origin = self.origin.as_deref();
+        Target { registry: &self.registry, repository: &self.repository, access, origin }
     }
 }
 
 impl<'a> Target<'a> {
     pub(crate) fn of(reference: &'a Reference, access: Access<'a>) -> Self {
-        Self { registry: &reference.registry, repository: &reference.repository, access }
+        Self { registry: &reference.registry, repository: &reference.repository, access, origin: None }
     }
 }
 
@@ -121,6 +124,14 @@ impl RegistryClient {
     /// Shares an HTTP client.
     pub fn with_http(http: HttpClient, credentials: Arc<dyn Credentials>) -> Self {
         Self(Arc::new(Inner { http, credentials, hosts: Mutex::default(), lies: Mutex::default() }))
+    }
+
+    /// A client that speaks to this registry in plain http, or without knowing who answers, if it must.
+    #[must_use]
+    pub fn allowing_insecure(&self, registry: &str) -> Self {
+        let mut options = self.0.http.options().clone();
+        options.insecure_hosts.push(api_host(registry).to_owned());
+        Self::with_http(HttpClient::new(options), Arc::clone(&self.0.credentials))
     }
 
     /// The HTTP client, for plain downloads.
@@ -152,7 +163,12 @@ impl RegistryClient {
         let host = self.host(target.registry);
         let base = host.base(&self.0.http).await;
         let text = format!("{base}/v2/{}/{path}", target.repository);
-        text.parse().map_err(|_| Error::invalid(format!("reach `{}`", target.registry), "its name makes no URL"))
+        let wrong = |_| Error::invalid(format!("reach `{}`", target.registry), "its name makes no URL");
+        let mut url: Url = text.parse().map_err(wrong)?;
+        if let Some(origin) = target.origin {
+            url.query_pairs_mut().append_pair("ns", origin);
+        }
+        Ok(url)
     }
 
     /// Sends with whatever authorization the host is known to want; learns it from a 401 and sends again, once.

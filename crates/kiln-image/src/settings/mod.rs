@@ -33,6 +33,8 @@ struct Mirror {
     location: String,
     link: Link,
     serves: Serves,
+    /// Whether it is told which registry it stands for, as containerd and BuildKit do.
+    hears_origin: bool,
 }
 
 /// What a mirror is asked for.
@@ -63,6 +65,8 @@ pub(crate) struct Place {
     /// `host[:port]`, as in references.
     pub(crate) registry: String,
     pub(crate) repository: String,
+    /// The registry it stands for, if it is to hear that.
+    pub(crate) origin: Option<String>,
 }
 
 /// The name is not to be used.
@@ -87,9 +91,12 @@ impl Settings {
             Serves::Digests => by_digest,
             Serves::Tags => !by_digest,
         };
-        let mirrors = rule.mirrors.iter().filter(serves).map(|mirror| format!("{}{rest}", mirror.location));
+        let mirrors = rule.mirrors.iter().filter(serves).map(|mirror| Place {
+            origin: mirror.hears_origin.then(|| canonical(registry)),
+            ..Place::of(&format!("{}{rest}", mirror.location))
+        });
         let own = rule.location.as_ref().map_or_else(|| name.clone(), |location| format!("{location}{rest}"));
-        Ok(mirrors.chain([own]).map(|name| Place::of(&name)).collect())
+        Ok(mirrors.chain([Place::of(&own)]).collect())
     }
 
     /// Whether a repository may be written to.
@@ -134,7 +141,7 @@ impl Place {
     /// Reads `host/path`.
     fn of(name: &str) -> Self {
         let (registry, repository) = name.split_once('/').unwrap_or((name, ""));
-        Self { registry: registry.to_owned(), repository: repository.to_owned() }
+        Self { registry: registry.to_owned(), repository: repository.to_owned(), origin: None }
     }
 }
 

@@ -12,20 +12,16 @@ use super::value::{Wrong, attributes, did_you_mean, fields, go_bool};
 const TYPES: [&str; 7] = ["image", "registry", "oci", "docker", "tar", "local", "cacheonly"];
 
 /// Attributes that mean something to BuildKit and are refused here, each with a way out.
-const REFUSED: [(&str, &str); 6] = [
+const REFUSED: [(&str, &str); 5] = [
     ("attestation-prefix", "leave it out: there are no attestations"),
     ("attestation-inline", "leave it out: there are no attestations"),
-    (
-        "registry.insecure",
-        "leave it out for a registry on this machine, and name others as insecure in `registries.conf`",
-    ),
-    ("prefer-nondist-layers", "leave it out: all layers are written so that they can be had from one place"),
+    ("registry.insecure", "leave it out: nothing is pushed"),
     ("compatibility-version", "leave it out: digests are kiln's own"),
     ("context", "name docker's socket with `DOCKER_HOST`"),
 ];
 
-/// Attributes that ask for what is done anyway.
-const HARMLESS: [&str; 2] = ["unpack", "oci-artifact"];
+/// Attributes that ask for what is done anyway: layers that may not be redistributed stay where their URLs say.
+const HARMLESS: [&str; 3] = ["unpack", "oci-artifact", "prefer-nondist-layers"];
 
 /// An output, and the times it is to have.
 #[derive(Debug, Clone)]
@@ -119,6 +115,7 @@ pub(crate) enum Load {
 fn image(attributes: &mut Attributes, is_registry: bool) -> Result<Output, Wrong> {
     let push = attributes.flag("push")?.unwrap_or(is_registry);
     let store = attributes.flag("store")?.unwrap_or(true);
+    let may_be_insecure = attributes.flag("registry.insecure")?.unwrap_or(false);
     let naming = Naming {
         by_digest: attributes.flag("push-by-digest")?.unwrap_or(false),
         canonical: attributes.flag("name-canonical")?.unwrap_or(false),
@@ -131,7 +128,8 @@ fn image(attributes: &mut Attributes, is_registry: bool) -> Result<Output, Wrong
     {
         return Err(Wrong(format!("`dangling-name-prefix={prefix}` is no name of an image")));
     }
-    Ok(Output::Image { image: attributes.image()?, push, store, naming })
+    let image = ImageOptions { may_be_insecure, ..attributes.image()? };
+    Ok(Output::Image { image, push, store, naming })
 }
 
 fn oci(attributes: &mut Attributes) -> Result<Output, Wrong> {
@@ -238,7 +236,7 @@ impl Attributes {
         let annotations = self.0.iter().filter_map(|(key, value)| annotation::of_attribute(key, value));
         let annotations = annotations.collect::<Result<_, _>>()?;
         self.0.retain(|key, value| annotation::of_attribute(key, value).is_none());
-        Ok(ImageOptions { names, layers, annotations })
+        Ok(ImageOptions { names, layers, annotations, may_be_insecure: false })
     }
 
     pub(super) fn layers(&mut self) -> Result<LayerOptions, Wrong> {
@@ -275,12 +273,13 @@ impl Attributes {
             return Err(Wrong(format!("`{key}` is not supported for `type={kind}`; {way_out}")));
         }
         // tidy: table
-        const KNOWN: [&str; 17] = [
+        const KNOWN: [&str; 18] = [
             "type",
             "dest",
             "name",
             "push",
             "push-by-digest",
+            "registry.insecure",
             "name-canonical",
             "dangling-name-prefix",
             "danging-name-empty-only",

@@ -219,7 +219,7 @@ fn a_wrong_checksum_and_a_missing_name_say_what_is_there() {
     adds(&project, &format!("{url}#main:no/dir")).fails(1).says("no/dir");
     adds(&project, &format!("{url}#{}", "d".repeat(40))).fails(1).says("dddd");
     adds(&project, &server.url("none")).fails(1).says("check the address");
-    adds(&project, "http://127.0.0.1:9/app.git").fails(1).says("127.0.0.1:9");
+    adds(&project, "http://127.0.0.1:9/app.git").fails(3).says("can be reached");
 }
 
 #[test]

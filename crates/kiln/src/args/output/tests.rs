@@ -96,7 +96,15 @@ fn what_is_no_output_says_why() {
     ] {
         assert_eq!(parse(text).unwrap_err().0, message, "{text}");
     }
-    assert!(parse("type=image,registry.insecure=false").is_ok(), "what is switched off is not asked for");
+    assert!(parse("type=oci,registry.insecure=false").is_ok(), "what is switched off is not asked for");
+    assert!(
+        parse("type=oci,registry.insecure=true").is_err() && parse("type=image,prefer-nondist-layers=true").is_ok()
+    );
+    for (text, expected) in [("registry.insecure=true", true), ("registry.insecure=false", false), ("push=true", false)]
+    {
+        let output = parse(&format!("type=registry,{text}")).unwrap();
+        assert_eq!(output.image().unwrap().may_be_insecure, expected, "{text}");
+    }
 }
 
 #[test]

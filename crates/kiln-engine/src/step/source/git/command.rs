@@ -172,7 +172,8 @@ impl Git {
 
     /// What a complaint of git means for whoever builds.
     pub(super) fn failure(&self, stderr: &str) -> Failure {
-        let mut failure = Failure::new(FailureKind::Build, format!("cannot fetch {}", self.wanted.shown()));
+        let kind = if is_unreachable(stderr) { FailureKind::Environment } else { FailureKind::Build };
+        let mut failure = Failure::new(kind, format!("cannot fetch {}", self.wanted.shown()));
         failure.causes = complaints(stderr);
         match hint(stderr, &self.wanted, self.has_credentials) {
             Some(hint) => failure.hint(hint),
@@ -310,10 +311,34 @@ fn complaints(stderr: &str) -> Vec<String> {
     shown
 }
 
+/// Whether git met nobody, or somebody who could not help just then.
+fn is_unreachable(stderr: &str) -> bool {
+    [
+        "Could not resolve host",
+        "Name or service not known",
+        "Temporary failure in name resolution",
+        "Failed to connect",
+        "Couldn't connect",
+        "unable to connect",
+        "Connection refused",
+        "Connection reset",
+        "timed out",
+        "Network is unreachable",
+        "No route to host",
+        "error: 50",
+        "unexpected disconnect",
+    ]
+    .iter()
+    .any(|sign| stderr.contains(sign))
+}
+
 /// The way out of what went wrong.
 fn hint(stderr: &str, wanted: &Wanted, has_credentials: bool) -> Option<String> {
     let says = |words: &[&str]| words.iter().any(|word| stderr.contains(word));
     let host = wanted.remote.host();
+    if is_unreachable(stderr) {
+        return Some(format!("check that `{host}` can be reached: the network, the name, any proxy; then try again"));
+    }
     if says(&[
         "could not read Username",
         "Authentication failed",
@@ -365,10 +390,13 @@ mod tests {
         let private = "fatal: could not read Username for 'https://git.example': terminal prompts disabled\n";
         let wants_token = "lend a token with `--secret id=GIT_AUTH_TOKEN.git.example,env=NAME`";
         assert_eq!(hint(private, &web, false).as_deref(), Some(wants_token));
+        let down = "fatal: unable to access 'https://h/a/': Failed to connect to h port 443: Connection refused\n";
+        assert!(is_unreachable(down) && hint(down, &web, false).unwrap().contains("can be reached"));
         assert!(hint("fatal: Authentication failed for 'x'\n", &web, true).unwrap().starts_with("check the token"));
         let moved = "fatal: unable to access 'x': The requested URL returned error: 301";
         assert!(hint(moved, &web, true).unwrap().contains("the address it leads to"));
         assert_eq!(hint(moved, &web, false), None);
+        assert!(!is_unreachable(private) && !is_unreachable(moved));
         let denied = "git@h: Permission denied (publickey).\nfatal: Could not read from remote repository.\n";
         assert!(hint(denied, &wanted("git@h:a"), false).unwrap().contains("ssh-add -l"));
         let counting = "remote: Counting objects: 5\nfatal: early EOF\nplease make sure\n";
