@@ -4,15 +4,19 @@ use std::fs;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-use kiln_testkit::{HttpServer, Reply};
+use kiln_testkit::{HttpServer, Registry, Reply};
 
 use crate::project::{Project, Run};
 
 const BUILDS: usize = 64;
 
 fn start(project: &Project) -> Child {
+    begin(project, &["build", "-q", project.context().to_str().unwrap()])
+}
+
+fn begin(project: &Project, args: &[&str]) -> Child {
     let mut command = project.command();
-    command.args(["build", "-q", project.context().to_str().unwrap()]);
+    command.args(args);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
@@ -99,4 +103,33 @@ fn who_waits_for_a_build_that_is_killed_takes_over() {
     end(waiter).ok();
     assert_eq!(log(), "x\nx\n");
     assert!(since.elapsed() < Duration::from_secs(50), "it waited for nobody");
+}
+
+/// Builds an image with the file `f`, and pushes it.
+fn push(project: &Project, name: &str) {
+    project.dockerfile("FROM busybox\nCOPY f /f\n");
+    project.kiln(&["build", "-q", "-t", name, "--push", project.context().to_str().unwrap()]).ok();
+}
+
+#[test]
+fn pulls_at_once_and_pushes_to_one_tag_all_end_well() {
+    let Some(registry) = Registry::start() else { return };
+    let maker = Project::new();
+    let names: Vec<String> = (0..8).map(|number| format!("{}/app:{number}", registry.host())).collect();
+    for name in &names {
+        push(maker.file("f", name), name);
+    }
+    let puller = Project::bare();
+    let pulls: Vec<Child> = names.iter().map(|name| begin(&puller, &["pull", name])).collect();
+    pulls.into_iter().for_each(|pull| drop(end(pull).ok()));
+    puller.kiln(&["fsck", "--deep"]).ok();
+    let tag = format!("{}/race:t", registry.host());
+    maker.kiln(&["tag", &names[0], &tag]).ok();
+    puller.kiln(&["tag", &names[1], &tag]).ok();
+    let pushes = [&maker, &puller].map(|project| begin(project, &["push", &tag]));
+    pushes.into_iter().for_each(|push| drop(end(push).ok()));
+    let judge = Project::bare();
+    judge.kiln(&["pull", &tag]).ok();
+    let ids = [&names[0], &names[1]].map(|name| puller.inspect(name)["Id"].clone());
+    assert!(ids.contains(&judge.inspect(&tag)["Id"]));
 }
