@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import subprocess
 import tarfile
 
@@ -63,6 +64,14 @@ class Tree(dict):
 LAYERS = {}  # diffID to entries: the base layers are read once
 
 
+def content_of(name, data, size):
+    if name in ("etc/shadow", "etc/shadow-"):  # on which day a password was set is no builder's doing
+        data = data.read()
+        data = re.sub(rb"^([^:\n]*:[^:\n]*:)\d+", rb"\1day", data, flags=re.MULTILINE)
+        return f"{len(data)} {hashlib.sha256(data).hexdigest()}"
+    return f"{size} {hashlib.file_digest(data, 'sha256').hexdigest()}"
+
+
 def read_layer(path, diff_id):
     if diff_id in LAYERS:
         return LAYERS[diff_id]
@@ -77,8 +86,7 @@ def read_layer(path, diff_id):
                 continue
             content = ""
             if member.isreg():
-                data = tar.extractfile(member)
-                content = f"{member.size} {hashlib.file_digest(data, 'sha256').hexdigest()}"
+                content = content_of(name, tar.extractfile(member), member.size)
             entries.append((name, "node", Node(member, content)))
     LAYERS[diff_id] = entries
     return entries
