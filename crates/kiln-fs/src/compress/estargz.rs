@@ -211,7 +211,8 @@ impl<W: Write> EstargzWriter<W> {
         let last = &raw[*block..*block + BLOCK];
         if *block == 0 && last.iter().all(|byte| *byte == 0) {
             self.place = Place::End;
-            return Ok(());
+            // The last chunk may have filled it.
+            return if self.open_bytes() >= MEMBER { self.end_member() } else { Ok(()) };
         }
         if let Some(size) = extended_size(last) {
             let size = size.filter(|size| *size <= limits.header_bytes);
@@ -465,6 +466,18 @@ mod tests {
         let mut plain = Vec::new();
         decompressor(&blob[..], &Limits::default()).unwrap().read_to_end(&mut plain).unwrap();
         assert_eq!(plain, [layer, toc.tar].concat());
+    }
+
+    #[test]
+    fn a_last_file_of_whole_chunks_ends_its_member() {
+        for length in [1 << 20, (4 << 20) - 1024, (4 << 20) - 512, (4 << 20) - 1, 4 << 20, 8 << 20] {
+            let mut tar = Vec::new();
+            write_lone_file(&mut tar, "f", &content(length)).unwrap();
+            let (blob, toc) = squeeze(&tar, 2, 1 << 20);
+            let mut plain = Vec::new();
+            decompressor(&blob[..], &Limits::default()).unwrap().read_to_end(&mut plain).unwrap();
+            assert!(plain == [tar, toc.tar].concat(), "{length}");
+        }
     }
 
     #[test]
