@@ -17,6 +17,7 @@ pub use decoder::{ExpansionError, Format, decompressor, sniff};
 use estargz::EstargzWriter;
 pub use estargz::Toc;
 use gzip::GzipWriter;
+use zstd::zstd_safe::CParameter;
 
 /// How a layer is compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -54,8 +55,11 @@ impl Compression {
     pub const ZSTD_LEVEL: u8 = 3;
     /// Names the code and settings the bytes depend on besides the level. Goes into keys of kept blobs: when one of
     /// the libraries changes its output, this changes.
-    pub const REVISION: &str = "libdeflate-1.26+1MiB,zstd-1.5.7+mt";
+    pub const REVISION: &str = "libdeflate-1.26+1MiB,zstd-1.5.7+mt+bound";
 }
+
+/// From this level on zstd works alone, with a bound on its memory.
+const BOUNDED_LEVEL: u8 = 19;
 
 /// Compresses what is written to it.
 ///
@@ -83,13 +87,7 @@ impl<W: Write> Compressor<W> {
             Compression::None => Inner::Plain(out),
             Compression::Gzip { level } => Inner::Gzip(GzipWriter::new(out, level, threads)?),
             Compression::Estargz { level } => Inner::Estargz(Box::new(EstargzWriter::new(out, level, threads)?)),
-            Compression::Zstd { level } => {
-                let mut encoder = zstd::Encoder::new(out, i32::from(level))?;
-                // Without workers the library makes other bytes than with one or more.
-                encoder.multithread(u32::try_from(threads.get()).unwrap_or(1))?;
-                encoder.include_checksum(true)?;
-                Inner::Zstd(encoder)
-            }
+            Compression::Zstd { level } => Inner::Zstd(zstd_encoder(out, level, threads)?),
         }))
     }
 
@@ -113,6 +111,26 @@ impl<W: Write> Compressor<W> {
         };
         Ok((out, None))
     }
+}
+
+fn zstd_encoder<W: Write>(out: W, level: u8, threads: NonZeroUsize) -> io::Result<zstd::Encoder<'static, W>> {
+    let mut encoder = zstd::Encoder::new(out, i32::from(level))?;
+    encoder.include_checksum(true)?;
+    if level < BOUNDED_LEVEL {
+        // Without workers the library makes other bytes than with one or more.
+        encoder.multithread(u32::try_from(threads.get()).unwrap_or(1))?;
+        return Ok(encoder);
+    }
+    // Left alone they take up to 1.3 GiB, and give about one part in a hundred for it.
+    let window = match level {
+        BOUNDED_LEVEL => 23,
+        20 => 25,
+        _ => 26,
+    };
+    encoder.window_log(window)?;
+    encoder.set_parameter(CParameter::ChainLog(23))?;
+    encoder.set_parameter(CParameter::HashLog(22))?;
+    Ok(encoder)
 }
 
 impl<W: Write> Write for Compressor<W> {

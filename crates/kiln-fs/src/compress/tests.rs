@@ -62,6 +62,8 @@ fn blobs_keep_their_digests() {
     let cases = [
         (Compression::default(), "253e628dfadf"),
         (Compression::Zstd { level: Compression::ZSTD_LEVEL }, "7a3dab839cb2"),
+        (Compression::Zstd { level: 19 }, "2ceb27a7151e"),
+        (Compression::Zstd { level: 22 }, "0e6f4f97485b"),
     ];
     for (compression, expected) in cases {
         let blob = squeeze(&mixed(3 << 20), compression, 2, 1 << 20);
