@@ -224,7 +224,9 @@ impl Engine {
 
     /// Writes images as a Docker archive to a file, which is there whole, or as it was before.
     pub async fn save_to_file(&self, names: &[String], platform: Option<&Platform>, path: &Path) -> Result<()> {
-        transfer::save(self, names, platform, || OutFile::replacing(path)).await
+        crate::export::check_file(path)?;
+        let saved = transfer::save(self, names, platform, || OutFile::replacing(path)).await;
+        saved.map_err(|failure| crate::space::explain(failure, &self.config.state))
     }
 
     /// Reads images from a Docker or OCI archive into the local store.

@@ -21,6 +21,7 @@ pub(crate) use archive::{documents, write_archive};
 pub(crate) use early::Early;
 pub(crate) use image::{Made, Provenance, id_of, make_all, note_pushed, store};
 pub(crate) use load::{Daemons, settle};
+pub(crate) use place::check_file;
 pub(crate) use push::{meter, push};
 pub(crate) use tree::OutFile;
 

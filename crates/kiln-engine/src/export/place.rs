@@ -27,7 +27,7 @@ pub(super) fn check(outputs: &[Output]) -> Result<()> {
             }
             continue;
         };
-        let place = path.canonicalize().or_else(|_| std::path::absolute(path)).unwrap_or_else(|_| path.clone());
+        let place = place_of(path);
         if taken.contains(&place) && !place.starts_with("/dev") {
             let message = format!("two outputs go to `{}`", path.display());
             return usage(message, "give each a `dest` of its own");
@@ -42,19 +42,28 @@ pub(super) fn check(outputs: &[Output]) -> Result<()> {
     Ok(())
 }
 
+/// Finds what keeps a file from being written.
+pub(crate) fn check_file(path: &Path) -> Result<()> {
+    file(path, &place_of(path))
+}
+
+fn place_of(path: &Path) -> PathBuf {
+    path.canonicalize().or_else(|_| std::path::absolute(path)).unwrap_or_else(|_| path.to_owned())
+}
+
 /// Whether a file can be made at `place`, which is called `path`.
-pub(crate) fn file(path: &Path, place: &Path) -> Result<()> {
+fn file(path: &Path, place: &Path) -> Result<()> {
     let doing = || format!("cannot write `{}`", path.display());
     if place.is_dir() {
         let message = format!("{}: it is a directory", doing());
-        return Err(Failure::new(FailureKind::Usage, message).hint("name a file as `dest`"));
+        return Err(Failure::new(FailureKind::Usage, message).hint("name a file"));
     }
     // A device or a pipe is written to as it stands.
     let is_special = place.metadata().is_ok_and(|there| !there.is_file());
     let Some(parent) = place.parent().filter(|_| !is_special) else { return Ok(()) };
     if !parent.is_dir() {
         let message = format!("{}: there is no directory `{}`", doing(), parent.display());
-        return Err(Failure::new(FailureKind::Environment, message).hint("make it, or name another `dest`"));
+        return Err(Failure::new(FailureKind::Environment, message).hint("make it, or name another"));
     }
     writable(parent, doing)
 }
@@ -65,14 +74,14 @@ fn directory(path: &Path, place: &Path) -> Result<()> {
     let there = place.ancestors().find(|path| path.symlink_metadata().is_ok()).unwrap_or(place);
     if !there.is_dir() {
         let message = format!("{}: `{}` is not a directory", doing(), there.display());
-        return Err(Failure::new(FailureKind::Usage, message).hint("name a directory as `dest`, or a new one"));
+        return Err(Failure::new(FailureKind::Usage, message).hint("name a directory, or a new one"));
     }
     writable(there, doing)
 }
 
 fn writable(directory: &Path, doing: impl FnOnce() -> String) -> Result<()> {
     let access = rustix::fs::access(directory, Access::WRITE_OK | Access::EXEC_OK);
-    access.or_environment(doing).map_err(|failure| failure.hint("name a `dest` that you can write to"))
+    access.or_environment(doing).map_err(|failure| failure.hint("name a place that you can write to"))
 }
 
 impl Dest {

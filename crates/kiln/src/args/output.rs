@@ -293,7 +293,8 @@ impl Attributes {
             "oci-mediatypes",
             "annotation.KEY",
         ];
-        Err(Wrong(format!("`type={kind}` has no `{key}`{}", did_you_mean(&key, KNOWN))))
+        let near = if KNOWN.contains(&key.as_str()) { String::new() } else { did_you_mean(&key, KNOWN) };
+        Err(Wrong(format!("`type={kind}` has no `{key}`{near}")))
     }
 }
 
