@@ -6,9 +6,8 @@ use std::io::{Read, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::future::{BoxFuture, FutureExt as _, Shared};
-use kiln_fs::Origins;
 use kiln_fs::compress::{self, Compressor};
-use kiln_fs::layer::{self, LayerError};
+use kiln_fs::layer;
 use kiln_oci::{Descriptor, Digest, Hasher};
 use kiln_report::{Failure, FailureKind};
 use kiln_store::{Ingest, LayerId, LayerInfo, Lease, Snapshot, Store};
@@ -66,18 +65,17 @@ impl Finisher {
     }
 
     /// Begins with the topmost layer of a snapshot, which a step just made.
-    /// Its large files may be read where they came from.
-    pub(crate) fn begin(&self, snapshot: &Snapshot, origins: Origins) {
+    pub(crate) fn begin(&self, snapshot: &Snapshot) {
         if let Some(layer) = snapshot.layers().last() {
-            drop(self.start(layer, origins));
+            drop(self.start(layer));
         }
     }
 
-    fn start(&self, layer: &LayerId, origins: Origins) -> Running {
+    fn start(&self, layer: &LayerId) -> Running {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         let begin = || {
             // Nobody may wait for it until the build is over.
-            let task = tokio::spawn(finish_and_tell(self.work.clone(), (layer.clone(), origins), self.early.clone()));
+            let task = tokio::spawn(finish_and_tell(self.work.clone(), layer.clone(), self.early.clone()));
             async move { task.await.unwrap_or_else(|error| Err(stopped(&error))) }.boxed().shared()
         };
         running.entry(layer.clone()).or_insert_with(begin).clone()
@@ -89,7 +87,7 @@ impl Finisher {
         let mut finished = Vec::with_capacity(snapshot.layers().len());
         for layer in snapshot.layers() {
             let known = find(layer)?;
-            let running = known.is_none().then(|| self.start(layer, Origins::default()));
+            let running = known.is_none().then(|| self.start(layer));
             finished.push((known, running));
         }
         let mut all = Vec::with_capacity(finished.len());
@@ -108,13 +106,9 @@ fn stopped(why: &dyn std::fmt::Display) -> Failure {
     Failure::new(FailureKind::Bug, format!("a layer could not be finished: {why}"))
 }
 
-async fn finish_and_tell(
-    work: Finishing,
-    (layer, origins): (LayerId, Origins),
-    early: Option<Arc<Early>>,
-) -> Result<()> {
+async fn finish_and_tell(work: Finishing, layer: LayerId, early: Option<Arc<Early>>) -> Result<()> {
     let (here, made) = (work.clone(), layer.clone());
-    blocking(move || finish(&here, &made, Some(origins))).await?;
+    blocking(move || finish(&here, &made)).await?;
     if let Some(early) = early {
         early.offer(|packing| known(&work.store, Some(packing), &layer).ok()??.blob);
     }
@@ -139,7 +133,7 @@ fn known(store: &Store, packing: Option<Packing>, layer: &LayerId) -> Result<Opt
 
 /// Packs a layer in all ways that are missing: one pass gives the tar's digest and the packed blobs. A layer that came
 /// packed keeps its own tar, whose digest stands in configs; ours of the same files may well be another.
-fn finish(work: &Finishing, layer: &LayerId, origins: Option<Origins>) -> Result<()> {
+fn finish(work: &Finishing, layer: &LayerId) -> Result<()> {
     let Finishing { store, lease, packings, watch } = work;
     let mut missing = Vec::new();
     for packing in packings {
@@ -164,14 +158,7 @@ fn finish(work: &Finishing, layer: &LayerId, origins: Option<Origins>) -> Result
             std::io::copy(&mut tar, &mut out).or_environment(doing)?;
             info.size.unwrap_or_default()
         }
-        None => {
-            let directory = open_dir(&store.layer_dir(layer))?;
-            match layer::pack_from(&directory, origins.as_ref().unwrap_or(&Origins::default()), &mut out) {
-                // What the layer has of it is as it was.
-                Err(LayerError::ChangedWhileRead { .. }) if origins.is_some() => return finish(work, layer, None),
-                packed => packed.or_environment(doing)?.content,
-            }
-        }
+        None => layer::pack(&open_dir(&store.layer_dir(layer))?, &mut out).or_environment(doing)?.content,
     };
     let Fan { hasher, bytes, packers, .. } = out;
     let diff_id = hasher.clone().finish();

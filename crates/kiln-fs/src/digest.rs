@@ -322,11 +322,6 @@ fn attribute_fields(hasher: &mut Hasher, attributes: &[Xattr]) {
     }
 }
 
-/// Whether every change from now on would show in a file's state.
-pub(crate) fn has_rested(metadata: &Metadata) -> bool {
-    age(metadata) > TICK
-}
-
 /// How long ago a file changed last. Some file systems have no time of change to show: then it is now.
 fn age(metadata: &Metadata) -> Duration {
     let Ok(now) = SystemTime::now().duration_since(UNIX_EPOCH) else { return Duration::ZERO };

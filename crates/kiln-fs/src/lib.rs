@@ -29,7 +29,6 @@ mod error;
 pub mod layer;
 mod limits;
 mod meta;
-mod origins;
 mod others;
 pub mod pattern;
 mod remove;
@@ -41,7 +40,6 @@ pub use copy::{CopySpec, CopyStats, Presence, Target, copy, copy_upon, materiali
 pub use digest::{Prints, Reading, digest_copy, digest_tree, list_tree, read_copy};
 pub use error::{Error, Result};
 pub use limits::Limits;
-pub use origins::Origins;
 pub use others::{remove_others, remove_unnamed, shared_file};
 pub use remove::remove_tree;
 pub use tarsum::tarsum;

@@ -3,13 +3,11 @@
 
 mod support;
 
-use std::fs::{self, File};
-use std::io::Write;
+use std::fs;
 use std::path::Path;
-use std::time::Duration;
 
-use kiln_fs::layer::{LayerError, PackOptions, Times, pack_from, pack_with};
-use kiln_fs::{CopySpec, CopyStats, MemoryCache, Origins, SourceTree, Target, copy, copy_upon, read_copy};
+use kiln_fs::layer::{PackOptions, Times, pack_with};
+use kiln_fs::{CopySpec, CopyStats, MemoryCache, SourceTree, Target, copy, copy_upon, read_copy};
 use kiln_sys::mount::{Overlay, Upper};
 use kiln_sys::root::Root;
 use rustix::fs::{CWD, FileType, Mode};
@@ -60,7 +58,7 @@ fn both(layers: Layers, dest: &str) -> (CopyStats, Scratch) {
     drop(through);
     let (beneath, upper_beneath) = overlay(&scratch, layers, "beneath");
     let upper = root(&upper_beneath);
-    let stats = copy_upon(&tree, Target { root: &beneath, upper: Some(&upper), origins: None }, &spec).unwrap();
+    let stats = copy_upon(&tree, Target { root: &beneath, upper: Some(&upper) }, &spec).unwrap();
     drop(beneath);
     assert!(packed(&upper_through) == packed(&upper_beneath), "{layers:?} {dest}");
     (stats, scratch)
@@ -109,7 +107,7 @@ fn what_would_be_a_mark_of_the_overlay_does_not_get_beneath_it() {
     let (mounted, upper) = overlay(&scratch, &[&["d/mark=1"]], "one");
     let tree = SourceTree::context(root(&src), None);
     let beneath = root(&upper);
-    let target = Target { root: &mounted, upper: Some(&beneath), origins: None };
+    let target = Target { root: &mounted, upper: Some(&beneath) };
     copy_upon(&tree, target, &CopySpec::docker("/", "/data")).unwrap_err();
     assert!(!upper.join("data/d/mark").exists());
 }
@@ -125,7 +123,7 @@ fn what_was_read_is_what_is_copied() {
     let dest = scratch.dir("dest", &[]);
     let onto = |dest: &Path| {
         let dest = root(dest);
-        reading.copy_upon(&tree, Target { root: &dest, upper: None, origins: None }, &spec)
+        reading.copy_upon(&tree, Target { root: &dest, upper: None }, &spec)
     };
     onto(&dest).unwrap();
     assert!(dest.join("d/e/y").exists() && !dest.join("later").exists() && !dest.join("d/later").exists());
@@ -138,59 +136,4 @@ fn what_was_read_is_what_is_copied() {
         assert!(matches!(&error, kiln_fs::Error::ChangedWhileRead { path } if path == "d/x"), "{error}");
         fs::remove_dir_all(scratch.path().join("again")).unwrap();
     }
-}
-
-/// Touches a file as soon as a large one is being packed.
-struct Meddler<'p>(Vec<u8>, Option<&'p Path>);
-
-impl Write for Meddler<'_> {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        if let Some(path) = self.1.take_if(|_| bytes.len() > 4096) {
-            File::options().append(true).open(path)?.write_all(b"more")?;
-        }
-        self.0.write(bytes)
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-#[test]
-fn a_large_file_is_packed_from_where_it_came_as_long_as_it_is_the_same() {
-    require_root!();
-    let scratch = Scratch::new();
-    let src = scratch.dir("src", &["small=s"]);
-    let big = src.join("big");
-    let content: Vec<u8> = (0..(64 << 20) + 5_u32).map(|n| (n / 3) as u8).collect();
-    fs::write(&big, &content).unwrap();
-    // As long as it takes until a change would show.
-    std::thread::sleep(Duration::from_millis(2200));
-    let copied = |name: &str| {
-        let (mounted, upper) = overlay(&scratch, &[&["other=1"]], name);
-        let (upper, origins) = (root(&upper), Origins::default());
-        let target = Target { root: &mounted, upper: Some(&upper), origins: Some(&origins) };
-        let tree = SourceTree::context(root(&src), None);
-        copy_upon(&tree, target, &CopySpec::docker("/", "/data")).unwrap();
-        (upper, origins)
-    };
-    let bytes_of = |tar: &[u8]| {
-        let start = tar.windows(9).position(|window| window == &content[..9]).unwrap();
-        tar[start..start + content.len()] == content
-    };
-    let (upper, origins) = copied("same");
-    let copy = scratch.path().join("same-upper/data/big");
-    let before = fs::metadata(&copy).unwrap().modified().unwrap();
-    let file = File::options().write(true).open(&copy).unwrap();
-    (&file).write_all(b"XXX").unwrap();
-    file.set_modified(before).unwrap();
-    let mut tar = Vec::new();
-    pack_from(&upper, &origins, &mut tar).unwrap();
-    assert!(bytes_of(&tar), "it was read where it is");
-    let (upper, origins) = copied("meddled");
-    let failed = pack_from(&upper, &origins, &mut Meddler(Vec::new(), Some(&big))).unwrap_err();
-    assert!(matches!(failed, LayerError::ChangedWhileRead { .. }), "{failed}");
-    tar.clear();
-    pack_from(&upper, &origins, &mut tar).unwrap();
-    assert!(bytes_of(&tar), "the copy is as it was");
 }

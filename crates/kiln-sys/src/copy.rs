@@ -7,7 +7,6 @@ use std::io::{Read, Seek, SeekFrom as StdSeekFrom, Write};
 use rustix::fs::{SeekFrom, ftruncate, ioctl_ficlone, seek};
 use rustix::io::Errno;
 
-use crate::passing::Passing;
 use crate::{Error, Result};
 
 /// How a file's content came over.
@@ -21,16 +20,6 @@ pub enum Method {
 
 /// Copies the whole content of `from` into the empty file `to`, and returns how. Both cursors end anywhere.
 pub fn copy_content(from: &File, to: &File) -> Result<Method> {
-    copy(from, to, &mut &*to)
-}
-
-/// The same, when the copy will hardly be read again soon: see [`passing`](crate::passing).
-pub fn copy_passing(from: &File, to: &File) -> Result<Method> {
-    let same = to.try_clone().map_err(|e| Error::call("open a copy again", e))?;
-    copy(from, to, &mut Passing::new(same))
-}
-
-fn copy(from: &File, to: &File, out: &mut dyn Write) -> Result<Method> {
     if ioctl_ficlone(to, from).is_ok() {
         return Ok(Method::Reflink);
     }
@@ -38,7 +27,7 @@ fn copy(from: &File, to: &File, out: &mut dyn Write) -> Result<Method> {
     ftruncate(to, length).map_err(|e| Error::call("set the length of a copy", e))?;
     let mut offset = 0;
     while let Some((start, end)) = next_data(from, offset, length)? {
-        copy_range(from, (to, &mut *out), start, end)?;
+        copy_range(from, to, start, end)?;
         offset = end;
     }
     Ok(Method::Copied)
@@ -62,7 +51,7 @@ pub fn next_data(file: &File, offset: u64, length: u64) -> Result<Option<(u64, u
 
 /// Copies a stretch through a buffer that a core's own cache holds. `copy_file_range(2)` between files that cannot share
 /// blocks takes and copies single pages, at half the speed.
-fn copy_range(mut from: &File, (mut to, out): (&File, &mut dyn Write), start: u64, end: u64) -> Result<()> {
+fn copy_range(mut from: &File, mut to: &File, start: u64, end: u64) -> Result<()> {
     const BUFFER: u64 = 256 << 10;
     let mut copy = || -> std::io::Result<()> {
         from.seek(StdSeekFrom::Start(start))?;
@@ -75,7 +64,7 @@ fn copy_range(mut from: &File, (mut to, out): (&File, &mut dyn Write), start: u6
                 // The file got shorter under us: what is there now is what it holds.
                 Ok(0) => break,
                 Ok(read) => {
-                    out.write_all(&buffer[..read])?;
+                    to.write_all(&buffer[..read])?;
                     left -= read as u64;
                 }
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
@@ -113,12 +102,9 @@ mod tests {
     #[test]
     fn content_is_equal_and_holes_stay_holes() {
         let (from, to) = (sparse(), tempfile::tempfile().unwrap());
-        for copy in [copy_content, copy_passing] {
-            to.set_len(0).unwrap();
-            copy(&from, &to).unwrap();
-            assert_eq!(content(&to), content(&from));
-            assert!(to.metadata().unwrap().blocks() * 512 < 1 << 20, "the copy is not sparse");
-        }
+        copy_content(&from, &to).unwrap();
+        assert_eq!(content(&to), content(&from));
+        assert!(to.metadata().unwrap().blocks() * 512 < 1 << 20, "the copy is not sparse");
     }
 
     #[test]
@@ -132,7 +118,7 @@ mod tests {
     #[test]
     fn exactly_the_range_is_copied() {
         let (from, to) = (sparse(), tempfile::tempfile().unwrap());
-        copy_range(&from, (&to, &mut &to), 16 << 20, (16 << 20) + 5000).unwrap();
+        copy_range(&from, &to, 16 << 20, (16 << 20) + 5000).unwrap();
         assert_eq!(to.metadata().unwrap().len(), (16 << 20) + 5000);
         assert!(content(&to).ends_with(&[7; 5000]));
     }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use kiln_fs::copy::ModeChange;
-use kiln_fs::{CopySpec, Origins, Reading};
+use kiln_fs::{CopySpec, Reading};
 use kiln_graph::llb::{ChownOpt, FileAction, FileActionCopy, FileActionKind, FileOp, UserKind, UserOpt};
 use kiln_oci::{Digest, Hasher};
 use kiln_report::{Failure, FailureKind};
@@ -66,13 +66,12 @@ impl Step<Artifact, Failure> for FileStep {
 
     async fn run(&self, inputs: Vec<Artifact>) -> Result<Vec<Artifact>> {
         let step = self.clone();
-        let (outputs, origins) = blocking(move || {
-            let mut work = Work { step: &step, inputs: &inputs, slots: Vec::new(), origins: Origins::default() };
-            let outputs = work.run().map_err(|failure| step.place.blame(failure))?;
-            Ok((outputs, work.origins))
+        let outputs = blocking(move || {
+            let mut work = Work { step: &step, inputs: &inputs, slots: Vec::new() };
+            work.run().map_err(|failure| step.place.blame(failure))
         })
         .await?;
-        self.place.made(&outputs, origins);
+        self.place.made(&outputs);
         Ok(outputs.into_iter().map(Artifact::Snapshot).collect())
     }
 }
@@ -189,8 +188,6 @@ struct Work<'a> {
     step: &'a FileStep,
     inputs: &'a [Artifact],
     slots: Vec<Option<Tree>>,
-    /// Of what was copied.
-    origins: Origins,
 }
 
 /// A tree being written.
@@ -293,8 +290,7 @@ impl Work<'_> {
         let owner = self.owner(copy.owner.as_ref(), tree)?;
         let spec = copy_spec(copy, owner)?;
         let upper = open_dir(&tree.scratch.upper_dir())?;
-        let origins = self.step.place.is_finished.then_some(&self.origins);
-        let target = kiln_fs::Target { root: &tree.root, upper: Some(&upper), origins };
+        let target = kiln_fs::Target { root: &tree.root, upper: Some(&upper) };
         let stats = match self.reading(action, source)? {
             Some((readings, place)) => readings.each[place].copy_upon(opened.tree(), target, &spec),
             None => kiln_fs::copy_upon(opened.tree(), target, &spec),

@@ -19,7 +19,6 @@ pub(crate) use source::{lock_name, remove_repository, repositories};
 
 use std::sync::{Arc, PoisonError};
 
-use kiln_fs::Origins;
 use kiln_graph::llb::{self, OpKind, SourceOp};
 use kiln_graph::{Definition, Vertex};
 use kiln_oci::{Digest, Hasher};
@@ -191,15 +190,14 @@ impl Place {
         }
     }
 
-    /// Notes what the step made, and has its layer finished when it will be wanted. Its large files may be read where they
-    /// came from.
-    pub(crate) fn made(&self, snapshots: &[kiln_store::Snapshot], mut origins: Origins) {
+    /// Notes what the step made, and has its layer finished when it will be wanted.
+    pub(crate) fn made(&self, snapshots: &[kiln_store::Snapshot]) {
         if let Some(first) = snapshots.first() {
             let mut made = self.job.witness.lock().unwrap_or_else(PoisonError::into_inner);
             made.insert(self.vertex.clone(), first.clone());
         }
         if self.is_finished {
-            snapshots.iter().for_each(|snapshot| self.job.finisher.begin(snapshot, std::mem::take(&mut origins)));
+            snapshots.iter().for_each(|snapshot| self.job.finisher.begin(snapshot));
         }
     }
 

@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use kiln_sys::copy::{copy_content, copy_passing};
+use kiln_sys::copy::copy_content;
 use kiln_sys::metadata::{FileKind, Metadata, Timestamp};
 use kiln_sys::root::{set_mode, set_owner, set_times};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
@@ -17,7 +17,6 @@ use super::{CopySpec, CopyStats};
 use crate::digest::check_state;
 use crate::error::{Error, Result, printable};
 use crate::meta::{Xattr, set_xattrs};
-use crate::origins::Origins;
 use crate::remove::remove_at;
 use crate::tree::SourceTree;
 
@@ -44,8 +43,6 @@ pub(crate) fn with_buffer<T>(work: impl FnOnce(&mut [u8]) -> T) -> T {
 pub(crate) struct Look<'a> {
     pub(crate) tree: &'a SourceTree,
     pub(crate) spec: &'a CopySpec,
-    /// Where to note whence large files came, if that is of use.
-    pub(crate) origins: Option<&'a Origins>,
 }
 
 /// A file to copy: where it is, and what it was when it was listed.
@@ -135,8 +132,6 @@ impl Look<'_> {
             rustix::fs::openat(to, name, flags, mode)
         })?;
         let target = File::from(target);
-        let origins = self.origins.filter(|origins| origins.takes(from.metadata));
-        let transfer = if origins.is_some() { transfer_large } else { transfer };
         transfer(&source, &target, from.metadata).map_err(Error::io("copy", from.path))?;
         let attributes = self.attributes(&source, from.path)?;
         check_state(&source, from.path, from.metadata)?;
@@ -144,10 +139,6 @@ impl Look<'_> {
             .dress(target.as_fd(), from.metadata, &attributes)
             .map_err(Error::io("set the attributes of the copy of", from.path))?;
         pending.finish().map_err(Error::io("replace", from.path))?;
-        if let Some(origins) = origins {
-            let copy = Metadata::of(&target).map_err(Error::io("look at the copy of", from.path))?;
-            origins.note(&copy, source, from.metadata);
-        }
         Ok(CopyStats { files: 1, bytes: from.metadata.size, skipped_xattrs, ..CopyStats::default() })
     }
 
@@ -221,12 +212,6 @@ pub(crate) type Dress = std::io::Error;
 /// Opens a file without touching what it stands for.
 pub(crate) fn open_itself(directory: BorrowedFd<'_>, name: &OsStr) -> Result<OwnedFd, Errno> {
     rustix::fs::openat(directory, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
-}
-
-/// Copies content that will be read where it came from.
-fn transfer_large(source: &File, target: &File, _metadata: &Metadata) -> std::io::Result<()> {
-    copy_passing(source, target)?;
-    Ok(())
 }
 
 /// Copies content. Small files without holes go through memory, all others through the kernel.

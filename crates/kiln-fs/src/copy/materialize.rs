@@ -15,5 +15,5 @@ pub fn materialize(tree: &SourceTree, dest: &Root) -> Result<CopyStats> {
     let spec = CopySpec::default();
     let base = dest.open(".", rustix::fs::OFlags::PATH | rustix::fs::OFlags::DIRECTORY);
     let base = base.map_err(Error::io("open", b"/"))?;
-    TreeCopy { look: Look { tree, spec: &spec, origins: None }, listing: &listing, base, overlay: None }.run(false)
+    TreeCopy { look: Look { tree, spec: &spec }, listing: &listing, base, overlay: None }.run(false)
 }

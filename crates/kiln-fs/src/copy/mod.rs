@@ -20,7 +20,6 @@ pub use probe::{Presence, probe};
 pub(crate) use run::copy_sources;
 
 use crate::error::Result;
-use crate::origins::Origins;
 use crate::tree::SourceTree;
 
 /// What is copied where. The fields mean what those of BuildKit's copy action mean.
@@ -109,7 +108,7 @@ impl std::ops::AddAssign for CopyStats {
 
 /// Copies what `spec` names from `tree` into `dest`.
 pub fn copy(tree: &SourceTree, dest: &Root, spec: &CopySpec) -> Result<CopyStats> {
-    run::copy(tree, Target { root: dest, upper: None, origins: None }, spec)
+    run::copy(tree, Target { root: dest, upper: None }, spec)
 }
 
 /// As [`copy`], into an overlay whose upper directory is known.
@@ -126,6 +125,4 @@ pub struct Target<'a> {
     /// itself, which costs half of what it costs through the overlay. Where that was done ([`CopyStats::is_beneath`]) the
     /// overlay may not know it: mount it anew before it is looked at.
     pub upper: Option<&'a Root>,
-    /// Where to note whence large files came, if their copies will be packed next.
-    pub origins: Option<&'a Origins>,
 }

@@ -31,7 +31,7 @@ pub(crate) fn copy_sources(
     spec: &CopySpec,
     found: &[Source],
 ) -> Result<CopyStats> {
-    let look = Look { tree, spec, origins: None };
+    let look = Look { tree, spec };
     let mut stats = CopyStats::default();
     if found.is_empty() {
         return Ok(stats);
@@ -60,8 +60,6 @@ pub(crate) fn copy_sources(
                     Some(base) => (base, Some(handle)),
                     None => (handle, None),
                 };
-                // What the overlay shows has other numbers than what is packed.
-                let look = Look { origins: target.origins.filter(|_| is_beneath), ..look };
                 CopyStats { is_beneath, ..TreeCopy { look, listing, base, overlay }.run(is_new)? }
             }
             (_, Place::Directory { .. }) => CopyStats::default(),

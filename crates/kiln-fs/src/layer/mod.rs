@@ -28,7 +28,7 @@ pub use entry::{EntryKind, TarEntry};
 pub(crate) use header::{BLOCK, padding, write_lone_file};
 pub use implied::inherit_implied;
 pub use live::Rewind;
-pub use pack::{PackOptions, PackStats, pack, pack_from, pack_live, pack_tree, pack_trees, pack_with};
+pub use pack::{PackOptions, PackStats, pack, pack_live, pack_tree, pack_trees, pack_with};
 pub use reader::TarReader;
 pub(crate) use reader::extended_size;
 pub use same::{same_but_times, same_root};

@@ -24,7 +24,6 @@ use super::{LayerError, OPAQUE, OPAQUE_XATTR, Result, Times, WHITEOUT};
 use crate::copy::file::{open_itself, with_buffer};
 use crate::error::printable;
 use crate::meta::{Xattr, counts};
-use crate::origins::Origins;
 use crate::tree::{StatKey, join, open_beneath};
 
 /// Directories above the current one that are kept open; those further up are opened again on the way back.
@@ -71,15 +70,6 @@ pub fn pack(upper: &Root, out: &mut dyn Write) -> Result<PackStats> {
     pack_with(upper, out, &PackOptions { whiteouts: true, ..PackOptions::default() })
 }
 
-/// The same, right after files were copied into it: large ones are read where they came from. One that is no longer what
-/// it was is [`LayerError::ChangedWhileRead`], and the directory is still whole.
-pub fn pack_from(upper: &Root, origins: &Origins, out: &mut dyn Write) -> Result<PackStats> {
-    let options = PackOptions { whiteouts: true, ..PackOptions::default() };
-    let mut stats = pack_entries(upper, Out::Strict(&mut *out), (&options, Some(origins)))?;
-    stats.bytes += write_trailer(out).map_err(|source| LayerError::Write { source })?;
-    Ok(stats)
-}
-
 /// Packs a whole tree as it stands.
 pub fn pack_tree(root: &Root, out: &mut dyn Write) -> Result<PackStats> {
     pack_with(root, out, &PackOptions::default())
@@ -90,7 +80,7 @@ pub fn pack_trees(trees: &[(String, Root)], times: Times, out: &mut dyn Write) -
     let mut stats = PackStats::default();
     for (name, root) in trees {
         let options = PackOptions { below: name.clone().into_bytes(), times, ..PackOptions::default() };
-        stats += pack_entries(root, Out::Strict(&mut *out), (&options, None))?;
+        stats += pack_entries(root, Out::Strict(&mut *out), &options)?;
     }
     stats.bytes += write_trailer(out).map_err(|source| LayerError::Write { source })?;
     Ok(stats)
@@ -108,19 +98,14 @@ pub fn pack_live(root: &Root, out: &mut dyn Rewind) -> Result<PackStats> {
 }
 
 fn pack_into(root: &Root, mut out: Out<'_>, options: &PackOptions) -> Result<PackStats> {
-    let mut stats = pack_entries(root, out.reborrow(), (options, None))?;
+    let mut stats = pack_entries(root, out.reborrow(), options)?;
     stats.bytes += write_trailer(out.writer()).map_err(|source| LayerError::Write { source })?;
     Ok(stats)
 }
 
 /// Packs a tree without ending the archive.
-fn pack_entries<'a>(
-    root: &'a Root,
-    out: Out<'a>,
-    (options, origins): (&'a PackOptions, Option<&'a Origins>),
-) -> Result<PackStats> {
-    let (stats, links) = (PackStats::default(), HashMap::new());
-    let mut pack = Pack { root, out, options, origins, stats, links, stack: Vec::new() };
+fn pack_entries<'a>(root: &'a Root, out: Out<'a>, options: &'a PackOptions) -> Result<PackStats> {
+    let mut pack = Pack { root, out, options, stats: PackStats::default(), links: HashMap::new(), stack: Vec::new() };
     let top = pack.open_directory(b"")?;
     if !options.below.is_empty() {
         let metadata = Metadata::of(&top).map_err(LayerError::io("look at", b""))?;
@@ -145,7 +130,6 @@ pub(super) struct Pack<'a> {
     root: &'a Root,
     pub(super) out: Out<'a>,
     options: &'a PackOptions,
-    origins: Option<&'a Origins>,
     pub(super) stats: PackStats,
     /// Where files with several names were packed first.
     pub(super) links: HashMap<(u64, u64), Vec<u8>>,
@@ -327,8 +311,7 @@ impl Pack<'_> {
         let xattrs = self.xattrs(&handle, path)?.0;
         self.write(&self.entry(path, EntryKind::Regular, metadata, xattrs))?;
         let changed = || LayerError::ChangedWhileRead { path: printable(path) };
-        let origin = self.origins.and_then(|origins| origins.take(metadata));
-        let (mut file, state) = origin.unwrap_or_else(|| (File::from(handle), StatKey::of(metadata)));
+        let mut file = File::from(handle);
         let mut left = metadata.size;
         with_buffer(|buffer| {
             while left > 0 {
@@ -345,7 +328,7 @@ impl Pack<'_> {
             Ok(())
         })?;
         let now = Metadata::of(&file).map_err(LayerError::io("look at", path))?;
-        if StatKey::of(&now) != state {
+        if StatKey::of(&now) != StatKey::of(metadata) {
             return Err(changed());
         }
         self.stats.content += metadata.size;
