@@ -123,8 +123,11 @@ impl Layout {
         let entries = self.entries().await?;
         let doing = || format!("find an image in layout `{}`", self.dir.display());
         let names = || {
-            let named = entries.iter().filter_map(|e| e.name.as_ref().or(e.tag.as_ref()));
-            named.map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+            let shown = |e: &LayoutEntry| match (&e.tag, &e.name) {
+                (Some(tag), Some(name)) if tag != name => Some(format!("`{tag}` (`{name}`, {})", e.descriptor.digest)),
+                (tag, name) => tag.as_ref().or(name.as_ref()).map(|name| format!("`{name}`")),
+            };
+            entries.iter().filter_map(shown).collect::<Vec<_>>().join(", ")
         };
         let missing = |what: String| Error::NotFound {
             doing: doing(),
@@ -142,8 +145,13 @@ impl Layout {
                 }
             }
             Selector::Name(name) => {
-                let found = entries.iter().find(|e| e.is_named(name));
-                found.map(|e| e.descriptor.clone()).ok_or_else(|| missing(format!("there is no `{name}`")))
+                let mut found: Vec<_> = entries.iter().filter(|e| e.is_named(name)).collect();
+                found.dedup_by(|a, b| a.descriptor.digest == b.descriptor.digest);
+                match found[..] {
+                    [entry] => Ok(entry.descriptor.clone()),
+                    [] => Err(missing(format!("there is no `{name}`"))),
+                    _ => Err(missing(format!("`{name}` stands for several images, name one by its digest"))),
+                }
             }
             Selector::Digest(digest) => match entries.iter().find(|e| e.descriptor.digest == *digest) {
                 Some(entry) => Ok(entry.descriptor.clone()),

@@ -37,6 +37,9 @@ async fn images_are_found_by_name_tag_and_digest() {
     ] {
         assert_eq!(find(Selector::Name(name.into())).await.unwrap(), *digest, "{name}");
     }
+    let other = export(dir.path(), "other", &["docker.io/library/other:2"]).await;
+    let unclear = find(Selector::Name("2".into())).await.unwrap_err().to_string();
+    assert!(unclear.contains("`2` stands for several") && unclear.contains(other.digest.as_str()), "{unclear}");
     assert_eq!(find(Selector::Digest(three.digest.clone())).await.unwrap(), three.digest);
     let missing = find(Selector::Name("nope".into())).await.unwrap_err();
     assert_eq!(missing.kind(), ErrorKind::NotFound);

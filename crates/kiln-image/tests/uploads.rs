@@ -286,3 +286,10 @@ async fn a_mount_that_is_refused_in_any_way_becomes_an_upload() {
         assert!(matches!(pushed, Ok(Pushed::Written)) && f.has_it(), "{status}: {pushed:?}");
     }
 }
+
+#[tokio::test]
+async fn what_stands_there_in_another_size_is_uploaded() {
+    let f = Fixture::new(Desk::default(), SMALL, fault(1, "HEAD", "/blobs/", Reply::bytes("half")));
+    assert_eq!(f.push().await.unwrap(), Pushed::Written);
+    assert!(f.has_it());
+}

@@ -172,9 +172,12 @@ impl RegistryClient {
         Ok(BlobReader::trusted(transfer.into_stream()))
     }
 
-    /// Whether a repository has a blob.
+    /// Whether a repository has a blob. One of another size than it should be is not there;
+    /// some registries say 0 of all.
     pub async fn has_blob(&self, reference: &Reference, descriptor: &Descriptor, doing: &str) -> Result<bool> {
-        self.head(reference, doing, &format!("blobs/{}", descriptor.digest)).await
+        let found = self.ask(reference, doing, &format!("blobs/{}", descriptor.digest)).await?;
+        let size = |headers: &HeaderMap| headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse::<u64>().ok();
+        Ok(found.is_some_and(|headers| size(&headers).is_none_or(|size| size == 0 || size == descriptor.size)))
     }
 
     /// Whether a repository has a manifest of this digest.
