@@ -18,8 +18,8 @@ pub(crate) fn build(error: impl Error) -> Failure {
 /// The way out when a name leads to nothing.
 pub(crate) const CHECK_NAME: &str = "check the spelling of the name and tag";
 /// The way out when something is not what it was said to be.
-pub(crate) const DO_NOT_TRUST: &str = "what was received is not what was announced, each time it was asked for: do not trust \
-     this source; if it is a mirror, take it out of the settings of registries";
+pub(crate) const DO_NOT_TRUST: &str = "its content is not what was announced: do not trust this source; have a file or layout \
+     written anew, and take a mirror out of the settings of registries";
 
 /// A failure of the exchange with a registry, layout or archive, with the way out that fits its kind.
 pub(crate) fn registry(error: kiln_image::Error) -> Failure {

@@ -463,7 +463,7 @@ impl BuildArgs {
             image.annotations.extend(self.annotation.iter().flat_map(|Annotations(all)| all.clone()));
         }
         let is_tree = |output: &Output| matches!(output, Output::Local { .. } | Output::Tar { .. });
-        if self.iidfile.is_some() && outputs.iter().any(is_tree) {
+        if self.iidfile.is_some() && !outputs.is_empty() && outputs.iter().all(is_tree) {
             let failure = usage("files have no image's id to write to `--iidfile`");
             return Err(failure.hint("leave it out, or have only images written"));
         }

@@ -117,6 +117,10 @@ fn files_for_scripts_say_what_was_written_and_found() {
     assert_eq!((id.unwrap().as_str(), &meta["containerimage.digest"]), ("", &serde_json::Value::Null));
     let (ran, ..) = build(out.with_extension("dir").to_str().unwrap());
     ran.fails(2).says("--iidfile");
+    let tree = format!("type=local,dest={}", out.with_extension("tree").display());
+    let ran = project.build(&["--iidfile", iid, "-o", &tree, "-o", "type=image"]);
+    ran.ok();
+    assert!(fs::read_to_string(iid).unwrap().starts_with("sha256:"), "one of the outputs is an image");
 }
 
 #[test]
