@@ -25,6 +25,7 @@ fuzz_target!(|text: &str| {
             Ok(Lowering::NeedsImages(requests)) => {
                 for request in requests {
                     let image = ResolvedImage {
+                        is_local: false,
                         digest: Digest::sha256(&request.reference),
                         identifier: format!("docker-image://{}", request.reference),
                         config: ImageConfig { platform: request.platform.clone(), ..ImageConfig::default() },
