@@ -17,6 +17,8 @@ pub(crate) fn build(error: impl Error) -> Failure {
 
 /// The way out when a name leads to nothing.
 pub(crate) const CHECK_NAME: &str = "check the spelling of the name and tag";
+/// The way out when something lacks a part of itself.
+const INCOMPLETE: &str = "have the image pushed, or its layout or archive written, anew: a part of it is missing";
 /// The way out when something is not what it was said to be.
 pub(crate) const DO_NOT_TRUST: &str = "its content is not what was announced: do not trust this source; have a file or layout \
      written anew, and take a mirror out of the settings of registries";
@@ -26,18 +28,21 @@ pub(crate) fn registry(error: kiln_image::Error) -> Failure {
     told(&error, crate::offline::WAY_OUT)
 }
 
-/// The same, when nothing was to be fetched.
+/// The same, for who asks for the network by name.
 pub(crate) fn sending(error: kiln_image::Error) -> Failure {
     told(&error, crate::offline::GO_ONLINE)
 }
 
 fn told(error: &kiln_image::Error, when_offline: &'static str) -> Failure {
-    let is_too_much = matches!(error, kiln_image::Error::Status { status: 413, .. });
+    use kiln_image::Error as ImageError;
     exchange(error, |kind| match kind {
-        _ if is_too_much => Some(
+        _ if matches!(error, ImageError::Status { status: 413, .. }) => Some(
             "even small requests are too large for it: raise the limit at the registry, or at a proxy before it \
              (`client_max_body_size` of nginx)",
         ),
+        _ if matches!(error, ImageError::Incomplete { .. }) => Some(INCOMPLETE),
+        _ if matches!(error, ImageError::NoPlatform { .. }) => Some("ask for one of those with `--platform`"),
+        _ if matches!(error, ImageError::Unclear { .. }) => Some("write which one after it: `DIR:TAG` or `DIR@DIGEST`"),
         ErrorKind::Unauthorized => Some("log in with `kiln login`, and check that the account may use this repository"),
         ErrorKind::NotFound => Some(CHECK_NAME),
         ErrorKind::Lying => Some(DO_NOT_TRUST),
@@ -93,4 +98,36 @@ fn wrap(kind: FailureKind, message: String, error: &(dyn Error + 'static)) -> Fa
     let inner = Failure::from_error(kind, error);
     let causes = std::iter::once(inner.message).chain(inner.causes).collect();
     ways_out(error).fold(Failure { message, causes, ..Failure::new(kind, "") }, Failure::hint)
+}
+
+#[cfg(test)]
+mod tests {
+    use kiln_image::testing::tiny_image;
+    use kiln_image::{BlobSource as _, CopyOptions, Error as ImageError, Layout, MemoryBlobs, Selector, copy_graph};
+
+    use super::*;
+
+    async fn written(dir: &std::path::Path, salt: &str) -> Layout {
+        let (memory, layout) = (MemoryBlobs::new(), Layout::create(dir).await.unwrap());
+        let image = tiny_image(&memory, salt);
+        let sink = layout.tagged_sink(salt).await.unwrap();
+        copy_graph(&memory, &sink, &image, &CopyOptions::default()).await.unwrap();
+        layout
+    }
+
+    #[tokio::test]
+    async fn what_is_not_found_has_the_way_out_of_its_own_case() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = written(dir.path(), "a").await;
+        let hint = |error: ImageError| registry(error).hints.join("; ");
+        let find = async |name: &str| layout.resolve(&Selector::Name(name.into())).await;
+        assert_eq!(hint(find("b").await.unwrap_err()), CHECK_NAME);
+        let image = find("a").await.unwrap();
+        std::fs::remove_file(dir.path().join("blobs/sha256").join(image.digest.hex())).unwrap();
+        assert_eq!(hint(layout.fetch(&image).await.err().unwrap()), INCOMPLETE);
+        written(dir.path(), "b").await;
+        assert!(hint(layout.resolve(&Selector::Only).await.unwrap_err()).contains("`DIR:TAG`"));
+        let absent = ImageError::NoPlatform { image: "a".into(), wanted: "linux/vax".into(), available: Vec::new() };
+        assert!(hint(absent).contains("`--platform`"));
+    }
 }

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use kiln_fs::Limits;
 use kiln_image::{AuthFiles, ClientOptions, HttpClient, RegistryClient, RegistryOptions, SettingsFiles};
+use kiln_report::{Event, Reporter};
 
 use crate::request::EngineConfig;
 
@@ -68,6 +69,12 @@ impl Registry {
         }
         let mut known = self.insecure.lock().unwrap_or_else(PoisonError::into_inner);
         known.entry(registry.to_owned()).or_insert_with(|| self.client().allowing_insecure(registry)).clone()
+    }
+
+    /// Says which mirrors were passed over since, and why; each of them once.
+    pub(crate) fn tell_mirrors(&self, reporter: &dyn Reporter) {
+        let passed_over = self.client.get().map(RegistryClient::passed_over).unwrap_or_default();
+        passed_over.into_iter().for_each(|note| reporter.report(Event::Note(note)));
     }
 
     /// The client for files from the web.

@@ -37,7 +37,7 @@ pub(crate) async fn pull(
     let lease = store.lease().map_err(environment)?;
     let work = Work::start(reporter, format!("pulling {reference}"));
     let pulled = async {
-        let resolved = engine.registry().client().resolve(reference).await.map_err(registry)?;
+        let resolved = engine.registry().client().resolve(reference).await.map_err(sending)?;
         let digest = resolved.descriptor.digest.clone();
         let source: Arc<dyn BlobSource> = Arc::new(engine.registry().client().source(reference));
         let kept = StoreBlobs { store, lease };
@@ -51,6 +51,7 @@ pub(crate) async fn pull(
         Ok(PullResult { digest, id, up_to_date })
     };
     let pulled = pulled.await;
+    engine.registry().tell_mirrors(reporter.as_ref());
     work.end(pulled)
 }
 

@@ -249,8 +249,7 @@ fn pins_of(engine: &Engine, arrived: &Arrived, platforms: &[Platform]) -> Result
     let Arrived { request, directory, .. } = arrived;
     let home = lock::Home::find(request, directory.as_deref())?;
     let Some(section) = home.section() else {
-        let message = format!("there is no lock of this Dockerfile in `{}`", home.path.display());
-        return Err(Failure::new(FailureKind::Build, message).hint("make one with `kiln lock`"));
+        return Err(home.missing());
     };
     let pins = Pins::all(section.clone(), home.path.clone());
     let source = frontend::read(request, directory.as_deref())?;

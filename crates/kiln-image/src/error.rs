@@ -46,6 +46,24 @@ pub enum Error {
         /// The registry's own words, with a separator before them.
         message: String,
     },
+    /// What a document names is not where the document is.
+    #[error("cannot {doing}: not found on `{host}`{message}")]
+    Incomplete {
+        /// The operation and its object.
+        doing: String,
+        /// Who should have it.
+        host: String,
+        /// The registry's own words, with a separator before them.
+        message: String,
+    },
+    /// One image is wanted, and there are several.
+    #[error("cannot {doing}: {reason}")]
+    Unclear {
+        /// The operation and its object.
+        doing: String,
+        /// What there is.
+        reason: String,
+    },
     /// The credentials are missing, wrong or not enough.
     #[error("cannot {doing}: `{host}` answered {status}{message}")]
     Unauthorized {
@@ -261,7 +279,9 @@ impl Error {
     /// Which kind it is.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::NotFound { .. } | Self::NoPlatform { .. } => ErrorKind::NotFound,
+            Self::NotFound { .. } | Self::Incomplete { .. } | Self::Unclear { .. } | Self::NoPlatform { .. } => {
+                ErrorKind::NotFound
+            }
             Self::Unauthorized { .. } => ErrorKind::Unauthorized,
             Self::TryLater { .. } | Self::Status { status: 429, .. } => ErrorKind::RateLimited,
             Self::Status { status: 500.., .. }
@@ -294,6 +314,30 @@ impl Error {
         | Self::Invalid { doing, .. } = &mut self
         {
             doing.push_str(&format!(" from `{place}`"));
+        }
+        self
+    }
+
+    /// Says that what is not there is part of something that is.
+    pub(crate) fn of_a_part(self) -> Self {
+        match self {
+            Self::NotFound { doing, host, message } => Self::Incomplete { doing, host, message },
+            other => other,
+        }
+    }
+
+    /// Says of a failed exchange that a mirror was asked before, and what came of it.
+    pub(crate) fn after_mirror(mut self, name: &str, why: &str) -> Self {
+        if let Self::NotFound { doing, .. }
+        | Self::Incomplete { doing, .. }
+        | Self::Unauthorized { doing, .. }
+        | Self::Status { doing, .. }
+        | Self::TryLater { doing, .. }
+        | Self::Network { doing, .. }
+        | Self::BrokenOff { doing, .. }
+        | Self::Stalled { doing, .. } = &mut self
+        {
+            doing.push_str(&format!(" (mirror `{name}` was passed over: {why})"));
         }
         self
     }

@@ -95,6 +95,19 @@ impl Layout {
         std::fs::create_dir_all(&sha256).map_err(Error::file("make directory", &sha256))
     }
 
+    /// Tells a directory from the name of an image behind it, as in `DIR:TAG`. Where colons leave a choice, as in
+    /// `DIR:docker.io/library/app:1`, what holds a layout is the directory.
+    pub fn split(text: &str) -> (&Path, Option<&str>) {
+        let plain = match text.rsplit_once(':') {
+            Some((dir, tag)) if !tag.contains('/') => (Path::new(dir), Some(tag)),
+            _ => (Path::new(text), None),
+        };
+        let colons = text.rmatch_indices(':');
+        let others = colons.map(|(at, _)| (Path::new(&text[..at]), Some(&text[at + 1..])));
+        let mut all = [plain, (Path::new(text), None)].into_iter().chain(others);
+        all.find(|(dir, _)| dir.join("oci-layout").is_file()).unwrap_or(plain)
+    }
+
     /// The directory.
     pub fn dir(&self) -> &Path {
         &self.dir
@@ -129,19 +142,17 @@ impl Layout {
             };
             entries.iter().filter_map(shown).collect::<Vec<_>>().join(", ")
         };
-        let missing = |what: String| Error::NotFound {
-            doing: doing(),
-            host: self.dir.display().to_string(),
-            message: format!(": {what}; it has {}", if names().is_empty() { "no names".into() } else { names() }),
-        };
+        let has = || if names().is_empty() { "no names".into() } else { names() };
+        let unclear = |what: String| Error::Unclear { doing: doing(), reason: format!("{what}; it has {}", has()) };
+        let host = || self.dir.display().to_string();
         match selector {
             Selector::Only => {
                 let mut digests: Vec<_> = entries.iter().map(|e| &e.descriptor.digest).collect();
                 digests.dedup();
                 match digests.len() {
                     1 => Ok(entries[0].descriptor.clone()),
-                    0 => Err(missing("it is empty".into())),
-                    _ => Err(missing("it holds several images and none was named".into())),
+                    0 => Err(Error::Incomplete { doing: doing(), host: host(), message: ": it is empty".into() }),
+                    _ => Err(unclear("it holds several images and none was named".into())),
                 }
             }
             Selector::Name(name) => {
@@ -149,8 +160,11 @@ impl Layout {
                 found.dedup_by(|a, b| a.descriptor.digest == b.descriptor.digest);
                 match found[..] {
                     [entry] => Ok(entry.descriptor.clone()),
-                    [] => Err(missing(format!("there is no `{name}`"))),
-                    _ => Err(missing(format!("`{name}` stands for several images, name one by its digest"))),
+                    [] => {
+                        let message = format!(": there is no `{name}`; it has {}", has());
+                        Err(Error::NotFound { doing: doing(), host: host(), message })
+                    }
+                    _ => Err(unclear(format!("`{name}` stands for several images"))),
                 }
             }
             Selector::Digest(digest) => match entries.iter().find(|e| e.descriptor.digest == *digest) {
@@ -181,7 +195,7 @@ impl Layout {
     }
 
     fn not_found(&self, digest: &Digest) -> Error {
-        Error::NotFound {
+        Error::Incomplete {
             doing: format!("read blob `{digest}`"),
             host: self.dir.display().to_string(),
             message: String::new(),

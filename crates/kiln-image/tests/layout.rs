@@ -49,6 +49,26 @@ async fn images_are_found_by_name_tag_and_digest() {
 }
 
 #[tokio::test]
+async fn a_directory_is_told_from_the_name_behind_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let (there, colon) = (dir.path().join("d"), dir.path().join("d:x"));
+    export(&there, "one", &["docker.io/library/app:1"]).await;
+    export(&colon, "two", &[]).await;
+    let (there, colon) = (there.to_str().unwrap(), colon.to_str().unwrap());
+    for (text, wanted, name) in [
+        (format!("{there}:1"), there, Some("1")),
+        (format!("{there}:docker.io/library/app:1"), there, Some("docker.io/library/app:1")),
+        (format!("{there}:h:5000/app"), there, Some("h:5000/app")),
+        (format!("{colon}:1"), colon, Some("1")),
+        (colon.to_owned(), there, Some("x")),
+        ("/no/where:1".into(), "/no/where", Some("1")),
+        ("/no:where/else".into(), "/no:where/else", None),
+    ] {
+        assert_eq!(Layout::split(&text), (Path::new(wanted), name), "{text}");
+    }
+}
+
+#[tokio::test]
 async fn a_name_moves_and_nothing_is_listed_twice() {
     let dir = tempfile::tempdir().unwrap();
     let name = "docker.io/library/app:1";

@@ -228,3 +228,27 @@ async fn certificates_are_shown_and_held_against_the_authorities_of_their_host()
     let client = RegistryClient::new(RegistryOptions { client, ..RegistryOptions::default() });
     assert_eq!(client.resolve(&to).await.unwrap().descriptor, image);
 }
+
+#[tokio::test]
+async fn a_mirror_that_is_passed_over_is_told_once_and_again_when_the_registry_fails() {
+    let dir = tempfile::tempdir().unwrap();
+    let gone = HttpServer::start(|_| Reply::status(200)).host();
+    let empty = HttpServer::start(|_| Reply::status(404));
+    let registry = Fake::start(|request| request.path.contains("lacking").then(|| Reply::status(404))).await;
+    let host = registry.server.host();
+    for (near, told, why) in [
+        (gone.clone(), gone, "no answer from"),
+        (format!("{}/cache", empty.host()), format!("{}/cache/img", empty.host()), "not found on"),
+    ] {
+        let client = client(dir.path(), &mirrored(&host, &near), &host);
+        pull(&client, &registry).await;
+        let notes = client.passed_over();
+        let start = format!("mirror `{told}` is passed over: {why}");
+        assert!(notes.len() == 1 && notes[0].starts_with(&start), "{notes:?}");
+        pull(&client, &registry).await;
+        assert_eq!(client.passed_over(), Vec::<String>::new());
+        let error = client.resolve(&format!("{host}/lacking:t").parse().unwrap()).await.unwrap_err().to_string();
+        let mirror = told.replace("/img", "/lacking");
+        assert!(error.contains(&format!("(mirror `{mirror}` was passed over: {why}")), "{error}");
+    }
+}

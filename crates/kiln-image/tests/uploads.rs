@@ -293,3 +293,32 @@ async fn what_stands_there_in_another_size_is_uploaded() {
     assert_eq!(f.push().await.unwrap(), Pushed::Written);
     assert!(f.has_it());
 }
+
+#[tokio::test]
+async fn a_manifest_counts_as_pushed_only_when_the_registry_says_so_or_has_it() {
+    // What is answered to the PUT, whether it is done, whether that is enough.
+    let cases = [
+        (201, false, false, true),
+        (200, true, false, true),
+        (202, false, true, true),
+        (200, false, true, true),
+        (202, false, false, false),
+        (204, false, false, false),
+    ];
+    for (status, says_digest, is_done, is_enough) in cases {
+        let f = Fixture::new(Desk::default(), SMALL, move |request, desk| {
+            let is_put = request.method == "PUT" && request.path.contains("/manifests/");
+            let digest = Digest::sha256(&request.body).to_string();
+            if is_put && is_done {
+                desk.content.insert("1".into(), request.body.clone());
+            }
+            let reply = Reply::status(status);
+            is_put.then(|| if says_digest { reply.with("Docker-Content-Digest", digest) } else { reply })
+        });
+        let image = tiny_image(&f.memory, "said");
+        let pushed = copy_graph(&f.memory, &client().sink(&f.to()), &image, &CopyOptions::default()).await;
+        let told = format!("{status} {says_digest} {is_done}: {pushed:?}");
+        assert_eq!(pushed.is_ok(), is_enough, "{told}");
+        assert!(is_enough || told.contains(&format!("answered {status}, and does not have it")), "{told}");
+    }
+}

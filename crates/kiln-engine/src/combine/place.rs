@@ -24,7 +24,7 @@ pub enum ImagePlace {
     Layout {
         /// The directory.
         dir: PathBuf,
-        /// Its tag there.
+        /// Its tag there, or its name.
         tag: Option<String>,
         /// Its digest.
         digest: Option<Digest>,
@@ -104,14 +104,11 @@ impl FromStr for ImagePlace {
             }
             None => (place, None),
         };
-        let (dir, tag) = match place.rsplit_once(':') {
-            Some((dir, tag)) if !tag.contains('/') => (dir, Some(tag.to_owned())),
-            _ => (place, None),
-        };
-        if dir.is_empty() {
+        let (dir, tag) = Layout::split(place);
+        if dir.as_os_str().is_empty() {
             return Err(Failure::new(FailureKind::Usage, format!("`{text}` names no directory")));
         }
-        Ok(Self::Layout { dir: dir.into(), tag, digest })
+        Ok(Self::Layout { dir: dir.into(), tag: tag.map(str::to_owned), digest })
     }
 }
 

@@ -166,7 +166,9 @@ impl Resolver {
             let source = self.remembered(Arc::new(self.registry.client().source(reference)));
             self.at(reference, root, (source, platform)).await
         };
-        work.end(found.await)
+        let found = found.await;
+        self.registry.tell_mirrors(self.reporter.as_ref());
+        work.end(found)
     }
 
     /// The image of the local store, or else what its registry said last, as far as that is kept.
@@ -373,16 +375,14 @@ pub(crate) async fn fetch_config(
     Ok((manifest.config.clone(), kiln_image::validate_config(manifest, bytes).map_err(registry)?))
 }
 
-/// `PATH`, `PATH:TAG` or `PATH@DIGEST`.
+/// `PATH`, `PATH:NAME` or `PATH@DIGEST`.
 pub(crate) fn split_layout(text: &str) -> Result<(PathBuf, Selector)> {
     if let Some((path, digest)) = text.rsplit_once('@') {
         let digest = digest.parse().or_build(|| format!("cannot use `oci-layout://{text}`"))?;
         return Ok((path.into(), Selector::Digest(digest)));
     }
-    match text.rsplit_once(':') {
-        Some((path, tag)) if !tag.contains('/') => Ok((path.into(), Selector::Name(tag.to_owned()))),
-        _ => Ok((text.into(), Selector::Only)),
-    }
+    let (path, name) = Layout::split(text);
+    Ok((path.into(), name.map_or(Selector::Only, |name| Selector::Name(name.to_owned()))))
 }
 
 #[cfg(test)]

@@ -19,6 +19,9 @@ use crate::request::{BuildRequest, Context, DockerfileSource};
 /// What locks are called; they lie beside their Dockerfile.
 const NAME: &str = "kiln.lock";
 
+/// What a Dockerfile is called that has no name.
+const NAMELESS: &str = "-";
+
 /// The form that is written; another one is not read.
 const VERSION: u32 = 1;
 
@@ -141,6 +144,27 @@ impl Home {
         self.file.as_ref()?.dockerfiles.get(&self.name)
     }
 
+    /// The failure that says that there is nothing for the Dockerfile.
+    pub(crate) fn missing(&self) -> Failure {
+        let (path, name) = (self.path.display(), &self.name);
+        if name == NAMELESS {
+            let failure = Failure::new(FailureKind::Build, "a Dockerfile that is no file of the context has no lock");
+            return failure.hint("write it to a file, lock that with `kiln lock -f FILE`, and build it with `-f FILE`");
+        }
+        let failure = |message| Failure::new(FailureKind::Build, message);
+        match &self.file {
+            None => {
+                failure(format!("there is no lock of this Dockerfile: no `{path}`")).hint("make one with `kiln lock`")
+            }
+            Some(file) => {
+                let others: Vec<String> = file.dockerfiles.keys().map(|other| format!("`{other}`")).collect();
+                let others = if others.is_empty() { "is empty".into() } else { format!("is of {}", others.join(", ")) };
+                failure(format!("there is no lock of `{name}` in `{path}`, which {others}"))
+                    .hint("add one with `kiln lock` and the same `-f`")
+            }
+        }
+    }
+
     /// Writes the lock with another section, whole or not at all.
     pub(super) fn write(self, section: Section) -> Result<()> {
         let mut file = self.file.unwrap_or(File { version: VERSION, dockerfiles: BTreeMap::new() });
@@ -176,7 +200,7 @@ fn beside(dockerfile: &DockerfileSource) -> (PathBuf, String) {
         DockerfileSource::Path(path) => of(path),
         DockerfileSource::InContext(path) => of(Path::new(path)),
         DockerfileSource::Text(_) | DockerfileSource::Remote(_) | DockerfileSource::Default => {
-            (PathBuf::new(), "-".to_owned())
+            (PathBuf::new(), NAMELESS.to_owned())
         }
         DockerfileSource::Several(all) => {
             let names: Vec<String> = all.iter().map(|one| beside(one).1).collect();
@@ -259,10 +283,15 @@ mod tests {
         let own = || DockerfileSource::InContext("Dockerfile".into());
         let other = || DockerfileSource::Path(dir.path().join("x.Dockerfile"));
         assert!(home(dir.path(), own()).section().is_none());
+        assert!(home(dir.path(), own()).missing().message.contains("no `"));
         home(dir.path(), own()).write(section.clone()).unwrap();
         home(dir.path(), other()).write(Section::default()).unwrap();
         assert_eq!(home(dir.path(), own()).section(), Some(&section));
         assert_eq!(home(dir.path(), other()).section(), Some(&Section::default()));
+        let third = home(dir.path(), DockerfileSource::InContext("third".into())).missing();
+        assert!(third.message.ends_with("which is of `Dockerfile`, `x.Dockerfile`"), "{third:?}");
+        let typed = home(dir.path(), DockerfileSource::Text(String::new())).missing();
+        assert!(typed.message.contains("no file") && typed.hints[0].contains("`kiln lock -f FILE`"), "{typed:?}");
         let text = std::fs::read_to_string(dir.path().join("kiln.lock")).unwrap();
         let wanted = "        \"a:1\": \"sha256:1\",\n        \"b:1\": \"sha256:2\"\n";
         assert!(text.contains(wanted) && text.ends_with("}\n"), "{text}");

@@ -119,6 +119,7 @@ impl Step<Artifact, Failure> for ImageStep {
             limits: job.registry.limits(),
         });
         let snapshot = self.image.unpack(&job.store, &job.lease, &meter).await;
+        job.registry.tell_mirrors(job.reporter.as_ref());
         Ok(vec![Artifact::Snapshot(snapshot.map_err(|failure| self.place.blame(failure))?)])
     }
 }

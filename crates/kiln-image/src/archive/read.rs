@@ -367,7 +367,7 @@ impl BlobSource for Archive {
         }
         let doing = format!("read blob `{}`", descriptor.digest);
         let Some(member) = self.blobs.get(&descriptor.digest).copied() else {
-            return Err(Error::NotFound { doing, host: self.label.clone(), message: String::new() });
+            return Err(Error::Incomplete { doing, host: self.label.clone(), message: String::new() });
         };
         if member.size != descriptor.size {
             return Err(Error::Size { doing, got: member.size.to_string(), want: descriptor.size });

@@ -129,13 +129,18 @@ pub(crate) fn is_passing(status: StatusCode) -> bool {
     matches!(status.as_u16(), 408 | 429 | 500 | 502 | 503 | 504)
 }
 
+/// Nobody waits longer than a year.
+const FAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
 /// Reads `Retry-After`: seconds, or a date.
 pub(crate) fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let value = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-    if let Ok(seconds) = value.parse::<u64>() {
-        return Some(Duration::from_secs(seconds));
-    }
-    Some(parse_date(value)?.duration_since(now).unwrap_or_default())
+    let is_number = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit());
+    let asked = match is_number {
+        true => Duration::from_secs(value.parse().unwrap_or(u64::MAX)),
+        false => parse_date(value)?.duration_since(now).unwrap_or_default(),
+    };
+    Some(asked.min(FAR))
 }
 
 /// Reads an HTTP date (RFC 9110 §5.6.7, the preferred form).
@@ -219,6 +224,10 @@ mod tests {
             ("Sun, 06 Nov 1994 08:49:27 GMT", Some(0)),
             ("soon", None),
             ("-1", None),
+            ("", None),
+            ("99999999999", Some(31_536_000)),
+            ("99999999999999999999999", Some(31_536_000)),
+            ("Wed, 31 Dec 9000 23:59:59 GMT", Some(31_536_000)),
         ] {
             assert_eq!(retry_after(&headers(value), now), seconds.map(Duration::from_secs), "{value}");
         }

@@ -3,6 +3,7 @@
 mod auth;
 mod ends;
 mod host;
+mod mirrors;
 mod pull;
 mod push;
 mod referrers;
@@ -22,6 +23,7 @@ use crate::settings::Place;
 use crate::{Credential, Credentials, Error, NoCredentials, Result, pick_platform};
 use auth::Authorization;
 use host::Host;
+use mirrors::PassedOver;
 
 pub use ends::{RegistrySink, RegistrySource};
 pub(crate) use host::api_host;
@@ -50,6 +52,7 @@ struct Inner {
     credentials: Arc<dyn Credentials>,
     hosts: Mutex<HashMap<String, Arc<Host>>>,
     lies: Mutex<Lies>,
+    passed_over: PassedOver,
 }
 
 /// How often a place gave something else for a digest.
@@ -123,7 +126,13 @@ impl RegistryClient {
 
     /// Shares an HTTP client.
     pub fn with_http(http: HttpClient, credentials: Arc<dyn Credentials>) -> Self {
-        Self(Arc::new(Inner { http, credentials, hosts: Mutex::default(), lies: Mutex::default() }))
+        Self(Arc::new(Inner {
+            http,
+            credentials,
+            hosts: Mutex::default(),
+            lies: Mutex::default(),
+            passed_over: PassedOver::default(),
+        }))
     }
 
     /// A client that speaks to this registry in plain http, or without knowing who answers, if it must.

@@ -53,8 +53,8 @@ impl RegistryClient {
         loop {
             let place = places.next().expect("the registry itself is the last");
             match self.peek_at(&place, reference.tag_or_digest(), &doing).await {
-                Err(error) if places.len() > 0 => self.host(&place.registry).note(&error),
-                found => return found,
+                Err(error) if places.len() > 0 => self.pass_over(&place, &error),
+                found => return found.map_err(|error| self.after_mirrors(error, reference)),
             }
         }
     }
@@ -85,7 +85,8 @@ impl RegistryClient {
             }
             Ok(bytes)
         };
-        let bytes = self.manifest(reference, descriptor.digest.as_str(), (&doing, &read)).await?;
+        let bytes = self.manifest(reference, descriptor.digest.as_str(), (&doing, &read)).await;
+        let bytes = bytes.map_err(Error::of_a_part)?;
         Ok(BlobReader::from_bytes(doing, descriptor, bytes.into()))
     }
 
@@ -96,9 +97,14 @@ impl RegistryClient {
         loop {
             let place = places.next().expect("the registry itself is the last");
             match self.manifest_at(&place, name, reading).await {
-                Err(error) if error.kind() == ErrorKind::Lying => lie = Some(told_of(error, &place, reference)),
-                Err(error) if places.len() > 0 => self.host(&place.registry).note(&error),
-                Err(error) => return Err(lie.unwrap_or(error)),
+                Err(error) if error.kind() == ErrorKind::Lying => {
+                    if places.len() > 0 {
+                        self.pass_over(&place, &error);
+                    }
+                    lie = Some(told_of(error, &place, reference));
+                }
+                Err(error) if places.len() > 0 => self.pass_over(&place, &error),
+                Err(error) => return Err(lie.unwrap_or_else(|| self.after_mirrors(error, reference))),
                 found => return found,
             }
             if let Some(lie) = lie.take_if(|_| places.len() == 0) {
@@ -176,8 +182,16 @@ impl RegistryClient {
     /// some registries say 0 of all.
     pub async fn has_blob(&self, reference: &Reference, descriptor: &Descriptor, doing: &str) -> Result<bool> {
         let found = self.ask(reference, doing, &format!("blobs/{}", descriptor.digest)).await?;
-        let size = |headers: &HeaderMap| headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse::<u64>().ok();
-        Ok(found.is_some_and(|headers| size(&headers).is_none_or(|size| size == 0 || size == descriptor.size)))
+        Ok(found.is_some_and(|headers| is_of_size(&headers, descriptor)))
+    }
+
+    /// Whether a repository has this document under a name, as far as the registry says.
+    pub(super) async fn has_under(&self, reference: &Reference, name: &str, wanted: &Descriptor) -> Result<bool> {
+        let doing = format!("look up `{}` of `{}`", name, reference.name());
+        let found = self.ask(reference, &doing, &format!("manifests/{name}")).await?;
+        let is_it = |said: Digest| said.algorithm() != wanted.digest.algorithm() || said == wanted.digest;
+        let fits = |headers: HeaderMap| is_of_size(&headers, wanted) && announced_digest(&headers).is_none_or(is_it);
+        Ok(found.is_some_and(fits))
     }
 
     /// Whether a repository has a manifest of this digest.
@@ -216,6 +230,12 @@ impl RegistryClient {
     }
 }
 
+/// Whether content may be of this size, by what is said of it.
+fn is_of_size(headers: &HeaderMap, descriptor: &Descriptor) -> bool {
+    let said = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    said.is_none_or(|size| size == 0 || size == descriptor.size)
+}
+
 /// What is done with a manifest's type and bytes, and what that is called.
 type Reading<'a, T> = (&'a str, &'a (dyn Fn(Option<MediaType>, Vec<u8>) -> Result<T> + Sync));
 
@@ -231,7 +251,7 @@ fn check_digest(doing: &str, wanted: &Digest, bytes: &[u8]) -> Result<()> {
     verifier.finish(doing, wanted)
 }
 
-fn announced_digest(headers: &HeaderMap) -> Option<Digest> {
+pub(super) fn announced_digest(headers: &HeaderMap) -> Option<Digest> {
     headers.get(CONTENT_DIGEST)?.to_str().ok()?.parse().ok()
 }
 
@@ -272,8 +292,8 @@ impl Opener for BlobOpener {
             let place = places.next().expect("the registry itself is the last");
             let has_another = places.len() > 0;
             match self.open_at(&place, offset, validator).await {
-                Err(error) if has_another => self.client.host(&place.registry).note(&error),
-                Err(error) => return Err(error),
+                Err(error) if has_another => self.client.pass_over(&place, &error),
+                Err(error) => return Err(self.client.after_mirrors(error, &self.reference)),
                 Ok(reply) => {
                     self.asked().retain(|(known, _)| *known != place);
                     self.asked().push((place, has_another));
@@ -285,8 +305,11 @@ impl Opener for BlobOpener {
 
     fn lied(&self, error: Error) -> Error {
         let asked = self.asked();
-        for (place, _) in asked.iter().filter(|_| self.is_whole) {
+        for (place, is_mirror) in asked.iter().filter(|_| self.is_whole) {
             self.client.note_lie(place, &self.digest);
+            if *is_mirror {
+                self.client.pass_over(place, &error);
+            }
         }
         asked.iter().fold(error, |error, (place, _)| told_of(error, place, &self.reference))
     }
@@ -294,7 +317,7 @@ impl Opener for BlobOpener {
     fn has_another(&self, error: &Error) -> bool {
         let asked = self.asked();
         let Some((place, true)) = asked.last() else { return false };
-        self.client.host(&place.registry).note(error);
+        self.client.pass_over(place, error);
         true
     }
 }
@@ -314,7 +337,7 @@ impl BlobOpener {
         let reply = self.client.send(&target, call).await?;
         match reply.status() {
             StatusCode::OK | StatusCode::PARTIAL_CONTENT => Ok(reply),
-            _ => Err(status_error(&self.doing, reply).await),
+            _ => Err(status_error(&self.doing, reply).await.of_a_part()),
         }
     }
 }

@@ -6,12 +6,13 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use futures::TryStreamExt as _;
-use kiln_oci::{Descriptor, Digest, Reference};
+use kiln_oci::{Descriptor, Reference};
 use reqwest::header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderValue, RANGE};
 use reqwest::{Method, Response, StatusCode, Url};
 use tokio::io::AsyncReadExt;
 
 use super::auth::Session;
+use super::pull::announced_digest;
 use super::{Access, RegistryClient, Target, refused};
 use crate::http::{
     Call, Patience, Reply, Trust, authority, is_passing, is_worth_retrying, location, network, refuse, same_origin,
@@ -93,13 +94,20 @@ impl RegistryClient {
         if !reply.status().is_success() {
             return Err(status_error(&doing, reply).await);
         }
-        let said = reply.headers().get("docker-content-digest").and_then(|value| value.to_str().ok());
-        match said.and_then(|text| text.parse::<Digest>().ok()) {
-            Some(got) if got.algorithm() == descriptor.digest.algorithm() && got != descriptor.digest => {
-                Err(Error::Digest { doing, got, want: descriptor.digest.clone() })
+        let want = &descriptor.digest;
+        let said = announced_digest(reply.headers()).filter(|got| got.algorithm() == want.algorithm());
+        match said {
+            Some(got) if got != *want => return Err(Error::Digest { doing, got, want: want.clone() }),
+            Some(_) => {}
+            None if reply.status() == StatusCode::CREATED => {}
+            // A proxy that answers for a registry says 200 to everything.
+            None if self.has_under(to, name, descriptor).await? => {}
+            None => {
+                let reason = format!("the registry answered {}, and does not have it", reply.status().as_u16());
+                return Err(Error::invalid(doing, reason));
             }
-            _ => Ok(reply.headers().clone()),
         }
+        Ok(reply.headers().clone())
     }
 }
 

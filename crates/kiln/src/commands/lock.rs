@@ -103,7 +103,8 @@ impl LockArgs {
 
     fn request(&self, directory: PathBuf, setting: &Setting) -> Result<BuildRequest, Failure> {
         if self.file.iter().any(|path| path == Path::new("-")) {
-            return Err(value::usage("a Dockerfile on standard input has no lock"));
+            let failure = value::usage("a Dockerfile on standard input has no lock");
+            return Err(failure.hint("write it to a file, and name that with `-f`"));
         }
         let source = |path: &PathBuf| DockerfileSource::Path(path.clone());
         let dockerfile = match self.file.as_slice() {
