@@ -14,6 +14,7 @@ pub mod limits;
 pub mod lock;
 pub mod metadata;
 pub mod mount;
+pub mod net;
 pub mod passing;
 pub mod personality;
 mod raw;
