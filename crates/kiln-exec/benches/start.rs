@@ -11,7 +11,7 @@ mod support;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use kiln_exec::{Executor, Network, ProcessIo, Security};
+use kiln_exec::{Executor, Network, Networks, ProcessIo, Security};
 use support::Image;
 
 /// The size a program of ours has, so that starting it again costs what it would.
@@ -42,11 +42,18 @@ fn main() {
         assert!(runtime.block_on(executor.run(spec, io)).unwrap().is_success());
         start.elapsed()
     };
+    let (networks, _inside) = (Networks::default(), runtime.enter());
+    let network = || networks.begin().unwrap().ready().unwrap();
     let cases: Vec<Case<'_>> = vec![
         ("overlay, mount and unmount", Box::new(|| timed(|| drop(image.mount(&[]))))),
         ("container", Box::new(|| container(Network::Host, Security::Sandbox))),
         ("container without filter and masks", Box::new(|| container(Network::Host, Security::Insecure))),
         ("container with its own network", Box::new(|| container(Network::None, Security::Sandbox))),
+        (
+            "container with a network and a way out",
+            Box::new(|| container(Network::Private(network()), Security::Sandbox)),
+        ),
+        ("a network and a way out, made and dropped", Box::new(|| timed(|| drop(network())))),
         ("our program again, doing nothing", Box::new(|| timed(again))),
         ("the same program on the host", Box::new(|| timed(|| wait(Command::new("/bin/busybox").arg("true"))))),
     ];

@@ -87,8 +87,12 @@ fn check_target(target: &str) -> Result<(), Error> {
 /// Enters the namespaces and leaves the host's files behind.
 fn enter(spec: &ContainerSpec, mounts: Mounts) -> Result<Mounts, Error> {
     let fail = |source| Error::Prepare { what: "a container's namespaces", source };
-    let network = match spec.network {
+    let network = match &spec.network {
         Network::Host => NetworkNamespace::Inherited,
+        Network::Private(network) => {
+            network.enter()?;
+            NetworkNamespace::Inherited
+        }
         Network::None => NetworkNamespace::New,
     };
     Isolation { network, hostname: &spec.hostname }.enter().map_err(fail)?;

@@ -128,6 +128,12 @@ pub enum Error {
         /// Why.
         source: kiln_sys::Error,
     },
+    /// This machine does not give containers networks of their own.
+    #[error("steps cannot have a network of their own: {why}")]
+    NoNetwork {
+        /// Why.
+        why: String,
+    },
     /// A node of ours is not the device it should be.
     #[error("`/dev/{name}` is not the device of that name")]
     NotTheDevice {
@@ -182,6 +188,7 @@ impl Error {
             | Error::NoFilter { .. }
             | Error::Start { .. }
             | Error::Prepare { .. }
+            | Error::NoNetwork { .. }
             | Error::NotTheDevice { .. }
             | Error::HostProgram { .. }
             | Error::HostPatience { .. }

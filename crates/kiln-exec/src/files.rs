@@ -19,7 +19,7 @@ pub(crate) fn prepare(spec: &ContainerSpec) -> Result<Vec<(&'static str, Source)
     let root = Root::new(tmpfs.mount_detached().map_err(fail)?);
     let bind = Bind { depth: Depth::One, attributes: INERT | MountAttrFlags::MOUNT_ATTR_RDONLY };
     let files = [
-        ("/etc/resolv.conf", "resolv.conf", resolv_conf(spec.network)),
+        ("/etc/resolv.conf", "resolv.conf", resolv_conf(&spec.network)),
         ("/etc/hosts", "hosts", hosts(spec).into_bytes()),
         ("/etc/hostname", "hostname", format!("{}\n", spec.hostname).into_bytes()),
     ];
@@ -34,9 +34,10 @@ pub(crate) fn prepare(spec: &ContainerSpec) -> Result<Vec<(&'static str, Source)
 }
 
 /// The host's resolver serves a container that has the host's network. One without a network has none to ask.
-fn resolv_conf(network: Network) -> Vec<u8> {
+fn resolv_conf(network: &Network) -> Vec<u8> {
     match network {
         Network::None => Vec::new(),
+        Network::Private(network) => network.resolv_conf().as_bytes().to_vec(),
         Network::Host => {
             let host = Root::open_ambient("/");
             // A host without the file has no resolver to share.

@@ -14,6 +14,7 @@ mod executor;
 mod files;
 mod host;
 mod kit;
+mod network;
 mod preprocess;
 mod program;
 mod skeleton;
@@ -27,6 +28,7 @@ pub use error::Error;
 pub use executor::Executor;
 pub use host::{HostCommand, HostOutput};
 pub use kiln_sys::secret::Secret;
+pub use network::{Networks, PendingNetwork, PrivateNetwork};
 pub use preprocess::{PreprocessError, preprocess};
 pub use spec::{
     ContainerMount, ContainerSpec, DeviceNode, ExitStatus, Limit, MountSource, Network, ProcessIo, Security, Ulimit,

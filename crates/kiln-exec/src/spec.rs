@@ -5,6 +5,8 @@ use std::os::fd::OwnedFd;
 use kiln_sys::metadata::{Device, FileKind};
 use kiln_sys::secret::Secret;
 
+use crate::network::PrivateNetwork;
+
 /// A container to be.
 #[derive(Debug)]
 pub struct ContainerSpec {
@@ -106,10 +108,12 @@ pub struct DeviceNode {
 }
 
 /// What a container can reach.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug)]
 pub enum Network {
     /// What the host can.
     Host,
+    /// What lies beyond the host, by a network of its own.
+    Private(PrivateNetwork),
     /// Nothing but its own loopback.
     None,
 }

@@ -14,6 +14,8 @@ mod hostile;
 mod life;
 #[path = "privileged/mounts.rs"]
 mod mounts;
+#[path = "privileged/network.rs"]
+mod network;
 
 /// Leaves a test with a word where containers cannot run.
 macro_rules! require_containers {

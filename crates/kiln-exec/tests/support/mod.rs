@@ -1,6 +1,8 @@
 //! A busybox image on an overlay, and running commands in it.
 #![allow(clippy::print_stdout, reason = "a test that skips says why")]
 
+pub(crate) mod machine;
+
 use std::ffi::OsString;
 use std::io::Read;
 use std::os::fd::OwnedFd;

@@ -1,0 +1,193 @@
+//! What all networks of this process share: their addresses, the rules for what passes, the way to names.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use kiln_sys::net::{Links, Match, Namespace, Route, Rule, Table, Verdict};
+use kiln_sys::root::Root;
+
+use super::Ends;
+use super::forwarding::Forwarding;
+use super::names::Names;
+
+/// How the outer links of all kilns begin; the number of a pair of addresses follows. That the kernel gives a name once is
+/// what makes the pairs of several processes different.
+pub(super) const PREFIX: &str = "kiln-";
+
+/// Addresses that no container reaches: where clouds tell machines their secrets, and what is near the machine only.
+pub(super) const FORBIDDEN: [(IpAddr, u8); 4] = [
+    (IpAddr::V4(Ipv4Addr::new(169, 254, 0, 0)), 16),
+    (IpAddr::V4(Ipv4Addr::new(100, 100, 100, 200)), 32),
+    (IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)), 128),
+    (IpAddr::V6(Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254)), 128),
+];
+
+/// What of the machine is never a container's, although a packet could say so.
+const LOOPBACK: (IpAddr, u8) = (IpAddr::V4(Ipv4Addr::new(127, 0, 0, 0)), 8);
+const LINK_LOCAL: (IpAddr, u8) = (IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0)), 10);
+
+/// Addresses for containers, in the order they are tried: corners of the private ranges that others leave alone.
+const POOLS: [Ipv4Addr; 6] = [
+    Ipv4Addr::new(10, 213, 64, 0),
+    Ipv4Addr::new(172, 29, 208, 0),
+    Ipv4Addr::new(192, 168, 224, 0),
+    Ipv4Addr::new(10, 87, 144, 0),
+    Ipv4Addr::new(10, 171, 32, 0),
+    Ipv4Addr::new(198, 19, 240, 0),
+];
+const POOL_PREFIX: u8 = 20;
+/// Pairs of addresses in a pool.
+const PAIRS: u32 = 1 << (31 - POOL_PREFIX);
+
+const POOL6: Ipv6Addr = Ipv6Addr::new(0xfd6b, 0x696c, 0x6e5f, 0, 0, 0, 0, 0);
+const POOL6_PREFIX: u8 = 64;
+
+/// More than any resolver reads.
+const RESOLV_CONF_LIMIT: u64 = 64 << 10;
+/// What links have where nobody says otherwise.
+const ETHERNET: u32 = 1500;
+
+#[derive(Debug)]
+pub(super) struct Ground {
+    pool: Ipv4Addr,
+    has_v6: bool,
+    mtu: u32,
+    pub(super) names: Names,
+    forwarding: Forwarding,
+    _table: Table,
+}
+
+impl Ground {
+    /// Looks at the machine's network, and readies it; else says why containers cannot have networks of their own.
+    pub(super) fn prepare() -> Result<Ground, String> {
+        let links = Links::open().map_err(told)?;
+        let routes = ours_apart(&links, links.routes().map_err(told)?);
+        let pool = free_pool(&routes).ok_or("all address ranges that kiln knows are in use here")?;
+        let way_out = routes.iter().find(|route| route.prefix == 0 && route.is_main && route.to.is_ipv4());
+        let mtu = way_out.and_then(|route| links.describe(route.link?).ok()).map_or(ETHERNET, |(_, mtu)| mtu);
+        let is_free = !routes.iter().any(|route| overlap((route.to, route.prefix), (POOL6.into(), POOL6_PREFIX)));
+        let mut forwarding = Forwarding::begin(&links, &routes)?;
+        let has_v6 = is_free && forwarding.with_v6(&links, &routes);
+        let table = Table::raise(&format!("kiln-{}", std::process::id()), &rules(pool, forwarding.switched()));
+        let table = table.map_err(told)?;
+        let resolv_conf =
+            Root::open_ambient("/").and_then(|host| host.read_to_limit("/etc/resolv.conf", RESOLV_CONF_LIMIT));
+        // A machine without the file asks its own loopback, as the C library has it.
+        let resolv_conf = String::from_utf8_lossy(&resolv_conf.unwrap_or_default()).into_owned();
+        let names = Names::new(&resolv_conf, has_v6, |link| links.index(link).ok());
+        Ok(Ground { pool, has_v6, mtu, names, forwarding, _table: table })
+    }
+
+    /// Makes a link out of a namespace; gives its outer name, and the number of its pair of addresses.
+    pub(super) fn connect(&self, outside: &Links, inside: (&str, &Namespace)) -> kiln_sys::Result<(String, u32)> {
+        // Where others begin as well, their names are tried in vain; so each process begins elsewhere.
+        let first = std::process::id().wrapping_mul(61);
+        let mut tries = 0;
+        loop {
+            let slot = first.wrapping_add(tries) % PAIRS;
+            let name = format!("{PREFIX}{slot}");
+            tries += 1;
+            if outside.add_pair(&name, inside, self.mtu)? || tries > PAIRS {
+                return Ok((name, slot));
+            }
+        }
+    }
+
+    pub(super) fn ends(&self, slot: u32) -> Ends {
+        let gateway = u32::from(self.pool) + slot * 2;
+        let gateway6 = u128::from(POOL6) + u128::from(slot) * 2;
+        let v6 = self.has_v6.then(|| (gateway6.into(), (gateway6 + 1).into()));
+        Ends { gateway: gateway.into(), step: (gateway + 1).into(), v6 }
+    }
+
+    /// Has what comes out of a container passed on.
+    pub(super) fn forward(&self, link: &str) {
+        self.forwarding.include(link, self.has_v6);
+    }
+}
+
+fn told(error: kiln_sys::Error) -> String {
+    match std::error::Error::source(&error) {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    }
+}
+
+/// Routes to containers of other kilns are not in the way: their numbers are others.
+fn ours_apart(links: &Links, routes: Vec<Route>) -> Vec<Route> {
+    let is_ours = |route: &Route| {
+        let name = route.link.and_then(|link| links.describe(link).ok()).map(|(name, _)| name);
+        name.is_some_and(|name| name.starts_with(PREFIX))
+    };
+    routes.into_iter().filter(|route| !is_ours(route)).collect()
+}
+
+fn free_pool(routes: &[Route]) -> Option<Ipv4Addr> {
+    let is_free = |pool: &Ipv4Addr| {
+        let pool = (IpAddr::from(*pool), POOL_PREFIX);
+        !routes.iter().any(|route| overlap((route.to, route.prefix), pool))
+    };
+    POOLS.into_iter().find(is_free)
+}
+
+/// Whether two ranges share an address. A default route is in nobody's way.
+fn overlap((a, a_prefix): (IpAddr, u8), (b, b_prefix): (IpAddr, u8)) -> bool {
+    let common = u32::from(a_prefix.min(b_prefix));
+    match (a, b) {
+        _ if common == 0 => false,
+        (IpAddr::V4(a), IpAddr::V4(b)) => (u32::from(a) ^ u32::from(b)).leading_zeros() >= common,
+        (IpAddr::V6(a), IpAddr::V6(b)) => (u128::from(a) ^ u128::from(b)).leading_zeros() >= common,
+        _ => false,
+    }
+}
+
+/// What passes. `switched` are links whose packets are passed on only for containers.
+fn rules<'a>(pool: Ipv4Addr, switched: impl Iterator<Item = (&'a str, Match)>) -> Vec<Rule> {
+    let from = || Match::From(PREFIX.into());
+    let refuse = |matches: Vec<Match>| Rule { matches, verdict: Verdict::Refuse };
+    let stop = |matches: Vec<Match>| Rule { matches, verdict: Verdict::Stop };
+    let hide = |address: IpAddr, prefix| Rule {
+        matches: vec![Match::Source(address, prefix), Match::NotTo(PREFIX.into())],
+        verdict: Verdict::Masquerade,
+    };
+    let forbidden = FORBIDDEN.iter().chain([&LOOPBACK]);
+    let mut rules: Vec<_> =
+        forbidden.map(|(to, prefix)| refuse(vec![from(), Match::Destination(*to, *prefix)])).collect();
+    rules.push(refuse(vec![from(), Match::Destination(LINK_LOCAL.0, LINK_LOCAL.1), Match::NotControl]));
+    // Containers have one address each, and none of another's connections.
+    rules.push(stop(vec![from(), Match::To(PREFIX.into())]));
+    rules.push(stop(vec![Match::To(PREFIX.into()), Match::IsUnasked]));
+    rules.extend(
+        switched.map(|(link, version)| stop(vec![version, Match::From(link.to_owned()), Match::NotTo(PREFIX.into())])),
+    );
+    rules.push(hide(pool.into(), POOL_PREFIX));
+    rules.push(hide(POOL6.into(), POOL6_PREFIX));
+    rules
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn route(text: &str) -> Route {
+        let (to, prefix) = text.split_once('/').unwrap();
+        Route { to: to.parse().unwrap(), prefix: prefix.parse().unwrap(), link: None, is_main: true }
+    }
+
+    #[test]
+    fn addresses_are_taken_that_no_route_leads_to() {
+        assert_eq!(free_pool(&[route("0.0.0.0/0"), route("192.0.2.0/24"), route("::/0")]), Some(POOLS[0]));
+        assert_eq!(free_pool(&[route("10.0.0.0/8")]), Some(POOLS[1]));
+        assert_eq!(free_pool(&[route("10.213.79.255/32"), route("172.16.0.0/12")]), Some(POOLS[2]));
+        assert_eq!(free_pool(&[route("10.213.80.0/24")]), Some(POOLS[0]));
+        let all = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "198.18.0.0/15"].map(route);
+        assert_eq!(free_pool(&all), None);
+        assert_eq!(free_pool(&[route("0.0.0.0/1"), route("128.0.0.0/1")]), None);
+    }
+
+    #[test]
+    fn pairs_of_addresses_are_all_different() {
+        let pool = u32::from(POOLS[0]);
+        assert!(POOLS.iter().all(|pool| u32::from(*pool) % (PAIRS * 2) == 0));
+        assert!((pool + (PAIRS - 1) * 2 + 1) ^ pool < 1 << (32 - POOL_PREFIX));
+    }
+}
