@@ -22,6 +22,7 @@ use crate::gather::Gathered;
 use crate::job::Result;
 use crate::lock::{LockAnswer, LockMode};
 use crate::mounts::{MountExport, MountImport, MountPlace, MountSummary, MountsExported, MountsImported};
+use crate::network::StepNetworks;
 use crate::record::BuildRecord;
 use crate::registry::Registry;
 use crate::request::{BuildRequest, EngineConfig, FsckRequest, PruneRequest, RunRequest};
@@ -35,13 +36,14 @@ pub struct Engine {
     config: EngineConfig,
     store: OnceLock<Store>,
     registry: Arc<Registry>,
+    networks: StepNetworks,
 }
 
 impl Engine {
     /// An engine on a state directory, which is made when it is first needed.
     pub fn open(config: EngineConfig) -> Result<Self> {
         let registry = Arc::new(Registry::new(&config));
-        Ok(Self { config, store: OnceLock::new(), registry })
+        Ok(Self { config, store: OnceLock::new(), registry, networks: StepNetworks::default() })
     }
 
     pub(crate) fn store(&self) -> Result<Store> {
@@ -62,6 +64,10 @@ impl Engine {
 
     pub(crate) fn executor(&self) -> Executor {
         Executor::new()
+    }
+
+    pub(crate) fn networks(&self) -> StepNetworks {
+        self.networks.clone()
     }
 
     pub(crate) fn proxies(&self) -> impl Iterator<Item = (String, String)> + '_ {

@@ -21,6 +21,7 @@ use crate::finish::Finisher;
 use crate::frontend::Trees;
 use crate::lock::Pins;
 use crate::mounts::Returning;
+use crate::network::StepNetworks;
 use crate::packing::Packing;
 use crate::registry::Registry;
 use crate::request::BuildRequest;
@@ -42,6 +43,7 @@ pub(crate) struct Job {
     pub(crate) session: Arc<dyn Session>,
     pub(crate) reporter: Arc<dyn Reporter>,
     pub(crate) executor: Executor,
+    pub(crate) networks: StepNetworks,
     pub(crate) trees: Trees,
     pub(crate) images: Arc<Images>,
     pub(crate) finisher: Finisher,
@@ -110,6 +112,7 @@ impl Job {
             early,
             returning: Returning::new(&request.mounts_from, store, (&registry, reporter)),
             executor: engine.executor(),
+            networks: engine.networks(),
             store: store.clone(),
             lease: lease.clone(),
             registry,

@@ -33,6 +33,7 @@ mod images;
 mod job;
 mod lock;
 mod mounts;
+mod network;
 mod offline;
 mod output;
 mod packing;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use kiln_dockerfile::check::sounds_secret;
-use kiln_exec::{ContainerMount, ContainerSpec, ExitStatus, MountSource, Network, Security, User};
+use kiln_exec::{ContainerMount, ContainerSpec, ExitStatus, MountSource, Security, User};
 use kiln_graph::llb::{ExecOp, Meta, Mount, MountType, NetMode, ProxyEnv, SecurityMode};
 use kiln_oci::{Digest, Hasher};
 use kiln_report::{Failure, FailureKind};
@@ -148,8 +148,9 @@ impl ExecStep {
     fn options(&self, meta: &Meta) -> BTreeMap<String, Setting> {
         let or = |value: &str, default: &str| Setting::shown(if value.is_empty() { default } else { value });
         let network = match self.op.network() {
+            NetMode::Unset => "default",
             NetMode::None => "none",
-            NetMode::Unset | NetMode::Host => "host",
+            NetMode::Host => "host",
         };
         let security = match self.op.security() {
             SecurityMode::Sandbox => "sandbox",
@@ -204,6 +205,9 @@ impl ExecStep {
             let message = format!("device `{}` cannot be given to steps yet", device.name);
             return Err(Failure::new(FailureKind::Build, message));
         }
+        let job = &self.place.job;
+        // It is made while the files are.
+        let network = job.networks.begin(self.op.network())?;
         let prepared = mounts::prepare(&self.place, &self.op, inputs, self.device_mounts()?)?;
         let redactor = redactor(&prepared);
         let meta = self.op.meta.clone().unwrap_or_default();
@@ -221,7 +225,9 @@ impl ExecStep {
         if !env.iter().any(|pair| pair.starts_with("HOME=")) {
             env.push(format!("HOME={}", kiln_exec::home_of(&root, user.uid).map_err(build)?));
         }
-        let limits = &self.place.job.limits;
+        let limits = &job.limits;
+        let network = job.networks.ready(network, &*job.reporter)?;
+        let hosts = meta.extra_hosts.into_iter().map(|host| (host.host, host.ip));
         let spec = ContainerSpec {
             root: root.into_fd(),
             readonly_root: false,
@@ -230,9 +236,9 @@ impl ExecStep {
             cwd,
             user,
             mounts: prepared.mounts,
-            network: network(self.op.network()),
             hostname: if meta.hostname.is_empty() { HOST_NAME.to_owned() } else { meta.hostname },
-            extra_hosts: meta.extra_hosts.into_iter().map(|host| (host.host, host.ip)).collect(),
+            extra_hosts: crate::network::hosts(hosts, &network),
+            network,
             security: match self.op.security() {
                 SecurityMode::Sandbox => Security::Sandbox,
                 SecurityMode::Insecure => Security::Insecure,
@@ -304,13 +310,6 @@ fn redactor(prepared: &Prepared) -> Redactor {
     });
     let variables = prepared.env.iter().filter_map(|pair| pair.split_once('=')).map(|(_, value)| value.as_bytes());
     Redactor::new(files.chain(variables))
-}
-
-fn network(mode: NetMode) -> Network {
-    match mode {
-        NetMode::Unset | NetMode::Host => Network::Host,
-        NetMode::None => Network::None,
-    }
 }
 
 /// A working directory that an image's config names need not be in its files.

@@ -218,6 +218,7 @@ impl World {
             session: Arc::new(Lent(self.secret)),
             reporter,
             executor: kiln_exec::Executor::new(),
+            networks: Default::default(),
             trees: BTreeMap::from([("context".to_owned(), Arc::clone(tree))]),
             images,
             seen: Default::default(),

@@ -106,10 +106,9 @@ pub(crate) fn host(text: &str) -> Result<(String, String), Wrong> {
     if name.is_empty() || name.contains(|c: char| c.is_whitespace() || c.is_control() || c == '#') {
         return wrong(format!("`{name}` is not a host name"));
     }
+    // Only when a step runs it is known by which address it reaches the machine.
     if address == "host-gateway" {
-        return wrong(
-            "`host-gateway` is not supported yet; steps share the machine's network, so `127.0.0.1` is the machine",
-        );
+        return Ok((name.to_owned(), address.to_owned()));
     }
     let bare = address.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(address);
     match bare.parse::<IpAddr>() {
@@ -222,7 +221,8 @@ mod tests {
         assert_eq!(host("a=::1"), of("a", "::1"));
         assert_eq!(host("a:[::1]"), of("a", "::1"));
         assert_eq!(host("a:::1"), of("a", "::1"));
-        for bad in ["a", ":1.2.3.4", "a:b", "a b:1.2.3.4", "a\n:1.2.3.4", "a:host-gateway"] {
+        assert_eq!(host("a:host-gateway"), of("a", "host-gateway"));
+        for bad in ["a", ":1.2.3.4", "a:b", "a b:1.2.3.4", "a\n:1.2.3.4"] {
             assert!(host(bad).is_err(), "{bad}");
         }
     }

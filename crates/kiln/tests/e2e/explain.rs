@@ -151,11 +151,11 @@ fn what_changed_of_how_a_step_runs_is_named() {
         project.dockerfile(&dockerfile).build(args).ok().says(&format!("miss: {reason}"));
     };
     said(run("--network=none", ""), &[], "first build\n");
-    said(run("", ""), &[], "network none → host");
+    said(run("", ""), &[], "network none → default");
     said(run("--mount=type=tmpfs,target=/t", ""), &[], "mounts changed");
     said(run("--mount=type=tmpfs,target=/u", ""), &[], "mounts changed");
     said(run("--mount=type=tmpfs,target=/u", "USER daemon\n"), &[], "user root → daemon");
-    said(run("--mount=type=tmpfs,target=/u", "USER daemon\n"), &["--network=none"], "network host → none");
+    said(run("--mount=type=tmpfs,target=/u", "USER daemon\n"), &["--network=none"], "network default → none");
     for (args, what) in [
         (["--add-host", "db:10.0.0.1"], "hosts changed"),
         (["--ulimit", "nofile=100"], "limits changed"),

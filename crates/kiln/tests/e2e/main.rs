@@ -21,6 +21,7 @@ mod layers;
 mod leftovers;
 mod load;
 mod lock;
+mod network;
 mod object_cache;
 mod offline;
 mod one_digest;
