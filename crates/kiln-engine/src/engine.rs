@@ -19,6 +19,7 @@ use crate::export::{Daemons, OutFile};
 use crate::failure::environment;
 use crate::forecast::Forecast;
 use crate::gather::Gathered;
+use crate::ids::Ids;
 use crate::job::Result;
 use crate::lock::{LockAnswer, LockMode};
 use crate::mounts::{MountExport, MountImport, MountPlace, MountSummary, MountsExported, MountsImported};
@@ -37,13 +38,15 @@ pub struct Engine {
     store: OnceLock<Store>,
     registry: Arc<Registry>,
     networks: StepNetworks,
+    ids: Arc<Ids>,
 }
 
 impl Engine {
     /// An engine on a state directory, which is made when it is first needed.
     pub fn open(config: EngineConfig) -> Result<Self> {
         let registry = Arc::new(Registry::new(&config));
-        Ok(Self { config, store: OnceLock::new(), registry, networks: StepNetworks::default() })
+        let (networks, ids) = (StepNetworks::default(), Arc::default());
+        Ok(Self { config, store: OnceLock::new(), registry, networks, ids })
     }
 
     pub(crate) fn store(&self) -> Result<Store> {
@@ -68,6 +71,10 @@ impl Engine {
 
     pub(crate) fn networks(&self) -> StepNetworks {
         self.networks.clone()
+    }
+
+    pub(crate) fn ids(&self) -> Arc<Ids> {
+        Arc::clone(&self.ids)
     }
 
     pub(crate) fn proxies(&self) -> impl Iterator<Item = (String, String)> + '_ {

@@ -19,6 +19,7 @@ use crate::engine::Engine;
 use crate::export::{Daemons, Early};
 use crate::finish::Finisher;
 use crate::frontend::Trees;
+use crate::ids::Ids;
 use crate::lock::Pins;
 use crate::mounts::Returning;
 use crate::network::StepNetworks;
@@ -44,6 +45,7 @@ pub(crate) struct Job {
     pub(crate) reporter: Arc<dyn Reporter>,
     pub(crate) executor: Executor,
     pub(crate) networks: StepNetworks,
+    pub(crate) ids: Arc<Ids>,
     pub(crate) trees: Trees,
     pub(crate) images: Arc<Images>,
     pub(crate) finisher: Finisher,
@@ -113,6 +115,7 @@ impl Job {
             returning: Returning::new(&request.mounts_from, store, (&registry, reporter)),
             executor: engine.executor(),
             networks: engine.networks(),
+            ids: engine.ids(),
             store: store.clone(),
             lease: lease.clone(),
             registry,

@@ -29,6 +29,7 @@ mod forecast;
 mod frontend;
 mod fsck;
 mod gather;
+mod ids;
 mod images;
 mod job;
 mod lock;

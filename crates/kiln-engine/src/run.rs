@@ -7,12 +7,13 @@ use kiln_exec::{ContainerMount, ContainerSpec, MountSource, Network, ProcessIo, 
 use kiln_oci::ImageConfig;
 use kiln_report::{Failure, FailureKind, Reporter};
 use kiln_store::{ActiveSnapshot, Store};
-use kiln_sys::mount::{Bind, DATA, Depth, bind_path_detached};
+use kiln_sys::mount::{Bind, DATA, Depth};
 use kiln_sys::root::Root;
 
 use crate::blocking::blocking;
 use crate::engine::Engine;
 use crate::failure::{Context as _, build, environment};
+use crate::ids::Sight;
 use crate::job::Result;
 use crate::request::{NetworkMode, RunRequest, Volume};
 use crate::scratch::Scratch;
@@ -21,10 +22,10 @@ use crate::scratch::Scratch;
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Runs; gives the code a shell would.
-pub(crate) async fn run(engine: &Engine, request: &RunRequest, _reporter: &Arc<dyn Reporter>) -> Result<i32> {
+pub(crate) async fn run(engine: &Engine, request: &RunRequest, reporter: &Arc<dyn Reporter>) -> Result<i32> {
     let store = engine.store()?;
-    let request = request.clone();
-    let (spec, scratch) = blocking(move || prepare(&store, &request)).await?;
+    let (request, ids, reporter) = (request.clone(), engine.ids(), Arc::clone(reporter));
+    let (spec, scratch) = blocking(move || prepare(&store, &request, &ids.sight(&store, &reporter))).await?;
     let io = ProcessIo {
         stdin: Some(own(std::io::stdin())?),
         stdout: own(std::io::stdout())?,
@@ -54,7 +55,7 @@ fn own(stream: impl AsFd) -> Result<OwnedFd> {
     stream.as_fd().try_clone_to_owned().or_environment(|| "cannot pass on a standard stream".into())
 }
 
-fn prepare(store: &Store, request: &RunRequest) -> Result<(ContainerSpec, Scratch<ActiveSnapshot>)> {
+fn prepare(store: &Store, request: &RunRequest, sight: &Sight) -> Result<(ContainerSpec, Scratch<ActiveSnapshot>)> {
     let lease = store.lease().map_err(environment)?;
     let image = crate::images::one(store, &request.image, request.platform.as_ref())?;
     let config = crate::images::read_config(store, &image.record.id)?;
@@ -66,23 +67,37 @@ fn prepare(store: &Store, request: &RunRequest) -> Result<(ContainerSpec, Scratc
         let failure = Failure::new(FailureKind::Environment, format!("layers of image `{}` are gone", request.image));
         return Err(failure.hint("build it again, or pull it again"));
     }
-    let mounts = request.volumes.iter().map(volume).collect::<Result<Vec<_>>>()?;
+    let volumes = |sight: &Sight| request.volumes.iter().map(|it| volume(it, sight)).collect::<Result<Vec<_>>>();
+    // A user namespace has no right to the low ports of the host's network, and servers are tried with them. Nor can every
+    // file system show its files with other ids.
+    let own = (request.network == NetworkMode::None).then(|| Ok((sight.clone(), volumes(sight)?)));
+    let (sight, mounts) = match own {
+        Some(Ok(own)) => own,
+        None | Some(Err::<_, Failure>(_)) => (Sight::Host, volumes(&Sight::Host)?),
+    };
     // It holds the lease, and so the image, as long as it lives.
     let scratch = Scratch::upon(store, Some(&snapshot), &lease)?;
     let mut overlay = scratch.overlay()?;
     overlay.lowers.push(crate::step::stubs(store, &lease, &mounts)?);
-    let root = Root::new(crate::scratch::mount(&overlay)?);
-    Ok((spec(request, config, root, mounts)?, scratch))
+    let tree = Tree { root: Root::new(sight.mount(&overlay)?), mounts, sight };
+    Ok((spec(request, config, tree)?, scratch))
 }
 
-fn spec(request: &RunRequest, config: ImageConfig, root: Root, mounts: Vec<ContainerMount>) -> Result<ContainerSpec> {
-    let config = config.config;
+/// The files of a container.
+struct Tree {
+    root: Root,
+    mounts: Vec<ContainerMount>,
+    sight: Sight,
+}
+
+fn spec(request: &RunRequest, config: ImageConfig, tree: Tree) -> Result<ContainerSpec> {
+    let (config, Tree { root, mounts, sight }) = (config.config, tree);
     let named = request.user.as_ref().unwrap_or(&config.user);
     let user = kiln_exec::resolve_user(&root, named).or_build(|| format!("cannot run as user `{named}`"))?;
     let args = args(request, config.entrypoint.unwrap_or_default(), config.cmd.unwrap_or_default())?;
     let cwd = request.workdir.clone().unwrap_or(config.working_dir);
     let cwd = if cwd.starts_with('/') { cwd } else { format!("/{cwd}") };
-    crate::step::make_cwd(&root, &cwd, &user)?;
+    crate::step::make_cwd(&root, &cwd, &user, &sight)?;
     let home = format!("HOME={}", kiln_exec::home_of(&root, user.uid).map_err(build)?);
     let hostname = request.hostname.clone().unwrap_or_else(|| "kiln".into());
     Ok(ContainerSpec {
@@ -92,6 +107,7 @@ fn spec(request: &RunRequest, config: ImageConfig, root: Root, mounts: Vec<Conta
         env: environment_of(&[PATH.to_owned(), home], &config.env, &request.env),
         cwd,
         user,
+        users: sight.users().cloned(),
         mounts,
         network: match request.network {
             NetworkMode::None => Network::None,
@@ -131,7 +147,7 @@ fn environment_of(defaults: &[String], image: &[String], request: &[String]) -> 
     env
 }
 
-fn volume(volume: &Volume) -> Result<ContainerMount> {
+fn volume(volume: &Volume, sight: &Sight) -> Result<ContainerMount> {
     let doing = || format!("cannot mount `{}`", volume.source.display());
     let bind = Bind { depth: Depth::Recursive, attributes: DATA };
     let path = std::fs::canonicalize(&volume.source).or_build(doing)?;
@@ -140,7 +156,7 @@ fn volume(volume: &Volume) -> Result<ContainerMount> {
         (false, Some(parent), Some(name)) => (parent.to_owned(), name.to_owned()),
         _ => (path, String::new()),
     };
-    let source = MountSource::Tree { dir: bind_path_detached(&dir, bind).or_build(doing)?, subpath: name };
+    let source = MountSource::Tree { dir: sight.bind_of_host(&dir, bind).or_build(doing)?, subpath: name };
     Ok(ContainerMount { target: volume.target.clone(), readonly: volume.readonly, source })
 }
 

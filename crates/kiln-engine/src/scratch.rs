@@ -71,7 +71,7 @@ impl Scratch<ActiveSnapshot> {
 
     /// Mounts it for writing, nowhere: it is unmounted with its descriptor.
     pub(crate) fn mount(&self) -> Result<OwnedFd> {
-        mount(&self.overlay()?)
+        self.overlay()?.mount_detached().or_environment(|| "cannot mount a step's files".into())
     }
 
     /// The directory that receives what changes.
@@ -101,11 +101,6 @@ impl Scratch<ActiveLayer> {
 /// Opens a directory of the store as a root that no path in it leaves.
 pub(crate) fn open_dir(path: &Path) -> Result<Root> {
     Root::open_ambient(path).or_environment(|| format!("cannot open `{}` of the state directory", path.display()))
-}
-
-/// Mounts an overlay nowhere: it is gone with its descriptor.
-pub(crate) fn mount(overlay: &Overlay) -> Result<OwnedFd> {
-    overlay.mount_detached().or_environment(|| "cannot mount a step's files".into())
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Milliseconds to start a container and see it end, by parts and by ways; the figures of ADR 5.
+//! Milliseconds to start a container and see it end, by parts and by ways; the figures of ADRs 5 and 14.
 //!
 //! `cargo bench -p kiln-exec --bench start [rounds]`, as root, with a static `/bin/busybox`.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a bench prints, and one that cannot go on stops")]
@@ -33,7 +33,8 @@ fn main() {
     }
     let rounds = first.and_then(|rounds| rounds.parse().ok()).unwrap_or(200);
     let (image, executor, runtime) = (Image::new(), Executor::new(), support::runtime());
-    let container = |network: Network, security: Security| {
+    let hosts = Image::with_host_ids();
+    let container = |image: &Image, network: Network, security: Security| {
         let mut spec = image.spec(&["true"]);
         (spec.network, spec.security) = (network, security);
         let null = || std::fs::File::options().read(true).write(true).open("/dev/null").unwrap().into();
@@ -46,12 +47,14 @@ fn main() {
     let network = || networks.begin().unwrap().ready().unwrap();
     let cases: Vec<Case<'_>> = vec![
         ("overlay, mount and unmount", Box::new(|| timed(|| drop(image.mount(&[]))))),
-        ("container", Box::new(|| container(Network::Host, Security::Sandbox))),
-        ("container without filter and masks", Box::new(|| container(Network::Host, Security::Insecure))),
-        ("container with its own network", Box::new(|| container(Network::None, Security::Sandbox))),
+        ("the same with the host's ids", Box::new(|| timed(|| drop(hosts.mount(&[]))))),
+        ("container", Box::new(|| container(&image, Network::Host, Security::Sandbox))),
+        ("container with the host's ids", Box::new(|| container(&hosts, Network::Host, Security::Sandbox))),
+        ("container without filter and masks", Box::new(|| container(&hosts, Network::Host, Security::Insecure))),
+        ("container with its own network", Box::new(|| container(&image, Network::None, Security::Sandbox))),
         (
             "container with a network and a way out",
-            Box::new(|| container(Network::Private(network()), Security::Sandbox)),
+            Box::new(|| container(&image, Network::Private(network()), Security::Sandbox)),
         ),
         ("a network and a way out, made and dropped", Box::new(|| timed(|| drop(network())))),
         ("our program again, doing nothing", Box::new(|| timed(again))),

@@ -13,6 +13,7 @@ use kiln_sys::limits::{Clamped, Limit};
 use kiln_sys::metadata::{FileKind, Metadata};
 use kiln_sys::mount::{attach, detach_path};
 use kiln_sys::root::Root;
+use kiln_sys::userns::UserNamespace;
 
 use crate::Error;
 use crate::control::Control;
@@ -38,7 +39,11 @@ pub(crate) fn run(
     control: &Control,
 ) -> Result<ExitStatus, Error> {
     let attempt = Attempt::new(&spec)?;
-    give_pipes(&io, spec.user.uid);
+    let users = spec.users.clone();
+    // What is made for the container from here on is its root's.
+    let acting = users.as_deref().map(UserNamespace::act_as_root).transpose();
+    let _acting = acting.map_err(|source| Error::Prepare { what: "a container's user", source })?;
+    give_pipes(&io, owner(users.as_deref(), spec.user.uid)?);
     let mounts = collect_mounts(&mut spec)?;
     let root = Root::new(spec.root.try_clone().map_err(|source| Error::Resources { source })?);
     if control.is_cancelled() {
@@ -64,12 +69,12 @@ pub(crate) fn run(
 fn collect_mounts(spec: &mut ContainerSpec) -> Result<Mounts, Error> {
     let mut mounts: Vec<_> =
         files::prepare(spec)?.into_iter().map(|(target, source)| (target.to_string(), source)).collect();
-    let security = spec.security;
+    let (security, users) = (spec.security, spec.users.clone());
     let mut wanted = std::mem::take(&mut spec.mounts);
     wanted.sort_by_key(|mount| clean(&mount.target).matches('/').count());
     for mount in wanted {
         check_target(&mount.target)?;
-        mounts.push(Source::prepare(mount, security)?);
+        mounts.push(Source::prepare(mount, security, users.as_deref())?);
     }
     Ok(mounts)
 }
@@ -119,7 +124,7 @@ fn mount_all(
 ) -> Result<Mounted, Error> {
     let proc = targets.kernel_directory("/proc")?;
     if shared.nesting == Nesting::Direct {
-        return mount_with(targets, &shared.kit, spec, mounts, proc);
+        return mount_with(targets, shared.kit(spec.users.is_some())?, spec, mounts, proc);
     }
     // These kernels clone only what is attached, so devices of this container's own lie on `/proc` for a moment.
     let kit = Kit::new()?;
@@ -158,6 +163,7 @@ fn launch(
     attempt: &Attempt,
 ) -> Result<Launch, Error> {
     let granted = match spec.security {
+        Security::Sandbox if spec.users.is_some() => shared.permitted & kiln_sys::caps::OF_ITS_OWN,
         Security::Sandbox => shared.permitted & kiln_sys::caps::SANDBOX,
         Security::Insecure => shared.permitted,
     };
@@ -173,6 +179,7 @@ fn launch(
         bounding: granted,
         effective: granted,
         filter: (spec.security == Security::Sandbox).then(|| Arc::clone(&shared.filter)),
+        users: spec.users.clone(),
         uid: spec.user.uid,
         gid: spec.user.gid,
         groups,
@@ -196,6 +203,13 @@ fn supervise(launch: Launch, control: &Control) -> Result<Outcome, Error> {
     drop(launch);
     control.started(child.pidfd().map_err(fail)?);
     child.wait().map_err(fail)
+}
+
+/// The host's number of an id in a container.
+pub(crate) fn owner(users: Option<&UserNamespace>, id: u32) -> Result<u32, Error> {
+    users
+        .map_or(Ok(id), |users| users.on_host(id))
+        .map_err(|source| Error::Prepare { what: "a container's files", source })
 }
 
 /// Programs open `/dev/stdout` anew, for which a pipe must be theirs. Files and terminals of the host keep their owner.

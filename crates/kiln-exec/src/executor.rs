@@ -21,7 +21,9 @@ pub struct Executor {
 /// What all containers of a process share.
 #[derive(Debug)]
 pub(crate) struct Shared {
-    pub(crate) kit: Kit,
+    kit: Kit,
+    /// For containers with ids of their own.
+    theirs: OnceLock<Kit>,
     pub(crate) nesting: Nesting,
     pub(crate) filter: Arc<Filter>,
     /// What we may ourselves: a container never gets more.
@@ -77,12 +79,31 @@ impl Executor {
 }
 
 impl Shared {
+    /// The devices of containers with ids of their own, or with the host's. The first container of the former kind has
+    /// them made, by a thread that acts as its root.
+    pub(crate) fn kit(&self, have_ids: bool) -> Result<&Kit, Error> {
+        match (have_ids, self.theirs.get()) {
+            (false, _) => Ok(&self.kit),
+            (true, Some(kit)) => Ok(kit),
+            (true, None) => {
+                let kit = Kit::new()?;
+                Ok(self.theirs.get_or_init(|| kit))
+            }
+        }
+    }
+
     fn new() -> Result<Shared, Error> {
         let fail = |source| Error::Prepare { what: "containers", source };
         let permitted = caps::permitted().map_err(fail)?;
         let kit = Kit::new()?;
         let nesting = if kit.empty().is_ok() { Nesting::Direct } else { Nesting::Staged };
-        Ok(Shared { kit, nesting, filter: Arc::new(Filter::sandbox(caps::SANDBOX)), permitted })
+        Ok(Shared {
+            kit,
+            theirs: OnceLock::new(),
+            nesting,
+            filter: Arc::new(Filter::sandbox(caps::SANDBOX)),
+            permitted,
+        })
     }
 }
 
@@ -138,6 +159,7 @@ mod tests {
                 env: vec!["PATH=/".into()],
                 cwd: "/".into(),
                 user: User::default(),
+                users: None,
                 mounts: vec![],
                 network: Network::Host,
                 hostname: "stage".into(),

@@ -8,6 +8,7 @@ use kiln_sys::mount::{self, Depth, INERT, MountAttrFlags, Swap, Tmpfs, attach, s
 use kiln_sys::root::Root;
 
 use crate::Error;
+use crate::assemble::owner;
 use crate::kit::{DEVICES, Kit};
 use crate::spec::{ContainerSpec, Security};
 use crate::targets::Targets;
@@ -42,6 +43,8 @@ const LINKS: [(&str, &str); 6] = [
     ("pts/ptmx", "ptmx"),
 ];
 
+/// The group of terminals.
+const TTY: u32 = 5;
 const DEV_BYTES: u64 = 64 << 20;
 const SHM_BYTES: u64 = 64 << 20;
 
@@ -71,7 +74,7 @@ pub(crate) fn mount_dev(targets: &mut Targets<'_>, kit: &Kit, spec: &ContainerSp
     }
     let shm =
         Tmpfs { size: Some(spec.shm_size.unwrap_or(SHM_BYTES)), mode: 0o1777, swap: Swap::Allowed, attributes: INERT };
-    put(&mount::devpts_detached().map_err(fail)?, &dev, "pts")?;
+    put(&mount::devpts_detached(owner(spec.users.as_deref(), TTY)?).map_err(fail)?, &dev, "pts")?;
     put(&shm.mount_detached().map_err(fail)?, &dev, "shm")?;
     put(&mount::mqueue_detached(INERT).map_err(fail)?, &dev, "mqueue")?;
     dev.open("null", rustix::fs::OFlags::RDWR).map_err(fail)

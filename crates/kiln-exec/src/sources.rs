@@ -6,8 +6,10 @@ use std::os::fd::OwnedFd;
 use kiln_sys::metadata::Metadata;
 use kiln_sys::mount::{Bind, DATA, Depth, INERT, MountAttrFlags, Swap, Tmpfs, attach_at_path, bind_detached};
 use kiln_sys::root::Root;
+use kiln_sys::userns::UserNamespace;
 
 use crate::Error;
+use crate::assemble::owner;
 use crate::spec::{ContainerMount, DeviceNode, MountSource, Security};
 use crate::stubs::StubKind;
 
@@ -34,8 +36,12 @@ enum State {
 }
 
 impl Source {
-    /// Prepares what a caller wants to be mounted.
-    pub(crate) fn prepare(mount: ContainerMount, security: Security) -> Result<(String, Source), Error> {
+    /// Prepares what a caller wants to be mounted in a container with these ids.
+    pub(crate) fn prepare(
+        mount: ContainerMount,
+        security: Security,
+        users: Option<&UserNamespace>,
+    ) -> Result<(String, Source), Error> {
         let ContainerMount { target, readonly, source } = mount;
         let no_devices = match security {
             Security::Sandbox => MountAttrFlags::MOUNT_ATTR_NODEV,
@@ -54,14 +60,14 @@ impl Source {
                 let mount = tmpfs.mount_detached().map_err(|source| Error::Mount { what: target.clone(), source })?;
                 Source { kind: StubKind::Dir, state: State::Ready(mount) }
             }
-            MountSource::Device(node) => Source::device(node, &target)?,
+            MountSource::Device(node) => Source::device(node, users, &target)?,
             MountSource::Bytes { data, mode, uid, gid } => {
                 let fail = |source| Error::Mount { what: target.clone(), source };
                 let tmpfs = Tmpfs { size: None, mode: 0o700, swap: Swap::Avoided, attributes: INERT };
                 let root = Root::new(tmpfs.mount_detached().map_err(fail)?);
                 let mut file = root.create_file("bytes", 0o600).map_err(fail)?;
                 file.write_all(data.expose()).map_err(|source| Error::Resources { source })?;
-                kiln_sys::root::set_owner(&file, uid, gid).map_err(fail)?;
+                kiln_sys::root::set_owner(&file, owner(users, uid)?, owner(users, gid)?).map_err(fail)?;
                 kiln_sys::root::set_mode(&file, mode).map_err(fail)?;
                 let handle = root.open_nofollow("bytes").map_err(fail)?;
                 let bind = Bind { depth: Depth::One, attributes: INERT | read_only };
@@ -72,14 +78,14 @@ impl Source {
     }
 
     /// Makes a node that only this container sees, so that it may do with its mode what it likes.
-    fn device(node: DeviceNode, target: &str) -> Result<Source, Error> {
+    fn device(node: DeviceNode, users: Option<&UserNamespace>, target: &str) -> Result<Source, Error> {
         let fail = |source| Error::Mount { what: target.to_string(), source };
         let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
         let tmpfs = Tmpfs { size: Some(64 << 10), mode: 0o700, swap: Swap::Allowed, attributes };
         let root = Root::new(tmpfs.mount_detached().map_err(fail)?);
         root.mknod(NODE, node.kind, node.mode, node.device).map_err(fail)?;
         let handle = root.open_nofollow(NODE).map_err(fail)?;
-        kiln_sys::root::set_owner(&handle, node.uid, node.gid).map_err(fail)?;
+        kiln_sys::root::set_owner(&handle, owner(users, node.uid)?, owner(users, node.gid)?).map_err(fail)?;
         kiln_sys::root::set_mode(&handle, node.mode).map_err(fail)?;
         Source::clone_or_stage(root.into_fd(), handle, Bind { depth: Depth::One, attributes }, target)
     }

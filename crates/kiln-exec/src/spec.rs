@@ -1,9 +1,11 @@
 //! What a container is made of, as its caller says it.
 
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use kiln_sys::metadata::{Device, FileKind};
 use kiln_sys::secret::Secret;
+use kiln_sys::userns::UserNamespace;
 
 use crate::network::PrivateNetwork;
 
@@ -22,6 +24,8 @@ pub struct ContainerSpec {
     pub cwd: String,
     /// Who the process is.
     pub user: User,
+    /// Whose ids these are; `None` is the host's. The root, and the trees that are mounted, must show files with the same.
+    pub users: Option<Arc<UserNamespace>>,
     /// What is mounted besides the usual (`/proc`, `/dev`, `/sys`, the files of the resolver).
     pub mounts: Vec<ContainerMount>,
     /// What it can reach.

@@ -16,6 +16,8 @@ mod life;
 mod mounts;
 #[path = "privileged/network.rs"]
 mod network;
+#[path = "privileged/users.rs"]
+mod users;
 
 /// Leaves a test with a word where containers cannot run.
 macro_rules! require_containers {

@@ -20,6 +20,11 @@ pub const SANDBOX: CapabilitySet = CapabilitySet::CHOWN
     .union(CapabilitySet::KILL)
     .union(CapabilitySet::AUDIT_WRITE);
 
+/// As [`SANDBOX`], without what means nothing in a user namespace that owns no other: making devices, raw packets,
+/// writing to the host's audit log.
+pub const OF_ITS_OWN: CapabilitySet =
+    SANDBOX.difference(CapabilitySet::MKNOD).difference(CapabilitySet::NET_RAW).difference(CapabilitySet::AUDIT_WRITE);
+
 /// Reads what the calling thread may have at most.
 pub fn permitted() -> Result<CapabilitySet> {
     let sets = rustix::thread::capabilities(None).map_err(|e| Error::call("read our capabilities", e))?;

@@ -9,6 +9,7 @@ pub mod caps;
 pub mod command;
 pub mod container;
 pub mod copy;
+mod dumpable;
 mod error;
 pub mod limits;
 pub mod lock;
@@ -21,6 +22,7 @@ mod raw;
 pub mod root;
 pub mod seccomp;
 pub mod secret;
+pub mod userns;
 pub mod xattr;
 
 pub use error::{Error, Result};

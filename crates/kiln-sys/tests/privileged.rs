@@ -157,7 +157,7 @@ fn kernel_filesystems_mount_detached() {
     require_root!();
     let sys = Root::new(mount::sysfs_detached(MountAttrFlags::MOUNT_ATTR_RDONLY).unwrap());
     assert!(sys.metadata("kernel").unwrap().is_dir());
-    let pts = Root::new(mount::devpts_detached().unwrap());
+    let pts = Root::new(mount::devpts_detached(5).unwrap());
     assert_eq!(pts.metadata("ptmx").unwrap().mode, 0o666);
     assert_eq!(pts.read_dir("/").unwrap().len(), 1, "terminals of others are seen");
     Root::new(mount::mqueue_detached(DATA).unwrap()).metadata("/").unwrap();
@@ -226,6 +226,7 @@ mod process {
             bounding: caps::SANDBOX,
             effective: caps::SANDBOX,
             filter: Some(Arc::new(Filter::sandbox(caps::SANDBOX))),
+            users: None,
             uid: 0,
             gid: 0,
             groups: vec![],

@@ -1,7 +1,7 @@
 //! A socket of ours, for one step or one git: behind it the client's agent or keys.
 
 use std::ffi::OsStr;
-use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -31,7 +31,7 @@ pub(crate) struct Access {
 pub(crate) struct Socket {
     directory: OwnedFd,
     serving: AbortHandle,
-    _scratch: Scratch<ActiveLayer>,
+    scratch: Scratch<ActiveLayer>,
 }
 
 impl Drop for Socket {
@@ -60,12 +60,12 @@ impl Socket {
         listener.set_nonblocking(true).or_environment(doing)?;
         let listener = UnixListener::from_std(listener).or_environment(doing)?;
         let serving = tokio::spawn(serve(listener, agent)).abort_handle();
-        Ok(Some(Self { directory, serving, _scratch: scratch }))
+        Ok(Some(Self { directory, serving, scratch }))
     }
 
     /// The directory it is in.
-    pub(crate) fn directory(&self) -> Result<OwnedFd> {
-        self.directory.as_fd().try_clone_to_owned().or_environment(|| "cannot mount an ssh agent".to_owned())
+    pub(crate) fn directory(&self) -> PathBuf {
+        self.scratch.tree()
     }
 
     /// Its path for another program of ours, as long as we live.

@@ -21,6 +21,7 @@ use crate::blocking::blocking;
 use crate::devices::{DeviceEdits, insecure_devices};
 use crate::failure::{Context as _, build};
 use crate::frontend::LocalTree;
+use crate::ids::Sight;
 use crate::job::Result;
 use crate::output::Output;
 use crate::redact::Redactor;
@@ -208,7 +209,11 @@ impl ExecStep {
         let job = &self.place.job;
         // It is made while the files are.
         let network = job.networks.begin(self.op.network())?;
-        let prepared = mounts::prepare(&self.place, &self.op, inputs, self.device_mounts()?)?;
+        let sight = match self.op.security() {
+            SecurityMode::Sandbox => job.ids.sight(&job.store, &job.reporter),
+            SecurityMode::Insecure => Sight::Host,
+        };
+        let prepared = mounts::prepare(&self.place, &self.op, inputs, self.device_mounts()?, &sight)?;
         let redactor = redactor(&prepared);
         let meta = self.op.meta.clone().unwrap_or_default();
         let root = Root::new(prepared.root);
@@ -217,7 +222,7 @@ impl ExecStep {
         let groups = self.devices.groups.iter().copied();
         let user = User { groups: user.groups.into_iter().chain(groups).collect(), ..user };
         let cwd = if meta.cwd.is_empty() { "/".to_owned() } else { meta.cwd.clone() };
-        make_cwd(&root, &cwd, &user)?;
+        make_cwd(&root, &cwd, &user, &sight)?;
         let mut env = meta.env.clone();
         env.extend(meta.proxy_env.iter().flat_map(proxies));
         env.extend(prepared.env);
@@ -235,6 +240,7 @@ impl ExecStep {
             env,
             cwd,
             user,
+            users: sight.users().cloned(),
             mounts: prepared.mounts,
             hostname: if meta.hostname.is_empty() { HOST_NAME.to_owned() } else { meta.hostname },
             extra_hosts: crate::network::hosts(hosts, &network),
@@ -313,10 +319,15 @@ fn redactor(prepared: &Prepared) -> Redactor {
 }
 
 /// A working directory that an image's config names need not be in its files.
-pub(crate) fn make_cwd(root: &Root, cwd: &str, user: &User) -> Result<()> {
-    let owner = |fd: BorrowedFd<'_>| kiln_sys::root::set_owner(fd, user.uid, user.gid);
-    let made = root.mkdir_all_with(cwd, 0o755, &mut |fd| owner(fd));
-    made.map(drop).or_build(|| format!("cannot work in directory `{cwd}`"))
+pub(crate) fn make_cwd(root: &Root, cwd: &str, user: &User, sight: &Sight) -> Result<()> {
+    let make = || {
+        let users = sight.users();
+        let _acting = users.map(|users| users.act_as_root()).transpose()?;
+        let on_host = |id| users.map_or(Ok(id), |users| users.on_host(id));
+        let (uid, gid) = (on_host(user.uid)?, on_host(user.gid)?);
+        root.mkdir_all_with(cwd, 0o755, &mut |fd: BorrowedFd<'_>| kiln_sys::root::set_owner(fd, uid, gid))
+    };
+    make().map(drop).or_build(|| format!("cannot work in directory `{cwd}`"))
 }
 
 /// Proxy variables, in both spellings, as programs read either.

@@ -219,6 +219,7 @@ impl World {
             reporter,
             executor: kiln_exec::Executor::new(),
             networks: Default::default(),
+            ids: Arc::default(),
             trees: BTreeMap::from([("context".to_owned(), Arc::clone(tree))]),
             images,
             seen: Default::default(),

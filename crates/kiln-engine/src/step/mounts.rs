@@ -9,12 +9,15 @@ use kiln_fs::CopySpec;
 use kiln_graph::llb::{CacheOpt, CacheSharing, ExecOp, Mount, MountType};
 use kiln_oci::Hasher;
 use kiln_report::{Failure, FailureKind};
-use kiln_store::{ActiveSnapshot, CacheMount, CacheMountName, CacheMountSpec, Lease, Sharing, Snapshot, Store};
-use kiln_sys::mount::{Bind, DATA, Depth, bind_path_detached};
+use kiln_store::{
+    ActiveSnapshot, CacheMount, CacheMountName, CacheMountSpec, Lease, Sharing, Snapshot, Snapshotter as _, Store,
+};
+use kiln_sys::mount::{Bind, DATA, Depth};
 use kiln_sys::root::Root;
 
 use crate::artifact::Artifact;
 use crate::failure::{Context as _, build, environment};
+use crate::ids::Sight;
 use crate::job::Result;
 use crate::scratch::Scratch;
 use crate::ssh::{self, Access, Socket};
@@ -54,8 +57,9 @@ pub(crate) fn prepare(
     op: &ExecOp,
     inputs: &[Artifact],
     devices: Vec<ContainerMount>,
+    sight: &Sight,
 ) -> Result<Prepared> {
-    let mut work = Work { place, inputs, held: Held::default(), mounts: Vec::new() };
+    let mut work = Work { place, inputs, sight, held: Held::default(), mounts: Vec::new() };
     // Locked cache mounts are taken in one order by all, lest two steps wait for each other.
     let mut ordered = Vec::new();
     for (index, mount) in op.mounts.iter().enumerate().filter(|(_, mount)| mount.dest != "/") {
@@ -86,6 +90,7 @@ struct WantedCache {
 struct Work<'a> {
     place: &'a Place,
     inputs: &'a [Artifact],
+    sight: &'a Sight,
     held: Held,
     mounts: Vec<ContainerMount>,
 }
@@ -102,7 +107,7 @@ impl Work<'_> {
         let tree = Scratch::upon(&job.store, parent, &job.lease)?;
         let mut overlay = tree.overlay()?;
         overlay.lowers.push(stubs(&job.store, &job.lease, &self.mounts)?);
-        let root = crate::scratch::mount(&overlay)?;
+        let root = self.sight.mount(&overlay)?;
         self.held.keep(mount, tree);
         Ok(root)
     }
@@ -133,17 +138,27 @@ impl Work<'_> {
         };
         if mount.readonly {
             let dir = match (&context, parent) {
-                (Some(copy), _) => bind_dir(copy)?,
-                (None, parent) => self.place.view(parent.unwrap_or(&Snapshot::scratch()))?,
+                (Some(copy), _) => self.bind_dir(copy)?,
+                (None, parent) => self.view(parent.unwrap_or(&Snapshot::scratch()))?,
             };
             return Ok(MountSource::Tree { dir, subpath });
         }
         let tree = Scratch::upon(&job.store, parent, &job.lease)?;
         let mut overlay = tree.overlay()?;
         overlay.lowers.extend(context);
-        let dir = crate::scratch::mount(&overlay)?;
+        let dir = self.sight.mount(&overlay)?;
         self.held.keep(mount, tree);
         Ok(MountSource::Tree { dir, subpath })
+    }
+
+    fn bind_dir(&self, dir: &Path) -> Result<OwnedFd> {
+        self.sight.bind(dir, Bind { depth: Depth::One, attributes: DATA })
+    }
+
+    /// A snapshot for reading, nowhere.
+    fn view(&self, snapshot: &Snapshot) -> Result<OwnedFd> {
+        let overlay = self.place.job.store.view(snapshot).or_environment(|| "cannot mount a snapshot".into())?;
+        self.sight.mount(&overlay)
     }
 
     /// Which cache mount a mount is, if it is one. Those of one id that begin with different things are different.
@@ -182,7 +197,7 @@ impl Work<'_> {
         };
         // What a cache begins with was chosen when it was filled; without that, `source` is a place in the cache.
         let subpath = if mount.input < 0 { mount.selector.clone() } else { String::new() };
-        Ok(MountSource::Tree { dir: bind_dir(self.held.caches[index].1.dir())?, subpath })
+        Ok(MountSource::Tree { dir: self.bind_dir(self.held.caches[index].1.dir())?, subpath })
     }
 
     fn take_cache(&self, wanted: &WantedCache) -> Result<CacheMount> {
@@ -252,7 +267,7 @@ impl Work<'_> {
             let failure = Failure::new(FailureKind::Build, message).hint(ssh::how_to_lend(id));
             return if opt.optional { Ok(None) } else { Err(failure) };
         };
-        let source = MountSource::Tree { dir: socket.directory()?, subpath: ssh::SOCKET.to_owned() };
+        let source = MountSource::Tree { dir: self.bind_dir(&socket.directory())?, subpath: ssh::SOCKET.to_owned() };
         self.held.sockets.push(socket);
         Ok(Some(source))
     }
@@ -262,11 +277,6 @@ impl Work<'_> {
 fn cache_id(mount: &Mount) -> Option<String> {
     let opt = mount.cache_opt.as_ref().filter(|_| mount.mount_type() == MountType::Cache)?;
     Some(if opt.id.is_empty() { mount.dest.clone() } else { opt.id.clone() })
-}
-
-fn bind_dir(dir: &Path) -> Result<OwnedFd> {
-    let bind = Bind { depth: Depth::One, attributes: DATA };
-    bind_path_detached(dir, bind).or_environment(|| format!("cannot mount `{}`", dir.display()))
 }
 
 fn fill_cache(opened: &Opened, selector: &str, dir: &Path) -> std::io::Result<()> {

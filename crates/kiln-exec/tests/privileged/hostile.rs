@@ -4,7 +4,6 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use kiln_exec::{ContainerMount, MountSource, Network};
-use kiln_sys::root::Root;
 
 use crate::require_containers;
 use crate::support::{Image, processes, run};
@@ -176,7 +175,7 @@ fn sources_do_not_lead_out() {
     let data = tempfile::tempdir().unwrap();
     symlink("/", data.path().join("rootdir")).unwrap();
     symlink(canary.path(), data.path().join("out")).unwrap();
-    let dir = || Root::open_ambient(data.path()).unwrap().into_fd();
+    let dir = || image.host(data.path());
     let mount = |subpath: &str| ContainerMount {
         target: "/x".into(),
         readonly: false,

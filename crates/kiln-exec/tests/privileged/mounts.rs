@@ -14,10 +14,6 @@ fn tree(dir: impl Into<OwnedFd>, subpath: &str) -> MountSource {
     MountSource::Tree { dir: dir.into(), subpath: subpath.into() }
 }
 
-fn host(path: &std::path::Path) -> OwnedFd {
-    Root::open_ambient(path).unwrap().into_fd()
-}
-
 fn at(target: &str, readonly: bool, source: MountSource) -> ContainerMount {
     ContainerMount { target: target.into(), readonly, source }
 }
@@ -30,9 +26,9 @@ fn trees_are_seen_and_written_as_allowed() {
     std::fs::create_dir_all(data.path().join("sub/deep")).unwrap();
     std::fs::write(data.path().join("sub/file"), "content\n").unwrap();
     let mounts = vec![
-        at("/ro", true, tree(host(data.path()), "")),
-        at("/rw", false, tree(host(data.path()), "sub")),
-        at("/a/b/file", true, tree(host(data.path()), "/sub/file")),
+        at("/ro", true, tree(image.host(data.path()), "")),
+        at("/rw", false, tree(image.host(data.path()), "sub")),
+        at("/a/b/file", true, tree(image.host(data.path()), "/sub/file")),
         at("/ro/sub/deep", false, MountSource::Tmpfs { size: Some(1 << 20), mode: 0o700 }),
     ];
     let script = "cat /ro/sub/file /rw/file /a/b/file; echo x > /ro/x; echo x > /a/b/file; echo new > /rw/new; \
@@ -52,9 +48,12 @@ fn parts_of_overlays_and_memory_can_be_mounted() {
     let other = Image::new();
     std::fs::write(other.base("etc/special"), "from the other\n").unwrap();
     let tmpfs = Tmpfs { size: None, mode: 0o755, swap: Swap::Allowed, attributes: kiln_sys::mount::DATA };
+    let users = image.users().unwrap();
+    let acting = users.act_as_root().unwrap();
     let memory = Root::new(tmpfs.mount_detached().unwrap());
     memory.mkdir_all("x/y", 0o755).unwrap();
-    let view = Overlay { lowers: vec![other.base("")], upper: None, userxattr: false }.mount_detached().unwrap();
+    drop(acting);
+    let view = other.sight(&Overlay { lowers: vec![other.base("")], upper: None, userxattr: false });
     let mounts = vec![
         at("/other", true, tree(other.mount(&[]), "etc")),
         at("/view", true, tree(view, "etc/special")),
@@ -133,7 +132,7 @@ fn device_nodes_in_mounts_do_not_open() {
     let root = Root::open_ambient(data.path()).unwrap();
     let device = kiln_sys::metadata::Device { major: 1, minor: 3 };
     root.mknod("null", kiln_sys::metadata::FileKind::CharDevice, 0o666, device).unwrap();
-    let mounts = vec![at("/data", false, tree(host(data.path()), ""))];
+    let mounts = vec![at("/data", false, tree(image.host(data.path()), ""))];
     let ran = run(image.spec_with(&["sh", "-c", "cat /data/null && echo opened"], mounts)).unwrap();
     assert!(ran.stderr.contains("ermission denied"), "{}", ran.stderr);
 }
@@ -151,8 +150,11 @@ fn what_cannot_be_mounted_is_named() {
         (at("/", false, tmpfs()), "nothing can be mounted at `/`"),
         (at("x", false, tmpfs()), "nothing can be mounted at `x`"),
         (at("/bin/busybox", false, tmpfs()), "cannot mount at `/bin/busybox`: it is not a directory"),
-        (at("/etc", false, tree(host(data.path()), "f")), "cannot mount at `/etc`: it is not a file"),
-        (at("/x", false, tree(host(data.path()), "gone")), "cannot mount `gone`: it cannot be opened in its source"),
+        (at("/etc", false, tree(image.host(data.path()), "f")), "cannot mount at `/etc`: it is not a file"),
+        (
+            at("/x", false, tree(image.host(data.path()), "gone")),
+            "cannot mount `gone`: it cannot be opened in its source",
+        ),
         (
             at("/bin/busybox/x", false, tmpfs()),
             "cannot mount at `/bin/busybox/x`: it cannot be opened or made in the image",

@@ -103,7 +103,8 @@ fn the_machine_s_own_and_the_cloud_s_secrets_are_never_reached() {
              ip route del local 127.0.0.0/8 table local; ip route add 127.0.0.0/8 via {} && echo changed; {visits}",
             network.gateways()[0]
         );
-        let mut spec = image.spec(&["sh", "-c", &routes]);
+        let host = Image::with_host_ids();
+        let mut spec = host.spec(&["sh", "-c", &routes]);
         spec.network = Network::Private(network);
         spec.security = Security::Insecure;
         let ran = run(spec).unwrap();

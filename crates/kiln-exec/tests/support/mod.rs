@@ -8,9 +8,11 @@ use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use kiln_exec::{ContainerMount, ContainerSpec, Error, Executor, ExitStatus, Network, ProcessIo, Security, User};
-use kiln_sys::mount::{Overlay, Upper};
+use kiln_sys::mount::{Bind, Depth, MountAttrFlags, Overlay, Shifted, Upper, bind_path_detached, bind_shifted};
+use kiln_sys::userns::UserNamespace;
 
 const BUSYBOX: &str = "/bin/busybox";
 
@@ -28,6 +30,7 @@ pub(crate) fn obstacle() -> Option<String> {
 /// A base image, and a layer of changes on it.
 pub(crate) struct Image {
     dir: tempfile::TempDir,
+    view: Option<Shifted>,
 }
 
 pub(crate) struct Ran {
@@ -37,8 +40,17 @@ pub(crate) struct Ran {
 }
 
 impl Image {
+    /// One for containers with ids of their own.
     pub(crate) fn new() -> Image {
-        let image = Image { dir: tempfile::tempdir().unwrap() };
+        let mut image = Image::with_host_ids();
+        let users = Arc::new(UserNamespace::new().unwrap());
+        image.view = Some(Shifted::new(image.dir.path(), users).unwrap());
+        image
+    }
+
+    /// One for containers with the host's ids.
+    pub(crate) fn with_host_ids() -> Image {
+        let image = Image { dir: tempfile::tempdir().unwrap(), view: None };
         for directory in ["base/bin", "base/etc", "base/tmp", "base/root", "stubs", "upper", "work"] {
             std::fs::create_dir_all(image.dir.path().join(directory)).unwrap();
         }
@@ -99,7 +111,29 @@ impl Image {
 
     fn overlay(&self, lowers: Vec<PathBuf>) -> OwnedFd {
         let upper = Some(Upper { upper: self.upper(""), work: self.dir.path().join("work") });
-        Overlay { lowers, upper, userxattr: false }.mount_detached().unwrap()
+        self.sight(&Overlay { lowers, upper, userxattr: false })
+    }
+
+    /// Mounts what is in its directory, with the ids of its containers.
+    pub(crate) fn sight(&self, overlay: &Overlay) -> OwnedFd {
+        match &self.view {
+            Some(view) => overlay.mount_shifted(view).unwrap(),
+            None => overlay.mount_detached().unwrap(),
+        }
+    }
+
+    /// A directory of the host, with the ids of its containers.
+    pub(crate) fn host(&self, path: &Path) -> OwnedFd {
+        let bind = Bind { depth: Depth::Recursive, attributes: MountAttrFlags::empty() };
+        match &self.view {
+            Some(view) => bind_shifted(path, bind, view.users()).unwrap(),
+            None => bind_path_detached(path, bind).unwrap(),
+        }
+    }
+
+    /// Whose ids its containers have.
+    pub(crate) fn users(&self) -> Option<Arc<UserNamespace>> {
+        self.view.as_ref().map(|view| Arc::clone(view.users()))
     }
 
     pub(crate) fn spec(&self, command: &[&str]) -> ContainerSpec {
@@ -114,6 +148,7 @@ impl Image {
             env: vec!["PATH=/bin".into(), "HOME=/root".into()],
             cwd: "/".into(),
             user: User::default(),
+            users: self.users(),
             mounts,
             network: Network::Host,
             hostname: "box".into(),

@@ -20,6 +20,8 @@ pub(super) struct Prepared<'a> {
     pub(super) report: RawFd,
     pub(super) proc: Option<ProcTarget<'a>>,
     pub(super) limits: &'a [(u32, [u64; 2])],
+    /// The user namespace to enter.
+    pub(super) users: Option<RawFd>,
     pub(super) cwd: *const libc::c_char,
     pub(super) stdio: [RawFd; 3],
     pub(super) bounding: u64,
@@ -99,6 +101,10 @@ fn become_the_program(prepared: &Prepared<'_>) -> Done<std::convert::Infallible>
         step(Step::Limits, libc::SYS_prlimit64, [0, *resource as usize, limit.as_ptr() as usize, 0, 0, 0])?;
     }
     leave_the_keyring();
+    // From here on we have no rights over the namespaces we are in, only over files and processes of these ids.
+    if let Some(users) = prepared.users {
+        step(Step::Users, libc::SYS_setns, [users as usize, libc::CLONE_NEWUSER as usize, 0, 0, 0, 0])?;
+    }
     enter_cwd(prepared.cwd)?;
     for (to, from) in (0usize..).zip(prepared.stdio) {
         step(Step::Stdio, libc::SYS_dup3, [from as usize, to, 0, 0, 0, 0])?;

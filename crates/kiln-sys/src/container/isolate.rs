@@ -33,8 +33,9 @@ impl Isolation<'_> {
     /// Moves the calling thread into new mount, IPC, UTS and cgroup (and network) namespaces.
     ///
     /// There is no way back: call it in a thread that ends with the container. All signals are blocked in it, so that
-    /// none of our handlers runs there or in a child. The pid namespace is the child's alone, and so would a user
-    /// namespace be: the kernel lets no thread of many enter one.
+    /// none of our handlers runs there or in a child. The pid namespace is the child's alone, and so is the user
+    /// namespace: the kernel lets no thread of many enter one. So all the others are the host's, and a container's root
+    /// has no rights over them.
     pub fn enter(&self) -> Result<()> {
         block_signals()?;
         let flags = UnshareFlags::NEWNS | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS | UnshareFlags::FS;
@@ -50,6 +51,8 @@ impl Isolation<'_> {
         rustix::system::sethostname(self.hostname.as_bytes()).map_err(|e| Error::call("set the host name", e))?;
         if self.network == NetworkNamespace::New {
             bring_up_loopback()?;
+            // Everybody may listen on any port of a network that nobody else is in. Kernels without it keep to their rule.
+            let _ = std::fs::write("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0");
         }
         Ok(())
     }
@@ -72,7 +75,7 @@ fn stand_at_the_top() -> Result<()> {
 }
 
 /// Blocks every signal in the calling thread, those too that libc keeps for itself.
-fn block_signals() -> Result<()> {
+pub(crate) fn block_signals() -> Result<()> {
     let all = u64::MAX;
     let arguments = [libc::SIG_SETMASK as usize, std::ptr::from_ref(&all) as usize, 0, size_of::<u64>(), 0, 0];
     // SAFETY: the kernel reads eight bytes of `all`.

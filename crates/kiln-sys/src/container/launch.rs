@@ -3,19 +3,18 @@
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use rustix::pipe::PipeFlags;
-use rustix::process::{
-    DumpableBehavior, PidfdFlags, Signal, WaitId, WaitIdOptions, dumpable_behavior, set_dumpable_behavior,
-};
+use rustix::process::{PidfdFlags, Signal, WaitId, WaitIdOptions};
 use rustix::thread::CapabilitySet;
 
 use super::child::{self, ProcTarget};
 use super::watchdog::Watchdog;
 use crate::limits::Clamped;
 use crate::seccomp::Filter;
-use crate::{Error, Result};
+use crate::userns::UserNamespace;
+use crate::{Error, Result, dumpable};
 
 /// A process to be, in the namespaces of the thread that starts it.
 #[derive(Debug)]
@@ -34,6 +33,8 @@ pub struct Launch {
     pub effective: CapabilitySet,
     /// Which system calls it may make; `None` is all.
     pub filter: Option<Arc<Filter>>,
+    /// Whose ids it has; `None` is the host's.
+    pub users: Option<Arc<UserNamespace>>,
     /// User id.
     pub uid: u32,
     /// Group id.
@@ -79,6 +80,7 @@ pub enum Step {
     MaskProc,
     Umask,
     Limits,
+    Users,
     EnterCwd,
     CwdOutside,
     Stdio,
@@ -93,13 +95,14 @@ pub enum Step {
 }
 
 impl Step {
-    const ALL: [Step; 17] = [
+    const ALL: [Step; 18] = [
         Step::DieWithParent,
         Step::Session,
         Step::MountProc,
         Step::MaskProc,
         Step::Umask,
         Step::Limits,
+        Step::Users,
         Step::EnterCwd,
         Step::CwdOutside,
         Step::Stdio,
@@ -189,6 +192,7 @@ impl Launch {
             report,
             proc,
             limits: &limits,
+            users: self.users.as_ref().map(|users| users.as_fd().as_raw_fd()),
             cwd: self.cwd.as_ptr(),
             stdio,
             bounding: self.bounding.bits(),
@@ -200,17 +204,9 @@ impl Launch {
             env: env.as_ptr(),
         };
         // The child's change of user marks the memory it shares with us as secret, and core dumps would be off for good.
-        let before = *DUMPABLE.get_or_init(|| dumpable_behavior().ok());
-        let started = child::start(&prepared);
-        if before == Some(DumpableBehavior::Dumpable) {
-            let _ = set_dumpable_behavior(DumpableBehavior::Dumpable);
-        }
-        started
+        dumpable::kept(|| child::start(&prepared))
     }
 }
-
-/// Whether core dumps of this process are allowed; asked before the first container.
-static DUMPABLE: OnceLock<Option<DumpableBehavior>> = OnceLock::new();
 
 impl Mask {
     fn raw(&self) -> (*const libc::c_char, RawFd) {

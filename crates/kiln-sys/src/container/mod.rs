@@ -11,5 +11,7 @@ mod launch;
 mod stack;
 mod watchdog;
 
+pub(crate) use isolate::block_signals;
 pub use isolate::{Isolation, NetworkNamespace, pivot_into};
 pub use launch::{Child, Launch, Mask, Outcome, ProcMount, Step};
+pub(crate) use stack::Stack;

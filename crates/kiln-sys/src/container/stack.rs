@@ -8,14 +8,14 @@ const GUARD: usize = 64 * 1024;
 
 /// Mapped memory; dropping it unmaps, so it must outlive the process that runs on it.
 #[derive(Debug)]
-pub(super) struct Stack {
+pub(crate) struct Stack {
     base: NonNull<libc::c_void>,
     length: usize,
 }
 
 impl Stack {
     /// Maps a stack of this many bytes, a multiple of the page size.
-    pub(super) fn new(size: usize) -> Result<Stack> {
+    pub(crate) fn new(size: usize) -> Result<Stack> {
         let length = size + GUARD;
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_STACK | libc::MAP_NORESERVE;
         // SAFETY: a new anonymous mapping at a place the kernel chooses.
@@ -30,7 +30,7 @@ impl Stack {
     }
 
     /// The address from which it grows down.
-    pub(super) fn top(&self) -> *mut libc::c_void {
+    pub(crate) fn top(&self) -> *mut libc::c_void {
         self.base.as_ptr().wrapping_byte_add(self.length)
     }
 }

@@ -72,6 +72,14 @@ pub fn set_attributes(mount: impl AsFd, attributes: MountAttrFlags, depth: Depth
         .map_err(|e| Error::call("set the attributes of a mount", e))
 }
 
+/// Has a mount that was never attached show files with the ids of a user namespace.
+pub(super) fn shift(mount: impl AsFd, depth: Depth, users: BorrowedFd<'_>) -> Result<(), Errno> {
+    const IDMAP: u64 = 0x0010_0000;
+    let userns_fd = u64::try_from(users.as_raw_fd()).map_err(|_| Errno::BADF)?;
+    let change = MountAttr { attr_set: IDMAP, userns_fd, ..MountAttr::default() };
+    mount_setattr(mount.as_fd(), c"", libc::AT_EMPTY_PATH, depth, &change)
+}
+
 /// Cuts all mounts of the calling thread's namespace off from those of other namespaces.
 pub fn make_private() -> Result<()> {
     let change = MountAttr { propagation: libc::MS_PRIVATE, ..MountAttr::default() };

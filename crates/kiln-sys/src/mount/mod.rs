@@ -5,6 +5,7 @@
 
 mod bind;
 mod overlay;
+mod shifted;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -19,6 +20,7 @@ use rustix::mount::{
 
 pub use bind::{Bind, Depth, bind_detached, bind_path_detached, make_private, set_attributes};
 pub use overlay::{MAX_LAYERS, Overlay, Upper};
+pub use shifted::{Shifted, bind_shifted};
 
 use crate::{Error, Result};
 
@@ -64,11 +66,11 @@ impl Tmpfs {
     }
 }
 
-/// Mounts the devices of a new terminal namespace, as `/dev/pts` has them.
-pub fn devpts_detached() -> Result<OwnedFd> {
+/// Mounts the devices of a new terminal namespace, as `/dev/pts` has them, for a group.
+pub fn devpts_detached(group: u32) -> Result<OwnedFd> {
     let mut mount = NewMount::open("devpts")?;
     mount.flag("newinstance")?;
-    for (key, value) in [("ptmxmode", "0666"), ("mode", "0620"), ("gid", "5")] {
+    for (key, value) in [("ptmxmode", "0666"), ("mode", "0620"), ("gid", &group.to_string())] {
         mount.set(key, value)?;
     }
     mount.finish(MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC)

@@ -8,7 +8,7 @@ use rustix::io::Errno;
 use rustix::mount::{MountAttrFlags, MountFlags};
 use rustix::thread::UnshareFlags;
 
-use super::{Bind, Depth, NewMount, bind_path_detached, make_private};
+use super::{Bind, Depth, NewMount, Shifted, bind_path_detached, make_private};
 use crate::root::proc_path;
 use crate::{Error, Result};
 
@@ -54,6 +54,35 @@ impl Overlay {
     ///
     /// The upper is mounted `volatile` where the kernel can: a crash of the machine loses it, a crash of kiln does not.
     pub fn mount_detached(&self) -> Result<OwnedFd> {
+        match self.alone()? {
+            Some((only, bind)) => bind_path_detached(only, bind),
+            None => self.stack(),
+        }
+    }
+
+    /// Mounts the layers as a user namespace sees them: in all of them, ids on disk count as those of the namespace.
+    pub fn mount_shifted(&self, view: &Shifted) -> Result<OwnedFd> {
+        // Overlay makes files of its own, with the ids of who mounts it: those must be ids that have a place on disk.
+        let _acting = view.users().act_as_root()?;
+        if let Some((only, bind)) = self.alone()? {
+            return view.bind(only, bind);
+        }
+        let open = |path: &Path| view.open(path, LAYER);
+        match Layers::open(self, open).and_then(|layers| self.stack_of(&layers, Dialect::Descriptors)) {
+            Err(e) if e.errno() == Some(libc::EINVAL) => self.mount_staged(view),
+            result => result,
+        }
+    }
+
+    /// As [`Overlay::mount_shifted`], in the way of kernels before 6.15.
+    #[doc(hidden)]
+    pub fn mount_staged(&self, view: &Shifted) -> Result<OwnedFd> {
+        let _acting = view.users().act_as_root()?;
+        view.staged(|| self.mount_detached())
+    }
+
+    /// The directory, if there is but one.
+    fn alone(&self) -> Result<Option<(&Path, Bind)>> {
         let read_only = Bind { depth: Depth::One, attributes: MountAttrFlags::MOUNT_ATTR_RDONLY };
         let writable = Bind { depth: Depth::One, attributes: MountAttrFlags::empty() };
         match (self.lowers.as_slice(), &self.upper) {
@@ -62,9 +91,9 @@ impl Overlay {
                 log: "there is no layer".into(),
                 source: Errno::INVAL.into(),
             }),
-            ([], Some(only)) => bind_path_detached(&only.upper, writable),
-            ([only], None) => bind_path_detached(only, read_only),
-            _ => self.stack(),
+            ([], Some(only)) => Ok(Some((&only.upper, writable))),
+            ([only], None) => Ok(Some((only, read_only))),
+            _ => Ok(None),
         }
     }
 
@@ -80,10 +109,13 @@ impl Overlay {
     }
 
     fn stack_in(&self, dialect: Dialect) -> Result<OwnedFd> {
-        if dialect == Dialect::Classic {
-            return self.stack_classic();
+        match dialect {
+            Dialect::Classic => self.stack_classic(),
+            _ => self.stack_of(&Layers::open(self, open_layer)?, dialect),
         }
-        let layers = Layers::open(self)?;
+    }
+
+    fn stack_of(&self, layers: &Layers, dialect: Dialect) -> Result<OwnedFd> {
         let mut mount = NewMount::open("overlay")?;
         for lower in &layers.lowers {
             put(&mut mount, dialect, "lowerdir+", lower.as_fd())?;
@@ -126,7 +158,7 @@ impl Overlay {
                     .map_err(|e| Error::call("make a mount namespace", e))?;
                 make_private()?;
                 // Opened here, because a layer must be seen through the namespace in which it is stacked.
-                let layers = Layers::open(self)?;
+                let layers = Layers::open(self, open_layer)?;
                 let options = self.classic_options(&layers);
                 let data = std::ffi::CString::new(options.as_str()).expect("the options are numbers and constants");
                 let flags = if self.upper.is_some() { MountFlags::empty() } else { MountFlags::RDONLY };
@@ -171,17 +203,17 @@ struct Layers {
 }
 
 impl Layers {
-    fn open(overlay: &Overlay) -> Result<Layers> {
+    fn open(overlay: &Overlay, open: impl Fn(&Path) -> Result<OwnedFd>) -> Result<Layers> {
         let count = overlay.lowers.len();
         if count > MAX_LAYERS {
             return Err(Error::TooManyLayers { count, limit: MAX_LAYERS });
         }
-        let lowers = overlay.lowers.iter().map(|path| open_layer(path)).collect::<Result<_>>()?;
+        let lowers = overlay.lowers.iter().map(|path| open(path)).collect::<Result<_>>()?;
         let upper = match &overlay.upper {
             Some(Upper { upper, work }) => {
-                let work = open_layer(work)?;
+                let work = open(work)?;
                 forget_earlier_volatile_mount(work.as_fd());
-                Some((open_layer(upper)?, work))
+                Some((open(upper)?, work))
             }
             None => None,
         };
@@ -189,9 +221,11 @@ impl Layers {
     }
 }
 
+/// How a layer is opened.
+const LAYER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+
 fn open_layer(path: &Path) -> Result<OwnedFd> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    rustix::fs::openat(CWD, path, flags, Mode::empty()).map_err(|e| Error::path("open the layer", path, e))
+    rustix::fs::openat(CWD, path, LAYER, Mode::empty()).map_err(|e| Error::path("open the layer", path, e))
 }
 
 /// A volatile mount leaves a mark in its work directory and will not be mounted again. Whether an upper survived a

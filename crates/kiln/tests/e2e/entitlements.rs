@@ -30,7 +30,7 @@ fn an_insecure_step_has_every_privilege_and_must_be_allowed() {
     let own = fs::read_to_string("/proc/self/status").unwrap();
     let own = own.lines().find(|line| line.starts_with("CapPrm:")).unwrap().replace("CapPrm", "CapEff");
     let allowed = project.build(&["--allow", "security.insecure"]).ok().says(&own).says("Seccomp:\t0").says("mounted");
-    allowed.says("/dev/fuse").says("/dev/loop0").says("Next:\t00000000a80425fb");
+    allowed.says("/dev/fuse").says("/dev/loop0").says("Next:\t00000000800405fb");
 }
 
 /// Describes devices in the project and builds with them.

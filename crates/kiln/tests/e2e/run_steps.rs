@@ -36,7 +36,25 @@ fn a_step_is_confined() {
          USER 1000\nRUN grep CapEff /proc/self/status | sed s/CapEff/User/\n",
     );
     let run = run.says("Seccomp:\t2").says("CapInh:\t0000000000000000").says("no-mount").says("no-sysctl");
-    run.says("no-userns").says("no-sys").says("User:\t0000000000000000").says("CapEff:\t00000000a80425fb");
+    run.says("no-userns").says("no-sys").says("User:\t0000000000000000").says("CapEff:\t00000000800405fb");
+}
+
+#[test]
+fn a_device_that_cannot_be_made_is_explained() {
+    let project = Project::new();
+    project.dockerfile("FROM busybox\nRUN mknod /pipe p && mknod /disk b 254 0\n");
+    project.build(&[]).fails(1).says("mknod: /disk: Operation not permitted").says("--allow security.insecure");
+}
+
+#[test]
+fn the_root_of_a_step_is_nobody_on_the_machine_and_its_files_are_root_s() {
+    let project = Project::new();
+    let run = project.builds(
+        "FROM busybox\nRUN cat /proc/self/uid_map | tr -s ' ' && echo x > /made && chown 5:6 /made && mkdir /dir\n\
+         RUN --mount=type=bind,target=/ctx --mount=type=cache,target=/cache,uid=7 --mount=type=tmpfs,target=/t \
+         echo owners $(stat -c %u:%g /made /dir /ctx /cache /t /etc/passwd | tr '\\n' ' ')\n",
+    );
+    run.says(" 0 2147483647 2147483648").says("owners 5:6 0:0 0:0 7:0 0:0 0:0");
 }
 
 #[test]

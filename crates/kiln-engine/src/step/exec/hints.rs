@@ -13,6 +13,16 @@ pub(super) fn for_failure(status: ExitStatus, lines: &[String]) -> Vec<String> {
             "make the directory first: put `WORKDIR {directory}` or `RUN mkdir -p {directory}` before this step"
         ));
     }
+    if lines.iter().any(|line| line.contains("mknod") && line.contains("Operation not permitted")) {
+        hints.push(
+            "leave the device nodes out, as containers get theirs when they run; or use `RUN --security=insecure` and \
+             `--allow security.insecure`"
+                .into(),
+        );
+    }
+    if lines.iter().any(|line| line.contains("chown") && line.contains("Invalid argument")) {
+        hints.push("give files to ids up to 2147483647: a step has no others".into());
+    }
     match status {
         ExitStatus::Code(127) => {
             hints.push("install the missing program in an earlier step, or check its spelling and `PATH`".into())
