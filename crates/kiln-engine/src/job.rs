@@ -28,6 +28,7 @@ use crate::registry::Registry;
 use crate::request::BuildRequest;
 use crate::scratch::Scratch;
 use crate::session::Session;
+use crate::trust::Trust;
 use crate::verify::Witness;
 use crate::waiter::Watch;
 use crate::worker::Purpose;
@@ -46,6 +47,7 @@ pub(crate) struct Job {
     pub(crate) executor: Executor,
     pub(crate) networks: StepNetworks,
     pub(crate) ids: Arc<Ids>,
+    pub(crate) trust: Trust,
     pub(crate) trees: Trees,
     pub(crate) images: Arc<Images>,
     pub(crate) finisher: Finisher,
@@ -116,6 +118,7 @@ impl Job {
             executor: engine.executor(),
             networks: engine.networks(),
             ids: engine.ids(),
+            trust: Trust::new(&request.ca_certs)?,
             store: store.clone(),
             lease: lease.clone(),
             registry,

@@ -56,6 +56,7 @@ mod step;
 mod take;
 mod target;
 mod transfer;
+mod trust;
 mod usage;
 mod verify;
 mod waiter;

@@ -88,6 +88,8 @@ pub struct BuildRequest {
     pub allowed: Vec<Entitlement>,
     /// Lines for `/etc/hosts`: name and address.
     pub extra_hosts: Vec<(String, String)>,
+    /// Files of certificates that steps trust besides those of their image.
+    pub ca_certs: Vec<PathBuf>,
     /// Size of `/dev/shm` in bytes.
     pub shm_size: Option<u64>,
     /// Resource limits.

@@ -103,6 +103,7 @@ impl Recipe {
             target: record.target.stage.clone(),
             platforms: platforms.iter().filter(|_| self.is_platform_chosen).map(asked).collect(),
             jobs: given.jobs,
+            ca_certs: given.ca_certs.clone(),
             network: self.network,
             allowed: self.allowed.clone(),
             extra_hosts: self.extra_hosts.clone(),

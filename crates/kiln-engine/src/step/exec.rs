@@ -29,6 +29,7 @@ use crate::space;
 use crate::step::missing::Doing;
 use crate::step::mounts::{self, Held, Prepared};
 use crate::step::{Opened, Place};
+use crate::trust::{self, Trusted};
 
 /// The host name steps see unless they are given one; BuildKit's.
 const HOST_NAME: &str = "buildkitsandbox";
@@ -213,7 +214,10 @@ impl ExecStep {
             SecurityMode::Sandbox => job.ids.sight(&job.store, &job.reporter),
             SecurityMode::Insecure => Sight::Host,
         };
-        let prepared = mounts::prepare(&self.place, &self.op, inputs, self.device_mounts()?, &sight)?;
+        let trusted = job.trust.for_step()?;
+        let mut mounts = self.device_mounts()?;
+        mounts.extend(trusted.as_ref().map(Trusted::mount).transpose()?);
+        let prepared = mounts::prepare(&self.place, &self.op, inputs, mounts, &sight)?;
         let redactor = redactor(&prepared);
         let meta = self.op.meta.clone().unwrap_or_default();
         let root = Root::new(prepared.root);
@@ -227,6 +231,10 @@ impl ExecStep {
         env.extend(meta.proxy_env.iter().flat_map(proxies));
         env.extend(prepared.env);
         override_env(&mut env, &self.devices.env);
+        if let Some(trusted) = trusted {
+            trusted.write(&root)?;
+            env.extend(trust::variables(&env));
+        }
         if !env.iter().any(|pair| pair.starts_with("HOME=")) {
             env.push(format!("HOME={}", kiln_exec::home_of(&root, user.uid).map_err(build)?));
         }

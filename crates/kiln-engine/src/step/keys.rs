@@ -220,6 +220,7 @@ impl World {
             executor: kiln_exec::Executor::new(),
             networks: Default::default(),
             ids: Arc::default(),
+            trust: Default::default(),
             trees: BTreeMap::from([("context".to_owned(), Arc::clone(tree))]),
             images,
             seen: Default::default(),

@@ -161,6 +161,10 @@ pub(crate) struct BuildArgs {
     #[arg(long, value_name = "NAME:IP", value_parser = value::host)]
     pub(crate) add_host: Vec<(String, String)>,
 
+    /// Have programs in RUN steps trust the certificates of a file, too; nothing of it is in the image
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ca_cert: Vec<PathBuf>,
+
     /// Size of /dev/shm in RUN steps
     #[arg(long, value_name = "BYTES", value_parser = value::bytes)]
     pub(crate) shm_size: Option<u64>,
@@ -328,6 +332,7 @@ impl BuildArgs {
             network: self.network,
             allowed: self.allowed(),
             extra_hosts: self.add_host.clone(),
+            ca_certs: self.ca_cert.clone(),
             shm_size: self.shm_size,
             ulimits: self.ulimit.clone(),
             // Names that stand for a time are the language's business.

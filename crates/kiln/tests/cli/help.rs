@@ -125,6 +125,8 @@ fn build() {
                                          Dockerfile says, and nothing that is not in it
           --network <MODE>               Network of RUN steps: default, none or host [default: default]
           --add-host <NAME:IP>           Add a line to /etc/hosts of RUN steps
+          --ca-cert <FILE>               Have programs in RUN steps trust the certificates of a file,
+                                         too; nothing of it is in the image
           --shm-size <BYTES>             Size of /dev/shm in RUN steps
           --ulimit <LIMIT>               Limit a resource of RUN steps, as nofile=1024:2048
           --iidfile <FILE>               Write the image's id to a file

@@ -101,3 +101,31 @@ fn a_killed_build_leaves_no_link() {
     child.wait().unwrap();
     assert!(within(&|| !ours().contains(&name)));
 }
+
+#[test]
+fn certificates_are_trusted_in_steps_and_are_nowhere_else() {
+    let Some(openssl) = kiln_testkit::Tool::find("openssl") else { return };
+    drop(openssl);
+    let project = Project::new();
+    let (cert, _) = kiln_testkit::certificate(project.path()).unwrap();
+    let line = fs::read_to_string(&cert).unwrap().lines().nth(2).unwrap().to_owned();
+    let look = "grep -c BEGIN $SSL_CERT_FILE >&2; tail -n 12 $CURL_CA_BUNDLE >&2; cat $APT_CONFIG >&2; echo own=$PIP_CERT >&2; \
+                touch $SSL_CERT_FILE || echo read-only >&2";
+    project
+        .dockerfile(&format!("FROM busybox\nENV PIP_CERT=/mine\nRUN {look}\nRUN env > /env; ls /run > /run-before\n"));
+    let ran = project.build(&["--ca-cert", &cert]).ok().says(&line).says("own=/mine").says("read-only");
+    ran.says("Acquire::https::CAInfo \"/run/kiln/ca-certificates.pem\";");
+    // The step saw the variables, which is its own affair; the image has none of them, and no place of ours.
+    assert!(project.sh("cat /env").contains("NODE_EXTRA_CA_CERTS=/run/kiln/ca-certificates.pem"));
+    assert_eq!(project.sh("ls -d /run/kiln 2>/dev/null; env | grep -c CERT"), "1\n");
+    let inspected = project.inspect("app").to_string();
+    let history = project.kiln(&["history", "--no-trunc", "app"]).ok().stdout;
+    assert!(!inspected.contains("/run/kiln") && !history.contains("/run/kiln"), "{inspected} {history}");
+    // Another certificate, or none, is no reason to run again.
+    assert_eq!(project.build(&[]).ok().cached(), 3);
+    // What an image trusts stays trusted.
+    project.file("own.crt", "-----BEGIN CERTIFICATE-----\nthe-image-s-own\n-----END CERTIFICATE-----\n");
+    project.dockerfile("FROM busybox\nCOPY own.crt /etc/ssl/certs/ca-certificates.crt\nRUN cat $SSL_CERT_FILE >&2\n");
+    project.build(&["--ca-cert", &cert]).ok().says("the-image-s-own").says(&line);
+    project.build(&["--ca-cert", "/etc/hostname"]).fails(1).says("holds no certificate");
+}
