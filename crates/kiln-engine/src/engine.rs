@@ -243,8 +243,8 @@ impl Engine {
     }
 
     /// Reads images from a Docker or OCI archive into the local store.
-    pub async fn load(&self, input: Box<dyn Read + Send>) -> Result<Vec<Loaded>> {
-        transfer::load(self, input).await
+    pub async fn load(&self, input: Box<dyn Read + Send>, platforms: &Platforms) -> Result<Vec<Loaded>> {
+        transfer::load(self, input, platforms).await
     }
 
     /// Runs an image in the foreground, on the caller's standard streams; gives its exit code.

@@ -41,6 +41,10 @@ fn told(error: &kiln_image::Error, when_offline: &'static str) -> Failure {
              (`client_max_body_size` of nginx)",
         ),
         _ if matches!(error, ImageError::Incomplete { .. }) => Some(INCOMPLETE),
+        _ if matches!(error, ImageError::NoImages { .. }) => Some(
+            "make an image of it if it is a tree of files: put it into a directory beside a Dockerfile with \
+             `FROM scratch` and `ADD FILE /`, and run `kiln build`",
+        ),
         _ if matches!(error, ImageError::NoPlatform { .. }) => Some("ask for one of those with `--platform`"),
         _ if matches!(error, ImageError::Unclear { .. }) => Some("write which one after it: `DIR:TAG` or `DIR@DIGEST`"),
         ErrorKind::Unauthorized => Some("log in with `kiln login`, and check that the account may use this repository"),

@@ -3,6 +3,7 @@
 //! This crate must never know gRPC, HTTP servers, argv or terminals.
 #![forbid(unsafe_code)]
 
+mod ahead;
 mod answer;
 mod arrival;
 mod artifact;

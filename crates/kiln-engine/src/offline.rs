@@ -3,17 +3,12 @@
 use std::sync::Arc;
 
 use kiln_dockerfile::Fetch;
-use kiln_graph::{Definition, Edge};
 use kiln_report::{Diagnostic, Excerpt, Failure, FailureKind, SourceFile};
-use kiln_solver::{Solver, Verdict};
 
-use crate::cache::Cache;
 use crate::job::{Job, Result};
 use crate::mounts::MountPlace;
-use crate::request::{BuildRequest, CachePlace, Output, Pull};
+use crate::request::{BuildRequest, CachePlace, Output};
 use crate::step;
-use crate::target::Target;
-use crate::worker::{solve_failure, turns};
 
 /// How something gets here that is not.
 pub(crate) const WAY_OUT: &str = "fetch it once: leave out `--offline` and `--pull=never`, and unset `KILN_OFFLINE`";
@@ -79,25 +74,4 @@ pub(crate) async fn unknown(job: &Arc<Job>, fetches: Vec<Fetch>, file: &Arc<Sour
         step::known(job, op, excerpt)
     });
     futures::future::join_all(asked).await.into_iter().filter_map(Result::err).collect()
-}
-
-/// Fails when steps that are sure to run take from what is not here.
-pub(crate) async fn check(
-    job: &Arc<Job>,
-    request: &BuildRequest,
-    cache: &Cache,
-    (definition, targets): (&Definition, &[Target]),
-) -> Result<()> {
-    let roots: Vec<Edge> = targets.iter().filter_map(|target| target.root.clone()).collect();
-    if roots.is_empty() || !job.registry.is_offline() && request.pull != Pull::Never {
-        return Ok(());
-    }
-    let plan = step::plan(definition, job, &|_| false)?;
-    let cache = Arc::new(cache.clone().only_looking());
-    let solver = Solver::new(cache.clone(), cache, Arc::clone(&job.reporter), turns(request));
-    let forecast = solver.forecast(&plan, &roots).await.map_err(solve_failure)?;
-    let needed = forecast.iter().filter(|step| step.verdict == Verdict::WouldRun);
-    let vertices = needed.filter_map(|step| definition.vertex(&step.id));
-    let asked = vertices.map(|vertex| step::lacks(definition, vertex, job));
-    joined(futures::future::join_all(asked).await.into_iter().filter_map(Result::err).collect(), NEEDED)
 }

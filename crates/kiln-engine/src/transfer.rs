@@ -186,7 +186,7 @@ fn saved_names(store: &Store, text: &str) -> Result<Vec<String>> {
 }
 
 /// Reads images from an archive.
-pub(crate) async fn load(engine: &Engine, input: Box<dyn Read + Send>) -> Result<Vec<Loaded>> {
+pub(crate) async fn load(engine: &Engine, input: Box<dyn Read + Send>, platforms: &Platforms) -> Result<Vec<Loaded>> {
     let store = engine.store()?;
     let lease = store.lease().map_err(environment)?;
     // Even the first byte may have to be waited for.
@@ -209,7 +209,7 @@ pub(crate) async fn load(engine: &Engine, input: Box<dyn Read + Send>) -> Result
         let label = names.first().map_or_else(|| image.descriptor.digest.to_string(), Reference::familiar);
         let document = kiln_image::fetch_document(source.as_ref(), &image.descriptor).await.map_err(registry)?;
         let origin = Origin { name: label, digest: None, names: names.clone(), limits: engine.registry().limits() };
-        let (id, _) = take(&kept, document, &source, (&Platforms::All, &origin), &work).await?;
+        let (id, _) = take(&kept, document, &source, (platforms, &origin), &work).await?;
         match names.is_empty() {
             true => loaded.push(Loaded { name: None, id }),
             false => loaded.extend(names.iter().map(|n| Loaded { name: Some(n.familiar()), id: id.clone() })),

@@ -15,6 +15,7 @@ use kiln_report::{Event, Failure, FailureKind, Reporter, Silent, SourceFile};
 use kiln_solver::{Cause, SolveError, Solver, Turns};
 use kiln_store::{ActiveLayer, Snapshot, Store};
 
+use crate::ahead;
 use crate::answer::BuildResult;
 use crate::arrival::{self, Arrived, place_of};
 use crate::artifact::Artifact;
@@ -98,7 +99,7 @@ async fn attempt(
     let names = names(request, &job, &definition);
     let cache = Cache::new(job.store.clone(), job.lease.clone(), job.origin.clone(), imported, story.clone());
     let cache = Arc::new(cache.with_names(names.clone()));
-    offline::check(&job, request, &cache, (&definition, &targets)).await?;
+    ahead::check(&job, request, &cache, (&definition, &targets)).await?;
     let snapshots = solve(&cache, &job, request, (&definition, &targets), draft).await?;
     let built = story.as_deref().zip(names.as_ref()).map(|(story, names)| Built {
         job: &job,

@@ -56,6 +56,12 @@ pub enum Error {
         /// The registry's own words, with a separator before them.
         message: String,
     },
+    /// An archive of something else than images.
+    #[error("cannot {doing}: it has neither `oci-layout` and `index.json` nor `manifest.json`")]
+    NoImages {
+        /// The operation and its object.
+        doing: String,
+    },
     /// One image is wanted, and there are several.
     #[error("cannot {doing}: {reason}")]
     Unclear {
@@ -289,7 +295,11 @@ impl Error {
             | Self::BrokenOff { .. }
             | Self::Stalled { .. } => ErrorKind::Network,
             Self::Status { .. } | Self::Forbidden { .. } => ErrorKind::Refused,
-            Self::Digest { .. } | Self::Size { .. } | Self::Document { .. } | Self::Invalid { .. } => ErrorKind::Lying,
+            Self::Digest { .. }
+            | Self::Size { .. }
+            | Self::Document { .. }
+            | Self::Invalid { .. }
+            | Self::NoImages { .. } => ErrorKind::Lying,
             Self::TooLarge { .. } => ErrorKind::TooLarge,
             Self::NotAsked { .. } => ErrorKind::NotAsked,
             Self::Credentials { .. } | Self::File { .. } | Self::Io { .. } | Self::Setup { .. } => {

@@ -99,6 +99,8 @@ pub(crate) enum Command {
     Completion(completion::CompletionArgs),
     #[command(hide = true)]
     Debug(debug::DebugArgs),
+    #[command(hide = true)]
+    Bake(later::Rest),
     #[command(flatten)]
     Group(groups::Group),
 }

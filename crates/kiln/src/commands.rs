@@ -31,6 +31,7 @@ pub(crate) mod verify;
 pub(crate) mod version;
 
 use crate::args::Command;
+use crate::args::later::not_yet;
 use crate::setting::Setting;
 use crate::ui::exit::Outcome;
 
@@ -66,6 +67,7 @@ pub(crate) fn run(command: Command, setting: &Setting) -> Outcome {
         Command::Version(args) => version::run(&args),
         Command::Completion(args) => completion::run(&args),
         Command::Debug(args) => debug::run(&args),
+        Command::Bake(_) => Err(not_yet("bake").hint("build each of its targets with `kiln build`").into()),
         Command::Group(_) => unreachable!("groups were resolved"),
     }
 }

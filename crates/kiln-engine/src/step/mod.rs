@@ -89,7 +89,7 @@ pub(crate) async fn lacks(definition: &Definition, vertex: &Vertex, job: &Arc<Jo
 }
 
 /// Where a vertex comes from.
-fn excerpt(definition: &Definition, vertex: &Vertex) -> Option<Excerpt> {
+pub(crate) fn excerpt(definition: &Definition, vertex: &Vertex) -> Option<Excerpt> {
     let (index, span) = vertex.meta.source?;
     Some(Excerpt { file: Arc::clone(definition.sources().get(index)?), span })
 }

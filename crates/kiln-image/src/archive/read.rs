@@ -83,7 +83,7 @@ impl Archive {
     }
 
     fn scan(file: File, label: String) -> Result<Self> {
-        let members = Members::list(&file, &label)?;
+        let members = Members::list(&file, &label)?.sound(&label)?;
         let mut archive =
             Self { file: Arc::new(file), label, blobs: BTreeMap::new(), made: MemoryBlobs::new(), images: Vec::new() };
         for (name, member) in &members.files {
@@ -94,10 +94,7 @@ impl Archive {
         match (members.find("index.json"), members.find("manifest.json")) {
             (Some(index), _) if members.find("oci-layout").is_some() => archive.read_index(index)?,
             (_, Some(list)) => archive.read_docker(list, &members)?,
-            _ => {
-                let reason = "it has neither `oci-layout` and `index.json` nor `manifest.json`";
-                return Err(archive.wrong(reason));
-            }
+            _ => return Err(Error::NoImages { doing: archive.doing() }),
         }
         Ok(archive)
     }
@@ -246,6 +243,8 @@ struct DockerEntry {
 struct Members {
     files: BTreeMap<String, Member>,
     links: BTreeMap<String, String>,
+    /// What no archive of images has.
+    wrong: Option<Error>,
 }
 
 impl Members {
@@ -256,27 +255,41 @@ impl Members {
         if let [0x1f, 0x8b, ..] | [0x28, 0xb5, 0x2f, 0xfd] | [b'B', b'Z', b'h', _] = magic[..read] {
             return Err(Error::invalid(doing(), "it is compressed"));
         }
-        let mut members = Self { files: BTreeMap::new(), links: BTreeMap::new() };
+        let mut members = Self { files: BTreeMap::new(), links: BTreeMap::new(), wrong: None };
         let end = file.metadata().map_err(|source| Error::Io { doing: doing(), source })?.len();
         let mut archive = tar::Archive::new(file);
         let unreadable = |error: std::io::Error| Error::invalid(doing(), format!("it is not a readable tar: {error}"));
         for (count, entry) in archive.entries_with_seek().map_err(unreadable)?.enumerate() {
             if count == MEMBERS {
                 let limit = MEMBERS.to_string();
-                return Err(Error::TooLarge { doing: doing(), what: "the number of members".into(), limit });
+                members.wrong = Some(Error::TooLarge { doing: doing(), what: "the number of members".into(), limit });
+                break;
             }
             let entry = entry.map_err(unreadable)?;
-            members.add(&entry, end).map_err(|reason| Error::invalid(doing(), reason))?;
+            if entry.raw_file_position().checked_add(entry.size()).is_none_or(|last| last > end) {
+                return Err(Error::invalid(doing(), format!("member `{}` is cut off", shown(&entry.path_bytes()))));
+            }
+            let added = members.add(&entry).map_err(|reason| Error::invalid(doing(), reason));
+            members.wrong = members.wrong.take().or(added.err());
         }
         Ok(members)
     }
 
-    fn add<R: Read>(&mut self, entry: &tar::Entry<'_, R>, end: u64) -> Result<(), String> {
+    /// Itself, if nothing is wrong with it. In an archive of other things nothing needs to be as in one of images.
+    fn sound(mut self, label: &str) -> Result<Self> {
+        let has_images = ["index.json", "manifest.json"].into_iter().any(|name| self.find(name).is_some());
+        match self.wrong.take() {
+            Some(_) if !has_images => Err(Error::NoImages { doing: format!("read archive `{label}`") }),
+            Some(wrong) => Err(wrong),
+            None => Ok(self),
+        }
+    }
+
+    fn add<R: Read>(&mut self, entry: &tar::Entry<'_, R>) -> Result<(), String> {
         let raw = entry.path_bytes();
-        let shown = || String::from_utf8_lossy(&raw).chars().take(100).collect::<String>().escape_debug().to_string();
         let text = std::str::from_utf8(&raw).ok().filter(|text| text.len() <= NAME);
         let Some(name) = text.and_then(|text| normal("", text)) else {
-            return Err(format!("member `{}` leads out of it", shown()));
+            return Err(format!("member `{}` leads out of it", shown(&raw)));
         };
         let kind = entry.header().entry_type();
         if name.is_empty() || kind.is_dir() || kind.is_pax_global_extensions() {
@@ -286,17 +299,14 @@ impl Members {
             let target = entry.link_name_bytes().and_then(|bytes| String::from_utf8(bytes.into_owned()).ok());
             let base = if kind.is_symlink() { name.rsplit_once('/').map_or("", |(dir, _)| dir) } else { "" };
             let target = target.and_then(|target| normal(base, &target));
-            let target = target.ok_or_else(|| format!("link `{}` leads out of it", shown()))?;
+            let target = target.ok_or_else(|| format!("link `{}` leads out of it", shown(&raw)))?;
             return self.once(name.clone(), |m, name| m.links.insert(name, target).is_some());
         }
         // Sparse members lie in pieces, and devices have no content.
         if !matches!(kind, tar::EntryType::Regular | tar::EntryType::Continuous) {
-            return Err(format!("member `{}` is neither file, directory nor link", shown()));
+            return Err(format!("member `{}` is neither file, directory nor link", shown(&raw)));
         }
         let member = Member { offset: entry.raw_file_position(), size: entry.size() };
-        if member.offset.checked_add(member.size).is_none_or(|last| last > end) {
-            return Err(format!("member `{}` is cut off", shown()));
-        }
         self.once(name, |m, name| m.files.insert(name, member).is_some())
     }
 
@@ -325,6 +335,11 @@ impl Members {
             Error::invalid(format!("read archive `{label}`"), format!("it has no `{}`", name.escape_debug()))
         })
     }
+}
+
+/// A name that anybody may have written.
+fn shown(name: &[u8]) -> String {
+    String::from_utf8_lossy(name).chars().take(100).collect::<String>().escape_debug().to_string()
 }
 
 /// A name without `.` and `..`, seen from a directory of the archive; `None` when it leads out of it.

@@ -2,6 +2,7 @@
 
 use clap::Subcommand;
 
+use super::later::Rest;
 use super::{Command, build};
 use crate::commands::{builds, du, history, images, imagetools, inspect, load, prune, pull, push, rmi, save, tag};
 
@@ -23,6 +24,7 @@ pub(crate) enum Group {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Builder {
+    Bake(Rest),
     #[command(alias = "b")]
     Build(Box<build::BuildArgs>),
     #[command(subcommand)]
@@ -69,6 +71,7 @@ impl Group {
             Self::Buildx(Builder::History(Builds::Ls(args))) | Self::Builder(Builder::History(Builds::Ls(args))) => {
                 Command::Builds(args)
             }
+            Self::Buildx(Builder::Bake(rest)) | Self::Builder(Builder::Bake(rest)) => Command::Bake(rest),
             Self::Buildx(Builder::Imagetools(command)) | Self::Builder(Builder::Imagetools(command)) => {
                 Command::Imagetools(command)
             }

@@ -39,6 +39,13 @@ impl<T> Later<T> {
     }
 }
 
+/// Whatever follows a command that kiln does not have yet.
+#[derive(Debug, Args)]
+pub(crate) struct Rest {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
+    _typed: Vec<std::ffi::OsString>,
+}
+
 /// The refusal of something by name.
 pub(crate) fn not_yet(what: &str) -> Failure {
     Failure::new(FailureKind::Usage, format!("`{what}` is not supported yet"))

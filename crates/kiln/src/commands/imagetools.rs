@@ -15,7 +15,7 @@ use crate::args::value::go_bool;
 use crate::setting::Setting;
 use crate::ui::exit::Outcome;
 use crate::ui::progress::{Choice, Progress};
-use crate::ui::template::Missing;
+use crate::ui::template::{Known, Missing};
 use crate::ui::{run as ui_run, stdout};
 
 /// Look at images in registries, and join them
@@ -275,7 +275,7 @@ fn inspect(args: &InspectArgs, setting: &Setting) -> Outcome {
     let image = ui_run::block_on(setting.engine()?.look(&args.name, depth))?;
     let text = match format {
         _ if args.raw => String::from_utf8_lossy(&image.document.bytes).into_owned(),
-        Some(format) => by_template(format, std::iter::once(value(&args.name, (&image, depth))), Missing::WireName)?,
+        Some(format) => by_template(format, std::iter::once(value(&args.name, (&image, depth))), GO)?,
         None => overview(&args.name, &image),
     };
     stdout::print(&text)?;
@@ -316,6 +316,15 @@ fn overview(name: &ImagePlace, image: &RemoteImage) -> String {
     };
     text + &index.manifests.iter().map(entry).collect::<Vec<_>>().join("\n")
 }
+
+/// The fields that buildx's templates have, in documents that leave out what they do not need.
+const GO: Missing = Missing::WireName(Known {
+    fields: "Name Manifest Image SBOM Provenance SPDX AdditionalSPDXs SLSA SchemaVersion Manifests MediaType Digest Size \
+             URLs Annotations Data Platform ArtifactType Created Author Architecture Variant OS OSVersion OSFeatures \
+             Config RootFS History User ExposedPorts Env Entrypoint Cmd Volumes WorkingDir Labels StopSignal ArgsEscaped \
+             Type DiffIDs CreatedBy Comment EmptyLayer",
+    maps: "Labels Annotations ExposedPorts Volumes SBOM Provenance SPDX AdditionalSPDXs SLSA",
+});
 
 /// What templates see: buildx's fields.
 fn value(name: &ImagePlace, (image, depth): (&RemoteImage, Depth)) -> Value {

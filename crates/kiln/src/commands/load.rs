@@ -5,7 +5,8 @@ use std::io::{self, IsTerminal, Read};
 use std::path::PathBuf;
 
 use clap::Args;
-use kiln_engine::Loaded;
+use kiln_engine::{Loaded, Platforms};
+use kiln_oci::Platform;
 use kiln_report::{Failure, FailureKind};
 
 use crate::setting::Setting;
@@ -19,8 +20,12 @@ pub(crate) struct LoadArgs {
     #[arg(short, long, value_name = "FILE")]
     input: Option<PathBuf>,
 
-    /// Print nothing but failures
-    #[arg(short, long)]
+    /// Only the images for this platform; several are separated by commas [default: all]
+    #[arg(long, value_name = "PLATFORM", value_delimiter = ',')]
+    platform: Vec<Platform>,
+
+    /// Show no progress, as docker has it; none is shown
+    #[arg(short, long, hide = true)]
     quiet: bool,
 }
 
@@ -28,10 +33,12 @@ pub(crate) struct LoadArgs {
 pub(crate) fn run(args: &LoadArgs, setting: &Setting) -> Outcome {
     let input = input(args)?;
     let engine = setting.engine()?;
-    let loaded = ui_run::block_on(engine.load(input))?;
-    if !args.quiet {
-        stdout::print(&loaded.iter().map(line).collect::<String>())?;
-    }
+    let platforms = match args.platform.as_slice() {
+        [] => Platforms::All,
+        these => Platforms::These(these.to_vec()),
+    };
+    let loaded = ui_run::block_on(engine.load(input, &platforms))?;
+    stdout::print(&loaded.iter().map(line).collect::<String>())?;
     Ok(0)
 }
 

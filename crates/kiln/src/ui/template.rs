@@ -4,7 +4,7 @@
 //! {{.Id}}   {{json .Config.Env}}   {{index .Config.Labels "a.b"}}   {{range .RepoTags}}{{println .}}{{end}}
 //! ```
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 /// Says why a text is no template, or does not fit the value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -22,8 +22,18 @@ pub(crate) enum Missing {
     NoValue,
     /// A mistake: all fields are always there.
     Wrong,
-    /// Nothing; and fields of documents are found by Go's names for them: `MediaType` is `mediaType`.
-    WireName,
+    /// Nothing where Go would find a field of this name, a mistake elsewhere; and fields of documents are found by Go's
+    /// names for them: `MediaType` is `mediaType`.
+    WireName(Known),
+}
+
+/// The names that Go knows in documents.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Known {
+    /// Fields, wherever they are: words.
+    pub(crate) fields: &'static str,
+    /// Fields below which any name may be.
+    pub(crate) maps: &'static str,
 }
 
 /// What a template is filled in with.
@@ -87,7 +97,10 @@ fn render(nodes: &[Node], dot: &Value, scope: Scope<'_>, out: &mut String) -> Re
             }
             Node::Range { over, each, otherwise } => match items(evaluate(over, dot, scope)?)? {
                 items if items.is_empty() => render(otherwise, dot, scope, out)?,
-                items => items.iter().try_for_each(|item| render(each, item, scope, out))?,
+                items => {
+                    let scope = scope.within(over);
+                    items.iter().try_for_each(|item| render(each, item, scope, out))?;
+                }
             },
         }
     }
@@ -133,22 +146,67 @@ fn field(path: &[String], dot: &Value, scope: Scope<'_>) -> Result<Value, Templa
         Some((first, rest)) if first == "$" => (scope.root, rest),
         _ => (dot, path),
     };
-    path.iter().try_fold(start.clone(), |value, name| match value {
+    path.iter().enumerate().try_fold(start.clone(), |value, (at, name)| match value {
         Value::Object(mut map) => match map.remove(name) {
             Some(value) => Ok(value),
-            None if scope.missing == Missing::NoValue => Ok(Value::Null),
-            None if scope.missing == Missing::WireName => {
-                let found = map.into_iter().find(|(key, _)| key.eq_ignore_ascii_case(name));
-                Ok(found.map_or(Value::Null, |(_, value)| value))
-            }
-            None => {
-                let known: Vec<String> = map.keys().map(|name| format!("`{name}`")).collect();
-                wrong(format!("there is no field `{name}`: choose from {}", known.join(", ")))
-            }
+            None => scope.missing.field(map, name, &path[..at]),
         },
         Value::Null => Ok(Value::Null),
         other => wrong(format!("`{}` has no field `{name}`", display(&other))),
     })
+}
+
+impl Missing {
+    /// What a name stands for that an object does not have; `path` leads to the object.
+    fn field(self, map: Map<String, Value>, name: &str, path: &[String]) -> Result<Value, TemplateError> {
+        let known = match self {
+            Self::NoValue => return Ok(Value::Null),
+            Self::Wrong => {
+                let known: Vec<String> = map.keys().map(|name| format!("`{name}`")).collect();
+                return wrong(format!("there is no field `{name}`: choose from {}", known.join(", ")));
+            }
+            Self::WireName(known) => known,
+        };
+        match map.into_iter().find(|(key, _)| key.eq_ignore_ascii_case(name)) {
+            Some((_, value)) => Ok(value),
+            None if known.is_field(name) || path.iter().any(|name| known.is_map(name)) => Ok(Value::Null),
+            None => wrong(format!("there is no field `{name}`")),
+        }
+    }
+}
+
+impl Known {
+    fn is_field(&self, name: &str) -> bool {
+        self.fields.split(' ').any(|field| field == name)
+    }
+
+    fn is_map(&self, name: &str) -> bool {
+        self.maps.split(' ').any(|map| map == name)
+    }
+}
+
+impl Scope<'_> {
+    /// For items of what a pipeline gives: those of maps have any fields.
+    fn within(self, pipeline: &[Call]) -> Self {
+        let Missing::WireName(known) = self.missing else { return self };
+        match pipeline.iter().flatten().any(|word| word.leads_through(&known)) {
+            true => Self { missing: Missing::NoValue, ..self },
+            false => self,
+        }
+    }
+}
+
+impl Word {
+    fn leads_through(&self, known: &Known) -> bool {
+        match self {
+            Self::Path(path) => path.iter().any(|name| known.is_map(name)),
+            Self::Group(calls, path) => {
+                path.iter().any(|name| known.is_map(name))
+                    || calls.iter().flatten().any(|word| word.leads_through(known))
+            }
+            Self::Literal(_) | Self::Function(_) => false,
+        }
+    }
 }
 
 fn apply(name: &str, arguments: &[Value]) -> Result<Value, TemplateError> {
@@ -469,6 +527,19 @@ mod tests {
         let show_row = |text| Template::parse(text).unwrap().render(&row, Missing::Wrong).map_err(|e| e.to_string());
         assert_eq!(show_row("{{.ID}}").unwrap(), "1");
         assert_eq!(show_row("{{.Nope}}").unwrap_err(), "there is no field `Nope`: choose from `ID`, `Size`");
+        let known = Known { fields: "Author Config", maps: "Labels" };
+        let image = serde_json::json!({"config": {"Labels": {"a": "b"}, "Cmd": [{"x": 1}]}, "all": {"Labels": {"p": {"q": 1}}}});
+        let show_image =
+            |text| Template::parse(text).unwrap().render(&image, Missing::WireName(known)).map_err(|e| e.to_string());
+        for (text, shown) in [
+            ("{{.Author}} {{.Config.Labels.a}} {{.Config.Labels.x}}", "<no value> b <no value>"),
+            ("{{range .all.Labels}}{{.q}} {{.r}}{{end}}", "1 <no value>"),
+        ] {
+            assert_eq!(show_image(text).unwrap(), shown);
+        }
+        for text in ["{{.Nope}}", "{{.Config.Nope}}", "{{range .Config.Cmd}}{{.Nope}}{{end}}", "{{.Nope.Labels}}"] {
+            assert_eq!(show_image(text).unwrap_err(), "there is no field `Nope`", "{text}");
+        }
         assert!(show("{{frob .Id}}").unwrap_err().starts_with("`frob` is no function that kiln knows"));
     }
 }

@@ -377,6 +377,8 @@ fn push() {
 
     Options:
           --platform <PLATFORM>  Only the image for this platform, when the name stands for several
+      -a, --all-tags             Push all tags that the repository has in the local store; IMAGE names
+                                 none
       -q, --quiet                Print only the image's name
           --progress <VIEW>      How progress is shown: auto, plain, tty, rawjson or quiet [default:
                                  auto]
@@ -470,9 +472,10 @@ fn load() {
     Usage: kiln load [OPTIONS]
 
     Options:
-      -i, --input <FILE>  Read a file [default: standard input]
-      -q, --quiet         Print nothing but failures
-      -h, --help          Print help
+      -i, --input <FILE>         Read a file [default: standard input]
+          --platform <PLATFORM>  Only the images for this platform; several are separated by commas
+                                 [default: all]
+      -h, --help                 Print help
 
     Global options:
           --state <DIR>             Keep images and cache here [default: /var/lib/kiln as root, else

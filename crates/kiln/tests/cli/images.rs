@@ -85,8 +85,32 @@ fn an_archive_carries_an_image_to_another_store() {
     --- stdout
     Loaded image: app:1
     ");
+    assert_eq!(load(&["load", "-q", "-i", "app.tar"]).stdout, "Loaded image: app:1\n", "as docker has it");
     assert_eq!(load(&["images", "-q", "--no-trunc"]).stdout, id);
     assert_eq!(load(&["run", "app:1"]).stdout, "b in /w\n");
+}
+
+#[test]
+fn what_is_loaded_and_holds_no_image_is_told_how_to_become_one() {
+    let kiln = Kiln::new();
+    let header = |name: &str, kind: tar::EntryType| {
+        let mut header = tar::Header::new_gnu();
+        header.set_path(name).unwrap();
+        header.set_entry_type(kind);
+        header.set_size(0);
+        header.set_cksum();
+        header
+    };
+    let mut tree = tar::Builder::new(Vec::new());
+    tree.append(&header("etc/passwd", tar::EntryType::Regular), std::io::empty()).unwrap();
+    tree.append(&header("dev/null", tar::EntryType::Char), std::io::empty()).unwrap();
+    std::fs::write(kiln.path().join("tree.tar"), tree.into_inner().unwrap()).unwrap();
+    insta::assert_snapshot!(kiln.run(&["load", "-i", "tree.tar"]), @"
+    exit 1
+    --- stderr
+    error: cannot read archive `the archive`: it has neither `oci-layout` and `index.json` nor `manifest.json`
+    hint: make an image of it if it is a tree of files: put it into a directory beside a Dockerfile with `FROM scratch` and `ADD FILE /`, and run `kiln build`
+    ");
 }
 
 #[test]

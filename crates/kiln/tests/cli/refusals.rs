@@ -63,6 +63,22 @@ fn what_is_not_there_yet_is_refused_by_name() {
     --- stderr
     error: `--interactive` is not supported yet
     ");
+    for line in [&["bake", "-f", "x.hcl", "--print"][..], &["buildx", "bake", "app"]] {
+        insta::allow_duplicates! {
+            insta::assert_snapshot!(kiln.run(line), @"
+            exit 2
+            --- stderr
+            error: `bake` is not supported yet
+            hint: build each of its targets with `kiln build`
+            ");
+        }
+    }
+    insta::assert_snapshot!(kiln.run(&["push", "-a", "app:1"]), @"
+    exit 2
+    --- stderr
+    error: `app:1` is one image, and `--all-tags` pushes all of a repository
+    hint: leave out the tag, or `--all-tags`
+    ");
 }
 
 #[test]

@@ -133,5 +133,10 @@ fn what_is_attested_of_an_image_is_shown() {
         assert_eq!(show("1", format), "{}");
     }
     assert_eq!(show("1", "{{json .SBOM.SPDX}}"), "null");
+    assert_eq!(show("1", "{{.Image.Author}} {{.Image.Config.Labels.none}}"), "<no value> <no value>");
+    let name = format!("oci-layout://{}:1", dir.display());
+    imagetools(&project, &["inspect", "--format", "{{.Image.Autor}}", &name]).fails(2).says("no field `Autor`");
+    let full = format!("oci-layout://{}:docker.io/library/app:1", dir.display());
+    imagetools(&project, &["inspect", &full]).ok();
     assert!(!show("attested", "{{json .}}").contains("SBOM"));
 }

@@ -135,6 +135,11 @@ fn several_platforms_travel_by_archive() {
     let third = Project::bare();
     third.kiln(&["load", "-i", one.to_str().unwrap()]).ok();
     assert_eq!(third.inspect("app")["Architecture"], "arm64");
+    let fourth = Project::bare();
+    let load = |platform: &str| fourth.kiln(&["load", "--platform", platform, "-i", archive.to_str().unwrap()]);
+    load("linux/s390x").fails(1).says("`linux/arm64`").says("--platform");
+    load("linux/arm64").ok();
+    assert_eq!(fourth.inspect("app")["Architecture"], "arm64");
     if have("skopeo") {
         let source = format!("docker-archive:{}", archive.display());
         let text = run(Command::new("skopeo").args(["inspect", "--config", &source])).ok().stdout;
@@ -322,6 +327,12 @@ fn a_step_that_nothing_runs_is_told_before_it_begins_and_only_when_it_is_needed(
         return kiln_testkit::skip("something is registered for loong64");
     }
     failed.fails(3).says("no emulator is registered").says("qemu-user-static").says("linux/loong64");
+    // Of several platforms, too, and before the steps of any.
+    let both = "FROM --platform=$BUILDPLATFORM busybox AS first\nRUN echo ran\n\
+        FROM scratch\nCOPY --from=first /bin /bin\nRUN [\"/y\"]\n";
+    project.dockerfile(both);
+    let failed = project.build(&["--platform", "linux/amd64,linux/loong64"]);
+    failed.fails(3).says("no emulator is registered").says("Dockerfile:5").never_says("RUN echo ran");
     project.dockerfile("FROM scratch\nCOPY Dockerfile /\n");
     project.build(&["--platform", "linux/loong64"]).ok();
 }

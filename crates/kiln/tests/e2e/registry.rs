@@ -38,6 +38,26 @@ fn images_travel_through_a_registry() {
 }
 
 #[test]
+fn all_tags_of_a_repository_are_pushed() {
+    let Some(registry) = Registry::start() else { return };
+    let name = |rest: &str| format!("{}/{rest}", registry.host());
+    let project = Project::new();
+    for tag in ["app:2", "app:1", "apple:1"] {
+        project.kiln(&["tag", "busybox", &name(tag)]).ok();
+    }
+    let pushed = project.kiln(&["push", "--all-tags", &name("app")]).ok().stdout;
+    let tags: Vec<&str> =
+        pushed.lines().filter_map(|line| line.split_once(": digest: sha256:")).map(|(tag, _)| tag).collect();
+    assert_eq!(tags, ["1", "2"], "{pushed}");
+    let other = Project::bare();
+    for tag in ["app:1", "app:2"] {
+        other.kiln(&["pull", &name(tag)]).ok();
+    }
+    other.kiln(&["pull", &name("apple:1")]).fails(1);
+    project.kiln(&["push", "-a", &name("none")]).fails(1).says("no image here has a tag");
+}
+
+#[test]
 fn a_cached_build_never_pulls_its_base_again() {
     let Some(registry) = Registry::start() else { return };
     let name = format!("{}/base:v1", registry.host());
