@@ -11,7 +11,7 @@ use kiln_fs::{Limits, compress, layer};
 use kiln_image::{BlobSource, Verifier};
 use kiln_oci::{Descriptor, Digest, Hasher, ImageConfig};
 use kiln_report::{Event, Failure, FailureKind, Reporter};
-use kiln_store::{Lease, Snapshot, Store};
+use kiln_store::{Holds, Lease, Snapshot, Store};
 
 use crate::blobs::StoreBlobs;
 use crate::blocking::blocking;
@@ -31,6 +31,8 @@ pub(crate) struct BaseImage {
     pub(crate) config: ImageConfig,
     /// Its layers as blobs, base first; empty when it is only known to the store.
     pub(crate) blobs: Vec<Descriptor>,
+    /// What was read to know all this, as far as it is to be kept with the layers.
+    pub(crate) documents: Vec<Digest>,
     /// Where the blobs are.
     pub(crate) source: Option<Arc<dyn BlobSource>>,
     /// Its files, when the store has them all.
@@ -60,6 +62,27 @@ impl BaseImage {
         let layers: Vec<Unpacked> = layers.buffered(PARALLEL_LAYERS).try_collect().await?;
         let store = store.clone();
         blocking(move || adopt_implied(&store, &layers)).await
+    }
+
+    /// Has its documents kept as long as its layers: a build that asks nobody needs both. Without them it costs a request.
+    pub(crate) fn keep_documents(&self, store: &Store, snapshot: &Snapshot) {
+        if self.documents.is_empty() {
+            return;
+        }
+        let mut hasher = Hasher::new();
+        hasher.field(b"documents of an image");
+        self.documents.iter().for_each(|digest| hasher.field(digest.as_str().as_bytes()));
+        let (key, holds) = (hasher.finish(), Holds { blobs: self.documents.clone(), ..Holds::snapshots([snapshot]) });
+        if !store.records().has_result(&key).unwrap_or(true) {
+            let _ = store.records().put_result(&key, b"", &holds);
+        }
+    }
+
+    /// Its layers, when all of them are in the store.
+    pub(crate) fn unpacked(&self, store: &Store) -> Option<Snapshot> {
+        let layer = |diff_id| store.find_layer_by_diff_id(diff_id).ok().flatten();
+        let layers: Option<Vec<_>> = self.config.rootfs.diff_ids.iter().map(layer).collect();
+        layers.map(Snapshot::new)
     }
 
     /// Whether nothing of it would have to be fetched.
@@ -301,7 +324,8 @@ mod tests {
             blobs.insert(MediaType::OCI_LAYER, tar)
         });
         let added = added.collect();
-        Arc::new(BaseImage { name: "x".into(), config, blobs: added, source: Some(Arc::new(blobs)), snapshot: None })
+        let source: Option<Arc<dyn BlobSource>> = Some(Arc::new(blobs));
+        Arc::new(BaseImage { name: "x".into(), config, blobs: added, documents: Vec::new(), source, snapshot: None })
     }
 
     #[tokio::test]

@@ -106,14 +106,24 @@ fn wrap(kind: FailureKind, message: String, error: &(dyn Error + 'static)) -> Fa
 
 #[cfg(test)]
 mod tests {
-    use kiln_image::testing::tiny_image;
     use kiln_image::{BlobSource as _, CopyOptions, Error as ImageError, Layout, MemoryBlobs, Selector, copy_graph};
+    use kiln_oci::{Manifest, MediaType, Raw};
 
     use super::*;
 
     async fn written(dir: &std::path::Path, salt: &str) -> Layout {
         let (memory, layout) = (MemoryBlobs::new(), Layout::create(dir).await.unwrap());
-        let image = tiny_image(&memory, salt);
+        let config = memory.insert(MediaType::OCI_CONFIG, format!(r#"{{"author":"{salt}"}}"#).into_bytes());
+        let manifest = Raw::new(Manifest {
+            schema_version: 2,
+            media_type: Some(MediaType::OCI_MANIFEST.into()),
+            artifact_type: None,
+            config,
+            layers: Vec::new(),
+            subject: None,
+            annotations: Default::default(),
+        });
+        let image = memory.insert(MediaType::OCI_MANIFEST, manifest.bytes().to_vec());
         let sink = layout.tagged_sink(salt).await.unwrap();
         copy_graph(&memory, &sink, &image, &CopyOptions::default()).await.unwrap();
         layout

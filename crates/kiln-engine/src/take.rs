@@ -190,6 +190,7 @@ async fn take_one(
         config: config.value().clone(),
         blobs: manifest.layers.clone(),
         source: Some(Arc::clone(source)),
+        documents: Vec::new(),
         snapshot: None,
     });
     let meter = Arc::new(Meter { reporter: work.reporter(), vertex: work.id().clone(), limits: origin.limits.clone() });

@@ -110,7 +110,14 @@ impl Candidate {
                 let limits = engine.registry().limits();
                 let meter = Arc::new(Meter { reporter: work.reporter(), vertex: work.id().clone(), limits });
                 let (name, config) = (name.clone(), config.value().clone());
-                let image = Arc::new(BaseImage { name, config, blobs, source: Some(source), snapshot: None });
+                let image = Arc::new(BaseImage {
+                    name,
+                    config,
+                    blobs,
+                    source: Some(source),
+                    documents: Vec::new(),
+                    snapshot: None,
+                });
                 let unpacked = image.unpack(store, lease, &meter).await;
                 work.end(unpacked)?
             }

@@ -212,6 +212,7 @@ impl Resolver {
             name: reference.familiar(),
             config: config.clone(),
             blobs: Vec::new(),
+            documents: Vec::new(),
             source: None,
             snapshot: Some(snapshot),
         };
@@ -228,11 +229,22 @@ impl Resolver {
     ) -> Result<Found> {
         let document = fetch_document(source.as_ref(), &root).await.map_err(registry)?;
         let name = reference.familiar();
-        let (_, manifest) = image_manifest(&name, document, &source, platform).await?;
+        let (own, manifest) = image_manifest(&name, document, &source, platform).await?;
         let config = fetch_config(&name, &manifest, &source).await?.1.into_parts().1;
         let identifier = format!("docker-image://{}", reference.with_digest(root.digest.clone()));
-        let image =
-            BaseImage { name, config: config.clone(), blobs: manifest.layers, source: Some(source), snapshot: None };
+        let image = BaseImage {
+            name,
+            config: config.clone(),
+            blobs: manifest.layers,
+            documents: vec![root.digest.clone(), own.digest, manifest.config.digest],
+            source: Some(source),
+            snapshot: None,
+        };
+        if self.purpose == Purpose::Build
+            && let Some(snapshot) = image.unpacked(&self.store)
+        {
+            image.keep_documents(&self.store, &snapshot);
+        }
         Ok((ResolvedImage { digest: root.digest, identifier, config, is_local: false }, Arc::new(image)))
     }
 
@@ -309,6 +321,7 @@ impl Resolver {
             name: name.into(),
             config: config.clone(),
             blobs: manifest.layers,
+            documents: Vec::new(),
             source: Some(source),
             snapshot: None,
         };

@@ -191,6 +191,7 @@ impl Import {
             config,
             blobs: layers.iter().map(|layer| layer.blob.clone()).collect(),
             source: Some(Arc::clone(&self.blobs)),
+            documents: Vec::new(),
             snapshot: None,
         })
     }

@@ -195,6 +195,7 @@ impl World {
             config: self.image.clone(),
             blobs: Vec::new(),
             source: None,
+            documents: Vec::new(),
             snapshot: None,
         };
         images.insert(self.image_name.clone(), &(&self.platform).into(), Arc::new(image));

@@ -120,7 +120,9 @@ impl Step<Artifact, Failure> for ImageStep {
         });
         let snapshot = self.image.unpack(&job.store, &job.lease, &meter).await;
         job.registry.tell_mirrors(job.reporter.as_ref());
-        Ok(vec![Artifact::Snapshot(snapshot.map_err(|failure| self.place.blame(failure))?)])
+        let snapshot = snapshot.map_err(|failure| self.place.blame(failure))?;
+        self.image.keep_documents(&job.store, &snapshot);
+        Ok(vec![Artifact::Snapshot(snapshot)])
     }
 }
 

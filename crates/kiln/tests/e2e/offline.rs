@@ -50,6 +50,23 @@ fn what_one_build_fetched_is_enough_for_the_next_without_network() {
 }
 
 #[test]
+fn a_base_whose_layers_stay_is_known_without_network_after_a_prune() {
+    let Some(registry) = Registry::start() else { return };
+    let (pusher, project) = (Project::new(), Project::bare());
+    let name = push(&pusher, &registry, "1");
+    project.builds(&format!("FROM {name}\nRUN echo a > /a\n"));
+    drop(registry);
+    project.kiln(&["prune", "-f"]).ok();
+    project.dockerfile(&format!("FROM {name}\nRUN cat /version > /b\n"));
+    assert_eq!(fs::read_to_string(project.tree(&["--offline"]).join("b")).unwrap(), "1\n");
+    project.kiln(&["rmi", "app"]).ok();
+    project.kiln(&["prune", "-f"]).ok();
+    project.build(&["--offline"]).fails(3).says("is not here");
+    let kept = project.kiln(&["du", "--format", "{{.ID}}"]).ok().stdout;
+    assert_eq!(kept, "", "nothing holds them but the layers");
+}
+
+#[test]
 fn all_that_is_not_here_is_told_at_once_and_nothing_runs() {
     let (files, server, project) = (FileServer::start(), GitServer::start(), Project::new());
     let url = files.put("/f", "x");
