@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use kiln_sys::net::{Links, Match, Namespace, Route, Rule, Table, Verdict};
+use kiln_sys::net::{Barrier, Links, Match, Namespace, Route, Rule, Table, Verdict};
 use kiln_sys::root::Root;
 
 use super::Ends;
@@ -66,8 +66,9 @@ impl Ground {
         let mtu = way_out.and_then(|route| links.describe(route.link?).ok()).map_or(ETHERNET, |(_, mtu)| mtu);
         let is_free = !routes.iter().any(|route| overlap((route.to, route.prefix), (POOL6.into(), POOL6_PREFIX)));
         let mut forwarding = Forwarding::begin(&links, &routes)?;
-        let has_v6 = is_free && forwarding.with_v6(&links, &routes);
-        let table = Table::raise(&format!("kiln-{}", std::process::id()), &rules(pool, forwarding.switched()));
+        let passes_v6 = pass_barriers()?;
+        let has_v6 = is_free && passes_v6 && forwarding.with_v6(&links, &routes);
+        let table = Table::raise(PREFIX, &rules(pool, forwarding.switched()));
         let table = table.map_err(told)?;
         let resolv_conf =
             Root::open_ambient("/").and_then(|host| host.read_to_limit("/etc/resolv.conf", RESOLV_CONF_LIMIT));
@@ -103,6 +104,21 @@ impl Ground {
     pub(super) fn forward(&self, link: &str) {
         self.forwarding.include(link, self.has_v6);
     }
+}
+
+/// Gets through other firewalls, else says which is in the way; tells whether IP version 6 gets through as well.
+fn pass_barriers() -> Result<bool, String> {
+    let mut passes_v6 = true;
+    for barrier in Barrier::all().map_err(told)? {
+        if barrier.is_of_iptables() {
+            barrier.open(PREFIX).map_err(told)?;
+        } else if barrier.is_for_v4() {
+            return Err(format!("the firewall's table `{}` drops what is passed on", barrier.table));
+        } else {
+            passes_v6 = false;
+        }
+    }
+    Ok(passes_v6)
 }
 
 fn told(error: kiln_sys::Error) -> String {

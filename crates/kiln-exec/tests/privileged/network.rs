@@ -9,7 +9,7 @@ use kiln_exec::{ContainerSpec, Executor, ExitStatus, Network, Networks, PrivateN
 use kiln_sys::net::Links;
 
 use crate::require_containers;
-use crate::support::machine::{Counter, MACHINE, MACHINE6, address, on_a_machine};
+use crate::support::machine::{Counter, MACHINE, MACHINE6, address, on_a_machine, tool};
 use crate::support::{Image, Ran, eventually, piped, run, runtime};
 
 const REACHED: &str = "nameserver 203.0.113.10\n";
@@ -230,4 +230,41 @@ fn without_rules_there_are_no_networks_and_it_is_said_why() {
     });
     let told = told.join().unwrap();
     assert!(told.contains("steps cannot have a network of their own") && told.contains("not permitted"), "{told}");
+}
+
+#[test]
+fn the_chain_of_iptables_lets_containers_pass_and_stays_readable() {
+    require_containers!();
+    on_a_machine(REACHED, |beyond| {
+        if tool("iptables-nft", "-P FORWARD DROP").is_none() {
+            return;
+        }
+        let counter = beyond.listen("203.0.113.10:80");
+        let ready = Ready::new();
+        assert_eq!(ready.sh(&visit(BEYOND, 80)).stdout, format!("hello\nreached {BEYOND}\n"));
+        assert_eq!(counter.visitors(), [MACHINE]);
+        // A second process finds them there.
+        drop(Ready::new().network());
+        let rules = tool("iptables-nft", "-S FORWARD").unwrap();
+        let passed = ["-i", "-o"].map(|side| rules.matches(&format!("-A FORWARD {side} kiln-+")).count());
+        assert_eq!(passed, [1, 1], "{rules}");
+        assert!(rules.contains("-P FORWARD DROP") && rules.matches("-j ACCEPT").count() == 2, "{rules}");
+        tool("iptables-nft", "-A FORWARD -i other -j ACCEPT").unwrap();
+    });
+}
+
+#[test]
+fn another_firewall_in_the_way_is_named() {
+    require_containers!();
+    on_a_machine(REACHED, |_| {
+        let wall =
+            "add table inet wall; add chain inet wall passage { type filter hook forward priority 0; policy drop; }";
+        if tool("nft", wall).is_none() {
+            return;
+        }
+        let ready = Ready::new();
+        let _inside = ready.runtime.enter();
+        let told = ready.networks.begin().unwrap().ready().unwrap_err().to_string();
+        assert!(told.contains("table `wall`"), "{told}");
+    });
 }

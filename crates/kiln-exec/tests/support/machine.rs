@@ -125,3 +125,15 @@ pub(crate) fn address(link: u32, text: &str) -> Change {
     let (address, prefix) = text.split_once('/').unwrap();
     Change::Address { link, address: address.parse().unwrap(), prefix: prefix.parse().unwrap() }
 }
+
+/// Runs a program of the machine; nothing when it is not here.
+pub(crate) fn tool(program: &str, args: &str) -> Option<String> {
+    #[allow(clippy::disallowed_methods, reason = "a test may set up a firewall as others do")]
+    let output = std::process::Command::new(program).args(args.split_whitespace()).output();
+    let Ok(output) = output else {
+        println!("skipped: `{program}` is not installed");
+        return None;
+    };
+    assert!(output.status.success(), "{program} {args}: {}", String::from_utf8_lossy(&output.stderr));
+    Some(String::from_utf8_lossy(&output.stdout).into_owned())
+}

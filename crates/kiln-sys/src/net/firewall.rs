@@ -61,10 +61,12 @@ pub enum Verdict {
 pub struct Table(#[expect(dead_code, reason = "the table lasts as long as it is open")] Socket);
 
 impl Table {
-    /// Puts rules in force under a name that no other table has, in the namespace of the calling thread.
+    /// Puts rules in force, in the namespace of the calling thread. The table's name is this and a number, so that several
+    /// owners have one each.
     pub fn raise(name: &str, rules: &[Rule]) -> Result<Table> {
         let fail = |e| Error::call("put rules for packets in force", e);
         let socket = Socket::open(Some(NETFILTER)).map_err(fail)?;
+        let name = &format!("{name}{}", socket.number().map_err(fail)?);
         let owned = table(name, NEW_TABLE, CREATE | EXCLUSIVE).with(NFTA_TABLE_FLAGS, &OWNER.to_be_bytes());
         let mut messages = vec![batch(BATCH_BEGIN), owned];
         messages.extend(CHAINS.iter().map(|chain| chain.message(name)));
@@ -75,7 +77,7 @@ impl Table {
     }
 }
 
-const SUBSYSTEM: u16 = 10 << 8;
+pub(super) const SUBSYSTEM: u16 = 10 << 8;
 const NEW_TABLE: u16 = 0;
 const NEW_CHAIN: u16 = 3;
 const NEW_RULE: u16 = 6;
@@ -84,8 +86,8 @@ const BATCH_END: u16 = 0x11;
 
 /// Both versions of IP in one table.
 const INET: u8 = 1;
-const INET4: u8 = 2;
-const INET6: u8 = 10;
+pub(super) const INET4: u8 = 2;
+pub(super) const INET6: u8 = 10;
 const OWNER: u32 = 2;
 
 const NFTA_TABLE_NAME: u16 = 1;
@@ -129,7 +131,7 @@ impl Chain {
     }
 }
 
-fn batch(kind: u16) -> Message {
+pub(super) fn batch(kind: u16) -> Message {
     // The number of the subsystem stands where others have nothing, in network order.
     Message::new(kind, 0, &[0, 0, 0, 10])
 }
@@ -154,7 +156,7 @@ impl Rule {
         message.nest(NFTA_RULE_EXPRESSIONS, |list| {
             let list = self.matches.iter().fold(list, |list, condition| condition.add_to(list));
             match self.verdict {
-                Verdict::Refuse | Verdict::Stop => drop_packet(list),
+                Verdict::Refuse | Verdict::Stop => verdict(list, DROP),
                 Verdict::Masquerade => expression(list, "masq", |data| data),
             }
         })
@@ -164,11 +166,11 @@ impl Rule {
 /// Values wait in this register between two expressions.
 const REGISTER: [u8; 4] = 1u32.to_be_bytes();
 const VERDICT_REGISTER: [u8; 4] = 0u32.to_be_bytes();
-const EQUAL: u32 = 0;
+pub(super) const EQUAL: u32 = 0;
 const DIFFERENT: u32 = 1;
 
-const META_INPUT_NAME: u32 = 6;
-const META_OUTPUT_NAME: u32 = 7;
+pub(super) const META_INPUT_NAME: u32 = 6;
+pub(super) const META_OUTPUT_NAME: u32 = 7;
 const META_FAMILY: u32 = 15;
 const META_PROTOCOL: u32 = 16;
 const CONTROL_PROTOCOL: u8 = 58;
@@ -194,12 +196,12 @@ fn expression(list: Message, name: &str, data: impl FnOnce(Message) -> Message) 
     list.nest(NFTA_LIST_ELEMENT, |element| element.text(NFTA_EXPRESSION_NAME, name).nest(NFTA_EXPRESSION_DATA, data))
 }
 
-fn meta(list: Message, key: u32) -> Message {
+pub(super) fn meta(list: Message, key: u32) -> Message {
     expression(list, "meta", |data| data.with(1, &REGISTER).with(2, &key.to_be_bytes()))
 }
 
 /// Compares as many bytes as are given: of a name its beginning.
-fn compare(list: Message, operator: u32, value: &[u8]) -> Message {
+pub(super) fn compare(list: Message, operator: u32, value: &[u8]) -> Message {
     expression(list, "cmp", |data| {
         data.with(1, &REGISTER).with(2, &operator.to_be_bytes()).nest(3, |inner| inner.with(1, value))
     })
@@ -255,10 +257,12 @@ fn unasked(list: Message) -> Message {
     compare(mask(list, &ESTABLISHED_OR_RELATED.to_ne_bytes()), EQUAL, &[0; 4])
 }
 
-fn drop_packet(list: Message) -> Message {
-    const DROP: u32 = 0;
+const DROP: u32 = 0;
+
+/// Ends the rule with a verdict.
+pub(super) fn verdict(list: Message, code: u32) -> Message {
     expression(list, "immediate", |data| {
-        let code = |inner: Message| inner.with(1, &DROP.to_be_bytes());
+        let code = |inner: Message| inner.with(1, &code.to_be_bytes());
         data.with(1, &VERDICT_REGISTER).nest(2, |inner| inner.nest(2, code))
     })
 }

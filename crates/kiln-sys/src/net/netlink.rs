@@ -6,7 +6,10 @@ use std::os::fd::OwnedFd;
 
 use rustix::io::Errno;
 use rustix::net::netlink::SocketAddrNetlink;
-use rustix::net::{AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType, recv, sendto, socket_with};
+use rustix::net::{
+    AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType, bind, getsockname, recv, sendto,
+    socket_with,
+};
 
 pub(super) const REQUEST: u16 = 0x1;
 pub(super) const ACK: u16 = 0x4;
@@ -98,6 +101,12 @@ pub(super) struct Socket(OwnedFd);
 impl Socket {
     pub(super) fn open(protocol: Option<Protocol>) -> Result<Socket, Errno> {
         socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, protocol).map(Socket)
+    }
+
+    /// The number that no other socket of this kind has, in this namespace and at this time.
+    pub(super) fn number(&self) -> Result<u32, Errno> {
+        bind(&self.0, &SocketAddrNetlink::new(0, 0))?;
+        Ok(SocketAddrNetlink::try_from(getsockname(&self.0)?)?.pid())
     }
 
     /// Sends messages at once, and waits until all that want it are answered. The first that is refused counts.
