@@ -57,7 +57,7 @@ pub(crate) fn refuse_what_leaves(request: &BuildRequest) -> Result<()> {
     let pushes = request.outputs.iter().any(|output| matches!(output, Output::Image { push: true, .. }));
     let is_far = |place: &CachePlace| matches!(place, CachePlace::Registry { .. } | CachePlace::Objects(_));
     let caches = request.cache_to.iter().any(|to| is_far(&to.place) && !to.ignore_error);
-    let is_far = |place: &MountPlace| matches!(place, MountPlace::Registry(_) | MountPlace::Objects(_));
+    let is_far = |place: &MountPlace| matches!(place, MountPlace::Registry { .. } | MountPlace::Objects(_));
     let mounts = request.mounts_to.iter().any(|to| is_far(&to.place) && !to.ignore_error);
     let what = match (pushes, caches || mounts) {
         (true, _) => "an image cannot be pushed offline",

@@ -18,7 +18,7 @@ pub(crate) struct Registry {
     settings: SettingsFiles,
     largest_layer: Option<u64>,
     client: OnceLock<RegistryClient>,
-    /// Those for registries that an output calls insecure.
+    /// Those for registries that an output or a cache calls insecure.
     insecure: Mutex<HashMap<String, RegistryClient>>,
 }
 
@@ -62,8 +62,8 @@ impl Registry {
         })
     }
 
-    /// The client for pushes to a registry, which may be insecure.
-    pub(crate) fn pushing_to(&self, registry: &str, may_be_insecure: bool) -> RegistryClient {
+    /// The client for a registry that may be insecure where it is named.
+    pub(crate) fn client_for(&self, registry: &str, may_be_insecure: bool) -> RegistryClient {
         if !may_be_insecure {
             return self.client().clone();
         }

@@ -18,6 +18,8 @@ use kiln_testkit::{Body, HttpServer, Reply, Request};
 struct Desk {
     /// Bytes a request may have.
     most: Option<usize>,
+    /// Bytes a part must have that is not the last, as it says.
+    least: Option<usize>,
     /// Whether content comes with the closing request only.
     refuses_patches: bool,
     sessions: HashMap<String, Vec<u8>>,
@@ -39,7 +41,11 @@ impl Desk {
                 self.opened += 1;
                 let id = self.opened.to_string();
                 self.sessions.insert(id.clone(), Vec::new());
-                self.here(&id, 202)
+                let reply = self.here(&id, 202);
+                match self.least {
+                    Some(least) => reply.with("OCI-Chunk-Min-Length", least.to_string()),
+                    None => reply,
+                }
             }
             "PUT" if path.contains("/manifests/") => self.keep(Digest::sha256(&request.body).as_str(), &request.body),
             _ if !self.sessions.contains_key(name) => Reply::status(404),
@@ -239,6 +245,16 @@ async fn content_is_sent_in_parts_where_requests_may_not_be_large() {
         let taken = sizes.iter().filter(|sent| **sent == part).count();
         assert_eq!(taken, size / part, "{sizes:?}");
     }
+}
+
+#[tokio::test]
+async fn no_part_but_the_last_is_smaller_than_the_registry_wants() {
+    let desk = Desk { most: Some(7 << 20), least: Some(5 << 20), ..Desk::default() };
+    let f = Fixture::new(desk, 12 << 20, |_, _| None);
+    f.push().await.unwrap();
+    assert!(f.has_it());
+    let taken: Vec<usize> = f.sizes("PATCH").into_iter().filter(|sent| *sent <= 7 << 20).collect();
+    assert_eq!(taken, [5 << 20, 5 << 20, 2 << 20]);
 }
 
 #[tokio::test]

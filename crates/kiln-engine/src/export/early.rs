@@ -48,7 +48,7 @@ impl Early {
             for name in request.tags.iter().chain(&image.names) {
                 let mut known = places.iter().map(|(other, way, _)| (other.name(), *way));
                 if !known.any(|known| known == (name.name(), packing)) {
-                    let client = registry.pushing_to(&name.registry, image.may_be_insecure);
+                    let client = registry.client_for(&name.registry, image.may_be_insecure);
                     places.push((name.clone(), packing, client));
                 }
             }

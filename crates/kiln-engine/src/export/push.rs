@@ -26,7 +26,7 @@ pub(crate) async fn all(
     let origins = job.images.origins();
     for name in names {
         let work = Work::start(&job.reporter, format!("pushing {name}"));
-        let client = job.registry.pushing_to(&name.registry, may_be_insecure);
+        let client = job.registry.client_for(&name.registry, may_be_insecure);
         let done = push(&from, &client, root, (name, &origins), &work).await;
         work.end(done)?;
     }

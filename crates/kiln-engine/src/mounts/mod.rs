@@ -257,7 +257,10 @@ async fn export_quietly(
             Box::new(layout.sink([place::LAYOUT_NAME.to_owned()]).await.map_err(registry)?)
         }
         MountPlace::Objects(options) => place::sink(options, client)?,
-        MountPlace::Registry(reference) => Box::new(client.client().sink(&place::tagged(reference)?)),
+        MountPlace::Registry { reference, may_be_insecure } => {
+            let client = client.client_for(&reference.registry, *may_be_insecure);
+            Box::new(client.sink(&place::tagged(reference)?))
+        }
     };
     let before = place.find(client).await?;
     Ok(export(store, mounts, before.as_ref(), sink.as_ref()).await?.0)

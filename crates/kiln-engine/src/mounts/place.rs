@@ -23,7 +23,12 @@ pub enum MountPlace {
     /// A tar of a layout, written anew each time.
     Archive(PathBuf),
     /// A repository of a registry, under the reference's tag with `.mounts` after it.
-    Registry(Reference),
+    Registry {
+        /// That reference.
+        reference: Reference,
+        /// Whether plain http and unknown certificates will do.
+        may_be_insecure: bool,
+    },
     /// A store of objects, under a cache's name with `.mounts` after it.
     Objects(ObjectOptions),
 }
@@ -46,7 +51,9 @@ impl MountPlace {
         match self {
             Self::Layout(path) | Self::Archive(path) => path.display().to_string(),
             Self::Objects(options) => format!("{}{TAG_SUFFIX}", options.label()),
-            Self::Registry(reference) => tagged(reference).map_or_else(|_| reference.familiar(), |r| r.familiar()),
+            Self::Registry { reference, .. } => {
+                tagged(reference).map_or_else(|_| reference.familiar(), |r| r.familiar())
+            }
         }
     }
 
@@ -71,10 +78,11 @@ impl MountPlace {
                 let root = root.map(|image| image.descriptor.clone());
                 Ok(root.map(|root| Found { blobs: Arc::new(archive), root }))
             }
-            Self::Registry(reference) => {
+            Self::Registry { reference, may_be_insecure } => {
                 let reference = tagged(reference)?;
-                let resolved = absent(client.client().resolve(&reference).await)?;
-                let blobs = Arc::new(client.client().source(&reference));
+                let client = client.client_for(&reference.registry, *may_be_insecure);
+                let resolved = absent(client.resolve(&reference).await)?;
+                let blobs = Arc::new(client.source(&reference));
                 Ok(resolved.map(|resolved| Found { blobs, root: resolved.descriptor }))
             }
             Self::Objects(options) => {

@@ -66,7 +66,10 @@ trait CacheSink: Send + Sync {
 /// The table of places to read from.
 fn source(from: &CacheFrom, registry: &Arc<Registry>) -> Arc<dyn CacheSource> {
     match from.clone() {
-        CacheFrom::Registry { reference } => Arc::new(registry::Source::new(Arc::clone(registry), reference)),
+        CacheFrom::Registry { reference, may_be_insecure } => {
+            let client = registry.client_for(&reference.registry, may_be_insecure);
+            Arc::new(registry::Source::new(client, reference))
+        }
         CacheFrom::Local { dir, entry } => Arc::new(local::Source::new(dir, entry)),
         CacheFrom::Objects(options) => Arc::new(objects::Place::new(Arc::clone(registry), options)),
     }
@@ -77,7 +80,10 @@ fn sink(to: &CacheTo, registry: &Arc<Registry>) -> Option<Box<dyn CacheSink>> {
     let shape = manifest::Shape::of(to);
     Some(match to.place.clone() {
         CachePlace::Inline => return None,
-        CachePlace::Registry { reference } => Box::new(registry::Sink::new(Arc::clone(registry), reference, shape)),
+        CachePlace::Registry { reference, may_be_insecure } => {
+            let client = registry.client_for(&reference.registry, may_be_insecure);
+            Box::new(registry::Sink::new(client, reference, shape))
+        }
         CachePlace::Objects(options) => Box::new(objects::Place::new(Arc::clone(registry), options)),
         CachePlace::Local { dir, tag, reset } => Box::new(local::Sink::new((dir, tag), reset, shape)),
     })

@@ -14,6 +14,8 @@ pub enum CacheFrom {
     Registry {
         /// Its name.
         reference: Reference,
+        /// Whether plain http and unknown certificates will do.
+        may_be_insecure: bool,
     },
     /// An OCI layout directory.
     Local {
@@ -59,6 +61,8 @@ pub enum CachePlace {
     Registry {
         /// The name the cache gets.
         reference: Reference,
+        /// Whether plain http and unknown certificates will do.
+        may_be_insecure: bool,
     },
     /// An OCI layout directory.
     Local {

@@ -37,7 +37,7 @@ impl RegistryClient {
         if let Some(other) = mount_from.filter(|other| *other != to.repository) {
             match self.mount(to, descriptor, other, &doing).await {
                 Ok(Opened::Mounted) => return Ok(Pushed::Mounted),
-                Ok(Opened::Session(url)) => begun = Some(url),
+                Ok(Opened::Session(at)) => begun = Some(at),
                 // Some registries refuse the token for both repositories, or a repository they do not know, instead of
                 // the mount alone.
                 Err(Error::Unauthorized { .. } | Error::NotFound { .. } | Error::Status { status: 400..500, .. }) => {}
@@ -62,7 +62,10 @@ impl RegistryClient {
         let reply = self.send(target, call).await?;
         match reply.status() {
             StatusCode::CREATED => Ok(Opened::Mounted),
-            StatusCode::ACCEPTED => session_url(&doing, &asked, &reply.response).map(Opened::Session),
+            StatusCode::ACCEPTED => {
+                let url = session_url(&doing, &asked, &reply.response)?;
+                Ok(Opened::Session(Position { url, offset: 0, least: least(reply.headers()) }))
+            }
             _ => Err(status_error(&doing, reply).await),
         }
     }
@@ -113,7 +116,14 @@ impl RegistryClient {
 
 enum Opened {
     Mounted,
-    Session(Url),
+    Session(Position),
+}
+
+/// The fewest bytes that a part may have, as a registry says (distribution-spec, pushing a blob in chunks); more than
+/// are held in memory are not heeded.
+fn least(headers: &HeaderMap) -> u64 {
+    let said = headers.get("oci-chunk-min-length").and_then(|value| value.to_str().ok()?.trim().parse::<u64>().ok());
+    said.unwrap_or_default().min(LARGEST_PART)
 }
 
 /// Where an upload continues: on the registry's own host, or elsewhere over TLS.
@@ -145,6 +155,8 @@ struct Upload<'a> {
 struct Position {
     url: Url,
     offset: u64,
+    /// The fewest bytes of a part that is not the last.
+    least: u64,
 }
 
 /// How content is sent.
@@ -160,6 +172,8 @@ enum Form {
 
 /// The sizes of parts that are tried. A part is held in memory; many a proxy takes no more than 1 MiB.
 const PARTS: [u64; 2] = [8 << 20, 1 << 20];
+/// No part is larger, whatever a registry wants.
+const LARGEST_PART: u64 = 64 << 20;
 
 impl Form {
     /// A form of smaller requests.
@@ -195,10 +209,10 @@ impl Upload<'_> {
         Target::of(self.to, Access::Push)
     }
 
-    async fn run(&self, begun: Option<Url>) -> Result<Pushed> {
+    async fn run(&self, begun: Option<Position>) -> Result<Pushed> {
         let mut patience = Patience::new(&self.client.http().options().retry);
         let mut at = match begun {
-            Some(url) => Position { url, offset: 0 },
+            Some(at) => at,
             None => self.begin().await?,
         };
         let (mut furthest, mut in_vain) = (0, 0);
@@ -247,7 +261,7 @@ impl Upload<'_> {
         let target = self.target();
         let call = self.client.request(&target, &self.doing, Method::POST, "blobs/uploads/").await?;
         match self.client.open(&target, call).await? {
-            Opened::Session(url) => Ok(Position { url, offset: 0 }),
+            Opened::Session(at) => Ok(at),
             Opened::Mounted => Err(Error::invalid(&self.doing, "the registry says 201 to an upload not yet made")),
         }
     }
@@ -268,7 +282,7 @@ impl Upload<'_> {
         let url = location(&reply.response).filter(|url| same_origin(url, &at.url)).unwrap_or_else(|| at.url.clone());
         // `0-0` is said of an empty upload as well as of one byte.
         let offset = if last == 0 { 0 } else { last + 1 };
-        (offset <= self.descriptor.size).then_some(Position { url, offset })
+        (offset <= self.descriptor.size).then_some(Position { url, offset, least: at.least })
     }
 
     async fn attempt(&self, at: &Position, form: Form) -> Result<()> {
@@ -284,7 +298,7 @@ impl Upload<'_> {
                 Body::nothing()
             }
             Form::Whole | Form::Stream => Body::nothing(),
-            Form::Parts(most) => match self.send_parts(url, at.offset, most).await? {
+            Form::Parts(most) => match self.send_parts(url, at.offset, most.max(at.least)).await? {
                 Attempt::Sent(next) => {
                     url = next;
                     Body::nothing()

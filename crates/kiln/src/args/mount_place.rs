@@ -23,7 +23,7 @@ fn place(text: &str, path_key: &str) -> Result<MountPlace, Wrong> {
     }
     if !text.starts_with("type=") && !text.contains(",type=") {
         return match registry_of(text) {
-            true => reference(text).map(MountPlace::Registry),
+            true => reference(text).map(registry),
             false => Ok(path(text)),
         };
     }
@@ -34,7 +34,7 @@ fn place(text: &str, path_key: &str) -> Result<MountPlace, Wrong> {
         match key.as_str() {
             "type" => kind = text,
             key if key == path_key && is_local => value = Some(path(&text)),
-            "ref" if is_registry => value = Some(MountPlace::Registry(reference(&text)?)),
+            "ref" if is_registry => value = Some(registry(reference(&text)?)),
             key => {
                 let near = did_you_mean(key, ["type", path_key, "ref"]);
                 return Err(Wrong(format!("`type={kind}` has no `{key}`{near}")));
@@ -53,6 +53,10 @@ fn place(text: &str, path_key: &str) -> Result<MountPlace, Wrong> {
 
 fn has(attributes: &[(String, String)], kind: &str) -> bool {
     attributes.iter().any(|(key, value)| key == "type" && value == kind)
+}
+
+fn registry(reference: Reference) -> MountPlace {
+    MountPlace::Registry { reference, may_be_insecure: false }
 }
 
 /// A file is an archive by its name, anything else a layout.
@@ -82,7 +86,7 @@ mod tests {
     #[test]
     fn places_are_paths_references_and_attributes() {
         let layout = |path: &str| MountPlace::Layout(path.into());
-        let registry = |name: &str| MountPlace::Registry(name.parse().unwrap());
+        let registry = |name: &str| registry(name.parse().unwrap());
         for (text, place) in [
             ("out", layout("out")),
             ("./ghcr.io/x", layout("./ghcr.io/x")),

@@ -19,8 +19,8 @@ use super::value::{Wrong, bytes, did_you_mean, fields, go_bool};
 
 const TYPES: [&str; 6] = ["inline", "registry", "local", "s3", "gha", "azblob"];
 
-/// Attributes that mean something to BuildKit and nothing here yet.
-const LATER_KEYS: [&str; 1] = ["registry.insecure"];
+/// Lets one cache be spoken to in plain http, or without knowing who answers.
+const INSECURE: &str = "registry.insecure";
 
 const TO_LAYERS: [&str; 9] = [
     "mounts",
@@ -74,7 +74,7 @@ pub(crate) struct CacheToArg {
 /// Reads the value of `--cache-from`.
 pub(crate) fn from(text: &str) -> Result<CacheFromArg, Wrong> {
     if let Some(names) = names(text)? {
-        let caches = names.into_iter().map(|reference| CacheFrom::Registry { reference });
+        let caches = names.into_iter().map(|reference| CacheFrom::Registry { reference, may_be_insecure: false });
         return Ok(with_mounts(caches.collect(), DEFAULT_MAX_SIZE));
     }
     let mut attributes = Attributes::read(text)?;
@@ -85,8 +85,9 @@ pub(crate) fn from(text: &str) -> Result<CacheFromArg, Wrong> {
     let max_size = max_size(&mut attributes)?;
     let from = match kind.as_str() {
         "registry" => {
-            let from = CacheFrom::Registry { reference: reference(&mut attributes)? };
-            refuse_rest(attributes, "registry", &["ref", "mounts-max-size"])?;
+            let may_be_insecure = attributes.flag(INSECURE)?.unwrap_or(false);
+            let from = CacheFrom::Registry { reference: reference(&mut attributes)?, may_be_insecure };
+            refuse_rest(attributes, "registry", &["ref", INSECURE, "mounts-max-size"])?;
             from
         }
         "local" => {
@@ -107,8 +108,10 @@ pub(crate) fn from(text: &str) -> Result<CacheFromArg, Wrong> {
 /// Cache mounts are looked for beside every cache.
 fn with_mounts(caches: Vec<CacheFrom>, max_size: u64) -> CacheFromArg {
     let place = |cache: &CacheFrom| match cache {
-        CacheFrom::Registry { reference } if reference.digest.is_some() => None,
-        CacheFrom::Registry { reference } => Some(MountPlace::Registry(reference.clone())),
+        CacheFrom::Registry { reference, .. } if reference.digest.is_some() => None,
+        CacheFrom::Registry { reference, may_be_insecure } => {
+            Some(MountPlace::Registry { reference: reference.clone(), may_be_insecure: *may_be_insecure })
+        }
         CacheFrom::Local { dir, .. } => Some(MountPlace::Layout(dir.clone())),
         CacheFrom::Objects(ObjectOptions::Actions(_)) => None,
         CacheFrom::Objects(options) => Some(MountPlace::Objects(options.clone())),
@@ -165,7 +168,9 @@ fn mounts(attributes: &mut Attributes, place: &CachePlace, ignore_error: bool) -
         return Err(Wrong("`mounts` names no cache mount: expected `all`, or ids with `;` between them".into()));
     }
     let place = match place {
-        CachePlace::Registry { reference } => MountPlace::Registry(reference.clone()),
+        CachePlace::Registry { reference, may_be_insecure } => {
+            MountPlace::Registry { reference: reference.clone(), may_be_insecure: *may_be_insecure }
+        }
         CachePlace::Local { dir, .. } => MountPlace::Layout(dir.clone()),
         CachePlace::Objects(ObjectOptions::Actions(_)) => {
             return Err(Wrong("`type=gha` carries no cache mounts".into()));
@@ -179,7 +184,8 @@ fn mounts(attributes: &mut Attributes, place: &CachePlace, ignore_error: bool) -
 /// Reads the value of `--cache-to`.
 pub(crate) fn to(text: &str) -> Result<CacheToArg, Wrong> {
     if let Some(names) = names(text)? {
-        let to = |reference| movable(reference).map(|reference| plain(CachePlace::Registry { reference }));
+        let place = |reference| plain(CachePlace::Registry { reference, may_be_insecure: false });
+        let to = |reference| movable(reference).map(place);
         let caches = names.into_iter().map(to).collect::<Result<_, _>>()?;
         return Ok(CacheToArg { caches, ..CacheToArg::default() });
     }
@@ -190,7 +196,11 @@ pub(crate) fn to(text: &str) -> Result<CacheToArg, Wrong> {
     }
     let (place, known) = match kind.as_str() {
         "inline" => (CachePlace::Inline, &[][..]),
-        "registry" => (CachePlace::Registry { reference: movable(reference(&mut attributes)?)? }, &["ref"][..]),
+        "registry" => {
+            let may_be_insecure = attributes.flag(INSECURE)?.unwrap_or(false);
+            let reference = movable(reference(&mut attributes)?)?;
+            (CachePlace::Registry { reference, may_be_insecure }, &["ref", INSECURE][..])
+        }
         "local" => {
             let tag = tag(&mut attributes)?;
             let reset = attributes.flag("reset")?.unwrap_or(false);
@@ -318,9 +328,6 @@ fn manifest(attributes: &mut Attributes) -> Result<CacheManifest, Wrong> {
 
 fn refuse_rest(attributes: Attributes, kind: &str, known: &[&str]) -> Result<(), Wrong> {
     let Some(key) = attributes.into_first_key() else { return Ok(()) };
-    if LATER_KEYS.contains(&key.as_str()) {
-        return Err(Wrong(format!("`{key}` is not supported yet for `type={kind}`")));
-    }
     Err(Wrong(format!("`type={kind}` has no `{key}`{}", did_you_mean(&key, known.iter().copied()))))
 }
 
@@ -343,7 +350,7 @@ mod tests {
             .caches
             .iter()
             .map(|from| match from {
-                CacheFrom::Registry { reference } => reference.familiar(),
+                CacheFrom::Registry { reference, .. } => reference.familiar(),
                 _ => panic!("names of images"),
             })
             .collect();
@@ -376,6 +383,15 @@ mod tests {
         let found = from("type=local,src=c,mounts-max-size=5m").unwrap().mounts;
         assert_eq!(found, [MountsFrom { place: MountPlace::Layout("c".into()), max_size: 5 << 20 }]);
         assert_eq!(from("app:1,app:2").unwrap().mounts.len(), 2);
+        // Both of them are spoken to as the cache is.
+        let insecure = "type=registry,ref=h.example/c,registry.insecure=true";
+        let is_insecure = |place: &MountPlace| matches!(place, MountPlace::Registry { may_be_insecure: true, .. });
+        assert!(is_insecure(&from(insecure).unwrap().mounts[0].place));
+        assert!(is_insecure(&mounts(&format!("{insecure},mounts=all")).place));
+        let [cache] = from(insecure).unwrap().caches.try_into().unwrap();
+        assert!(matches!(cache, CacheFrom::Registry { may_be_insecure: true, .. }));
+        let [cache] = to(insecure).unwrap().caches.try_into().unwrap();
+        assert!(matches!(cache.place, CachePlace::Registry { may_be_insecure: true, .. }));
     }
 
     #[test]
@@ -421,10 +437,8 @@ mod tests {
             ("type=registry", "`type=registry` needs `ref=NAME`"),
             ("type=local", "`type=local` needs `src=DIR`"),
             ("type=local,src=x,tga=y", "`type=local` has no `tga`; did you mean `tag`?"),
-            (
-                "type=registry,ref=x,registry.insecure=true",
-                "`registry.insecure` is not supported yet for `type=registry`",
-            ),
+            ("type=registry,ref=x,registry.insecure=yes", "`registry.insecure=yes`: expected `true` or `false`"),
+            ("type=local,src=x,registry.insecure=true", "`type=local` has no `registry.insecure`"),
         ] {
             assert_eq!(from(text).unwrap_err().0, message, "{text}");
         }
