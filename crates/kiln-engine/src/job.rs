@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::ffi::OsString;
-use std::sync::{Arc, Mutex, Once, PoisonError};
+use std::sync::{Arc, Mutex, Once, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use kiln_exec::Executor;
@@ -158,6 +158,9 @@ impl Job {
 pub(crate) struct Limits {
     pub(crate) shm_size: Option<u64>,
     pub(crate) ulimits: Vec<kiln_exec::Ulimit>,
+    pub(crate) resources: kiln_exec::Resources,
+    /// Whether it was said that some cannot be.
+    pub(crate) told: OnceLock<()>,
 }
 
 impl Limits {
@@ -179,7 +182,12 @@ impl Limits {
                 hard: u64::try_from(ulimit.hard).ok(),
             })
         });
-        Ok(Self { shm_size: request.shm_size, ulimits: ulimits.collect::<Result<_>>()? })
+        Ok(Self {
+            shm_size: request.shm_size,
+            ulimits: ulimits.collect::<Result<_>>()?,
+            resources: request.resources.clone(),
+            told: OnceLock::new(),
+        })
     }
 }
 

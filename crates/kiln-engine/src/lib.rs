@@ -80,6 +80,7 @@ pub use explain::{Advice, Cause, Step, Story, Summary};
 pub use forecast::{Forecast, ForecastStep};
 pub use frontend::named_contexts;
 pub use gather::Gathered;
+pub use kiln_exec::Resources;
 pub use kiln_fs::layer::Aspect;
 pub use kiln_image::SettingsFiles;
 pub use kiln_image::objects::{ActionsOptions, AwsKeys, AzureOptions, ObjectOptions, S3Options, Secret, StoreLayout};

@@ -94,6 +94,8 @@ pub struct BuildRequest {
     pub shm_size: Option<u64>,
     /// Resource limits.
     pub ulimits: Vec<Ulimit>,
+    /// What a step may take of the machine.
+    pub resources: kiln_exec::Resources,
     /// Seconds since 1970 that stand for every time in the image. Steps learn it by the build argument of that name, which counts
     /// when nothing is said here.
     pub source_date_epoch: Option<i64>,

@@ -118,6 +118,7 @@ fn spec(request: &RunRequest, config: ImageConfig, tree: Tree) -> Result<Contain
         security: Security::Sandbox,
         shm_size: None,
         ulimits: Vec::new(),
+        group: None,
     })
 }
 

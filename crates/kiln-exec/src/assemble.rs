@@ -162,6 +162,7 @@ fn launch(
     proc: ProcMount,
     attempt: &Attempt,
 ) -> Result<Launch, Error> {
+    let resources = |source| Error::Resources { source };
     let granted = match spec.security {
         Security::Sandbox if spec.users.is_some() => shared.permitted & kiln_sys::caps::OF_ITS_OWN,
         Security::Sandbox => shared.permitted & kiln_sys::caps::SANDBOX,
@@ -175,6 +176,7 @@ fn launch(
         proc: Some(proc),
         cwd: CString::new(spec.cwd.as_str()).map_err(|_| Error::Nul { what: "the working directory" })?,
         stdio,
+        control: spec.group.as_ref().map_or(Ok(Vec::new()), |group| group.entrances()).map_err(resources)?,
         limits: limits(spec),
         bounding: granted,
         effective: granted,
@@ -195,7 +197,7 @@ fn limits(spec: &ContainerSpec) -> Vec<Clamped> {
     std::iter::once(Limit::Core.clamp(Some(0), None)).chain(asked).collect()
 }
 
-/// Starts the process and waits for its end. A control group of its own would be joined here (#6).
+/// Starts the process and waits for its end.
 fn supervise(launch: Launch, control: &Control) -> Result<Outcome, Error> {
     let fail = |source| Error::Prepare { what: "a container's process", source };
     let child = launch.start().map_err(fail)?;

@@ -167,6 +167,7 @@ mod tests {
                 security: Security::Sandbox,
                 shm_size: None,
                 ulimits: vec![],
+                group: None,
             };
             std::fs::write(image.path().join("cat"), "#!/busybox cat\n").unwrap();
             std::fs::set_permissions(image.path().join("cat"), PermissionsExt::from_mode(0o755)).unwrap();

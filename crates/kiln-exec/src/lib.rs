@@ -12,6 +12,7 @@ mod diagnose;
 mod error;
 mod executor;
 mod files;
+mod groups;
 mod host;
 mod kit;
 mod network;
@@ -26,6 +27,7 @@ mod user;
 
 pub use error::Error;
 pub use executor::Executor;
+pub use groups::{ControlGroup, Reached, Resources};
 pub use host::{HostCommand, HostOutput};
 pub use kiln_sys::secret::Secret;
 pub use network::{Networks, PendingNetwork, PrivateNetwork};

@@ -9,6 +9,8 @@ use kiln_sys::userns::UserNamespace;
 
 use crate::network::PrivateNetwork;
 
+use crate::groups::ControlGroup;
+
 /// A container to be.
 #[derive(Debug)]
 pub struct ContainerSpec {
@@ -40,6 +42,8 @@ pub struct ContainerSpec {
     pub shm_size: Option<u64>,
     /// Resource limits. What is over our own hard limit is lowered to it.
     pub ulimits: Vec<Ulimit>,
+    /// What it may take of the machine.
+    pub group: Option<Arc<ControlGroup>>,
 }
 
 /// Who a process is.

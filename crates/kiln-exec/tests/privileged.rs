@@ -12,6 +12,8 @@ mod failures;
 mod hostile;
 #[path = "privileged/life.rs"]
 mod life;
+#[path = "privileged/limits.rs"]
+mod limits;
 #[path = "privileged/mounts.rs"]
 mod mounts;
 #[path = "privileged/network.rs"]

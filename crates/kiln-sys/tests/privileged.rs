@@ -222,6 +222,7 @@ mod process {
             proc: Some(ProcMount { target: root.open_path("proc").unwrap(), masks: vec![], read_only: vec![c("sys")] }),
             cwd: c("/"),
             stdio: [null().into(), stdout, null().into()],
+            control: vec![],
             limits: vec![Limit::NoFile.clamp(Some(64), Some(64))],
             bounding: caps::SANDBOX,
             effective: caps::SANDBOX,

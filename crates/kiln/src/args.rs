@@ -10,6 +10,7 @@ mod groups;
 pub(crate) mod later;
 pub(crate) mod mount_place;
 mod output;
+mod resources;
 mod secret;
 pub(crate) mod space;
 mod ssh;

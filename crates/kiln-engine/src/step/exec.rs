@@ -1,6 +1,7 @@
 //! Exec steps: `RUN`. Mounts what the step reads, runs the process, commits what it changed.
 
 mod hints;
+mod limits;
 
 use std::collections::BTreeMap;
 use std::os::fd::BorrowedFd;
@@ -30,6 +31,7 @@ use crate::step::missing::Doing;
 use crate::step::mounts::{self, Held, Prepared};
 use crate::step::{Opened, Place};
 use crate::trust::{self, Trusted};
+use limits::Limited;
 
 /// The host name steps see unless they are given one; BuildKit's.
 const HOST_NAME: &str = "buildkitsandbox";
@@ -181,20 +183,25 @@ impl ExecStep {
         let (spec, held, redactor) = ready.await?;
         let output = Output::new(Arc::clone(&self.place.job.reporter), self.place.vertex.clone(), redactor);
         let pipes = output.pipes()?;
+        let group = spec.group.clone();
         let running = self.place.job.executor.run(spec, pipes.container);
         let (status, ()) = tokio::join!(running, output.forward(pipes.ours));
         let is_success = matches!(&status, Ok(status) if self.is_success(*status));
+        let reached = limits::reached(group.as_deref(), &self.place.job.limits.resources);
         // Trees are kept or removed on a thread that may take its time.
         let state = self.place.job.store.root();
-        let (snapshots, is_full) = blocking(move || match is_success {
-            true => Ok((Some(held.commit()?), false)),
-            // Asked before what the step wrote is gone.
-            false => Ok((None, space::is_full(&state))),
+        let (snapshots, is_full) = blocking(move || {
+            drop(group);
+            match is_success {
+                true => Ok((Some(held.commit()?), false)),
+                // Asked before what the step wrote is gone.
+                false => Ok((None, space::is_full(&state))),
+            }
         })
         .await?;
         let status = status.map_err(|error| self.not_started(&error))?;
         let Some(snapshots) = snapshots else {
-            let failure = self.failed(status, &output);
+            let failure = self.failed(status, &output, reached);
             // When nothing can be written any more it is hardly the process's fault.
             return Err(if is_full { space::blame(failure, &self.place.job.store.root()) } else { failure });
         };
@@ -238,7 +245,7 @@ impl ExecStep {
         if !env.iter().any(|pair| pair.starts_with("HOME=")) {
             env.push(format!("HOME={}", kiln_exec::home_of(&root, user.uid).map_err(build)?));
         }
-        let limits = &job.limits;
+        let limited = Limited::new(job);
         let network = job.networks.ready(network, &*job.reporter)?;
         let hosts = meta.extra_hosts.into_iter().map(|host| (host.host, host.ip));
         let spec = ContainerSpec {
@@ -257,8 +264,9 @@ impl ExecStep {
                 SecurityMode::Sandbox => Security::Sandbox,
                 SecurityMode::Insecure => Security::Insecure,
             },
-            shm_size: limits.shm_size,
-            ulimits: limits.ulimits.clone(),
+            shm_size: job.limits.shm_size,
+            ulimits: limited.ulimits,
+            group: limited.group,
         };
         Ok((spec, prepared.held, redactor))
     }
@@ -291,15 +299,17 @@ impl ExecStep {
     }
 
     /// The process ended badly.
-    fn failed(&self, status: ExitStatus, output: &Output) -> Failure {
+    fn failed(&self, status: ExitStatus, output: &Output, reached: Option<String>) -> Failure {
         let how = match status {
             ExitStatus::Code(code) => format!("exit code: {code}"),
             ExitStatus::Signal(signal) => format!("killed by signal {signal}"),
         };
         let message = format!("process `{}` did not complete successfully: {how}", self.command());
         let lines = output.last_lines();
-        let hints = hints::for_failure(status, &lines);
-        Failure { output: lines, hints, ..Failure::new(FailureKind::Build, message) }
+        // What met a limit says no more by what it printed.
+        let hints = if reached.is_none() { hints::for_failure(status, &lines) } else { Vec::new() };
+        let causes = reached.into_iter().collect();
+        Failure { output: lines, hints, causes, ..Failure::new(FailureKind::Build, message) }
     }
 
     fn command(&self) -> String {

@@ -156,6 +156,7 @@ impl Image {
             security: Security::Sandbox,
             shm_size: None,
             ulimits: Vec::new(),
+            group: None,
         }
     }
 

@@ -19,6 +19,8 @@ pub(super) struct Prepared<'a> {
     /// Where failures are written.
     pub(super) report: RawFd,
     pub(super) proc: Option<ProcTarget<'a>>,
+    /// Files of control groups to enter.
+    pub(super) control: &'a [RawFd],
     pub(super) limits: &'a [(u32, [u64; 2])],
     /// The user namespace to enter.
     pub(super) users: Option<RawFd>,
@@ -97,6 +99,11 @@ fn become_the_program(prepared: &Prepared<'_>) -> Done<std::convert::Infallible>
         mount_proc(proc)?;
     }
     step(Step::Umask, libc::SYS_umask, [0o022, 0, 0, 0, 0, 0])?;
+    for entrance in prepared.control {
+        let ourselves = b"0";
+        let arguments = [*entrance as usize, ourselves.as_ptr() as usize, ourselves.len(), 0, 0, 0];
+        step(Step::ControlGroup, libc::SYS_write, arguments)?;
+    }
     for (resource, limit) in prepared.limits {
         step(Step::Limits, libc::SYS_prlimit64, [0, *resource as usize, limit.as_ptr() as usize, 0, 0, 0])?;
     }

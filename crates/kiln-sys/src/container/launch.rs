@@ -25,6 +25,8 @@ pub struct Launch {
     pub cwd: CString,
     /// Standard input, output and error.
     pub stdio: [OwnedFd; 3],
+    /// The files of control groups by which it enters them.
+    pub control: Vec<OwnedFd>,
     /// Its resource limits.
     pub limits: Vec<Clamped>,
     /// What it can ever have; the rest leaves the bounding set.
@@ -79,6 +81,7 @@ pub enum Step {
     MountProc,
     MaskProc,
     Umask,
+    ControlGroup,
     Limits,
     Users,
     EnterCwd,
@@ -95,12 +98,13 @@ pub enum Step {
 }
 
 impl Step {
-    const ALL: [Step; 18] = [
+    const ALL: [Step; 19] = [
         Step::DieWithParent,
         Step::Session,
         Step::MountProc,
         Step::MaskProc,
         Step::Umask,
+        Step::ControlGroup,
         Step::Limits,
         Step::Users,
         Step::EnterCwd,
@@ -185,12 +189,14 @@ impl Launch {
             read_only: &read_only,
         });
         let limits: Vec<(u32, [u64; 2])> = self.limits.iter().map(raw_limit).collect();
+        let control: Vec<RawFd> = self.control.iter().map(AsRawFd::as_raw_fd).collect();
         let filter = self.filter.as_ref().map(|filter| filter.as_fprog());
         let groups: &[u32] = &self.groups;
         let prepared = child::Prepared {
             parent,
             report,
             proc,
+            control: &control,
             limits: &limits,
             users: self.users.as_ref().map(|users| users.as_fd().as_raw_fd()),
             cwd: self.cwd.as_ptr(),

@@ -19,6 +19,7 @@ use super::cache::{self, CacheFromArg, CacheToArg};
 use super::call::{Call, CallKind};
 use super::later::{Flag, Later, Table, Takes, not_yet};
 use super::output::{Load, OutputArg, OutputTimes};
+use super::resources::ResourceArgs;
 use super::secret::{SecretArg, SecretSource};
 use super::ssh::SshArg;
 use super::value::{self, Wrong, usage};
@@ -173,6 +174,9 @@ pub(crate) struct BuildArgs {
     #[arg(long, value_name = "LIMIT", value_parser = value::ulimit)]
     pub(crate) ulimit: Vec<Ulimit>,
 
+    #[command(flatten)]
+    resources: ResourceArgs,
+
     /// Write the image's id to a file
     #[arg(long, value_name = "FILE")]
     pub(crate) iidfile: Option<PathBuf>,
@@ -221,15 +225,7 @@ impl Table for BuildTable {
     // tidy: table
     const REFUSED: &'static [Flag] = &[
         ("attest", None, Takes::Value),
-        ("cgroup-parent", None, Takes::Value),
-        ("cpu-period", None, Takes::Value),
-        ("cpu-quota", None, Takes::Value),
-        ("cpu-shares", Some('c'), Takes::Value),
-        ("cpuset-cpus", None, Takes::Value),
-        ("cpuset-mems", None, Takes::Value),
         ("isolation", None, Takes::Value),
-        ("memory", Some('m'), Takes::Value),
-        ("memory-swap", None, Takes::Value),
         ("policy", None, Takes::Value),
         ("resource", None, Takes::Value),
         ("security-opt", None, Takes::Value),
@@ -335,6 +331,7 @@ impl BuildArgs {
             ca_certs: self.ca_cert.clone(),
             shm_size: self.shm_size,
             ulimits: self.ulimit.clone(),
+            resources: self.resources.resources()?,
             // Names that stand for a time are the language's business.
             source_date_epoch: times.epoch.or_else(|| build_args.get(EPOCH).and_then(|text| text.parse().ok())),
             rewrite: match (self.timestamp, times.rewrite || self.rewrite_timestamp) {

@@ -62,6 +62,7 @@ fn no_command_is_an_error_that_helps() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "the help is as long as it is")]
 fn build() {
     insta::assert_snapshot!(Kiln::new().run(&["build", "--help"]), @"
     exit 0
@@ -129,6 +130,14 @@ fn build() {
                                          too; nothing of it is in the image
           --shm-size <BYTES>             Size of /dev/shm in RUN steps
           --ulimit <LIMIT>               Limit a resource of RUN steps, as nofile=1024:2048
+      -m, --memory <BYTES>               Most memory of a RUN step
+          --memory-swap <BYTES>          Most memory and swap of a RUN step together; -1 is no limit
+      -c, --cpu-shares <WEIGHT>          Weight of a RUN step when processors are short, 1024 as usual
+          --cpu-period <MICROSECONDS>    Length of the scheduler's period in microseconds
+          --cpu-quota <MICROSECONDS>     Processor time of a RUN step in each period
+          --cpuset-cpus <LIST>           Processors for RUN steps, as 0-3,7
+          --cpuset-mems <LIST>           Memory nodes for RUN steps, as 0-1
+          --cgroup-parent <PATH>         Control group in which those of RUN steps are made
           --iidfile <FILE>               Write the image's id to a file
           --metadata-file <FILE>         Write what was built to a file, as JSON
       -q, --quiet                        Print nothing but the image's id

@@ -16,7 +16,7 @@ fn unknown_words_name_the_nearest() {
 
     For more information, try '--help'.
     ");
-    assert!(!kiln.run(&["build", "--memor", "."]).stderr.contains("--memory"), "what is refused is no suggestion");
+    assert!(!kiln.run(&["build", "--squas", "."]).stderr.contains("--squash"), "what is refused is no suggestion");
     insta::assert_snapshot!(kiln.run(&["biuld", "."]), @"
     exit 2
     --- stderr

@@ -40,6 +40,21 @@ fn a_step_is_confined() {
 }
 
 #[test]
+fn a_step_takes_no_more_than_it_was_given_and_the_limit_is_named() {
+    let project = Project::new();
+    project.dockerfile("FROM busybox\nRUN tail /dev/zero\n");
+    let run = project.build(&["--memory", "48m", "--cpuset-cpus", "0"]);
+    let told = run.fails(1);
+    if told.stderr.contains("steps are not limited as asked") {
+        println!("skipped: this machine has no control groups to limit memory with");
+        return;
+    }
+    told.says("it was out of memory: 50.33MB are allowed");
+    project.build(&["-m", "48m", "--memory-swap", "1m"]).fails(2).says("cannot be less than `--memory`");
+    project.build(&["--cpuset-cpus", "all"]).fails(2).says("0-3,7");
+}
+
+#[test]
 fn a_device_that_cannot_be_made_is_explained() {
     let project = Project::new();
     project.dockerfile("FROM busybox\nRUN mknod /pipe p && mknod /disk b 254 0\n");

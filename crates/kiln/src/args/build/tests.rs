@@ -170,7 +170,7 @@ fn contexts_may_be_elsewhere() {
 #[test]
 fn what_kiln_lacks_is_refused_by_name() {
     for (line, name) in [
-        ("-m 1g .", "--memory"),
+        ("--resource memory=1g .", "--resource"),
         ("--squash .", "--squash"),
         ("--provenance=mode=max .", "--provenance"),
         ("--sbom=true .", "--sbom"),
@@ -191,4 +191,14 @@ fn secrets_are_found_before_the_build_begins() {
 fn a_new_image_has_no_digest_yet() {
     let pinned = format!("-t a@sha256:{} .", "0".repeat(64));
     assert!(refusal(&pinned).contains("cannot name a new image"));
+}
+
+#[test]
+fn what_steps_may_take_is_said_as_to_docker() {
+    let resources = plan("-m 1g --memory-swap -1 -c 512 --cpu-quota 5000 --cpuset-cpus 0-1 .").request.resources;
+    assert_eq!((resources.memory, resources.memory_and_swap), (Some(1 << 30), Some(-1)));
+    assert_eq!(
+        (resources.cpu_shares, resources.cpu_quota, resources.cpus.as_deref()),
+        (Some(512), Some(5000), Some("0-1"))
+    );
 }
