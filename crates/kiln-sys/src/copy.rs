@@ -7,7 +7,11 @@ use std::io::{Read, Seek, SeekFrom as StdSeekFrom, Write};
 use rustix::fs::{SeekFrom, ftruncate, ioctl_ficlone, seek};
 use rustix::io::Errno;
 
+use crate::passing::Passing;
 use crate::{Error, Result};
+
+/// Stretches of this size are worth a look at what memory costs.
+const LARGE: u64 = 64 << 20;
 
 /// How a file's content came over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,6 +60,8 @@ fn copy_range(mut from: &File, mut to: &File, start: u64, end: u64) -> Result<()
     let mut copy = || -> std::io::Result<()> {
         from.seek(StdSeekFrom::Start(start))?;
         to.seek(StdSeekFrom::Start(start))?;
+        let mut large = (end - start >= LARGE).then(|| to.try_clone().map(Passing::kept_while_cheap)).transpose()?;
+        let to: &mut dyn Write = large.as_mut().map_or(&mut to, |large| large);
         let mut left = end - start;
         let mut buffer = vec![0; left.min(BUFFER) as usize];
         while left > 0 {

@@ -7,8 +7,10 @@
 use std::fs::File;
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::sync::mpsc::sync_channel;
+use std::time::Duration;
 
 use rustix::io::{Errno, ReadWriteFlags, preadv2, pwritev2};
+use rustix::time::{ClockId, clock_gettime};
 
 /// `RWF_DONTCACHE` of `<linux/fs.h>`, see preadv2(2).
 const DONT_CACHE: ReadWriteFlags = ReadWriteFlags::from_bits_retain(0x80);
@@ -21,22 +23,65 @@ const CHUNK: usize = 4 << 20;
 /// Chunks that were read and not yet written.
 const AHEAD: usize = 2;
 
+/// Processor time for a MiB, above which memory is dear: twice what reading and writing it take where pages are at hand.
+const DEAR: Duration = Duration::from_micros(900);
+/// How much is written before it is told whether memory is dear.
+const TRIAL: u64 = 8 << 20;
+
 /// A file that is read and written so.
 #[derive(Debug)]
 pub struct Passing {
     file: File,
-    is_kept: bool,
+    keeping: Keeping,
+}
+
+/// Whether the kernel may keep what is written.
+#[derive(Debug)]
+enum Keeping {
+    No,
+    Yes,
+    /// As long as memory is not dear.
+    WhileCheap(Trial),
+}
+
+/// What this thread had spent when so much was still to be written.
+#[derive(Debug)]
+struct Trial {
+    spent: Duration,
+    left: u64,
+}
+
+impl Trial {
+    fn begin() -> Self {
+        Self { spent: spent(), left: TRIAL }
+    }
+
+    /// Whether so much more made it dear. None before it is known.
+    fn is_dear(&mut self, written: usize) -> Option<bool> {
+        self.left = self.left.saturating_sub(written as u64);
+        (self.left == 0).then(|| spent().saturating_sub(self.spent) > DEAR * (TRIAL >> 20) as u32)
+    }
+}
+
+/// The processor time of this thread.
+fn spent() -> Duration {
+    clock_gettime(ClockId::ThreadCPUTime).try_into().unwrap_or_default()
 }
 
 impl Passing {
     /// Reads and writes a file so.
     pub fn new(file: File) -> Self {
-        Self { file, is_kept: false }
+        Self { file, keeping: Keeping::No }
     }
 
     /// Does it in the common way: what is written is soon read again.
     pub fn kept(file: File) -> Self {
-        Self { file, is_kept: true }
+        Self { file, keeping: Keeping::Yes }
+    }
+
+    /// Writes in the common way what is soon read again, as long as the kernel has memory at hand. One thread writes it.
+    pub fn kept_while_cheap(file: File) -> Self {
+        Self { file, keeping: Keeping::WhileCheap(Trial::begin()) }
     }
 
     /// The file.
@@ -46,12 +91,21 @@ impl Passing {
 
     /// From now on nothing is kept.
     pub fn pass(&mut self) {
-        self.is_kept = false;
+        self.keeping = Keeping::No;
     }
 
     /// Whether it is worth trying with this much.
     fn passes(&self, length: usize) -> bool {
-        !self.is_kept && length >= WORTH
+        matches!(self.keeping, Keeping::No) && length >= WORTH
+    }
+
+    fn weigh(&mut self, written: usize) {
+        let Keeping::WhileCheap(trial) = &mut self.keeping else { return };
+        match trial.is_dear(written) {
+            None => {}
+            Some(true) => self.keeping = Keeping::No,
+            Some(false) => *trial = Trial::begin(),
+        }
     }
 }
 
@@ -75,7 +129,9 @@ impl Write for Passing {
                 written => return written.map_err(Into::into),
             }
         }
-        self.file.write(bytes)
+        let written = self.file.write(bytes)?;
+        self.weigh(written);
+        Ok(written)
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -93,6 +149,17 @@ fn is_refusal(error: Errno) -> bool {
 /// A source that ends before is [`UnexpectedEof`](io::ErrorKind::UnexpectedEof).
 pub fn copy(from: File, to: File, size: u64) -> io::Result<()> {
     let mut to = Passing::new(to);
+    chunks(from, size, |chunk| to.write_all(chunk?))
+}
+
+/// Hands over `size` bytes of a file, from its cursor on, in large chunks; reads ahead of whoever takes them.
+///
+/// A file that ends before is [`UnexpectedEof`](io::ErrorKind::UnexpectedEof); nothing follows an error.
+pub fn chunks<E>(
+    from: File,
+    size: u64,
+    mut take: impl FnMut(io::Result<&[u8]>) -> Result<(), E>,
+) -> Result<(), E> {
     std::thread::scope(|scope| {
         let (sender, chunks) = sync_channel::<io::Result<Vec<u8>>>(AHEAD);
         let (back, used) = sync_channel::<Vec<u8>>(AHEAD + 2);
@@ -109,9 +176,13 @@ pub fn copy(from: File, to: File, size: u64) -> io::Result<()> {
             }
         });
         for chunk in chunks {
-            let chunk = chunk?;
-            to.write_all(&chunk)?;
-            let _ = back.try_send(chunk);
+            match chunk {
+                Ok(chunk) => {
+                    take(Ok(&chunk))?;
+                    let _ = back.try_send(chunk);
+                }
+                Err(error) => take(Err(error))?,
+            }
         }
         Ok(())
     })
@@ -140,6 +211,24 @@ mod tests {
         from.seek(SeekFrom::Start(6)).unwrap();
         let short = copy(from, tempfile::tempfile().unwrap(), size as u64 + 1).unwrap_err();
         assert_eq!(short.kind(), ErrorKind::UnexpectedEof);
+    }
+
+    #[test]
+    fn memory_that_is_cheap_is_used_and_dear_memory_is_not() {
+        let mut file = Passing::kept_while_cheap(tempfile::tempfile().unwrap());
+        let mut trial = |spent: Duration| {
+            file.keeping = Keeping::WhileCheap(Trial { spent, left: 10 });
+            file.write_all(b"0123456").unwrap();
+            assert!(matches!(file.keeping, Keeping::WhileCheap(Trial { left: 3, .. })), "it is not known yet");
+            file.write_all(b"789").unwrap();
+            matches!(file.keeping, Keeping::No)
+        };
+        assert!(!trial(spent()), "nothing was spent");
+        while spent() < DEAR * 9 {
+            std::hint::black_box(vec![1; 1 << 16]);
+        }
+        assert!(trial(Duration::ZERO));
+        assert_eq!(file.file().metadata().unwrap().len(), 20);
     }
 
     #[test]

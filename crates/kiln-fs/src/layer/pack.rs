@@ -9,6 +9,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use kiln_sys::metadata::{FileKind, Metadata, Timestamp};
+use kiln_sys::passing;
 use kiln_sys::root::{DirEntry, Root, read_dir_fd};
 use kiln_sys::xattr;
 use rayon::prelude::*;
@@ -28,6 +29,9 @@ use crate::tree::{StatKey, join, open_beneath};
 
 /// Directories above the current one that are kept open; those further up are opened again on the way back.
 const KEPT_OPEN: usize = 32;
+
+/// Files of this size are read ahead of being packed, and the kernel need not keep them.
+const LARGE: u64 = 64 << 20;
 
 /// How a tree is packed.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -311,22 +315,29 @@ impl Pack<'_> {
         let xattrs = self.xattrs(&handle, path)?.0;
         self.write(&self.entry(path, EntryKind::Regular, metadata, xattrs))?;
         let changed = || LayerError::ChangedWhileRead { path: printable(path) };
-        let mut file = File::from(handle);
-        let mut left = metadata.size;
-        with_buffer(|buffer| {
-            while left > 0 {
-                let wanted = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
-                let read = match file.read(&mut buffer[..wanted]) {
-                    Ok(0) => return Err(changed()),
-                    Ok(read) => read,
-                    Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
-                    Err(error) => return Err(LayerError::io("read", path)(error)),
-                };
-                self.out.writer().write_all(&buffer[..read]).map_err(|source| LayerError::Write { source })?;
-                left -= read as u64;
-            }
-            Ok(())
-        })?;
+        let file = File::from(handle);
+        let read = |error: std::io::Error| match error.kind() {
+            std::io::ErrorKind::UnexpectedEof => changed(),
+            _ => LayerError::io("read", path)(error),
+        };
+        let mut write = |bytes: std::io::Result<&[u8]>| {
+            self.out.writer().write_all(bytes.map_err(read)?).map_err(|source| LayerError::Write { source })
+        };
+        if metadata.size >= LARGE {
+            let file = file.try_clone().map_err(LayerError::io("open", path))?;
+            passing::chunks(file, metadata.size, write)?;
+        } else {
+            with_buffer(|buffer| {
+                let mut left = metadata.size;
+                while left > 0 {
+                    let wanted = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+                    let part = &mut buffer[..wanted];
+                    write((&file).read_exact(part).map(|()| &*part))?;
+                    left -= wanted as u64;
+                }
+                Ok(())
+            })?;
+        }
         let now = Metadata::of(&file).map_err(LayerError::io("look at", path))?;
         if StatKey::of(&now) != StatKey::of(metadata) {
             return Err(changed());
