@@ -11,11 +11,13 @@ use kiln_fs::layer;
 use kiln_oci::{Descriptor, Digest, Hasher};
 use kiln_report::{Failure, FailureKind};
 use kiln_store::{Ingest, LayerId, LayerInfo, Lease, Snapshot, Store};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::behind::Behind;
 use crate::blocking::blocking;
 use crate::export::Early;
 use crate::failure::{Context as _, environment};
+use crate::follow::{Feed, Follower, follow};
 use crate::job::Result;
 use crate::packing::{Packing, is_from_elsewhere, own_diff_id};
 use crate::scratch::open_dir;
@@ -35,10 +37,28 @@ pub(crate) struct Finisher {
     work: Finishing,
     /// Hears of every layer that is finished.
     early: Option<Arc<Early>>,
-    running: Mutex<HashMap<LayerId, Running>>,
+    running: Mutex<HashMap<LayerId, Task>>,
 }
 
 type Running = Shared<BoxFuture<'static, Result<()>>>;
+
+/// Work on one layer.
+#[derive(Clone)]
+struct Task {
+    running: Running,
+    begun: Arc<Mutex<Option<UnboundedReceiver<Begun>>>>,
+}
+
+/// A blob that is begun, for whoever wants to read it already.
+type Begun = (Packing, Follower);
+
+/// A layer's blob.
+pub(crate) enum Packed {
+    /// All of it is in the store.
+    Whole(Descriptor),
+    /// It is being written.
+    Growing(Follower),
+}
 
 #[derive(Clone)]
 struct Finishing {
@@ -71,14 +91,46 @@ impl Finisher {
         }
     }
 
-    fn start(&self, layer: &LayerId) -> Running {
+    fn start(&self, layer: &LayerId) -> Task {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         let begin = || {
+            let (tell, begun) = unbounded_channel();
+            let begun = Arc::new(Mutex::new(Some(begun)));
+            let (work, layer, early, untaken) = (self.work.clone(), layer.clone(), self.early.clone(), begun.clone());
             // Nobody may wait for it until the build is over.
-            let task = tokio::spawn(finish_and_tell(self.work.clone(), layer.clone(), self.early.clone()));
-            async move { task.await.unwrap_or_else(|error| Err(stopped(&error))) }.boxed().shared()
+            let task = tokio::spawn(async move {
+                let finished = finish_and_tell(work, layer, early, tell).await;
+                drop(untaken.lock().unwrap_or_else(PoisonError::into_inner).take());
+                finished
+            });
+            let running = async move { task.await.unwrap_or_else(|error| Err(stopped(&error))) }.boxed().shared();
+            Task { running, begun }
         };
         running.entry(layer.clone()).or_insert_with(begin).clone()
+    }
+
+    /// A layer's blob, as soon as there is something of it. Who asks first may follow it as it grows; it is named when
+    /// it is [`packed`](Self::packed).
+    pub(crate) async fn begun(&self, layer: &LayerId, packing: Packing) -> Result<Packed> {
+        if let Some(Finished { blob: Some(blob), .. }) = known(&self.work.store, Some(packing), layer)? {
+            return Ok(Packed::Whole(blob));
+        }
+        let begun = self.start(layer).begun.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(mut begun) = begun {
+            while let Some((way, follower)) = begun.recv().await {
+                if way == packing {
+                    return Ok(Packed::Growing(follower));
+                }
+            }
+        }
+        self.packed(layer, packing).await.map(Packed::Whole)
+    }
+
+    /// A layer's blob, when it is whole.
+    pub(crate) async fn packed(&self, layer: &LayerId, packing: Packing) -> Result<Descriptor> {
+        self.start(layer).running.await?;
+        let known = known(&self.work.store, Some(packing), layer)?;
+        known.and_then(|known| known.blob).ok_or_else(|| stopped(&"nobody packs it this way"))
     }
 
     /// All layers of a snapshot, base first, when they are ready: packed in one of the finisher's ways, or only digested.
@@ -87,7 +139,7 @@ impl Finisher {
         let mut finished = Vec::with_capacity(snapshot.layers().len());
         for layer in snapshot.layers() {
             let known = find(layer)?;
-            let running = known.is_none().then(|| self.start(layer));
+            let running = known.is_none().then(|| self.start(layer).running);
             finished.push((known, running));
         }
         let mut all = Vec::with_capacity(finished.len());
@@ -106,9 +158,14 @@ fn stopped(why: &dyn std::fmt::Display) -> Failure {
     Failure::new(FailureKind::Bug, format!("a layer could not be finished: {why}"))
 }
 
-async fn finish_and_tell(work: Finishing, layer: LayerId, early: Option<Arc<Early>>) -> Result<()> {
+async fn finish_and_tell(
+    work: Finishing,
+    layer: LayerId,
+    early: Option<Arc<Early>>,
+    tell: UnboundedSender<Begun>,
+) -> Result<()> {
     let (here, made) = (work.clone(), layer.clone());
-    blocking(move || finish(&here, &made)).await?;
+    blocking(move || finish(&here, &made, &tell)).await?;
     if let Some(early) = early {
         early.offer(|packing| known(&work.store, Some(packing), &layer).ok()??.blob);
     }
@@ -133,7 +190,7 @@ fn known(store: &Store, packing: Option<Packing>, layer: &LayerId) -> Result<Opt
 
 /// Packs a layer in all ways that are missing: one pass gives the tar's digest and the packed blobs. A layer that came
 /// packed keeps its own tar, whose digest stands in configs; ours of the same files may well be another.
-fn finish(work: &Finishing, layer: &LayerId) -> Result<()> {
+fn finish(work: &Finishing, layer: &LayerId, tell: &UnboundedSender<Begun>) -> Result<()> {
     let Finishing { store, lease, packings, watch } = work;
     let mut missing = Vec::new();
     for packing in packings {
@@ -149,9 +206,12 @@ fn finish(work: &Finishing, layer: &LayerId) -> Result<()> {
     let mut out = Fan { hasher: Hasher::new(), bytes: 0, packers: Vec::new(), watch };
     for packing in missing {
         let ingest = store.content().ingest(lease).or_environment(doing)?.passing();
+        let (feed, follower) = follow(ingest.reader().or_environment(doing)?, 0);
+        // Nobody need listen.
+        let _ = tell.send((packing, follower));
+        let to = Behind::new(Followed { ingest, feed });
         let threads = Compressor::<std::io::Sink>::all_threads();
-        out.packers
-            .push((packing, Compressor::new(Behind::new(ingest), packing.compression, threads).or_environment(doing)?));
+        out.packers.push((packing, Compressor::new(to, packing.compression, threads).or_environment(doing)?));
     }
     let size = match packed(store, &info)? {
         Some(mut tar) => {
@@ -167,7 +227,8 @@ fn finish(work: &Finishing, layer: &LayerId) -> Result<()> {
     }
     for (packing, packer) in packers {
         let (out, toc) = packer.finish_with_toc().or_environment(doing)?;
-        let ingest = out.finish().or_environment(doing)?;
+        let Followed { ingest, feed } = out.finish().or_environment(doing)?;
+        feed.finish();
         let unpacked = toc.map(|toc| {
             let (mut all, bytes) = (hasher.clone(), bytes + toc.tar.len() as u64);
             all.update(&toc.tar);
@@ -203,8 +264,28 @@ fn changed(layer: &LayerId) -> Failure {
 struct Fan<'a> {
     hasher: Hasher,
     bytes: u64,
-    packers: Vec<(Packing, Compressor<Behind<Ingest>>)>,
+    packers: Vec<(Packing, Compressor<Behind<Followed>>)>,
     watch: &'a Watch,
+}
+
+/// A blob being written, that somebody may read meanwhile.
+struct Followed {
+    ingest: Ingest,
+    feed: Feed,
+}
+
+impl Write for Followed {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let written = self.ingest.write(bytes)?;
+        self.ingest.flush()?;
+        // Whoever read it may have had enough.
+        let _ = self.feed.growth().reached(self.ingest.size());
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.ingest.flush()
+    }
 }
 
 impl Write for Fan<'_> {

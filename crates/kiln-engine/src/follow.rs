@@ -1,10 +1,12 @@
-//! A file that is read while it is still being written: unpacking does not wait for the end of a download.
+//! A file that is read while it is still being written: unpacking does not wait for the end of a download, nor an archive
+//! for that of packing.
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::unix::fs::FileExt as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
+
+use kiln_sys::passing::Passing;
 
 /// How far a file is written.
 #[derive(Debug)]
@@ -34,16 +36,17 @@ pub(crate) struct Feed(Arc<Growth>);
 /// Reads a file to where it is written, waits for more, and ends when the writer says that it is whole.
 #[derive(Debug)]
 pub(crate) struct Follower {
-    file: File,
+    /// At its beginning when it came.
+    file: Passing,
     at: u64,
     growth: Arc<Growth>,
 }
 
-/// Follows a file of which so many bytes are written.
+/// Follows a file, opened for this, of which so many bytes are written.
 pub(crate) fn follow(file: File, len: u64) -> (Feed, Follower) {
     let state = Mutex::new(State { len, end: End::Open });
     let growth = Arc::new(Growth { state, changed: Condvar::new(), is_left: AtomicBool::new(false) });
-    (Feed(Arc::clone(&growth)), Follower { file, at: 0, growth })
+    (Feed(Arc::clone(&growth)), Follower { file: Passing::new(file), at: 0, growth })
 }
 
 impl Feed {
@@ -88,7 +91,7 @@ impl Growth {
         let mut state = self.state.lock().expect("no thread panics while it holds this");
         loop {
             match (state.len - at, state.end) {
-                (_, End::Broken) => return Err(io::Error::other("the download broke off")),
+                (_, End::Broken) => return Err(io::Error::other("whoever writes it has given up")),
                 (0, End::Open) => state = self.changed.wait(state).expect("no thread panics while it holds this"),
                 (more, _) => return Ok(more),
             }
@@ -100,7 +103,7 @@ impl Read for Follower {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let more = self.growth.wait(self.at)?;
         let wanted = buffer.len().min(usize::try_from(more).unwrap_or(usize::MAX));
-        let read = self.file.read_at(&mut buffer[..wanted], self.at)?;
+        let read = self.file.read(&mut buffer[..wanted])?;
         self.at += read as u64;
         Ok(read)
     }

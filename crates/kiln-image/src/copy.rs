@@ -243,7 +243,7 @@ fn check_shape(depth: usize, documents: usize) -> Result<()> {
 }
 
 /// Layers that may not be redistributed stay where their URLs say; those are never followed.
-fn is_foreign(blob: &Descriptor) -> bool {
+pub(crate) fn is_foreign(blob: &Descriptor) -> bool {
     let kind = blob.media_type.as_str();
     !blob.urls.is_empty() && (kind.contains(".nondistributable.") || kind.contains(".foreign."))
 }

@@ -44,7 +44,7 @@ async fn what_is_written_reads_back_and_is_the_same_each_time() {
         let report = copy_graph(&archive, &sink, &root, &CopyOptions::default()).await.unwrap();
         assert_eq!(report.written, 3);
         let names = names(&bytes);
-        assert!(names.is_sorted() && names[0] == "blobs/" && names.contains(&"oci-layout".to_owned()), "{names:?}");
+        assert!(names[0] == "blobs/" && names.contains(&"oci-layout".to_owned()), "{names:?}");
         assert_eq!(names.contains(&"manifest.json".to_owned()), format == Format::Docker);
     }
 }
@@ -54,7 +54,7 @@ async fn what_is_written_reads_back_and_is_the_same_each_time() {
 async fn archive_bytes_are_stable() {
     let memory = MemoryBlobs::new();
     let root = tiny_image(&memory, "stable");
-    for (format, expected) in [(Format::Oci, "833d884316fb"), (Format::Docker, "0740731e70de")] {
+    for (format, expected) in [(Format::Oci, "ee1777401fe9"), (Format::Docker, "6bf9bc2bca1d")] {
         let bytes = written(format, &memory, &root).await;
         assert_eq!(Digest::sha256(&bytes).short(), expected, "{format:?}");
     }

@@ -2,36 +2,80 @@
 
 use std::sync::Arc;
 
-use kiln_image::archive::{ArchiveImage, Format, write};
+use kiln_image::archive::{ArchiveImage, ArchiveWriter, Format, write};
 use kiln_image::{BlobSource, CopyOptions, Either, Layout, MemoryBlobs, copy_graph};
 use kiln_oci::{Descriptor, MediaType, Reference};
 use kiln_report::{Failure, FailureKind};
+use kiln_store::Snapshot;
 
 use crate::blobs::StoreBlobs;
 use crate::blocking::blocking;
 use crate::export::annotate::select;
+use crate::export::image::told;
 use crate::export::offload::Offloaded;
 use crate::export::tree::{OutFile, open};
 use crate::export::{Made, index, manifest};
 use crate::failure::{Context as _, registry};
+use crate::finish::Packed;
 use crate::job::{Job, Result};
+use crate::packing::Packing;
 use crate::progress::Work;
-use crate::request::{Annotated, Dest, ImageOptions};
+use crate::request::{Annotated, Dest, ImageOptions, Output};
+use crate::target::Solved;
+
+/// An archive that is begun.
+pub(crate) type Writer = ArchiveWriter<Offloaded>;
+
+/// Begins an archive, if that is what the output is. In a file that can be changed as long as it is written, the layers
+/// of the first result arrive while they are packed.
+pub(crate) async fn begin(
+    job: &Arc<Job>,
+    output: &Output,
+    solved: &[Solved],
+    packing: Option<Packing>,
+) -> Result<Option<Writer>> {
+    let (Output::Oci { dest, tar: true, .. } | Output::Docker { dest, tar: true, .. }) = output else {
+        return Ok(None);
+    };
+    let mut out = open(job, dest)?;
+    let can_follow = out.changeable().is_some();
+    let mut writer = ArchiveWriter::begin(Offloaded::new(out)).await.map_err(registry)?;
+    if let ([first, ..], Some(packing), true) = (solved, packing, can_follow) {
+        told(job, follow_layers(job, &mut writer, &first.snapshot, packing)).await?;
+    }
+    Ok(Some(writer))
+}
+
+async fn follow_layers(job: &Job, writer: &mut Writer, snapshot: &Snapshot, packing: Packing) -> Result<()> {
+    let blobs = StoreBlobs { store: job.store.clone(), lease: job.lease.clone() };
+    for layer in snapshot.layers() {
+        match job.finisher.begun(layer, packing).await? {
+            Packed::Whole(blob) => writer.blob(&blob, &blobs).await.map_err(registry)?,
+            Packed::Growing(follower) => {
+                let followed = writer.follow(Box::new(follower)).await;
+                // If it was not packed, that says why.
+                let blob = job.finisher.packed(layer, packing).await?;
+                writer.name(followed.map_err(registry)?, &blob).await.map_err(registry)?;
+            }
+        }
+    }
+    Ok(())
+}
 
 /// Writes an OCI archive, a Docker archive, or a layout directory.
 pub(crate) async fn write_out(
     job: &Arc<Job>,
     made: &[Made],
     names: &[Reference],
-    (format, dest, is_tar): (Format, &Dest, bool),
+    (format, dest, begun): (Format, &Dest, Option<Writer>),
     options: &ImageOptions,
 ) -> Result<Descriptor> {
     let kind = if format == Format::Docker { "docker" } else { "oci" };
     let work = Work::start(&job.reporter, format!("exporting to {kind} image format"));
-    let written = match (is_tar, dest) {
-        (true, dest) => archive(job, made, names, (format, dest), options).await,
-        (false, Dest::Path(path)) => layout(job, made, names, path, options).await,
-        (false, Dest::Stdout) => Err(Failure::new(FailureKind::Bug, "a layout directory was let through to a stream")),
+    let written = match (begun, dest) {
+        (Some(writer), _) => archive(job, made, names, (format, writer), options).await,
+        (None, Dest::Path(path)) => layout(job, made, names, path, options).await,
+        (None, Dest::Stdout) => Err(Failure::new(FailureKind::Bug, "a layout directory was let through to a stream")),
     };
     tell(&work, made, &written);
     work.end(written)
@@ -73,13 +117,13 @@ async fn archive(
     job: &Arc<Job>,
     made: &[Made],
     names: &[Reference],
-    (format, dest): (Format, &Dest),
+    (format, writer): (Format, Writer),
     options: &ImageOptions,
 ) -> Result<Descriptor> {
     let (documents, root) = documents(made, options)?;
     let blobs = StoreBlobs { store: job.store.clone(), lease: job.lease.clone() };
     let image = ArchiveImage { descriptor: root.clone(), names: names.iter().map(ToString::to_string).collect() };
-    write_archive(format, &[image], &Either(&documents, &blobs), open(job, dest)?).await?;
+    close(writer.finish(format, &[image], &Either(&documents, &blobs)).await.map_err(registry)?).await?;
     Ok(root)
 }
 
@@ -92,6 +136,10 @@ pub(crate) async fn write_archive(
 ) -> Result<()> {
     let mut out = Offloaded::new(file);
     write(format, images, from, &mut out).await.map_err(registry)?;
+    close(out).await
+}
+
+async fn close(out: Offloaded) -> Result<()> {
     let file = out.finish().await?;
     blocking(move || file.finish()).await
 }

@@ -69,7 +69,7 @@ async fn make(
 }
 
 /// Says that layers are still being packed, when somebody has to wait for it.
-async fn told<T>(job: &Job, packed: impl Future<Output = Result<T>>) -> Result<T> {
+pub(crate) async fn told<T>(job: &Job, packed: impl Future<Output = Result<T>>) -> Result<T> {
     let mut packed = std::pin::pin!(packed);
     if let Ok(ended) = tokio::time::timeout(NOTICED, &mut packed).await {
         return ended;

@@ -42,6 +42,7 @@ pub(crate) async fn export(job: &Arc<Job>, request: &BuildRequest, solved: &[Sol
             None => trees(job, output, solved).await?,
             Some(options) => {
                 let packing = packing_for(output)?;
+                let begun = archive::begin(job, output, solved, packing).await?;
                 images.make(packing).await?;
                 // Where layers are not packed they have the digests that the store knows them by.
                 images.make(None).await?;
@@ -51,7 +52,7 @@ pub(crate) async fn export(job: &Arc<Job>, request: &BuildRequest, solved: &[Sol
                 if let [_, _, ..] = made {
                     result.images = made.iter().map(|made| made.config.digest()).collect();
                 }
-                write(job, output, (made, plain), &names, &mut result).await?;
+                write(job, output, (made, plain, begun), &names, &mut result).await?;
             }
         }
     }
@@ -64,11 +65,11 @@ pub(crate) async fn export(job: &Arc<Job>, request: &BuildRequest, solved: &[Sol
     Ok(result)
 }
 
-/// Writes an image in one of its forms.
+/// Writes an image in one of its forms. An archive is begun.
 async fn write(
     job: &Arc<Job>,
     output: &Output,
-    (made, plain): (&[Made], &[Made]),
+    (made, plain, begun): (&[Made], &[Made], Option<archive::Writer>),
     names: &[Reference],
     result: &mut BuildResult,
 ) -> Result<()> {
@@ -77,14 +78,14 @@ async fn write(
             let stored = store.then_some(plain);
             image::Writing { made, stored, names, options, naming, push: *push }.write(job, result).await?;
         }
-        Output::Oci { image: options, dest, tar } => {
+        Output::Oci { image: options, dest, .. } => {
             result.name(names);
-            let place = (Format::Oci, dest, *tar);
+            let place = (Format::Oci, dest, begun);
             result.descriptor = Some(archive::write_out(job, made, names, place, options).await?);
         }
-        Output::Docker { image: options, dest, tar } => {
+        Output::Docker { image: options, dest, .. } => {
             result.name(names);
-            let place = (Format::Docker, dest, *tar);
+            let place = (Format::Docker, dest, begun);
             result.descriptor = Some(archive::write_out(job, made, names, place, options).await?);
         }
         Output::Load { image: options, into } => {

@@ -1,12 +1,14 @@
 //! Lets waiting code write to a file, pipe or terminal, whose writes are done on a thread that may block.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Seek as _, SeekFrom, Write as _};
+use std::os::unix::fs::FileExt as _;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use async_trait::async_trait;
-use kiln_image::archive::ArchiveOut;
+use kiln_image::archive::{ArchiveFile, ArchiveOut};
+use kiln_sys::passing::Passing;
 use tokio::io::AsyncWriteExt as _;
 use tokio::task::{JoinHandle, spawn_blocking};
 
@@ -66,15 +68,62 @@ impl Offloaded {
     }
 }
 
+impl Offloaded {
+    /// Has something else done with the file when all is written to it.
+    async fn with<T: Send + 'static>(
+        &mut self,
+        work: impl FnOnce(&mut OutFile) -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
+        self.flush().await?;
+        let State::Idle(mut file) = std::mem::replace(&mut self.state, State::Broken) else { return Err(broken()) };
+        let (file, done) = spawn_blocking(move || work(&mut file).map(|done| (file, done))).await??;
+        self.state = State::Idle(file);
+        Ok(done)
+    }
+}
+
 #[async_trait]
 impl ArchiveOut for Offloaded {
     async fn append(&mut self, from: File, size: u64) -> io::Result<()> {
-        self.flush().await?;
-        let State::Idle(mut file) = std::mem::replace(&mut self.state, State::Broken) else { return Err(broken()) };
-        let appended = spawn_blocking(move || file.append(from, size).map(|()| file)).await;
-        self.state = State::Idle(appended.map_err(io::Error::other)??);
-        Ok(())
+        self.with(move |file| file.append(from, size)).await
     }
+}
+
+#[async_trait]
+impl ArchiveFile for Offloaded {
+    async fn follow(&mut self, mut content: Box<dyn io::Read + Send>) -> io::Result<u64> {
+        self.with(move |file| {
+            let mut out = Passing::new(changeable(file)?);
+            let (mut chunk, mut size) = (vec![0; BATCH], 0);
+            loop {
+                let read = content.read(&mut chunk)?;
+                if read == 0 {
+                    return Ok(size);
+                }
+                out.write_all(&chunk[..read])?;
+                size += read as u64;
+            }
+        })
+        .await
+    }
+
+    async fn patch(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        let bytes = bytes.to_vec();
+        self.with(move |file| changeable(file)?.write_all_at(&bytes, offset)).await
+    }
+
+    async fn cut(&mut self, offset: u64) -> io::Result<()> {
+        self.with(move |file| {
+            let mut file = changeable(file)?;
+            file.set_len(offset)?;
+            file.seek(SeekFrom::Start(offset)).map(drop)
+        })
+        .await
+    }
+}
+
+fn changeable(file: &mut OutFile) -> io::Result<File> {
+    file.changeable().unwrap_or_else(|| Err(io::ErrorKind::NotSeekable.into()))
 }
 
 fn broken() -> io::Error {

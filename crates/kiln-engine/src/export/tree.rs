@@ -182,7 +182,7 @@ pub(crate) async fn tar(job: &Arc<Job>, solved: &[Solved], dest: &Dest, split: O
 /// A file being written: it takes its name only when it is whole.
 pub(crate) struct OutFile {
     pub(crate) writer: Box<dyn Write + Send>,
-    /// The file below the writer: the kernel copies files into it.
+    /// The file below the writer.
     file: Option<File>,
     rename: Option<(TempPath, PathBuf)>,
 }
@@ -230,13 +230,17 @@ impl OutFile {
 
     /// Adds the `size` bytes that a file has.
     pub(crate) fn append(&mut self, from: File, size: u64) -> io::Result<()> {
-        if let Some(file) = &self.file {
-            self.writer.flush()?;
-            // Both share one cursor.
-            return passing::copy(from, file.try_clone()?, size);
+        if let Some(file) = self.changeable() {
+            return passing::copy(from, file?, size);
         }
         let copied = io::copy(&mut from.take(size), &mut self.writer)?;
         if copied == size { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+    }
+
+    /// The file, with all that was written, when that can still be changed. It shares the writer's cursor.
+    pub(crate) fn changeable(&mut self) -> Option<io::Result<File>> {
+        let file = self.file.as_ref()?;
+        Some(self.writer.flush().and_then(|()| file.try_clone()))
     }
 
     /// Makes it whole.

@@ -7,8 +7,8 @@ mod write;
 use kiln_oci::Descriptor;
 
 pub use read::Archive;
-pub use tar_write::ArchiveOut;
-pub use write::{Format, write};
+pub use tar_write::{ArchiveFile, ArchiveOut};
+pub use write::{ArchiveWriter, Followed, Format, write};
 
 /// An image in an archive.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,6 +1,7 @@
 //! Writes tar members to an async stream, the same bytes for the same members.
 
 use std::fs::File;
+use std::io::Read;
 
 use async_trait::async_trait;
 use tokio::io::{AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
@@ -14,11 +15,29 @@ pub trait ArchiveOut: AsyncWrite + Unpin + Send {
     async fn append(&mut self, file: File, size: u64) -> std::io::Result<()>;
 }
 
+/// The same, where what is written can be changed.
+#[async_trait]
+pub trait ArchiveFile: ArchiveOut {
+    /// Adds all that a reader gives, which may have to be waited for; how much that was.
+    async fn follow(&mut self, content: Box<dyn Read + Send>) -> std::io::Result<u64>;
+    /// Writes over what stands at an offset.
+    async fn patch(&mut self, offset: u64, bytes: &[u8]) -> std::io::Result<()>;
+    /// Takes back all from an offset on.
+    async fn cut(&mut self, offset: u64) -> std::io::Result<()>;
+}
+
 /// In memory.
 #[async_trait]
 impl ArchiveOut for Vec<u8> {
     async fn append(&mut self, file: File, size: u64) -> std::io::Result<()> {
         carry(file, size, self).await
+    }
+}
+
+#[async_trait]
+impl<W: ArchiveOut + ?Sized> ArchiveOut for &mut W {
+    async fn append(&mut self, file: File, size: u64) -> std::io::Result<()> {
+        (**self).append(file, size).await
     }
 }
 
@@ -36,15 +55,17 @@ async fn carry(file: File, size: u64, to: &mut (impl AsyncWrite + Unpin)) -> std
 }
 
 /// A tar being written. Members have no owner, no time, and fixed modes.
-pub(crate) struct TarWriter<'a, W> {
-    out: &'a mut W,
+pub(crate) struct TarWriter<W> {
+    out: W,
+    /// Bytes written.
+    at: u64,
 }
 
 const BLOCK: u64 = 512;
 
-impl<'a, W: ArchiveOut> TarWriter<'a, W> {
-    pub(crate) fn new(out: &'a mut W) -> Self {
-        Self { out }
+impl<W: ArchiveOut> TarWriter<W> {
+    pub(crate) fn new(out: W) -> Self {
+        Self { out, at: 0 }
     }
 
     pub(crate) async fn directory(&mut self, name: &str) -> Result<()> {
@@ -70,12 +91,15 @@ impl<'a, W: ArchiveOut> TarWriter<'a, W> {
     pub(crate) async fn append(&mut self, name: &str, size: u64, file: File) -> Result<()> {
         self.header(name, tar::EntryType::Regular, size, 0o444).await?;
         self.out.append(file, size).await.map_err(broken)?;
+        self.at += size;
         self.pad(size).await
     }
 
-    pub(crate) async fn finish(self) -> Result<()> {
+    /// Ends the archive, and gives back where it went.
+    pub(crate) async fn finish(mut self) -> Result<W> {
         let end = self.out.write_all(&[0; 2 * BLOCK as usize]).await;
-        end.and(self.out.flush().await).map_err(broken)
+        end.and(self.out.flush().await).map_err(broken)?;
+        Ok(self.out)
     }
 
     async fn header(&mut self, name: &str, kind: tar::EntryType, size: u64, mode: u32) -> Result<()> {
@@ -91,12 +115,49 @@ impl<'a, W: ArchiveOut> TarWriter<'a, W> {
     }
 
     async fn put(&mut self, bytes: &[u8]) -> Result<()> {
-        self.out.write_all(bytes).await.map_err(broken)
+        self.out.write_all(bytes).await.map_err(broken)?;
+        self.at += bytes.len() as u64;
+        Ok(())
     }
 
     async fn pad(&mut self, size: u64) -> Result<()> {
         let rest = (BLOCK - size % BLOCK) % BLOCK;
         self.put(&[0; BLOCK as usize][..rest as usize]).await
+    }
+}
+
+/// A member that has content and no name yet.
+pub(crate) struct Unnamed {
+    header: u64,
+    size: u64,
+}
+
+impl<W: ArchiveFile> TarWriter<W> {
+    /// Writes a member as it comes. Its name, of at most 100 bytes, is given to it later.
+    pub(crate) async fn follow(&mut self, content: Box<dyn Read + Send>) -> Result<Unnamed> {
+        let header = self.at;
+        self.put(&[0; BLOCK as usize]).await?;
+        let size = self.out.follow(content).await.map_err(broken)?;
+        self.at += size;
+        self.pad(size).await?;
+        Ok(Unnamed { header, size })
+    }
+
+    pub(crate) async fn name(&mut self, member: Unnamed, name: &str) -> Result<()> {
+        let header = block(name, tar::EntryType::Regular, member.size, 0o444);
+        self.out.patch(member.header, header.as_bytes()).await.map_err(broken)
+    }
+
+    /// Takes back the member that was written last.
+    pub(crate) async fn take_back(&mut self, member: Unnamed) -> Result<()> {
+        self.at = member.header;
+        self.out.cut(member.header).await.map_err(broken)
+    }
+}
+
+impl Unnamed {
+    pub(crate) fn size(&self) -> u64 {
+        self.size
     }
 }
 
@@ -132,7 +193,6 @@ fn pax_record(key: &str, value: &str) -> String {
 mod tests {
     use super::*;
     use kiln_oci::Descriptor;
-    use std::io::Read as _;
 
     #[test]
     fn pax_records_count_themselves() {

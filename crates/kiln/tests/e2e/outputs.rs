@@ -44,6 +44,33 @@ fn archives_on_standard_output_are_the_same_bytes_twice() {
 }
 
 #[test]
+fn an_archive_that_grew_with_its_layers_is_that_of_the_cached_build() {
+    let project = Project::new();
+    // What does not shrink; the second layer is the first again.
+    let noise: Vec<u8> =
+        (0_u64..1 << 19).flat_map(|n| (n.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ n).to_le_bytes()).collect();
+    project.file("noise", &noise).dockerfile("FROM busybox\nCOPY noise /n\nCOPY noise /n\nRUN echo more > /more\n");
+    let archive = |name: &str| {
+        let file = project.path().join(name);
+        project.build(&["-o", &format!("type=oci,dest={}", file.display())]).ok();
+        (fs::read(&file).unwrap(), run(Command::new("tar").arg("-tf").arg(&file)).ok().stdout)
+    };
+    let (grown, names) = archive("grown.tar");
+    let mut once: Vec<&str> = names.lines().collect();
+    once.sort_unstable();
+    once.dedup();
+    assert_eq!(once.len(), names.lines().count(), "a member is there twice: {names}");
+    assert!(grown == archive("cached.tar").0);
+    let out = project
+        .command()
+        .args(["build", "-q", "-t", "app", "-o", "type=oci,dest=-"])
+        .arg(project.context())
+        .output()
+        .unwrap();
+    assert!(grown.len() > noise.len() && grown == out.stdout);
+}
+
+#[test]
 fn trees_come_as_a_directory_or_a_tar() {
     let project = project();
     let out = project.tree(&[]);
