@@ -112,16 +112,16 @@ pub(crate) fn packing_for(output: &Output) -> Result<Option<Packing>> {
 
 /// How layers are packed by these options.
 pub(crate) fn packing_of(options: &LayerOptions) -> Result<Packing> {
-    let level = |default: u8, most: u8| match options.level.map(u8::try_from) {
-        None => Ok(default),
-        Some(Ok(level)) if level <= most => Ok(level),
+    let level = |most: u8| match options.level.map(u8::try_from) {
+        None => Ok(None),
+        Some(Ok(level)) if level <= most => Ok(Some(level)),
         _ => Err(Failure::new(FailureKind::Usage, format!("`compression-level` goes from 0 to {most}"))),
     };
     let compression = match options.compression.unwrap_or(CompressionKind::Gzip) {
         CompressionKind::Uncompressed => Compression::None,
-        CompressionKind::Gzip => Compression::Gzip { level: level(Compression::GZIP_LEVEL, 9)? },
-        CompressionKind::Estargz => Compression::Estargz { level: level(Compression::GZIP_LEVEL, 9)? },
-        CompressionKind::Zstd => Compression::Zstd { level: level(Compression::ZSTD_LEVEL, 22)? },
+        CompressionKind::Gzip => Compression::Gzip { level: level(9)? },
+        CompressionKind::Estargz => Compression::Estargz { level: level(9)?.unwrap_or(Compression::GZIP_LEVEL) },
+        CompressionKind::Zstd => Compression::Zstd { level: level(22)?.unwrap_or(Compression::ZSTD_LEVEL) },
     };
     Ok(Packing { compression, force: options.force })
 }
@@ -207,7 +207,7 @@ mod tests {
 
     #[test]
     fn what_came_packed_stays_so_and_ours_is_as_it_was_asked_for() {
-        let gzip = |level| Packing { compression: Compression::Gzip { level }, force: false };
+        let gzip = |level| Packing { compression: Compression::Gzip { level: Some(level) }, force: false };
         let zstd = Packing { compression: Compression::Zstd { level: 3 }, force: false };
         let came = Descriptor::of(MediaType::DOCKER_LAYER_GZIP, b"x");
         let ours = gzip(2).described(came.clone(), None);

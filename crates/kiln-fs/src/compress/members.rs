@@ -14,6 +14,8 @@ use libdeflater::{CompressionLvl, Compressor as Deflate};
 pub(super) struct Batch {
     pub(super) bytes: Vec<u8>,
     pub(super) ends: Vec<usize>,
+    /// Made at the fastest level, whatever the others are made at.
+    pub(super) is_quick: bool,
 }
 
 /// Members that are made, and the length of each.
@@ -86,7 +88,7 @@ impl<W: Write> MemberWriter<W> {
 
     /// Writes one more member behind what is settled, and then `rest` as it is.
     pub(super) fn append(&mut self, member: &[u8], rest: &[u8]) -> io::Result<()> {
-        let member = Encoder::new(self.level)?.member(member)?;
+        let member = Encoder::new(self.level)?.member(member, false)?;
         self.out.write_all(&member)?;
         self.out.write_all(rest)
     }
@@ -133,7 +135,7 @@ impl<W: Write> MemberWriter<W> {
 /// Makes members, one after the other.
 struct Encoder {
     real: Deflate,
-    trial: Deflate,
+    quick: Deflate,
     stored: Deflate,
 }
 
@@ -143,14 +145,14 @@ impl Encoder {
             let invalid = || io::Error::new(io::ErrorKind::InvalidInput, format!("`{level}` is not a gzip level"));
             CompressionLvl::new(level).map(Deflate::new).map_err(|_| invalid())
         };
-        Ok(Self { real: of(i32::from(level))?, trial: of(1)?, stored: of(0)? })
+        Ok(Self { real: of(i32::from(level))?, quick: of(1)?, stored: of(0)? })
     }
 
     fn batch(&mut self, batch: &Batch) -> io::Result<Made> {
         let mut made = Made::default();
         let mut start = 0;
         for end in &batch.ends {
-            let member = self.member(&batch.bytes[start..*end])?;
+            let member = self.member(&batch.bytes[start..*end], batch.is_quick)?;
             made.lengths.push(member.len());
             if made.bytes.is_empty() {
                 made.bytes = member;
@@ -162,9 +164,12 @@ impl Encoder {
         Ok(made)
     }
 
-    fn member(&mut self, input: &[u8]) -> io::Result<Vec<u8>> {
-        let shrinks = self.shrinks(input)?;
-        let encoder = if shrinks { &mut self.real } else { &mut self.stored };
+    fn member(&mut self, input: &[u8], is_quick: bool) -> io::Result<Vec<u8>> {
+        let encoder = match self.shrinks(input)? {
+            true if is_quick => &mut self.quick,
+            true => &mut self.real,
+            false => &mut self.stored,
+        };
         let mut member = vec![0; encoder.gzip_compress_bound(input.len())];
         let length = encoder.gzip_compress(input, &mut member).map_err(io::Error::other)?;
         member.truncate(length);
@@ -178,11 +183,11 @@ impl Encoder {
         if input.len() < SAMPLE * SAMPLES * 2 {
             return Ok(true);
         }
-        let mut member = vec![0; self.trial.gzip_compress_bound(SAMPLE)];
+        let mut member = vec![0; self.quick.gzip_compress_bound(SAMPLE)];
         let stride = (input.len() - SAMPLE) / (SAMPLES - 1);
         for sample in 0..SAMPLES {
             let sample = &input[sample * stride..][..SAMPLE];
-            let length = self.trial.gzip_compress(sample, &mut member).map_err(io::Error::other)?;
+            let length = self.quick.gzip_compress(sample, &mut member).map_err(io::Error::other)?;
             if length < SAMPLE - SAMPLE / 32 {
                 return Ok(true);
             }

@@ -24,10 +24,11 @@ use zstd::zstd_safe::CParameter;
 pub enum Compression {
     /// Not at all.
     None,
-    /// Gzip members of one MiB each, `level` 0–12.
+    /// Gzip members of one MiB each.
     Gzip {
-        /// Effort: 1 is fast, 2 the default, 12 slow.
-        level: u8,
+        /// Effort, 0–12: 1 is fast, 12 slow. Without one, [`Compression::GZIP_LEVEL`], and level 1 for what comes after the
+        /// first 256 MiB of a layer.
+        level: Option<u8>,
     },
     /// Gzip members for each chunk of each file, and a table of where they are.
     Estargz {
@@ -43,7 +44,7 @@ pub enum Compression {
 
 impl Default for Compression {
     fn default() -> Self {
-        Self::Gzip { level: Self::GZIP_LEVEL }
+        Self::Gzip { level: None }
     }
 }
 
@@ -55,7 +56,7 @@ impl Compression {
     pub const ZSTD_LEVEL: u8 = 3;
     /// Names the code and settings the bytes depend on besides the level. Goes into keys of kept blobs: when one of
     /// the libraries changes its output, this changes.
-    pub const REVISION: &str = "libdeflate-1.26+1MiB,zstd-1.5.7+mt+bound";
+    pub const REVISION: &str = "libdeflate-1.26+1MiB+256,zstd-1.5.7+mt+bound";
 }
 
 /// From this level on zstd works alone, with a bound on its memory.

@@ -39,8 +39,8 @@ fn restore(bytes: &[u8]) -> io::Result<Vec<u8>> {
 
 const ALL: [Compression; 5] = [
     Compression::None,
-    Compression::Gzip { level: 1 },
-    Compression::Gzip { level: 6 },
+    Compression::Gzip { level: Some(1) },
+    Compression::Gzip { level: Some(6) },
     Compression::Zstd { level: 1 },
     Compression::Zstd { level: 3 },
 ];
@@ -91,7 +91,7 @@ fn noise_is_stored_and_hardly_grows() {
         seed.to_le_bytes()
     };
     let noise: Vec<u8> = (0..400_000).flat_map(|_| next()).collect();
-    let blob = squeeze(&noise, Compression::Gzip { level: 9 }, 2, 1 << 20);
+    let blob = squeeze(&noise, Compression::Gzip { level: Some(9) }, 2, 1 << 20);
     assert!(blob.len() > noise.len() && blob.len() < noise.len() + noise.len() / 1000, "{}", blob.len());
     assert_eq!(restore(&blob).unwrap(), noise);
 }
@@ -105,7 +105,7 @@ fn all_formats_are_told_by_their_first_bytes() {
     let streams = [
         (Format::Xz, xz.finish().unwrap()),
         (Format::Bzip2, bz.finish().unwrap()),
-        (Format::Gzip, squeeze(b"content", Compression::Gzip { level: 0 }, 1, 9)),
+        (Format::Gzip, squeeze(b"content", Compression::Gzip { level: Some(0) }, 1, 9)),
         (Format::Zstd, squeeze(b"content", Compression::Zstd { level: 1 }, 1, 9)),
         (Format::Plain, b"content".to_vec()),
     ];
@@ -123,7 +123,8 @@ fn all_formats_are_told_by_their_first_bytes() {
 
 #[test]
 fn bombs_stop_at_their_limit() {
-    let [zeros, ones] = [0, 1].map(|byte| squeeze(&vec![byte; 8 << 20], Compression::Gzip { level: 6 }, 2, 1 << 20));
+    let [zeros, ones] =
+        [0, 1].map(|byte| squeeze(&vec![byte; 8 << 20], Compression::Gzip { level: Some(6) }, 2, 1 << 20));
     let read_of = |blob: &[u8], limits: &Limits| {
         let mut sink = Vec::new();
         let error = decompressor(blob, limits).unwrap().read_to_end(&mut sink).err()?;
@@ -153,5 +154,5 @@ fn a_zstd_window_over_the_limit_is_refused() {
 #[test]
 fn levels_that_do_not_exist_are_errors() {
     let threads = NonZeroUsize::MIN;
-    assert!(Compressor::new(Vec::new(), Compression::Gzip { level: 13 }, threads).is_err());
+    assert!(Compressor::new(Vec::new(), Compression::Gzip { level: Some(13) }, threads).is_err());
 }
