@@ -3,11 +3,9 @@
 //! Most machines that run containers do so for all links, and nothing is changed there. Elsewhere it is switched on for
 //! the links that routes lead to, and off again in the end; meanwhile a rule keeps these from passing on anything else.
 
-use std::collections::HashSet;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 
-use kiln_sys::net::{Links, Match, Route};
+use kiln_sys::net::{Links, Match, Route, Table};
 
 use super::ground::PREFIX;
 
@@ -24,8 +22,6 @@ pub(super) struct Forwarding {
     /// Whether links of containers have to be switched on, too.
     each: bool,
     each6: bool,
-    /// Links of our own containers, which the kernel may still be taking away when we end.
-    ours: Mutex<HashSet<String>>,
 }
 
 #[derive(Debug)]
@@ -65,9 +61,6 @@ impl Forwarding {
 
     /// Has the link of a container pass packets on.
     pub(super) fn include(&self, link: &str, has_v6: bool) {
-        if !self.switched.is_empty() {
-            self.ours.lock().unwrap_or_else(PoisonError::into_inner).insert(link.to_owned());
-        }
         // If this does not succeed nothing gets out, which the container tells.
         if self.each {
             let _ = std::fs::write(Path::new(V4).join(link).join("forwarding"), "1");
@@ -91,18 +84,14 @@ impl Forwarding {
     }
 }
 
-impl Forwarding {
-    /// Whether other kilns count on what was switched on.
-    fn is_shared(&self) -> bool {
-        let ours = self.ours.lock().unwrap_or_else(PoisonError::into_inner);
-        let names = Links::open().and_then(|links| links.names());
-        names.map_or(true, |names| names.iter().any(|name| name.starts_with(PREFIX) && !ours.contains(name)))
-    }
+/// Whether other kilns count on what was switched on. Each has a table of rules as long as it may run steps; ours is gone.
+fn is_shared() -> bool {
+    Table::names().map_or(true, |names| names.iter().any(|name| name.starts_with(PREFIX)))
 }
 
 impl Drop for Forwarding {
     fn drop(&mut self) {
-        if self.switched.is_empty() || self.is_shared() {
+        if self.switched.is_empty() || is_shared() {
             return;
         }
         for switched in &self.switched {

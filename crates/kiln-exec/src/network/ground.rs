@@ -52,8 +52,9 @@ pub(super) struct Ground {
     has_v6: bool,
     mtu: u32,
     pub(super) names: Names,
-    forwarding: Forwarding,
+    // It goes before what is switched off only when nobody has one any more.
     _table: Table,
+    forwarding: Forwarding,
 }
 
 impl Ground {

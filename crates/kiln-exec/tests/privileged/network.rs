@@ -6,7 +6,7 @@ use std::os::unix::net::UnixListener;
 use std::time::Duration;
 
 use kiln_exec::{ContainerSpec, Executor, ExitStatus, Network, Networks, PrivateNetwork, Security};
-use kiln_sys::net::Links;
+use kiln_sys::net::{Links, Table};
 
 use crate::require_containers;
 use crate::support::machine::{Counter, MACHINE, MACHINE6, address, on_a_machine, tool};
@@ -208,6 +208,15 @@ fn what_was_made_and_switched_for_networks_goes_with_them() {
         assert!(eventually(|| ours() == 0));
         drop(ready);
         assert_eq!(switch(), "0\n");
+        // Another process that has no step at the moment counts on it for its next.
+        let (ready, other) = (Ready::new(), Ready::new());
+        drop(ready.network());
+        drop(other.network());
+        drop(ready);
+        assert_eq!(switch(), "1\n");
+        assert_eq!(Table::names().unwrap().len(), 1);
+        drop(other);
+        assert!(Table::names().unwrap().is_empty());
     });
 }
 

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use rustix::net::netlink::NETFILTER;
 
 use super::links::octets;
-use super::netlink::{ACK, APPEND, CREATE, EXCLUSIVE, Message, Socket};
+use super::netlink::{ACK, APPEND, CREATE, DUMP, EXCLUSIVE, Message, Socket, attributes};
 use crate::{Error, Result};
 
 /// What is done with packets for which all matches hold.
@@ -75,10 +75,23 @@ impl Table {
         socket.send(messages).map_err(fail)?;
         Ok(Table(socket))
     }
+
+    /// The names of all tables that are in force, in the namespace of the calling thread.
+    pub fn names() -> Result<Vec<String>> {
+        let fail = |e| Error::call("list rules for packets", e);
+        let socket = Socket::open(Some(NETFILTER)).map_err(fail)?;
+        let all = socket.dump(Message::new(SUBSYSTEM | GET_TABLE, DUMP, &[INET, 0, 0, 0])).map_err(fail)?;
+        let name = |answer: &Vec<u8>| {
+            let (_, name) = attributes(answer.get(4..)?).find(|(kind, _)| *kind == NFTA_TABLE_NAME)?;
+            Some(String::from_utf8_lossy(name).trim_end_matches('\0').to_owned())
+        };
+        Ok(all.iter().filter_map(name).collect())
+    }
 }
 
 pub(super) const SUBSYSTEM: u16 = 10 << 8;
 const NEW_TABLE: u16 = 0;
+const GET_TABLE: u16 = 1;
 const NEW_CHAIN: u16 = 3;
 const NEW_RULE: u16 = 6;
 const BATCH_BEGIN: u16 = 0x10;
