@@ -7,7 +7,7 @@ set -euo pipefail
 source "$(dirname "$0")/env.sh"
 cd "$ROOT"
 
-packages gcc g++ libc6-dev python3 curl zstd xz-utils bzip2 skopeo umoci buildah runc docker-registry mmdebstrap openssl git openssh-client
+packages gcc g++ libc6-dev python3 curl zstd xz-utils bzip2 skopeo umoci buildah runc docker-registry mmdebstrap openssl git openssh-client iptables nftables
 
 with_registry
 SCRATCH=$(mktemp -d -t kiln-test-XXXXXX)
