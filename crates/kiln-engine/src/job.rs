@@ -25,7 +25,7 @@ use crate::mounts::Returning;
 use crate::network::StepNetworks;
 use crate::packing::Packing;
 use crate::registry::Registry;
-use crate::request::BuildRequest;
+use crate::request::{BuildRequest, UserIds};
 use crate::scratch::Scratch;
 use crate::session::Session;
 use crate::trust::Trust;
@@ -47,6 +47,7 @@ pub(crate) struct Job {
     pub(crate) executor: Executor,
     pub(crate) networks: StepNetworks,
     pub(crate) ids: Arc<Ids>,
+    pub(crate) user_ids: UserIds,
     pub(crate) trust: Trust,
     pub(crate) trees: Trees,
     pub(crate) images: Arc<Images>,
@@ -118,6 +119,7 @@ impl Job {
             executor: engine.executor(),
             networks: engine.networks(),
             ids: engine.ids(),
+            user_ids: request.user_ids,
             trust: Trust::new(&request.ca_certs)?,
             store: store.clone(),
             lease: lease.clone(),

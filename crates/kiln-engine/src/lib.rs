@@ -96,7 +96,7 @@ pub use request::{
     Amount, Annotated, Annotation, BuildRequest, CacheEntry, CacheFrom, CacheManifest, CacheMode, CachePlace, CacheTo,
     CompressionKind, Context, Daemon, Dest, DockerfileSource, EngineConfig, Entitlement, FsckRequest, ImageOptions,
     LayerOptions, NamedContext, Naming, NetworkMode, OtherFiles, Output, PruneRequest, Pull, Rewrite, RunRequest,
-    SpaceLimits, Ulimit, Volume,
+    SpaceLimits, Ulimit, UserIds, Volume,
 };
 pub use session::{NoSession, Session};
 pub use ssh::{SshAgent, SshKey};

@@ -88,6 +88,8 @@ pub struct BuildRequest {
     pub allowed: Vec<Entitlement>,
     /// Lines for `/etc/hosts`: name and address.
     pub extra_hosts: Vec<(String, String)>,
+    /// Whose user ids RUN steps have.
+    pub user_ids: UserIds,
     /// Files of certificates that steps trust besides those of their image.
     pub ca_certs: Vec<PathBuf>,
     /// Size of `/dev/shm` in bytes.
@@ -323,4 +325,14 @@ impl Amount {
             Self::Percent(percent) => disk / 100 * u64::from(percent),
         }
     }
+}
+
+/// Whose user ids steps have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum UserIds {
+    /// Ids that nobody else has, where the machine can do that.
+    #[default]
+    Own,
+    /// The machine's: the root of a step is its root.
+    Host,
 }

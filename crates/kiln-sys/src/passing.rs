@@ -155,11 +155,7 @@ pub fn copy(from: File, to: File, size: u64) -> io::Result<()> {
 /// Hands over `size` bytes of a file, from its cursor on, in large chunks; reads ahead of whoever takes them.
 ///
 /// A file that ends before is [`UnexpectedEof`](io::ErrorKind::UnexpectedEof); nothing follows an error.
-pub fn chunks<E>(
-    from: File,
-    size: u64,
-    mut take: impl FnMut(io::Result<&[u8]>) -> Result<(), E>,
-) -> Result<(), E> {
+pub fn chunks<E>(from: File, size: u64, mut take: impl FnMut(io::Result<&[u8]>) -> Result<(), E>) -> Result<(), E> {
     std::thread::scope(|scope| {
         let (sender, chunks) = sync_channel::<io::Result<Vec<u8>>>(AHEAD);
         let (back, used) = sync_channel::<Vec<u8>>(AHEAD + 2);

@@ -103,6 +103,7 @@ impl Recipe {
             target: record.target.stage.clone(),
             platforms: platforms.iter().filter(|_| self.is_platform_chosen).map(asked).collect(),
             jobs: given.jobs,
+            user_ids: given.user_ids,
             ca_certs: given.ca_certs.clone(),
             network: self.network,
             allowed: self.allowed.clone(),

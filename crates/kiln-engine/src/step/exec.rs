@@ -26,6 +26,7 @@ use crate::ids::Sight;
 use crate::job::Result;
 use crate::output::Output;
 use crate::redact::Redactor;
+use crate::request::UserIds;
 use crate::space;
 use crate::step::missing::Doing;
 use crate::step::mounts::{self, Held, Prepared};
@@ -217,9 +218,9 @@ impl ExecStep {
         let job = &self.place.job;
         // It is made while the files are.
         let network = job.networks.begin(self.op.network())?;
-        let sight = match self.op.security() {
-            SecurityMode::Sandbox => job.ids.sight(&job.store, &job.reporter),
-            SecurityMode::Insecure => Sight::Host,
+        let sight = match (self.op.security(), job.user_ids) {
+            (SecurityMode::Sandbox, UserIds::Own) => job.ids.sight(&job.store, &job.reporter),
+            (SecurityMode::Insecure, _) | (_, UserIds::Host) => Sight::Host,
         };
         let trusted = job.trust.for_step()?;
         let mut mounts = self.device_mounts()?;

@@ -221,6 +221,7 @@ impl World {
             executor: kiln_exec::Executor::new(),
             networks: Default::default(),
             ids: Arc::default(),
+            user_ids: Default::default(),
             trust: Default::default(),
             trees: BTreeMap::from([("context".to_owned(), Arc::clone(tree))]),
             images,

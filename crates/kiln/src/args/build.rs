@@ -8,7 +8,7 @@ use clap::Args;
 use kiln_dockerfile::is_remote_context;
 use kiln_engine::{
     BuildRequest, Context, DockerfileSource, Entitlement, ImageOptions, NamedContext, NetworkMode, Output, Pull,
-    Rewrite, Ulimit,
+    Rewrite, Ulimit, UserIds,
 };
 use kiln_oci::{Platform, Reference};
 use kiln_report::Failure;
@@ -161,6 +161,10 @@ pub(crate) struct BuildArgs {
     /// Add a line to /etc/hosts of RUN steps
     #[arg(long, value_name = "NAME:IP", value_parser = value::host)]
     pub(crate) add_host: Vec<(String, String)>,
+
+    /// User ids of RUN steps: default, their own; or host, which lets them make device nodes
+    #[arg(long, value_name = "MODE", value_parser = userns, default_value = "default")]
+    pub(crate) userns: UserIds,
 
     /// Have programs in RUN steps trust the certificates of a file, too; nothing of it is in the image
     #[arg(long, value_name = "FILE")]
@@ -328,6 +332,7 @@ impl BuildArgs {
             network: self.network,
             allowed: self.allowed(),
             extra_hosts: self.add_host.clone(),
+            user_ids: self.userns,
             ca_certs: self.ca_cert.clone(),
             shm_size: self.shm_size,
             ulimits: self.ulimit.clone(),
@@ -613,6 +618,18 @@ pub(crate) fn network(text: &str) -> Result<NetworkMode, Wrong> {
         other => {
             let near = value::did_you_mean(other, ["default", "none", "host"]);
             Err(Wrong(format!("`{other}` is no network: expected `default`, `none` or `host`{near}")))
+        }
+    }
+}
+
+/// Whose user ids steps have.
+fn userns(text: &str) -> Result<UserIds, Wrong> {
+    match text {
+        "default" => Ok(UserIds::Own),
+        "host" => Ok(UserIds::Host),
+        other => {
+            let near = value::did_you_mean(other, ["default", "host"]);
+            Err(Wrong(format!("`{other}` is no user namespace: expected `default` or `host`{near}")))
         }
     }
 }

@@ -126,6 +126,8 @@ fn build() {
                                          Dockerfile says, and nothing that is not in it
           --network <MODE>               Network of RUN steps: default, none or host [default: default]
           --add-host <NAME:IP>           Add a line to /etc/hosts of RUN steps
+          --userns <MODE>                User ids of RUN steps: default, their own; or host, which lets
+                                         them make device nodes [default: default]
           --ca-cert <FILE>               Have programs in RUN steps trust the certificates of a file,
                                          too; nothing of it is in the image
           --shm-size <BYTES>             Size of /dev/shm in RUN steps

@@ -15,8 +15,7 @@ pub(super) fn for_failure(status: ExitStatus, lines: &[String]) -> Vec<String> {
     }
     if lines.iter().any(|line| line.contains("mknod") && line.contains("Operation not permitted")) {
         hints.push(
-            "leave the device nodes out, as containers get theirs when they run; or use `RUN --security=insecure` and \
-             `--allow security.insecure`"
+            "leave the device nodes out, as containers get theirs when they run; or use `kiln build --userns=host`"
                 .into(),
         );
     }
