@@ -2,6 +2,7 @@
 
 use std::fs::{File, Permissions, TryLockError};
 use std::io::{self, Read as _, Write};
+use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use kiln_report::{Event, Failure, FailureKind};
 use kiln_store::{Snapshot, Store};
 use kiln_sys::passing;
 use kiln_sys::root::Root;
-use rustix::fs::OFlags;
+use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use tempfile::TempPath;
 
 use crate::blocking::blocking;
@@ -184,7 +185,7 @@ pub(crate) struct OutFile {
     pub(crate) writer: Box<dyn Write + Send>,
     /// The file below the writer.
     file: Option<File>,
-    rename: Option<(TempPath, PathBuf)>,
+    rename: Option<(Part, PathBuf)>,
 }
 
 /// Opens a destination for writing.
@@ -212,10 +213,14 @@ impl OutFile {
             return Ok(OutFile::plain(writer(file)));
         }
         let dir = path.parent().filter(|dir| *dir != Path::new("")).unwrap_or(Path::new("."));
-        // A new file by a name that nobody can foresee: what is prepared there is not written to.
-        let part =
-            tempfile::Builder::new().prefix(".part-").permissions(Permissions::from_mode(0o666)).tempfile_in(dir);
-        let (file, part) = part.or_environment(doing)?.into_parts();
+        let (file, part) = match unnamed(dir) {
+            Some(file) => (file, Part::Unnamed(dir.to_owned())),
+            None => {
+                let part = part().permissions(Permissions::from_mode(0o666)).tempfile_in(dir);
+                let (file, part) = part.or_environment(doing)?.into_parts();
+                (file, Part::Named(part))
+            }
+        };
         if let Ok(before) = std::fs::metadata(&path) {
             file.set_permissions(before.permissions()).or_environment(doing)?;
         }
@@ -248,10 +253,49 @@ impl OutFile {
         let doing = || "cannot write the output".to_owned();
         self.writer.flush().or_environment(doing)?;
         match self.rename.take() {
-            Some((part, path)) => part.persist(path).or_environment(doing),
+            Some((part, path)) => {
+                let part = match (part, &self.file) {
+                    (Part::Unnamed(dir), Some(file)) => named(file, &dir).or_environment(doing)?,
+                    (Part::Unnamed(_), None) => {
+                        return Err(Failure::new(FailureKind::Bug, "an output has lost its file"));
+                    }
+                    (Part::Named(part), _) => part,
+                };
+                part.persist(path).or_environment(doing)
+            }
             None => Ok(()),
         }
     }
+}
+
+/// A file that is being written, before it takes its name.
+enum Part {
+    /// In this directory, without any name: it goes with us.
+    Unnamed(PathBuf),
+    Named(TempPath),
+}
+
+/// Names that nobody can foresee: what is prepared there is not written to.
+fn part() -> tempfile::Builder<'static, 'static> {
+    let mut part = tempfile::Builder::new();
+    part.prefix(".part-");
+    part
+}
+
+/// A file without a name, where the file system has such and it can get one later.
+fn unnamed(dir: &Path) -> Option<File> {
+    if !Path::new("/proc/self/fd").exists() {
+        return None;
+    }
+    let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
+    rustix::fs::open(dir, flags, Mode::from_raw_mode(0o666)).ok().map(File::from)
+}
+
+/// Gives a file its first name.
+fn named(file: &File, dir: &Path) -> io::Result<TempPath> {
+    let magic = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let link = |path: &Path| Ok(rustix::fs::linkat(CWD, magic.as_str(), CWD, path, AtFlags::SYMLINK_FOLLOW)?);
+    Ok(part().make_in(dir, link)?.into_temp_path())
 }
 
 #[cfg(test)]
@@ -267,6 +311,7 @@ mod tests {
             std::os::unix::fs::symlink(&victim, dir.path().join(name)).unwrap();
         }
         let [mut one, mut two] = [(), ()].map(|()| OutFile::replacing(&path).unwrap());
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 3, "nothing is left when we are killed now");
         one.writer.write_all(b"one").unwrap();
         two.writer.write_all(b"two").unwrap();
         drop(OutFile::replacing(&path).unwrap());
