@@ -35,6 +35,8 @@ pub(crate) enum Signal {
     Interrupt,
     /// `kill`.
     Terminate,
+    /// The terminal is gone.
+    Hangup,
 }
 
 impl Signal {
@@ -43,6 +45,7 @@ impl Signal {
         match self {
             Self::Interrupt => 130,
             Self::Terminate => 143,
+            Self::Hangup => 129,
         }
     }
 }

@@ -40,6 +40,8 @@ fn listen() -> Result<oneshot::Receiver<Signal>, Failure> {
     let entered = runtime.enter();
     let mut interrupts = signal(SignalKind::interrupt()).map_err(|e| cannot_start(&e))?;
     let mut terminations = signal(SignalKind::terminate()).map_err(|e| cannot_start(&e))?;
+    let hangups = (!hangups_are_ignored()).then(|| signal(SignalKind::hangup())).transpose();
+    let mut hangups = hangups.map_err(|e| cannot_start(&e))?;
     drop(entered);
     let listener = move || {
         runtime.block_on(async {
@@ -47,6 +49,7 @@ fn listen() -> Result<oneshot::Receiver<Signal>, Failure> {
                 tokio::select! {
                     _ = interrupts.recv() => Signal::Interrupt,
                     _ = terminations.recv() => Signal::Terminate,
+                    Some(()) = async { hangups.as_mut()?.recv().await } => Signal::Hangup,
                 }
             };
             let first = next().await;
@@ -58,6 +61,13 @@ fn listen() -> Result<oneshot::Receiver<Signal>, Failure> {
     };
     std::thread::Builder::new().name("signals".into()).spawn(listener).map_err(|e| cannot_start(&e))?;
     Ok(stop)
+}
+
+/// Whether we were started to live on without a terminal, as by nohup(1). See `SigIgn` in proc_pid_status(5).
+fn hangups_are_ignored() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 1 == 1)
 }
 
 fn cannot_start(error: &std::io::Error) -> Failure {

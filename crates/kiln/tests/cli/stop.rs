@@ -36,6 +36,7 @@ fn ctrl_c_gives_the_prompt_back() {
 #[test]
 fn kill_is_told_apart() {
     assert_eq!(stopped_by(Signal::TERM).0, 143);
+    assert_eq!(stopped_by(Signal::HUP).0, 129, "the terminal is gone");
 }
 
 #[test]
