@@ -1,5 +1,6 @@
 //! Where outputs are written: seen before a build begins, as far as it can be seen without writing.
 
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use kiln_report::{Failure, FailureKind};
@@ -7,13 +8,14 @@ use rustix::fs::Access;
 
 use crate::failure::Context as _;
 use crate::job::Result;
-use crate::request::{Dest, Output};
+use crate::request::{Dest, OtherFiles, Output};
 
 /// Finds outputs that get into each other's way, or that cannot be written where they are to go.
 pub(super) fn check(outputs: &[Output]) -> Result<()> {
     let usage = |message: String, hint: &str| Err(Failure::new(FailureKind::Usage, message).hint(hint));
     let mut is_stdout_taken = false;
     let mut taken: Vec<PathBuf> = Vec::new();
+    let mut emptied: Vec<PathBuf> = Vec::new();
     for output in outputs {
         let (dest, is_directory) = match output {
             Output::Local { dest, .. } => (Some(dest), true),
@@ -37,7 +39,17 @@ pub(super) fn check(outputs: &[Output]) -> Result<()> {
         } else {
             file(path, &place)?
         }
+        if let Output::Local { others: OtherFiles::Delete, .. } = output {
+            emptied.push(place.clone());
+        }
         taken.push(place);
+    }
+    for directory in emptied {
+        if let Some(inside) = taken.iter().find(|place| **place != directory && place.starts_with(&directory)) {
+            let message =
+                format!("`{}` is in `{}`, whose other files are deleted", inside.display(), directory.display());
+            return usage(message, "name another place, or leave out `mode=delete`");
+        }
     }
     Ok(())
 }
@@ -47,8 +59,15 @@ pub(crate) fn check_file(path: &Path) -> Result<()> {
     file(path, &place_of(path))
 }
 
+/// What a path leads to. It need not be there.
 fn place_of(path: &Path) -> PathBuf {
-    path.canonicalize().or_else(|_| std::path::absolute(path)).unwrap_or_else(|_| path.to_owned())
+    let parent = path.parent().filter(|parent| *parent != Path::new("")).unwrap_or(Path::new("."));
+    let named = || Some(parent.canonicalize().ok()?.join(path.file_name()?));
+    path.canonicalize()
+        .ok()
+        .or_else(named)
+        .or_else(|| std::path::absolute(path).ok())
+        .unwrap_or_else(|| path.to_owned())
 }
 
 /// Whether a file can be made at `place`, which is called `path`.
@@ -56,6 +75,10 @@ fn file(path: &Path, place: &Path) -> Result<()> {
     let doing = || format!("cannot write `{}`", path.display());
     if place.is_dir() {
         let message = format!("{}: it is a directory", doing());
+        return Err(Failure::new(FailureKind::Usage, message).hint("name a file"));
+    }
+    if path.as_os_str().as_bytes().ends_with(b"/") {
+        let message = format!("{}: only directories have such names", doing());
         return Err(Failure::new(FailureKind::Usage, message).hint("name a file"));
     }
     // A device or a pipe is written to as it stands.
@@ -96,7 +119,7 @@ impl Dest {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::request::{ImageOptions, OtherFiles};
+    use crate::request::ImageOptions;
 
     fn local(dest: &str) -> Output {
         Output::Local { dest: dest.into(), others: OtherFiles::Keep, platform_split: None }
@@ -118,6 +141,8 @@ mod tests {
             (vec![tar("/dev/null"), tar("/dev/null")], None),
             (vec![layout("x"), local("./x/")], Some("two outputs go to `./x/`")),
             (vec![local("x"), local("x")], Some("two outputs go to `x`")),
+            (vec![layout("x"), tar("../kiln-engine/x")], Some("two outputs go to `../kiln-engine/x`")),
+            (vec![tar("new/")], Some("cannot write `new/`: only directories have such names")),
             (vec![tar("/no/such/file")], Some("cannot write `/no/such/file`: there is no directory `/no/such`")),
             (vec![tar("/tmp")], Some("cannot write `/tmp`: it is a directory")),
             (vec![local("/etc/passwd")], Some("cannot write into `/etc/passwd`: `/etc/passwd` is not a directory")),
@@ -127,5 +152,18 @@ mod tests {
             assert_eq!(failure.as_ref().map(|failure| failure.message.as_str()), said);
             assert!(failure.is_none_or(|failure| !failure.hints.is_empty()));
         }
+    }
+
+    #[test]
+    fn nothing_is_written_where_another_output_deletes() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().canonicalize().unwrap().join(name);
+        let emptied = || Output::Local { dest: dir.path().into(), others: OtherFiles::Delete, platform_split: None };
+        let inside = tar(at("x").to_str().unwrap());
+        let message = format!("`{}` is in `{}`, whose other files are deleted", at("x").display(), at("").display());
+        for outputs in [vec![emptied(), inside.clone()], vec![inside, emptied()]] {
+            assert_eq!(check(&outputs).unwrap_err().message, message.replace("/`, whose", "`, whose"));
+        }
+        assert!(check(&[emptied()]).is_ok());
     }
 }

@@ -207,7 +207,7 @@ impl OutFile {
     pub(crate) fn replacing(path: &Path) -> Result<OutFile> {
         let doing = || format!("cannot write `{}`", path.display());
         let writer = |file| Box::new(std::io::BufWriter::with_capacity(1 << 20, file));
-        let path = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+        let path = std::fs::canonicalize(path).or_else(|_| target(path)).or_environment(doing)?;
         if std::fs::metadata(&path).is_ok_and(|there| !there.is_file()) {
             let file = File::options().write(true).open(&path).or_environment(doing)?;
             return Ok(OutFile::plain(writer(file)));
@@ -268,6 +268,18 @@ impl OutFile {
     }
 }
 
+/// What a path leads to that is not there.
+fn target(path: &Path) -> io::Result<PathBuf> {
+    /// As many as the kernel follows.
+    const LINKS: usize = 40;
+    let mut path = path.to_owned();
+    for _ in 0..LINKS {
+        let Ok(link) = std::fs::read_link(&path) else { return Ok(path) };
+        path = path.parent().unwrap_or(Path::new("")).join(link);
+    }
+    Err(rustix::io::Errno::LOOP.into())
+}
+
 /// A file that is being written, before it takes its name.
 enum Part {
     /// In this directory, without any name: it goes with us.
@@ -323,5 +335,15 @@ mod tests {
         let mode = |path| std::fs::metadata(path).unwrap().permissions().mode();
         assert_eq!(mode(&path), mode(&victim), "as any file");
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 4);
+        let link = |name: &str, to: &str| {
+            let link = dir.path().join(name);
+            std::os::unix::fs::symlink(to, &link).unwrap();
+            link
+        };
+        let mut through = OutFile::replacing(&link("link", "new")).unwrap();
+        through.writer.write_all(b"made").unwrap();
+        through.finish().unwrap();
+        assert_eq!(std::fs::read_to_string(dir.path().join("new")).unwrap(), "made");
+        assert!(OutFile::replacing(&link("loop", "loop")).is_err());
     }
 }
