@@ -104,7 +104,7 @@ class Buildah:
 
     def archive(self, context, out):
         build = shlex.join(self.command(context))
-        return ["sh", "-ec", f"{build}; exec buildah push --compression-format gzip --force-compression bench oci-archive:{out}"]
+        return ["sh", "-ec", f"{build}; exec buildah push --compression-format gzip bench oci-archive:{out}"]
 
     def push(self, name):
         return ["buildah", "push", "--tls-verify=false", "bench", f"docker://{name}"]
@@ -245,6 +245,7 @@ class Bench:
 
     def measure(self, builder, command):
         """One command, as a build is measured."""
+        os.sync()  # what others wrote is not this one's to wait for
         log = open(os.path.join(self.work, "log"), "w+b")
         told, tell = os.pipe()
         command = [sys.executable, "-SE", "-c", RUNNER, str(tell), *command]

@@ -2,6 +2,9 @@
 
 use kiln_exec::ExitStatus;
 
+/// Where a step can do nearly all that the machine can.
+const HOST_IDS: &str = "or use `kiln build --userns=host`";
+
 /// What shells and tools say of a file they cannot make, the path in quotes or before a colon.
 const NO_DIRECTORY: [&str; 3] = ["nonexistent directory", "Directory nonexistent", "No such file or directory"];
 
@@ -14,13 +17,13 @@ pub(super) fn for_failure(status: ExitStatus, lines: &[String]) -> Vec<String> {
         ));
     }
     if lines.iter().any(|line| line.contains("mknod") && line.contains("Operation not permitted")) {
-        hints.push(
-            "leave the device nodes out, as containers get theirs when they run; or use `kiln build --userns=host`"
-                .into(),
-        );
+        hints.push(format!("leave the device nodes out, as containers get theirs when they run; {HOST_IDS}"));
     }
     if lines.iter().any(|line| line.contains("chown") && line.contains("Invalid argument")) {
-        hints.push("give files to ids up to 2147483647: a step has no others".into());
+        hints.push(format!("give files to ids up to 2147483647, as a step has no others; {HOST_IDS}"));
+    }
+    if lines.iter().any(|line| line.contains("Value too large for defined data type")) {
+        hints.push(format!("files of ids above 2147483647 are out of a step's reach; {HOST_IDS}"));
     }
     match status {
         ExitStatus::Code(127) => {
