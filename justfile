@@ -42,6 +42,6 @@ bench *ARGS:
 review:
     cargo insta review
 
-# Fuzz one target for some minutes: parse, expand, flags_and_mounts, ignore_patterns or lower (fuzz/README.md).
+# Fuzz one target for some minutes: see fuzz/README.md.
 fuzz TARGET SECONDS="300":
     RUSTC_BOOTSTRAP=1 cargo fuzz run -s none {{TARGET}} -- -dict=fuzz/dockerfile.dict -max_total_time={{SECONDS}} -timeout=10 -rss_limit_mb=2048

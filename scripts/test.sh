@@ -7,7 +7,7 @@ set -euo pipefail
 source "$(dirname "$0")/env.sh"
 cd "$ROOT"
 
-packages gcc g++ libc6-dev python3 curl zstd xz-utils bzip2 skopeo umoci buildah runc docker-registry mmdebstrap openssl git openssh-client iptables nftables
+packages gcc g++ libc6-dev python3 curl zstd xz-utils bzip2 skopeo umoci buildah runc docker-registry mmdebstrap openssl git openssh-client iptables nftables uidmap passt slirp4netns
 
 with_registry
 SCRATCH=$(mktemp -d -t kiln-test-XXXXXX)
@@ -23,6 +23,15 @@ if ((EUID == 0)) && [[ $(uname -m) == x86_64 ]]; then
   at_exit 'scripts/emulator.sh stop'
   KILN_TEST_ARM64=$(scripts/emulator.sh start)
   export KILN_TEST_ARM64
+fi
+if ((EUID == 0)); then
+  say "an ordinary user"
+  # `useradd` sets ids aside for him.
+  id kiln-test >/dev/null 2>&1 || { useradd --create-home kiln-test && at_exit 'userdel --remove kiln-test 2>/dev/null'; }
+  grep -q ^kiln-test: /etc/subuid || usermod --add-subuids 400000-465535 --add-subgids 400000-465535 kiln-test
+  export KILN_TEST_USER=kiln-test
+  # What is made for him lies below.
+  chmod 755 "$SCRATCH"
 fi
 # Where everything is there, a test that skips is a test that fails.
 ((EUID == 0)) && export KILN_TEST_REQUIRE=1

@@ -15,6 +15,7 @@ use kiln_solver::Solver;
 use kiln_store::{ActiveLayer, Snapshot};
 
 use crate::artifact::Artifact;
+use crate::base::MORE;
 use crate::blocking::blocking;
 use crate::cache::Cache;
 use crate::engine::Engine;
@@ -64,7 +65,7 @@ pub(crate) async fn receive(engine: &Engine, request: &BuildRequest, basis: &Bas
         Context::Stdin => {
             let input = basis.session.stdin();
             let input = input.ok_or_else(|| Failure::new(FailureKind::Usage, "standard input is taken twice"))?;
-            let path = arrived.unpack(basis, input, "standard input").await?;
+            let path = arrived.unpack(engine, basis, input, "standard input").await?;
             arrived.time = newest(&path).await?;
             Some(path)
         }
@@ -75,7 +76,7 @@ pub(crate) async fn receive(engine: &Engine, request: &BuildRequest, basis: &Bas
             }
             Found::Archive(file) => {
                 let modified = file.metadata().ok().map(|file| file.mtime()).filter(|time| *time > 0);
-                let path = arrived.unpack(basis, file, &shown(url)).await?;
+                let path = arrived.unpack(engine, basis, file, &shown(url)).await?;
                 arrived.time = if modified.is_some() { modified } else { newest(&path).await? };
                 Some(path)
             }
@@ -98,7 +99,7 @@ impl Arrived {
             let NamedContext::Remote(url) = context else { continue };
             match fetch(engine, &self.request, basis, &url).await {
                 Ok(found) => {
-                    let path = self.directory_of(found, basis, (&name, &url)).await?;
+                    let path = self.directory_of(found, (engine, basis), (&name, &url)).await?;
                     if timed.as_ref() == Some(&name) {
                         self.named_time = newest(&path).await?;
                     }
@@ -111,10 +112,15 @@ impl Arrived {
     }
 
     /// The directory that a named context is.
-    async fn directory_of(&mut self, found: Found, basis: &Basis, (name, url): (&str, &str)) -> Result<PathBuf> {
+    async fn directory_of(
+        &mut self,
+        found: Found,
+        (engine, basis): (&Engine, &Basis),
+        (name, url): (&str, &str),
+    ) -> Result<PathBuf> {
         match found {
             Found::Directory(path) => Ok(path),
-            Found::Archive(file) => self.unpack(basis, file, &shown(url)).await,
+            Found::Archive(file) => self.unpack(engine, basis, file, &shown(url)).await,
             Found::Text(_) => {
                 let message =
                     format!("`{}` is neither a repository nor a tar: it cannot be context `{name}`", shown(url));
@@ -123,13 +129,23 @@ impl Arrived {
         }
     }
 
-    async fn unpack(&mut self, basis: &Basis, from: impl Read + Send + 'static, name: &str) -> Result<PathBuf> {
+    async fn unpack(
+        &mut self,
+        engine: &Engine,
+        basis: &Basis,
+        from: impl Read + Send + 'static,
+        name: &str,
+    ) -> Result<PathBuf> {
         let tree = Scratch::layer(&basis.store, &basis.lease)?;
         let (path, name) = (tree.tree(), name.to_owned());
-        let root = open_dir(&path)?;
+        let (root, limits) = (open_dir(&path)?, engine.registry().limits());
         let unpack = move || {
-            archive::extract(from, &root, &Limits::default(), None)
-                .or_build(|| format!("cannot unpack the build context from {name}"))
+            archive::extract(from, &root, &limits, None).map_err(|error| {
+                let is_too_much = error.is_too_much();
+                let doing = || format!("cannot unpack the build context from {name}");
+                let failure = Err::<(), _>(error).or_build(doing).expect_err("it is an error");
+                if is_too_much { failure.hint(MORE) } else { failure }
+            })
         };
         blocking(unpack).await?;
         self.unpacked.push(tree);

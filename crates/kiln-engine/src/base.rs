@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use futures::{StreamExt as _, TryStreamExt as _};
-use kiln_fs::layer::LayerError;
 use kiln_fs::{Limits, compress, layer};
 use kiln_image::{BlobSource, Verifier};
 use kiln_oci::{Descriptor, Digest, Hasher, ImageConfig};
@@ -22,6 +21,8 @@ use crate::scratch::{Scratch, open_dir};
 
 /// How many layers are fetched and unpacked at once.
 const PARALLEL_LAYERS: usize = 4;
+/// The way out when a stranger's archive asks for too much.
+pub(crate) const MORE: &str = "if it is to be trusted, allow more with `--max-layer-size`";
 
 /// An image that steps can start from.
 pub(crate) struct BaseImage {
@@ -245,13 +246,9 @@ fn unpack(packed: &mut (dyn Read + Send), place: &Place, into: &Path) -> Use<lay
     let reader = compress::decompressor(packed, &place.limits).or_build(doing).map_err(Flaw::Senseless)?;
     let mut reader = Checked { inner: reader, verifier: Verifier::new(&place.diff_id) };
     let stats = layer::apply(&mut reader, &open_dir(into)?, &place.limits).map_err(|error| {
-        let is_size = matches!(&error, LayerError::Limit { .. } | LayerError::Expansion(_));
+        let is_size = error.is_too_much();
         let failure = Err::<(), _>(error).or_build(doing).expect_err("it is an error");
-        if is_size {
-            Flaw::Refused(failure.hint("if the image is to be trusted, allow more with `--max-layer-size`"))
-        } else {
-            Flaw::Senseless(failure)
-        }
+        if is_size { Flaw::Refused(failure.hint(MORE)) } else { Flaw::Senseless(failure) }
     })?;
     // What follows the end of the archive is part of the digest too.
     std::io::copy(&mut reader, &mut std::io::sink()).or_build(doing).map_err(Flaw::Senseless)?;

@@ -12,19 +12,41 @@ const REGISTRY: &str = "/proc/sys/fs/binfmt_misc";
 /// No entry has more bytes.
 const ENTRY: u64 = 64 << 10;
 
+/// How programs for a platform run here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Running {
+    /// By themselves.
+    Natively,
+    /// By an emulator that containers have.
+    Emulated,
+    /// Not in containers, since this emulator is not kept open for them.
+    Unfixed(String),
+    /// Not at all.
+    Not,
+}
+
 /// Fails when a program for a platform would not run: before it is tried, and with the way out.
 pub(crate) fn check(platform: &Platform) -> Result<()> {
+    match running(platform) {
+        Running::Natively | Running::Emulated => Ok(()),
+        Running::Unfixed(interpreter) => Err(unfixed(platform, &interpreter)),
+        Running::Not => Err(missing(platform)),
+    }
+}
+
+/// Finds out how.
+pub(crate) fn running(platform: &Platform) -> Running {
     if is_native(platform, &Platform::host()) {
-        return Ok(());
+        return Running::Natively;
     }
     let entries = registered();
-    let Some(header) = header(&platform.architecture) else { return Err(missing(platform)) };
+    let Some(header) = header(&platform.architecture) else { return Running::Not };
     // The kernel asks the last one that was registered first, and files do not tell that order: any that works will do.
     let fitting: Vec<&Entry> = entries.iter().filter(|entry| entry.is_enabled && entry.fits(&header)).collect();
     match fitting.first() {
-        None => Err(missing(platform)),
-        Some(_) if fitting.iter().any(|entry| entry.is_fixed) => Ok(()),
-        Some(first) => Err(unfixed(platform, &first.interpreter)),
+        None => Running::Not,
+        Some(_) if fitting.iter().any(|entry| entry.is_fixed) => Running::Emulated,
+        Some(first) => Running::Unfixed(first.interpreter.clone()),
     }
 }
 

@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-use kiln_exec::Executor;
+use kiln_exec::{Executor, Terminal};
 use kiln_oci::{Descriptor, Platform, Reference};
 use kiln_report::{Failure, Reporter};
 use kiln_store::{Entry, Store, Why};
@@ -14,6 +14,7 @@ use crate::answer::{
     BuildResult, Collected, FsckAnswer, ImageDetails, ImageSummary, Loaded, PruneAnswer, PullResult, Removed,
 };
 use crate::diff::{DiffRequest, Differences};
+use crate::doctor::{Diagnosis, DoctorRequest};
 use crate::explain::Story;
 use crate::export::{Daemons, OutFile};
 use crate::failure::environment;
@@ -28,6 +29,7 @@ use crate::record::BuildRecord;
 use crate::registry::Registry;
 use crate::request::{BuildRequest, EngineConfig, FsckRequest, PruneRequest, RunRequest};
 use crate::session::Session;
+use crate::shell::ShellRequest;
 use crate::take::Platforms;
 use crate::verify::Verified;
 use crate::{images, mounts, run, transfer, usage, worker};
@@ -45,7 +47,8 @@ impl Engine {
     /// An engine on a state directory, which is made when it is first needed.
     pub fn open(config: EngineConfig) -> Result<Self> {
         let registry = Arc::new(Registry::new(&config));
-        let (networks, ids) = (StepNetworks::default(), Arc::default());
+        let (networks, ids) =
+            (StepNetworks::new(config.search_path.clone()), Arc::new(Ids::new(config.ids_note.clone())));
         Ok(Self { config, store: OnceLock::new(), registry, networks, ids })
     }
 
@@ -252,6 +255,17 @@ impl Engine {
         run::run(self, request, &reporter).await
     }
 
+    /// Opens a shell in a step of an earlier build, or runs a command there, on the caller's standard streams or on a
+    /// terminal; gives its exit code. A step that failed is as it was left. Nothing that is changed there is kept.
+    pub async fn shell(
+        &self,
+        request: &ShellRequest,
+        lent: (Arc<dyn Session>, Arc<dyn Reporter>),
+        terminal: Option<Terminal>,
+    ) -> Result<i32> {
+        crate::shell::shell(self, request, lent, terminal).await
+    }
+
     /// Gives back space that nothing needs.
     pub fn prune(&self, request: &PruneRequest) -> Result<PruneAnswer> {
         usage::prune(&self.store()?, request)
@@ -279,6 +293,11 @@ impl Engine {
     /// Looks whether all that is kept is whole.
     pub fn fsck(&self, request: &FsckRequest) -> Result<FsckAnswer> {
         crate::fsck::fsck(&self.config.state, request)
+    }
+
+    /// Tells what this machine allows, and what is in the way of the rest. Nothing is left of what is tried.
+    pub async fn doctor(&self, request: &DoctorRequest) -> Diagnosis {
+        crate::doctor::examine(&self.config, request).await
     }
 
     /// All cache mounts, by id.

@@ -1,8 +1,8 @@
 //! Tells the story of a build from its record: what ran, why, what that cost, and what would make it less.
 
 mod advice;
-mod lookup;
-mod story;
+pub(crate) mod lookup;
+pub(crate) mod story;
 
 pub use advice::Advice;
 pub use story::{Cause, Step, Story, Summary};

@@ -90,15 +90,30 @@ impl<T, E: Error + 'static> Context<T> for Result<T, E> {
 /// What can be done about trouble with the machine, whoever met it.
 fn ways_out(error: &(dyn Error + 'static)) -> impl Iterator<Item = &'static str> + use<> {
     use kiln_store::Error as StoreError;
-    let chain = std::iter::successors(Some(error), |cause| Error::source(*cause));
-    let stores: Vec<&StoreError> = chain.filter_map(|error| error.downcast_ref()).collect();
+    let stores: Vec<&StoreError> = chain(error).filter_map(|error| error.downcast_ref()).collect();
     let is = |kind: fn(&StoreError) -> bool| stores.iter().any(|error| kind(error));
     let repair = is(StoreError::is_damaged_index).then_some("run `kiln fsck --repair`");
     let elsewhere = is(StoreError::is_about_place).then_some("name another state directory with `--state`");
-    repair.into_iter().chain(elsewhere)
+    let more_ids = chain(error).any(is_about_ids).then_some(
+        "have root set more ids aside for you: `usermod --add-subuids FIRST-LAST --add-subgids FIRST-LAST USER`",
+    );
+    repair.into_iter().chain(elsewhere).chain(more_ids)
+}
+
+fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |cause| Error::source(*cause))
+}
+
+/// Whether an id was missing. Errors of files hold what caused them out of the chain's sight.
+fn is_about_ids(error: &(dyn Error + 'static)) -> bool {
+    let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+    let known = inner.and_then(|inner| inner.downcast_ref()).or_else(|| error.downcast_ref());
+    matches!(known, Some(kiln_sys::Error::NoId { .. }))
 }
 
 fn wrap(kind: FailureKind, message: String, error: &(dyn Error + 'static)) -> Failure {
+    // Who has few ids cannot build what others can.
+    let kind = if chain(error).any(is_about_ids) { FailureKind::Environment } else { kind };
     let inner = Failure::from_error(kind, error);
     let causes = std::iter::once(inner.message).chain(inner.causes).collect();
     ways_out(error).fold(Failure { message, causes, ..Failure::new(kind, "") }, Failure::hint)

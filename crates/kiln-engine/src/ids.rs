@@ -1,20 +1,27 @@
 //! Whose ids steps have: those of a user namespace of their own, and the state directory as it is seen from there.
+//!
+//! Where kiln is the machine's root, these are ids of nobody. Where it is in a user namespace itself, they are its own.
 
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
+use kiln_exec::User;
 use kiln_report::{Event, Reporter};
 use kiln_store::Store;
 use kiln_sys::mount::{Bind, Overlay, Shifted, bind_path_detached, bind_shifted};
-use kiln_sys::userns::UserNamespace;
+use kiln_sys::userns::{UserNamespace, is_machine_root};
 
 use crate::failure::Context as _;
 use crate::job::Result;
 
 /// Made by the first step that runs, for all of them.
 #[derive(Debug, Default)]
-pub(crate) struct Ids(OnceLock<Sight>);
+pub(crate) struct Ids {
+    sight: OnceLock<Sight>,
+    /// Said by the first step.
+    note: Option<String>,
+}
 
 /// How the files of steps are mounted.
 #[derive(Debug, Clone)]
@@ -23,21 +30,24 @@ pub(crate) enum Sight {
     Host,
     /// With the ids of a user namespace.
     Own(Arc<Shifted>),
+    /// As they are, in a user namespace that has the ids of ours.
+    Nested(Arc<UserNamespace>),
 }
 
-/// The ids of a process that is in no user namespace.
-const ALL: &str = "0 0 4294967295";
-
 impl Ids {
+    /// With something to say when the first step runs.
+    pub(crate) fn new(note: Option<String>) -> Self {
+        Self { sight: OnceLock::new(), note }
+    }
+
     /// Finds out what this machine and the file system of the state directory can do, once; says so if it is less.
     pub(crate) fn sight(&self, store: &Store, reporter: &Arc<dyn Reporter>) -> Sight {
-        let sight = self.0.get_or_init(|| {
-            let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
-            // Another user than the host's root has no ids to give, nor rights that a step could have.
-            if !rustix::process::geteuid().is_root() || !map.split_whitespace().eq(ALL.split(' ')) {
-                return Sight::Host;
+        let sight = self.sight.get_or_init(|| {
+            if let Some(note) = &self.note {
+                reporter.report(Event::Note(note.clone()));
             }
-            own(&store.root()).unwrap_or_else(|error| {
+            let made = if is_machine_root() { own(&store.root()) } else { nested() };
+            made.unwrap_or_else(|error| {
                 let why = std::error::Error::source(&error).map(|why| format!(": {why}")).unwrap_or_default();
                 let text = format!("warning: steps run with the user ids of this machine: {error}{why}");
                 reporter.report(Event::Note(text));
@@ -49,11 +59,16 @@ impl Ids {
 }
 
 /// Makes the namespace, and tries it on what every state directory has.
-fn own(state: &Path) -> std::result::Result<Sight, kiln_sys::Error> {
+pub(crate) fn own(state: &Path) -> std::result::Result<Sight, kiln_sys::Error> {
     let shifted = Shifted::new(state, Arc::new(UserNamespace::new()?))?;
     let lowers = vec![state.join("empty"), state.join("layers")];
     Overlay { lowers, upper: None, userxattr: false }.mount_shifted(&shifted)?;
     Ok(Sight::Own(Arc::new(shifted)))
+}
+
+/// Makes a namespace that owns nothing, as ours owns what containers are made of.
+fn nested() -> std::result::Result<Sight, kiln_sys::Error> {
+    Ok(Sight::Nested(Arc::new(UserNamespace::nested()?)))
 }
 
 impl Sight {
@@ -62,13 +77,20 @@ impl Sight {
         match self {
             Self::Host => None,
             Self::Own(shifted) => Some(shifted.users()),
+            Self::Nested(users) => Some(users),
         }
+    }
+
+    /// Says when a step cannot run as a user, whose ids it would not have.
+    pub(crate) fn admit(&self, user: &User) -> std::result::Result<(), kiln_sys::Error> {
+        let Self::Nested(users) = self else { return Ok(()) };
+        [user.uid, user.gid].into_iter().try_for_each(|id| users.on_host(id).map(drop))
     }
 
     /// Mounts an overlay of the state directory nowhere: it is gone with its descriptor.
     pub(crate) fn mount(&self, overlay: &Overlay) -> Result<OwnedFd> {
         let mount = match self {
-            Self::Host => overlay.mount_detached(),
+            Self::Host | Self::Nested(_) => overlay.mount_detached(),
             Self::Own(shifted) => overlay.mount_shifted(shifted),
         };
         mount.or_environment(|| "cannot mount a step's files".into())
@@ -77,7 +99,7 @@ impl Sight {
     /// Clones the mount of a part of the state directory.
     pub(crate) fn bind(&self, path: &Path, bind: Bind) -> Result<OwnedFd> {
         let mount = match self {
-            Self::Host => bind_path_detached(path, bind),
+            Self::Host | Self::Nested(_) => bind_path_detached(path, bind),
             Self::Own(shifted) => shifted.bind(path, bind),
         };
         mount.or_environment(|| format!("cannot mount `{}`", path.display()))
@@ -86,7 +108,7 @@ impl Sight {
     /// Clones the mount of any path of the machine.
     pub(crate) fn bind_of_host(&self, path: &Path, bind: Bind) -> std::result::Result<OwnedFd, kiln_sys::Error> {
         match self {
-            Self::Host => bind_path_detached(path, bind),
+            Self::Host | Self::Nested(_) => bind_path_detached(path, bind),
             Self::Own(shifted) => bind_shifted(path, bind, shifted.users()),
         }
     }

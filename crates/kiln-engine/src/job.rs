@@ -19,19 +19,21 @@ use crate::engine::Engine;
 use crate::export::{Daemons, Early};
 use crate::finish::Finisher;
 use crate::frontend::Trees;
+use crate::guard::Guard;
 use crate::ids::Ids;
 use crate::lock::Pins;
 use crate::mounts::Returning;
 use crate::network::StepNetworks;
 use crate::packing::Packing;
 use crate::registry::Registry;
-use crate::request::{BuildRequest, UserIds};
+use crate::request::{BuildRequest, PerStage, Ulimit, UserIds};
 use crate::scratch::Scratch;
 use crate::session::Session;
 use crate::trust::Trust;
 use crate::verify::Witness;
 use crate::waiter::Watch;
 use crate::worker::Purpose;
+use crate::wreck::Wrecks;
 
 /// What the steps of one build share. Everything made under its lease survives until the job is dropped.
 pub(crate) struct Job {
@@ -44,6 +46,8 @@ pub(crate) struct Job {
     pub(crate) registry: Arc<Registry>,
     pub(crate) session: Arc<dyn Session>,
     pub(crate) reporter: Arc<dyn Reporter>,
+    /// Looks for what the session lends in what steps make.
+    pub(crate) guard: Guard,
     pub(crate) executor: Executor,
     pub(crate) networks: StepNetworks,
     pub(crate) ids: Arc<Ids>,
@@ -58,6 +62,9 @@ pub(crate) struct Job {
     /// What steps made that ran.
     pub(crate) witness: Witness,
     pub(crate) limits: Limits,
+    pub(crate) patience: Patience,
+    /// Steps that failed.
+    pub(crate) wrecks: Wrecks,
     pub(crate) devices: Devices,
     /// All of the environment that programs of the host get: where others are found, and proxies.
     pub(crate) host_env: Vec<(String, OsString)>,
@@ -126,11 +133,14 @@ impl Job {
             registry,
             session: Arc::clone(session),
             reporter: Arc::clone(reporter),
+            guard: Guard::new(session, reporter, &request.accepted_leaks),
             trees,
             images,
             seen: Default::default(),
             witness: Default::default(),
             limits: Limits::new(request)?,
+            patience: Patience::new(request),
+            wrecks: Wrecks::default(),
             devices: Devices::new(engine.device_specs(), request.allowed.clone()),
             host_env: engine.host_env(),
             daemons: engine.daemons(),
@@ -175,22 +185,48 @@ impl Limits {
 
     /// What the request says.
     pub(crate) fn new(request: &BuildRequest) -> Result<Self> {
-        let ulimits = request.ulimits.iter().map(|ulimit| {
-            let limit = kiln_exec::Limit::from_name(&ulimit.name)
-                .ok_or_else(|| Failure::new(FailureKind::Usage, format!("`{}` is no resource limit", ulimit.name)))?;
-            Ok(kiln_exec::Ulimit {
-                limit,
-                soft: u64::try_from(ulimit.soft).ok(),
-                hard: u64::try_from(ulimit.hard).ok(),
-            })
-        });
         Ok(Self {
             shm_size: request.shm_size,
-            ulimits: ulimits.collect::<Result<_>>()?,
+            ulimits: ulimits(&request.ulimits)?,
             resources: request.resources.clone(),
             told: OnceLock::new(),
         })
     }
+}
+
+/// How long steps may run, how often they are tried, and how often they were.
+#[derive(Debug, Default)]
+pub(crate) struct Patience {
+    pub(crate) timeouts: PerStage<Duration>,
+    pub(crate) retries: PerStage<u32>,
+    attempts: Mutex<HashMap<Digest, u32>>,
+}
+
+impl Patience {
+    fn new(request: &BuildRequest) -> Self {
+        let (timeouts, retries) = (request.timeouts.clone(), request.retries.clone());
+        Self { timeouts, retries, attempts: Mutex::default() }
+    }
+
+    /// Notes which attempt a vertex came to.
+    pub(crate) fn note(&self, vertex: &Digest, attempt: u32) {
+        self.attempts.lock().unwrap_or_else(PoisonError::into_inner).insert(vertex.clone(), attempt);
+    }
+
+    /// How often a vertex was tried, if more than once.
+    pub(crate) fn attempts(&self, vertex: &Digest) -> Option<u32> {
+        self.attempts.lock().unwrap_or_else(PoisonError::into_inner).get(vertex).copied()
+    }
+}
+
+/// Resource limits by the kernel's numbers.
+pub(crate) fn ulimits(asked: &[Ulimit]) -> Result<Vec<kiln_exec::Ulimit>> {
+    let known = asked.iter().map(|ulimit| {
+        let limit = kiln_exec::Limit::from_name(&ulimit.name)
+            .ok_or_else(|| Failure::new(FailureKind::Usage, format!("`{}` is no resource limit", ulimit.name)))?;
+        Ok(kiln_exec::Ulimit { limit, soft: u64::try_from(ulimit.soft).ok(), hard: u64::try_from(ulimit.hard).ok() })
+    });
+    known.collect()
 }
 
 /// Copies of contexts, for steps that mount them; by name.
@@ -261,7 +297,6 @@ pub(crate) type Result<T> = std::result::Result<T, Failure>;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::request::Ulimit;
 
     #[test]
     fn limits_are_in_keys_only_when_there_are_any() {

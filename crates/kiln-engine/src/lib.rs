@@ -18,6 +18,7 @@ mod config;
 mod context;
 mod devices;
 mod diff;
+mod doctor;
 mod emulation;
 mod engine;
 mod explain;
@@ -30,9 +31,11 @@ mod forecast;
 mod frontend;
 mod fsck;
 mod gather;
+mod guard;
 mod ids;
 mod images;
 mod job;
+mod limited;
 mod lock;
 mod mounts;
 mod network;
@@ -48,9 +51,11 @@ mod remote;
 mod request;
 mod rewrite;
 mod room;
+mod rootless;
 mod run;
 mod scratch;
 mod session;
+mod shell;
 mod space;
 mod ssh;
 mod step;
@@ -62,6 +67,7 @@ mod usage;
 mod verify;
 mod waiter;
 mod worker;
+mod wreck;
 
 pub use answer::{
     BuildResult, Collected, FsckAnswer, FsckProblem, ImageDetails, ImageMember, ImageSummary, Loaded, PruneAnswer,
@@ -75,12 +81,13 @@ pub use diff::{
     DiffImage, DiffRequest, Differences, FieldChange, FileDifference, FileLook, HistoryChange, Ignored, ImageDiff,
     LayerChange, PackageChange, PlatformChange,
 };
+pub use doctor::{Arrival, Check, Diagnosis, DoctorRequest, Mark, arrive};
 pub use engine::Engine;
 pub use explain::{Advice, Cause, Step, Story, Summary};
 pub use forecast::{Forecast, ForecastStep};
 pub use frontend::named_contexts;
 pub use gather::Gathered;
-pub use kiln_exec::Resources;
+pub use kiln_exec::{Resources, Terminal};
 pub use kiln_fs::layer::Aspect;
 pub use kiln_image::SettingsFiles;
 pub use kiln_image::objects::{ActionsOptions, AwsKeys, AzureOptions, ObjectOptions, S3Options, Secret, StoreLayout};
@@ -95,10 +102,12 @@ pub use record::{BuildOptions, BuildOutcome, BuildRecord, BuildTarget, Recipe, S
 pub use request::{
     Amount, Annotated, Annotation, BuildRequest, CacheEntry, CacheFrom, CacheManifest, CacheMode, CachePlace, CacheTo,
     CompressionKind, Context, Daemon, Dest, DockerfileSource, EngineConfig, Entitlement, FsckRequest, ImageOptions,
-    LayerOptions, NamedContext, Naming, NetworkMode, OtherFiles, Output, PruneRequest, Pull, Rewrite, RunRequest,
-    SpaceLimits, Ulimit, UserIds, Volume,
+    LayerOptions, NamedContext, Naming, NetworkMode, OtherFiles, Output, PerStage, PruneRequest, Pull, Rewrite,
+    RunRequest, SpaceLimits, Ulimit, UserIds, Volume,
 };
-pub use session::{NoSession, Session};
+pub use rootless::become_root;
+pub use session::{NoSession, Session, Watched, WatchedKind};
+pub use shell::ShellRequest;
 pub use ssh::{SshAgent, SshKey};
 pub use take::Platforms;
 pub use verify::{Finding, Reason, Verified, VerifiedImage};

@@ -1,5 +1,6 @@
 //! The network of a step: one of its own, unless it wants the machine's or none.
 
+use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -28,6 +29,11 @@ pub(crate) enum ComingNetwork {
 }
 
 impl StepNetworks {
+    /// With programs of the machine, if need be, that are found here.
+    pub(crate) fn new(path: Option<OsString>) -> Self {
+        Self { networks: Networks::new(path), told: Arc::default() }
+    }
+
     /// Begins to make what a step wants, while its files are made ready.
     pub(crate) fn begin(&self, mode: NetMode) -> Result<ComingNetwork> {
         Ok(match mode {

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use kiln_exec::ProcessIo;
 use kiln_oci::Digest;
@@ -22,6 +22,8 @@ const LAST_LINES: usize = 20;
 const LAST_LINE_BYTES: usize = 4096;
 /// How much is read at once.
 const CHUNK: usize = 64 << 10;
+/// How long a reader waits before it asks for room again.
+const CROWDED: Duration = Duration::from_millis(2);
 
 /// Where a step's output goes.
 pub(crate) struct Output {
@@ -71,6 +73,10 @@ impl Output {
         let mut redactor = self.redactor.clone();
         while let Ok(count @ 1..) = pipe.read(&mut buffer).await {
             self.show(stream, redactor.push(buffer[..count].to_vec()));
+            // The step then waits for its pipe, as it would for a terminal.
+            while !self.reporter.has_room() {
+                tokio::time::sleep(CROWDED).await;
+            }
         }
         self.show(stream, redactor.finish());
     }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 use kiln_dockerfile::check::sounds_secret;
 use kiln_graph::{Definition, VertexId};
 use kiln_oci::{Digest, Hasher, Platform};
-use kiln_report::Failure;
+use kiln_report::{Failure, without_credentials};
 use kiln_solver::{Account, Fate, KeyParts, MissReason, Setting};
 use kiln_store::Store;
 use serde::{Deserialize, Serialize};
@@ -17,7 +17,7 @@ use serde_json::Value;
 use crate::answer::BuildResult;
 use crate::arrival::place_of;
 use crate::failure::environment;
-use crate::job::Result;
+use crate::job::{Patience, Result};
 use crate::redact::Redactor;
 use crate::request::{BuildRequest, Pull};
 pub use recipe::Recipe;
@@ -112,6 +112,9 @@ pub struct StepRecord {
     pub is_same: bool,
     /// How long it ran.
     pub time: Duration,
+    /// How often it was tried, if more than once.
+    #[serde(default)]
+    pub attempts: Option<u32>,
     /// First and last line of its instruction, from 1.
     pub lines: Option<(usize, usize)>,
     /// The ingredients of its key, without the names of files.
@@ -198,7 +201,12 @@ impl Draft {
         Self { store, begun: Instant::now(), record, private: private.collect(), is_written: false }
     }
 
-    /// The build's own name, in the shape of buildx: builder, node, id.
+    /// The build's own name.
+    pub(crate) fn id(&self) -> &str {
+        &self.record.id
+    }
+
+    /// The same in the shape of buildx: builder, node, id.
     pub(crate) fn reference(&self) -> String {
         format!("kiln/local/{}", self.record.id)
     }
@@ -215,9 +223,10 @@ impl Draft {
     }
 
     /// Learns what became of the steps.
-    pub(crate) fn steps(&mut self, definition: &Definition, accounts: Vec<Account>) {
+    pub(crate) fn steps(&mut self, definition: &Definition, patience: &Patience, accounts: Vec<Account>) {
         let step = |account: Account| StepRecord {
             lines: lines(definition, &account.id),
+            attempts: patience.attempts(&account.id.0),
             name: account.name,
             inputs: account.inputs,
             fate: account.fate,
@@ -328,25 +337,6 @@ fn message(failure: &Failure) -> String {
     causes.cloned().collect::<Vec<_>>().join(": ")
 }
 
-/// Masks what stands between `http://` and `@`: URLs in names and messages may bring a user's credentials.
-fn without_credentials(text: &str) -> String {
-    let mut shown = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(at) = rest.find("://") {
-        let (before, after) = rest.split_at(at + "://".len());
-        shown.push_str(before);
-        rest = after;
-        let is_web = before.ends_with("http://") || before.ends_with("https://");
-        let end = after.find(|c: char| c.is_whitespace() || "/@\"'\\?#".contains(c)).unwrap_or(after.len());
-        if is_web && after[end..].starts_with('@') {
-            shown.push_str("****");
-            rest = &after[end..];
-        }
-    }
-    shown.push_str(rest);
-    shown
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -370,20 +360,9 @@ mod tests {
             reason: None,
             is_same: false,
             time: Duration::from_micros(1500),
+            attempts: None,
             lines: Some((2, 3)),
             parts,
-        }
-    }
-
-    #[test]
-    fn credentials_of_urls_are_masked_and_names_of_images_are_not() {
-        for (text, shown) in [
-            ("ADD https://u:p@h/x https://t@h:1/y /z", "ADD https://****@h/x https://****@h:1/y /z"),
-            ("docker-image://busybox@sha256:1", "docker-image://busybox@sha256:1"),
-            ("http://h/a@b http://h", "http://h/a@b http://h"),
-            ("\"http://h\" a@b", "\"http://h\" a@b"),
-        ] {
-            assert_eq!(without_credentials(text), shown);
         }
     }
 

@@ -1,72 +1,113 @@
 //! Takes the values of secrets out of a step's output, wherever the output is cut.
 //!
 //! What a step prints of its secrets would end in logs. This is best effort and no boundary: a step may print them
-//! in another form.
+//! in a form that nobody thought of.
+
+use std::sync::Arc;
+
+use aho_corasick::{AhoCorasick, Input, MatchKind};
+
+use crate::guard::{forms, lines, telling};
 
 /// Shorter values are left alone: they would match what is no secret.
 const SHORTEST: usize = 4;
-/// The same for a line of a value that has several.
-const SHORTEST_LINE: usize = 8;
-/// Keys have fewer lines, and each costs time with every byte of output.
-const MOST_LINES: usize = 200;
+/// Encoded, longer values are masked by pieces of this size: programs break such text into lines.
+const PIECE: usize = 16;
+/// How many pieces of one value are masked.
+const MOST_PIECES: usize = 512;
 /// What stands in their place.
 const MASK: &[u8] = b"****";
 
 /// Masks known values in one stream.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Redactor {
-    /// Longest first, so that a value within another does not leave the rest of it.
-    values: Vec<Vec<u8>>,
+    masked: Option<Arc<Masked>>,
     /// The end of what was seen, as long as it may be the beginning of a value.
     held: Vec<u8>,
 }
 
+#[derive(Debug)]
+struct Masked {
+    /// Sorted.
+    values: Vec<Vec<u8>>,
+    automaton: AhoCorasick,
+    longest: usize,
+}
+
 impl Redactor {
-    /// Masks these values without the white space around them, and each of their lines.
+    /// Masks these values without the white space around them, each of their lines, and their parts encoded in the usual ways.
     pub(crate) fn new<'a>(values: impl IntoIterator<Item = &'a [u8]>) -> Self {
-        let mut values: Vec<Vec<u8>> = values.into_iter().flat_map(forms).map(<[u8]>::to_vec).collect();
-        values.sort_by(|a, b| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
+        let mut values: Vec<Vec<u8>> = values.into_iter().flat_map(shapes).collect();
+        values.sort_unstable();
         values.dedup();
-        Self { values, held: Vec::new() }
+        let longest = values.iter().map(Vec::len).max();
+        let masked = longest.and_then(|longest| {
+            let automaton = AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(&values).ok()?;
+            Some(Arc::new(Masked { values, automaton, longest }))
+        });
+        Self { masked, held: Vec::new() }
     }
 
     /// Takes output and gives what can be shown by now.
     pub(crate) fn push(&mut self, data: Vec<u8>) -> Vec<u8> {
-        if self.values.is_empty() {
-            return data;
-        }
+        let Some(masked) = self.masked.clone() else { return data };
         self.held.extend(data);
-        self.show(true)
+        self.show(&masked, masked.beginnings(&self.held))
     }
 
     /// Gives the rest when no more output comes.
     pub(crate) fn finish(&mut self) -> Vec<u8> {
-        self.show(false)
+        let Some(masked) = self.masked.clone() else { return Vec::new() };
+        self.show(&masked, Vec::new())
     }
 
-    fn show(&mut self, more_may_come: bool) -> Vec<u8> {
+    /// A longer value that may still come whole goes before a shorter one that is here already: nothing is shown from where one
+    /// may begin.
+    fn show(&mut self, masked: &Masked, beginnings: Vec<usize>) -> Vec<u8> {
         let mut shown = Vec::with_capacity(self.held.len());
         let mut at = 0;
-        while at < self.held.len() {
-            let rest = &self.held[at..];
-            // A longer value that may still come whole goes before a shorter one that is here already.
-            let begins = |value: &Vec<u8>| rest.len() < value.len() && value.starts_with(rest);
-            if more_may_come && self.values.iter().any(begins) {
-                break;
+        loop {
+            let stop = beginnings.iter().copied().find(|begin| *begin >= at);
+            let found = masked.automaton.find(Input::new(&self.held).range(at..));
+            match found.filter(|found| stop.is_none_or(|stop| found.start() < stop)) {
+                Some(found) => {
+                    shown.extend_from_slice(&self.held[at..found.start()]);
+                    shown.extend_from_slice(MASK);
+                    at = found.end();
+                }
+                None => {
+                    let stop = stop.unwrap_or(self.held.len());
+                    shown.extend_from_slice(&self.held[at..stop]);
+                    self.held.drain(..stop);
+                    return shown;
+                }
             }
-            let found = self.values.iter().find(|value| rest.starts_with(value));
-            shown.extend_from_slice(if found.is_some() { MASK } else { &rest[..1] });
-            at += found.map_or(1, Vec::len);
         }
-        self.held.drain(..at);
-        shown
     }
 }
 
-fn forms(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+impl Masked {
+    /// Where at the end of a text a value may begin that is not here whole.
+    fn beginnings(&self, text: &[u8]) -> Vec<usize> {
+        let first = (text.len() + 1).saturating_sub(self.longest);
+        (first..text.len()).filter(|at| self.may_begin(&text[*at..])).collect()
+    }
+
+    fn may_begin(&self, rest: &[u8]) -> bool {
+        // Of the values after it, those that begin with it come first.
+        let after = self.values.partition_point(|value| value.as_slice() <= rest);
+        self.values.get(after).is_some_and(|value| value.starts_with(rest))
+    }
+}
+
+fn shapes(value: &[u8]) -> Vec<Vec<u8>> {
     let value = value.trim_ascii();
-    let lines = value.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii).filter(|line| line.len() >= SHORTEST_LINE);
-    Some(value).filter(|value| value.len() >= SHORTEST).into_iter().chain(lines.take(MOST_LINES))
+    let mut shapes: Vec<Vec<u8>> = lines(value).map(<[u8]>::to_vec).collect();
+    shapes.extend((value.len() >= SHORTEST).then(|| value.to_vec()));
+    let pieces = value.chunks_exact(PIECE).take(MOST_PIECES).flat_map(forms);
+    let parts = telling(value);
+    shapes.extend(pieces.chain(parts.iter().flat_map(|part| forms(part))).map(|(_, shape)| shape));
+    shapes
 }
 
 #[cfg(test)]

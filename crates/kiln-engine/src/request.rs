@@ -2,6 +2,7 @@
 
 mod cache;
 mod output;
+mod steps;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -18,6 +19,7 @@ pub use cache::{CacheEntry, CacheFrom, CacheManifest, CacheMode, CachePlace, Cac
 pub use output::{
     Annotated, Annotation, CompressionKind, Daemon, Dest, ImageOptions, LayerOptions, Naming, OtherFiles, Output,
 };
+pub use steps::PerStage;
 
 use crate::mounts::{MountsFrom, MountsTo};
 
@@ -45,6 +47,8 @@ pub struct EngineConfig {
     pub daemon_env: Vec<(String, OsString)>,
     /// Proxy variables (`HTTP_PROXY`, …) given to RUN steps; in no cache key.
     pub proxies: BTreeMap<String, String>,
+    /// What is said of user ids when the first step runs.
+    pub ids_note: Option<String>,
     /// Whether nothing is asked of the network. RUN steps are another matter: they have the network they are given.
     pub is_offline: bool,
 }
@@ -86,6 +90,8 @@ pub struct BuildRequest {
     pub network: NetworkMode,
     /// What steps may do beyond the usual.
     pub allowed: Vec<Entitlement>,
+    /// Ids of secrets that may be in the image.
+    pub accepted_leaks: Vec<String>,
     /// Lines for `/etc/hosts`: name and address.
     pub extra_hosts: Vec<(String, String)>,
     /// Whose user ids RUN steps have.
@@ -98,6 +104,10 @@ pub struct BuildRequest {
     pub ulimits: Vec<Ulimit>,
     /// What a step may take of the machine.
     pub resources: kiln_exec::Resources,
+    /// How long a RUN step may run; in no cache key, as the next one.
+    pub timeouts: PerStage<Duration>,
+    /// How often a RUN step that failed is tried again.
+    pub retries: PerStage<u32>,
     /// Seconds since 1970 that stand for every time in the image. Steps learn it by the build argument of that name, which counts
     /// when nothing is said here.
     pub source_date_epoch: Option<i64>,
@@ -260,6 +270,14 @@ pub struct RunRequest {
     pub hostname: Option<String>,
     /// The platform, when the name stands for several images.
     pub platform: Option<Platform>,
+    /// Lines for `/etc/hosts`: name and address.
+    pub extra_hosts: Vec<(String, String)>,
+    /// Size of `/dev/shm` in bytes.
+    pub shm_size: Option<u64>,
+    /// Resource limits.
+    pub ulimits: Vec<Ulimit>,
+    /// What it may take of the machine.
+    pub resources: kiln_exec::Resources,
 }
 
 /// A path of the machine in a container.

@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-use kiln_exec::{ContainerMount, ContainerSpec, MountSource, Network, ProcessIo, Security};
+use kiln_exec::{ContainerMount, ContainerSpec, ControlGroup, MountSource, Network, ProcessIo, Resources, Security};
 use kiln_oci::ImageConfig;
 use kiln_report::{Failure, FailureKind, Reporter};
 use kiln_store::{ActiveSnapshot, Store};
@@ -19,7 +19,7 @@ use crate::request::{NetworkMode, RunRequest, Volume};
 use crate::scratch::Scratch;
 
 /// The search path of images that name none.
-const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub(crate) const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Runs; gives the code a shell would.
 pub(crate) async fn run(engine: &Engine, request: &RunRequest, reporter: &Arc<dyn Reporter>) -> Result<i32> {
@@ -42,7 +42,7 @@ pub(crate) async fn run(engine: &Engine, request: &RunRequest, reporter: &Arc<dy
 }
 
 /// What a shell, and docker, make the exit code of a program that could not be started.
-fn kind(error: &kiln_exec::Error) -> FailureKind {
+pub(crate) fn kind(error: &kiln_exec::Error) -> FailureKind {
     match error {
         kiln_exec::Error::Program { reason, .. } if reason.contains("not found") => FailureKind::NotStarted(127),
         kiln_exec::Error::Program { .. } => FailureKind::NotStarted(126),
@@ -51,7 +51,7 @@ fn kind(error: &kiln_exec::Error) -> FailureKind {
     }
 }
 
-fn own(stream: impl AsFd) -> Result<OwnedFd> {
+pub(crate) fn own(stream: impl AsFd) -> Result<OwnedFd> {
     stream.as_fd().try_clone_to_owned().or_environment(|| "cannot pass on a standard stream".into())
 }
 
@@ -70,7 +70,8 @@ fn prepare(store: &Store, request: &RunRequest, sight: &Sight) -> Result<(Contai
     let volumes = |sight: &Sight| request.volumes.iter().map(|it| volume(it, sight)).collect::<Result<Vec<_>>>();
     // A user namespace has no right to the low ports of the host's network, and servers are tried with them. Nor can every
     // file system show its files with other ids.
-    let own = (request.network == NetworkMode::None).then(|| Ok((sight.clone(), volumes(sight)?)));
+    let is_kept = request.network == NetworkMode::None || matches!(sight, Sight::Nested(_));
+    let own = is_kept.then(|| Ok((sight.clone(), volumes(sight)?)));
     let (sight, mounts) = match own {
         Some(Ok(own)) => own,
         None | Some(Err::<_, Failure>(_)) => (Sight::Host, volumes(&Sight::Host)?),
@@ -94,11 +95,16 @@ fn spec(request: &RunRequest, config: ImageConfig, tree: Tree) -> Result<Contain
     let (config, Tree { root, mounts, sight }) = (config.config, tree);
     let named = request.user.as_ref().unwrap_or(&config.user);
     let user = kiln_exec::resolve_user(&root, named).or_build(|| format!("cannot run as user `{named}`"))?;
+    sight.admit(&user).or_environment(|| format!("cannot run as user `{named}`"))?;
     let args = args(request, config.entrypoint.unwrap_or_default(), config.cmd.unwrap_or_default())?;
     let cwd = request.workdir.clone().unwrap_or(config.working_dir);
     let cwd = if cwd.starts_with('/') { cwd } else { format!("/{cwd}") };
     crate::step::make_cwd(&root, &cwd, &user, &sight)?;
     let home = format!("HOME={}", kiln_exec::home_of(&root, user.uid).map_err(build)?);
+    let network = match request.network {
+        NetworkMode::None => Network::None,
+        NetworkMode::Default | NetworkMode::Host => Network::Host,
+    };
     let hostname = request.hostname.clone().unwrap_or_else(|| "kiln".into());
     Ok(ContainerSpec {
         root: root.into_fd(),
@@ -109,17 +115,20 @@ fn spec(request: &RunRequest, config: ImageConfig, tree: Tree) -> Result<Contain
         user,
         users: sight.users().cloned(),
         mounts,
-        network: match request.network {
-            NetworkMode::None => Network::None,
-            NetworkMode::Default | NetworkMode::Host => Network::Host,
-        },
+        extra_hosts: crate::network::hosts(request.extra_hosts.iter().cloned(), &network),
+        network,
         hostname,
-        extra_hosts: Vec::new(),
         security: Security::Sandbox,
-        shm_size: None,
-        ulimits: Vec::new(),
-        group: None,
+        shm_size: request.shm_size,
+        ulimits: crate::job::ulimits(&request.ulimits)?,
+        group: group(&request.resources)?,
     })
+}
+
+/// What is not asked for is not limited, as in docker.
+fn group(resources: &Resources) -> Result<Option<Arc<ControlGroup>>> {
+    let made = (*resources != Resources::default()).then(|| ControlGroup::new(resources).map(Arc::new)).transpose();
+    made.or_environment(|| "the container cannot be limited as asked".into())
 }
 
 fn args(request: &RunRequest, entrypoint: Vec<String>, cmd: Vec<String>) -> Result<Vec<String>> {

@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 
 use kiln_report::{Failure, FailureKind};
+use kiln_sys::secret::Secret;
 
 use crate::ssh::SshAgent;
 
@@ -14,11 +15,49 @@ pub trait Session: Send + Sync {
     /// The agent for ssh by this id, or `None` when the client lends none.
     fn ssh(&self, id: &str) -> Result<Option<SshAgent>, Failure>;
 
+    /// All that must not end in an image or in a log, as far as the client knows it beforehand.
+    fn watched(&self) -> Result<Vec<Watched>, Failure> {
+        Ok(Vec::new())
+    }
+
     /// Standard input, once.
     fn stdin(&self) -> Option<Box<dyn Read + Send>>;
 
     /// Standard output, for `dest=-`, once.
     fn stdout(&self) -> Option<Box<dyn Write + Send>>;
+}
+
+/// Something that must not end in an image or in a log.
+#[derive(Debug, Clone)]
+pub struct Watched {
+    /// What the client calls it.
+    pub(crate) id: String,
+    kind: WatchedKind,
+    pub(crate) value: Secret,
+}
+
+/// Kinds of what is lent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WatchedKind {
+    /// A secret.
+    Secret,
+    /// The file of a private key.
+    SshKey,
+}
+
+impl Watched {
+    /// Something by its id.
+    pub fn new(id: &str, kind: WatchedKind, value: Vec<u8>) -> Self {
+        Self { id: id.to_owned(), kind, value: value.into() }
+    }
+
+    /// What it is called in messages.
+    pub(crate) fn name(&self) -> String {
+        match self.kind {
+            WatchedKind::Secret => format!("secret `{}`", self.id),
+            WatchedKind::SshKey => format!("the ssh key of `{}`", self.id),
+        }
+    }
 }
 
 /// A client that lends nothing.

@@ -21,6 +21,11 @@ pub enum SshAgent {
     Keys(Vec<SshKey>),
 }
 
+/// The id that is meant.
+pub(crate) fn named(id: &str) -> &str {
+    if id.is_empty() { DEFAULT } else { id }
+}
+
 /// How to lend an agent.
 pub(crate) fn how_to_lend(id: &str) -> String {
     match id {

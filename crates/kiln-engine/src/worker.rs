@@ -39,6 +39,7 @@ use crate::session::Session;
 use crate::space;
 use crate::target::{Target, Union, platforms};
 use crate::waiter::{Waiter, Watch};
+use crate::wreck;
 
 /// Steps wait as much as they work, so that a machine of few cores is good for this many.
 const LEAST_JOBS: usize = 4;
@@ -95,6 +96,9 @@ async fn attempt(
     let prepared = prepare(engine, request, (session, reporter, waiter.watch()), Purpose::Build).await;
     let Prepared { job, definition, targets, unpacked, imported } = prepared?;
     draft.know(&job.project, &definition);
+    for target in &targets {
+        job.guard.check_config(&target.config)?;
+    }
     let story = (!request.cache_to.is_empty()).then(Arc::<Story>::default);
     let names = names(request, &job, &definition);
     let cache = Cache::new(job.store.clone(), job.lease.clone(), job.origin.clone(), imported, story.clone());
@@ -341,10 +345,16 @@ async fn solve(
     let image: HashSet<VertexId> = wanted.iter().flat_map(|root| layers_of(definition, root)).collect();
     let plan = crate::step::plan(definition, job, &|vertex| image.contains(&vertex.id))?;
     let solver = Solver::new(cache.clone(), cache.clone(), Arc::clone(&job.reporter), turns(request));
-    let tell = |accounts| draft.steps(definition, accounts);
+    let tell = |accounts| draft.steps(definition, &job.patience, accounts);
     let solved = solver.solve_with_accounts(&plan, &roots, tell).await;
     tell_losses(&job.store, job.reporter.as_ref());
-    let mut solved = solved.map_err(solve_failure)?.into_iter();
+    let mut solved = match solved {
+        Ok(solved) => solved.into_iter(),
+        Err(error) => {
+            let vertex = error.vertex.clone();
+            return Err(wreck::keep(job, request, (&vertex, draft.id()), solve_failure(error)).await);
+        }
+    };
     let snapshot = |target: &Target| match target.root.as_ref().map(|_| solved.next()) {
         None => Ok(Snapshot::scratch()),
         Some(Some(Artifact::Snapshot(snapshot))) => Ok(snapshot),

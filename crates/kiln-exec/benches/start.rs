@@ -9,9 +9,10 @@
 mod support;
 
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use kiln_exec::{Executor, Network, Networks, ProcessIo, Security};
+use kiln_exec::{ControlGroup, Executor, Network, Networks, ProcessIo, Resources, Security};
 use support::Image;
 
 /// The size a program of ours has, so that starting it again costs what it would.
@@ -43,6 +44,17 @@ fn main() {
         assert!(runtime.block_on(executor.run(spec, io)).unwrap().is_success());
         start.elapsed()
     };
+    let limited = |image: &Image, processes: Option<u64>, memory: Option<u64>| {
+        timed(|| {
+            let limits = Resources { processes, memory, ..Resources::default() };
+            let group = processes.map(|_| Arc::new(ControlGroup::new(&limits).unwrap()));
+            let mut spec = image.spec(&["true"]);
+            spec.group = group.clone();
+            let null = || std::fs::File::options().read(true).write(true).open("/dev/null").unwrap().into();
+            let io = ProcessIo { stdin: None, stdout: null(), stderr: null() };
+            assert!(runtime.block_on(executor.run(spec, io)).unwrap().is_success());
+        })
+    };
     let (networks, _inside) = (Networks::default(), runtime.enter());
     let network = || networks.begin().unwrap().ready().unwrap();
     let cases: Vec<Case<'_>> = vec![
@@ -56,6 +68,9 @@ fn main() {
             "container with a network and a way out",
             Box::new(|| container(&image, Network::Private(network()), Security::Sandbox)),
         ),
+        ("container, its overlay included", Box::new(|| limited(&image, None, None))),
+        ("the same with limits of processes and memory", Box::new(|| limited(&image, Some(8192), Some(1 << 33)))),
+        ("the same with a limit of processes", Box::new(|| limited(&image, Some(8192), None))),
         ("a network and a way out, made and dropped", Box::new(|| timed(|| drop(network())))),
         ("our program again, doing nothing", Box::new(|| timed(again))),
         ("the same program on the host", Box::new(|| timed(|| wait(Command::new("/bin/busybox").arg("true"))))),

@@ -13,18 +13,19 @@ use kiln_sys::limits::{Clamped, Limit};
 use kiln_sys::metadata::{FileKind, Metadata};
 use kiln_sys::mount::{attach, detach_path};
 use kiln_sys::root::Root;
-use kiln_sys::userns::UserNamespace;
+use kiln_sys::userns::{UserNamespace, has_groups};
+use rustix::fs::OFlags;
 
 use crate::Error;
 use crate::control::Control;
 use crate::diagnose::Attempt;
 use crate::executor::{Nesting, Shared};
 use crate::files;
-use crate::kit::Kit;
+use crate::kit::{Kit, Lent};
 use crate::program;
-use crate::skeleton;
+use crate::skeleton::{self, KernelViews};
 use crate::sources::Source;
-use crate::spec::{ContainerSpec, ExitStatus, Network, ProcessIo, Security};
+use crate::spec::{ContainerSpec, ExitStatus, Network, ProcessIo, Security, Stdio};
 use crate::stubs::clean;
 use crate::targets::Targets;
 
@@ -35,7 +36,7 @@ type Mounts = Vec<(String, Source)>;
 pub(crate) fn run(
     shared: &Shared,
     mut spec: ContainerSpec,
-    io: ProcessIo,
+    stdio: Stdio,
     control: &Control,
 ) -> Result<ExitStatus, Error> {
     let attempt = Attempt::new(&spec)?;
@@ -43,18 +44,23 @@ pub(crate) fn run(
     // What is made for the container from here on is its root's.
     let acting = users.as_deref().map(UserNamespace::act_as_root).transpose();
     let _acting = acting.map_err(|source| Error::Prepare { what: "a container's user", source })?;
-    give_pipes(&io, owner(users.as_deref(), spec.user.uid)?);
+    let uid = owner(users.as_deref(), spec.user.uid)?;
+    if let Stdio::Streams(io) = &stdio {
+        give_pipes(io, uid);
+    }
     let mounts = collect_mounts(&mut spec)?;
     let root = Root::new(spec.root.try_clone().map_err(|source| Error::Resources { source })?);
     if control.is_cancelled() {
         return Err(Error::Lost);
     }
-    let mounts = enter(&spec, mounts)?;
+    let devices = Devices::new(shared, spec.users.is_some())?;
+    let ready = enter(shared, &spec, mounts)?;
     let mut targets = Targets::new(&root);
-    let result = mount_all(&mut targets, shared, &spec, mounts).and_then(|mounted| {
-        let stdio = [io.stdin.unwrap_or(mounted.null), io.stdout, io.stderr];
+    let result = mount_all(&mut targets, devices, &spec, ready).and_then(|mounted| {
+        let takes_terminal = matches!(stdio, Stdio::Terminal(_));
+        let stdio = streams(stdio, &mounted.dev, uid)?;
         let launch = launch(shared, &spec, stdio, mounted.proc, &attempt)?;
-        supervise(launch, control)
+        supervise(Launch { takes_terminal, ..launch }, control)
     });
     if targets.has_made_some() {
         // A place can be removed once nothing is mounted on it in our own namespace. Nothing else needs the tree now.
@@ -89,8 +95,28 @@ fn check_target(target: &str) -> Result<(), Error> {
     Ok(())
 }
 
+/// The devices of a container.
+enum Devices<'a> {
+    /// Those of all containers.
+    Shared(&'a Kit, Lent),
+    /// Its own: older kernels clone only what is attached, for which these lie on `/proc` for a moment.
+    Staged(Kit, Lent),
+}
+
+impl<'a> Devices<'a> {
+    fn new(shared: &'a Shared, have_ids: bool) -> Result<Self, Error> {
+        if shared.nesting == Nesting::Direct {
+            let kit = shared.kit(have_ids)?;
+            return Ok(Devices::Shared(kit, kit.lend()?));
+        }
+        let kit = Kit::new()?;
+        let lent = kit.lend()?;
+        Ok(Devices::Staged(kit, lent))
+    }
+}
+
 /// Enters the namespaces and leaves the host's files behind.
-fn enter(spec: &ContainerSpec, mounts: Mounts) -> Result<Mounts, Error> {
+fn enter(shared: &Shared, spec: &ContainerSpec, mounts: Mounts) -> Result<(Mounts, KernelViews), Error> {
     let fail = |source| Error::Prepare { what: "a container's namespaces", source };
     let network = match &spec.network {
         Network::Host => NetworkNamespace::Inherited,
@@ -106,44 +132,47 @@ fn enter(spec: &ContainerSpec, mounts: Mounts) -> Result<Mounts, Error> {
         Ok((target, source))
     };
     let mounts = mounts.into_iter().map(stage).collect::<Result<_, Error>>()?;
+    let views = KernelViews::new(spec.security, shared.is_nested)?;
     pivot_into(&spec.root).map_err(fail)?;
-    Ok(mounts)
+    Ok((mounts, views))
 }
 
 /// What the process needs of what was mounted.
 struct Mounted {
     proc: ProcMount,
-    null: OwnedFd,
+    dev: Root,
 }
 
 fn mount_all(
     targets: &mut Targets<'_>,
-    shared: &Shared,
+    devices: Devices<'_>,
     spec: &ContainerSpec,
-    mounts: Mounts,
+    (mounts, views): (Mounts, KernelViews),
 ) -> Result<Mounted, Error> {
     let proc = targets.kernel_directory("/proc")?;
-    if shared.nesting == Nesting::Direct {
-        return mount_with(targets, shared.kit(spec.users.is_some())?, spec, mounts, proc);
-    }
-    // These kernels clone only what is attached, so devices of this container's own lie on `/proc` for a moment.
-    let kit = Kit::new()?;
-    kit.attach(&proc)?;
-    let mounted = mount_with(targets, &kit, spec, mounts, proc)?;
-    detach_path(Path::new("/proc")).map_err(|source| Error::Mount { what: "/proc".into(), source })?;
+    let mut mounted = match devices {
+        Devices::Shared(kit, lent) => mount_with(targets, (kit, lent, &views), spec, mounts, proc)?,
+        Devices::Staged(kit, lent) => {
+            kit.attach(&proc)?;
+            let mounted = mount_with(targets, (&kit, lent, &views), spec, mounts, proc)?;
+            detach_path(Path::new("/proc")).map_err(|source| Error::Mount { what: "/proc".into(), source })?;
+            mounted
+        }
+    };
+    views.show_proc(&mut mounted.proc)?;
     Ok(mounted)
 }
 
 fn mount_with(
     targets: &mut Targets<'_>,
-    kit: &Kit,
+    (kit, mut lent, views): (&Kit, Lent, &KernelViews),
     spec: &ContainerSpec,
     mounts: Mounts,
     proc: OwnedFd,
 ) -> Result<Mounted, Error> {
     skeleton::confine_root(&spec.root, spec.security)?;
-    let null = skeleton::mount_dev(targets, kit, spec)?;
-    skeleton::mount_sys(targets, kit, spec.security)?;
+    let dev = skeleton::mount_dev(targets, (kit, &mut lent), spec)?;
+    skeleton::mount_sys(targets, kit, views, spec.security)?;
     for (target, source) in mounts {
         let place = targets.find(&target, source.kind)?;
         attach(source.into_mount(), place).map_err(|source| Error::Mount { what: target, source })?;
@@ -152,7 +181,7 @@ fn mount_with(
     if spec.readonly_root {
         skeleton::make_root_read_only(&spec.root)?;
     }
-    Ok(Mounted { proc, null })
+    Ok(Mounted { proc, dev })
 }
 
 fn launch(
@@ -172,11 +201,15 @@ fn launch(
     if !groups.contains(&spec.user.gid) {
         groups.insert(0, spec.user.gid);
     }
+    let groups = has_groups().then_some(groups);
     Ok(Launch {
         proc: Some(proc),
+        takes_terminal: false,
         cwd: CString::new(spec.cwd.as_str()).map_err(|_| Error::Nul { what: "the working directory" })?,
         stdio,
         control: spec.group.as_ref().map_or(Ok(Vec::new()), |group| group.entrances()).map_err(resources)?,
+        group: spec.group.as_ref().map_or(Ok(None), |group| group.unified()).map_err(resources)?,
+        badness: shared.badness,
         limits: limits(spec),
         bounding: granted,
         effective: granted,
@@ -191,10 +224,15 @@ fn launch(
     })
 }
 
+/// What a program may open when it does not ask for more, as the kernel has it, and when it does. Some look at every
+/// number up to the first when they start others.
+const FILES: (u64, u64) = (1024, 1 << 20);
+
 /// No core dumps unless asked for: they hold secrets and land in the image, or on the host.
 fn limits(spec: &ContainerSpec) -> Vec<Clamped> {
+    let usual = [Limit::Core.clamp(Some(0), None), Limit::NoFile.clamp(Some(FILES.0), Some(FILES.1))];
     let asked = spec.ulimits.iter().map(|ulimit| ulimit.limit.clamp(ulimit.soft, ulimit.hard));
-    std::iter::once(Limit::Core.clamp(Some(0), None)).chain(asked).collect()
+    usual.into_iter().chain(asked).collect()
 }
 
 /// Starts the process and waits for its end.
@@ -212,6 +250,22 @@ pub(crate) fn owner(users: Option<&UserNamespace>, id: u32) -> Result<u32, Error
     users
         .map_or(Ok(id), |users| users.on_host(id))
         .map_err(|source| Error::Prepare { what: "a container's files", source })
+}
+
+/// Opens what the process is to read and write. Its `null` is the one it sees: it could change the mode of ours.
+fn streams(stdio: Stdio, dev: &Root, uid: u32) -> Result<[OwnedFd; 3], Error> {
+    let same = |fd: &OwnedFd| fd.try_clone().map_err(|source| Error::Resources { source });
+    match stdio {
+        Stdio::Streams(ProcessIo { stdin, stdout, stderr }) => {
+            let null = || dev.open("null", OFlags::RDWR);
+            let stdin = stdin.map_or_else(null, Ok);
+            Ok([stdin.map_err(|source| Error::Mount { what: "/dev".into(), source })?, stdout, stderr])
+        }
+        Stdio::Terminal(terminal) => {
+            let end = terminal.open(dev, uid)?;
+            Ok([same(&end)?, same(&end)?, end])
+        }
+    }
 }
 
 /// Programs open `/dev/stdout` anew, for which a pipe must be theirs. Files and terminals of the host keep their owner.

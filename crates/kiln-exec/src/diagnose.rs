@@ -84,6 +84,7 @@ impl Attempt {
             },
             (Step::Exec, Errno::NOEXEC) => no_program(&head()),
             (Step::Exec | Step::Program, Errno::ACCESS) => no_permission(root, &file),
+            (Step::Exec, Errno::PERM) => too_capable(root, &file)?,
             _ => return None,
         })
     }
@@ -137,6 +138,34 @@ fn no_permission(root: &Root, file: &str) -> String {
         }
         _ => "permission denied".into(),
     }
+}
+
+/// The kernel starts no program whose file promises it what it cannot have (capabilities(7), "safety checking").
+fn too_capable(root: &Root, file: &str) -> Option<String> {
+    let opened = root.open(file, rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::NONBLOCK).ok()?;
+    let attribute = kiln_sys::xattr::get(&opened, "security.capability").ok()??;
+    let names = capability_names(&attribute);
+    (!names.is_empty()).then(|| format!("its file wants {}, which is not given here", names.join(", ")))
+}
+
+/// The names of what a file gives its program, as far as that is never given to a confined one (vfs_cap_data).
+fn capability_names(attribute: &[u8]) -> Vec<&'static str> {
+    const NAMES: [(u32, &str); 10] = [
+        (12, "cap_net_admin"),
+        (13, "cap_net_raw"),
+        (19, "cap_sys_ptrace"),
+        (21, "cap_sys_admin"),
+        (23, "cap_sys_nice"),
+        (24, "cap_sys_resource"),
+        (27, "cap_mknod"),
+        (29, "cap_audit_write"),
+        (36, "cap_block_suspend"),
+        (38, "cap_perfmon"),
+    ];
+    let word =
+        |at: usize| attribute.get(at..at + 4).and_then(|word| word.try_into().ok()).map_or(0, u32::from_le_bytes);
+    let permitted = u64::from(word(4)) | u64::from(word(12)) << 32;
+    NAMES.iter().filter(|(number, _)| permitted >> number & 1 == 1).map(|(_, name)| *name).collect()
 }
 
 fn no_program(head: &[u8]) -> String {
@@ -210,6 +239,14 @@ fn loader(head: &[u8]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_file_wants_is_told_by_name() {
+        // As `setcap cap_net_raw,cap_chown+ep` writes it.
+        let attribute = [1, 0, 0, 2, 1, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        assert_eq!(capability_names(&attribute), ["cap_net_raw"]);
+        assert!(capability_names(&[]).is_empty());
+    }
 
     #[test]
     fn a_dynamic_program_names_its_loader() {

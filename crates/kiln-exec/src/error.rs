@@ -3,6 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::rootless::Obstacle;
+
 /// A container that could not be made, or a process that could not be started in it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -112,6 +114,14 @@ pub enum Error {
         /// What it said.
         source: io::Error,
     },
+    /// Who is not root here can have no user namespace.
+    #[error("this machine gives its users no user namespaces")]
+    NoUserNamespace {
+        /// What is in the way.
+        obstacle: Obstacle,
+        /// What the kernel said.
+        source: kiln_sys::Error,
+    },
     /// The process could not be prepared.
     #[error("cannot start a container: `{step}` did not succeed")]
     Start {
@@ -193,7 +203,8 @@ impl Error {
             | Error::HostProgram { .. }
             | Error::HostPatience { .. }
             | Error::Lost
-            | Error::Resources { .. } => false,
+            | Error::Resources { .. }
+            | Error::NoUserNamespace { .. } => false,
         }
     }
 }

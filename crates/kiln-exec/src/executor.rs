@@ -10,7 +10,7 @@ use crate::Error;
 use crate::assemble;
 use crate::control::Control;
 use crate::kit::Kit;
-use crate::spec::{ContainerSpec, ExitStatus, ProcessIo};
+use crate::spec::{ContainerSpec, ExitStatus, Stdio};
 
 /// Runs containers. Cheap to make and to clone; what all containers share is made with the first.
 #[derive(Debug, Clone, Default)]
@@ -28,6 +28,10 @@ pub(crate) struct Shared {
     pub(crate) filter: Arc<Filter>,
     /// What we may ourselves: a container never gets more.
     pub(crate) permitted: CapabilitySet,
+    /// How likely the kernel kills a container when memory runs out.
+    pub(crate) badness: i16,
+    /// Whether we are in a user namespace ourselves.
+    pub(crate) is_nested: bool,
 }
 
 /// Whether parts of detached mounts can be cloned.
@@ -48,11 +52,12 @@ impl Executor {
         Executor::default()
     }
 
-    /// Runs a process in a container and gives how it ended. What the process writes goes to `io` as it comes.
+    /// Runs a process in a container and gives how it ended. What the process writes goes to `stdio` as it comes.
     ///
     /// All processes of the container are dead when this returns. Dropping the future kills them, and returns when
     /// they are gone; so what was mounted for them can be removed then.
-    pub async fn run(&self, spec: ContainerSpec, io: ProcessIo) -> Result<ExitStatus, Error> {
+    pub async fn run(&self, spec: ContainerSpec, stdio: impl Into<Stdio>) -> Result<ExitStatus, Error> {
+        let stdio = stdio.into();
         self.shared()?;
         let control = Arc::new(Control::default());
         let (sender, receiver) = oneshot::channel();
@@ -60,7 +65,7 @@ impl Executor {
         let (executor, in_thread) = (self.clone(), Arc::clone(&control));
         let work = move || {
             let _ended = Ended(&in_thread);
-            let result = executor.shared().and_then(|shared| assemble::run(shared, spec, io, &in_thread));
+            let result = executor.shared().and_then(|shared| assemble::run(shared, spec, stdio, &in_thread));
             // Nobody listens to a run that was dropped.
             let _ = sender.send(result);
         };
@@ -103,8 +108,18 @@ impl Shared {
             nesting,
             filter: Arc::new(Filter::sandbox(caps::SANDBOX)),
             permitted,
+            badness: badness(),
+            is_nested: !kiln_sys::userns::is_machine_root(),
         })
     }
+}
+
+/// More than ourselves: who looks after containers comes last.
+fn badness() -> i16 {
+    const MORE: i16 = 300;
+    const MOST: i16 = 1000;
+    let own = std::fs::read_to_string("/proc/self/oom_score_adj").ok().and_then(|text| text.trim().parse().ok());
+    own.unwrap_or(0i16).saturating_add(MORE).min(MOST)
 }
 
 /// Tells the waiting side that the thread is through, even if it panicked.
@@ -130,7 +145,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
-    use crate::spec::{Network, Security, User};
+    use crate::spec::{Network, ProcessIo, Security, User};
 
     /// This kernel may know better, but the way of older ones must lead to the same container.
     #[test]

@@ -23,13 +23,27 @@ pub(crate) const DEVICES: [(&str, Device); 6] = [
 ];
 
 const EMPTY: &str = "empty";
+const BLANK: &str = "blank";
 
 /// The originals.
 #[derive(Debug)]
 pub(crate) struct Kit {
     root: Root,
-    devices: Vec<(&'static str, OwnedFd)>,
+    devices: Vec<(&'static str, Node)>,
 }
+
+/// A device.
+#[derive(Debug)]
+enum Node {
+    /// Made by us.
+    Ours(OwnedFd),
+    /// The machine's.
+    Machines(OwnedFd),
+}
+
+/// Second sights of the machine's own devices, for one container. They are taken while the machine's files are there.
+#[derive(Debug)]
+pub(crate) struct Lent(Vec<(&'static str, OwnedFd)>);
 
 impl Kit {
     /// Makes the nodes; where that is not allowed (in a user namespace) takes the host's, by the same check.
@@ -39,24 +53,46 @@ impl Kit {
         let tmpfs = Tmpfs { size: Some(64 << 10), mode: 0o755, swap: Swap::Allowed, attributes };
         let root = Root::new(tmpfs.mount_detached().map_err(fail)?);
         root.mkdir(EMPTY, 0o555).map_err(fail)?;
+        root.create_file(BLANK, 0o444).map_err(fail)?;
         let devices = DEVICES.iter().map(|(name, device)| Ok((*name, node(&root, name, *device)?)));
         let devices = devices.collect::<Result<_, Error>>()?;
         Ok(Kit { root, devices })
     }
 
+    /// Takes second sights of those devices that are the machine's.
+    pub(crate) fn lend(&self) -> Result<Lent, Error> {
+        let machines = self.devices.iter().filter_map(|(name, node)| match node {
+            Node::Ours(_) => None,
+            Node::Machines(original) => Some(sight(name, original).map(|sight| (*name, sight))),
+        });
+        machines.collect::<Result<_, _>>().map(Lent)
+    }
+
     /// Gives a second sight of a device.
-    pub(crate) fn device(&self, name: &'static str) -> Result<OwnedFd, Error> {
-        let fail = |source| Error::Mount { what: format!("/dev/{name}"), source };
-        let original = self.devices.iter().find(|(device, _)| *device == name).map(|(_, original)| original);
-        let original = original.expect("callers name devices of the list");
-        bind_detached(original, DEVICE).map_err(fail)
+    pub(crate) fn device(&self, name: &'static str, lent: &mut Lent) -> Result<OwnedFd, Error> {
+        if let Some(at) = lent.0.iter().position(|(device, _)| *device == name) {
+            return Ok(lent.0.swap_remove(at).1);
+        }
+        let node = self.devices.iter().find(|(device, _)| *device == name).map(|(_, node)| node);
+        match node.expect("callers name devices of the list") {
+            Node::Ours(original) | Node::Machines(original) => sight(name, original),
+        }
+    }
+
+    /// Gives an empty file.
+    pub(crate) fn blank(&self) -> Result<OwnedFd, Error> {
+        self.nothing(BLANK)
     }
 
     /// Gives an empty directory.
     pub(crate) fn empty(&self) -> Result<OwnedFd, Error> {
-        let fail = |source| Error::Mount { what: "an empty directory".into(), source };
+        self.nothing(EMPTY)
+    }
+
+    fn nothing(&self, name: &str) -> Result<OwnedFd, Error> {
+        let fail = |source| Error::Mount { what: "an empty file or directory".into(), source };
         let inert = Bind { depth: Depth::One, attributes: INERT | MountAttrFlags::MOUNT_ATTR_RDONLY };
-        bind_detached(self.root.open_nofollow(EMPTY).map_err(fail)?, inert).map_err(fail)
+        bind_detached(self.root.open_nofollow(name).map_err(fail)?, inert).map_err(fail)
     }
 
     /// Attaches the originals in the calling thread's own mount namespace, for kernels (before 6.15) that clone only
@@ -74,16 +110,21 @@ const DEVICE: Bind = Bind {
         .union(MountAttrFlags::MOUNT_ATTR_NOEXEC),
 };
 
-fn node(root: &Root, name: &'static str, device: Device) -> Result<OwnedFd, Error> {
+fn sight(name: &str, original: &OwnedFd) -> Result<OwnedFd, Error> {
+    bind_detached(original, DEVICE).map_err(|source| Error::Mount { what: format!("/dev/{name}"), source })
+}
+
+fn node(root: &Root, name: &'static str, device: Device) -> Result<Node, Error> {
     let fail = |source| Error::Prepare { what: "the devices of containers", source };
-    let node = match root.mknod(name, FileKind::CharDevice, 0o666, device) {
-        Ok(()) => root.open_nofollow(name),
-        Err(_) => Root::open_ambient("/dev").and_then(|dev| dev.open_nofollow(name)),
+    let is_made = root.mknod(name, FileKind::CharDevice, 0o666, device).is_ok();
+    let node = match is_made {
+        true => root.open_nofollow(name),
+        false => Root::open_ambient("/dev").and_then(|dev| dev.open_nofollow(name)),
     };
     let node = node.map_err(fail)?;
     let metadata = Metadata::of(&node).map_err(fail)?;
     if (metadata.kind, metadata.rdev) != (FileKind::CharDevice, device) {
         return Err(Error::NotTheDevice { name });
     }
-    Ok(node)
+    Ok(if is_made { Node::Ours(node) } else { Node::Machines(node) })
 }

@@ -18,23 +18,26 @@ mod kit;
 mod network;
 mod preprocess;
 mod program;
+pub mod rootless;
 mod skeleton;
 mod sources;
 mod spec;
 mod stubs;
 mod targets;
+mod terminal;
 mod user;
 
 pub use error::Error;
 pub use executor::Executor;
-pub use groups::{ControlGroup, Reached, Resources};
+pub use groups::{ControlGroup, Controller, Reached, Resources, memory_budget};
 pub use host::{HostCommand, HostOutput};
 pub use kiln_sys::secret::Secret;
 pub use network::{Networks, PendingNetwork, PrivateNetwork};
 pub use preprocess::{PreprocessError, preprocess};
 pub use spec::{
-    ContainerMount, ContainerSpec, DeviceNode, ExitStatus, Limit, MountSource, Network, ProcessIo, Security, Ulimit,
-    User,
+    ContainerMount, ContainerSpec, DeviceNode, ExitStatus, Limit, MountSource, Network, ProcessIo, Security, Stdio,
+    Ulimit, User,
 };
 pub use stubs::{Stub, StubKind, stubs, stubs_for, write_stubs};
+pub use terminal::Terminal;
 pub use user::{home_of, resolve_owner, resolve_user};

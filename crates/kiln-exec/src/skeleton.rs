@@ -2,14 +2,17 @@
 
 use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 
 use kiln_sys::container::{Mask, ProcMount};
-use kiln_sys::mount::{self, Depth, INERT, MountAttrFlags, Swap, Tmpfs, attach, set_attributes};
+use kiln_sys::mount::{
+    self, Bind, Depth, INERT, MountAttrFlags, Swap, Tmpfs, attach, bind_path_detached, set_attributes,
+};
 use kiln_sys::root::Root;
 
 use crate::Error;
 use crate::assemble::owner;
-use crate::kit::{DEVICES, Kit};
+use crate::kit::{DEVICES, Kit, Lent};
 use crate::spec::{ContainerSpec, Security};
 use crate::targets::Targets;
 
@@ -48,9 +51,12 @@ const TTY: u32 = 5;
 const DEV_BYTES: u64 = 64 << 20;
 const SHM_BYTES: u64 = 64 << 20;
 
-/// Mounts `/dev` and all in it, and opens its `null`: what a container holds must be what it sees, or it could change
-/// the mode of ours.
-pub(crate) fn mount_dev(targets: &mut Targets<'_>, kit: &Kit, spec: &ContainerSpec) -> Result<OwnedFd, Error> {
+/// Mounts `/dev` and all in it, and gives it.
+pub(crate) fn mount_dev(
+    targets: &mut Targets<'_>,
+    (kit, lent): (&Kit, &mut Lent),
+    spec: &ContainerSpec,
+) -> Result<Root, Error> {
     let place = targets.kernel_directory("/dev")?;
     let fail = |source| Error::Mount { what: "/dev".into(), source };
     // Without devices in the filesystem itself, a node that the container makes there (it may) opens nothing.
@@ -70,25 +76,73 @@ pub(crate) fn mount_dev(targets: &mut Targets<'_>, kit: &Kit, spec: &ContainerSp
     attach(&dev, place).map_err(fail)?;
     for (name, _) in DEVICES {
         dev.create_file(name, 0o666).map_err(fail)?;
-        put(&kit.device(name)?, &dev, name)?;
+        put(&kit.device(name, lent)?, &dev, name)?;
     }
     let shm =
         Tmpfs { size: Some(spec.shm_size.unwrap_or(SHM_BYTES)), mode: 0o1777, swap: Swap::Allowed, attributes: INERT };
-    put(&mount::devpts_detached(owner(spec.users.as_deref(), TTY)?).map_err(fail)?, &dev, "pts")?;
+    let users = spec.users.as_deref();
+    // Where there is but one group, terminals are its.
+    let group = owner(users, TTY).or_else(|_| owner(users, 0))?;
+    put(&mount::devpts_detached(group).map_err(fail)?, &dev, "pts")?;
     put(&shm.mount_detached().map_err(fail)?, &dev, "shm")?;
     put(&mount::mqueue_detached(INERT).map_err(fail)?, &dev, "mqueue")?;
-    dev.open("null", rustix::fs::OFlags::RDWR).map_err(fail)
+    Ok(dev)
+}
+
+/// What the kernel shows of itself to a container; made while the machine's own is still there.
+#[derive(Debug)]
+pub(crate) struct KernelViews {
+    sys: OwnedFd,
+    /// The machine's `/proc`, which who is in a user namespace must have to get another.
+    proc: Option<OwnedFd>,
+}
+
+impl KernelViews {
+    /// Makes them, in the container's namespaces.
+    pub(crate) fn new(security: Security, is_nested: bool) -> Result<KernelViews, Error> {
+        let see = |path: &'static str, attributes| {
+            let bind = Bind { depth: Depth::Recursive, attributes };
+            bind_path_detached(Path::new(path), bind).map_err(|source| Error::Mount { what: path.into(), source })
+        };
+        let attributes = sys_attributes(security);
+        let sys = match mount::sysfs_detached(attributes) {
+            // The network is the machine's, or parts of the machine's `/sys` are covered.
+            Err(e) if is_nested && e.errno() == Some(rustix::io::Errno::PERM.raw_os_error()) => {
+                see("/sys", attributes)?
+            }
+            sys => sys.map_err(|source| Error::Mount { what: "/sys".into(), source })?,
+        };
+        let proc = is_nested.then(|| see("/proc", INERT)).transpose()?;
+        Ok(KernelViews { sys, proc })
+    }
+
+    /// Puts the machine's `/proc` where the container's will be.
+    pub(crate) fn show_proc(self, mount: &mut ProcMount) -> Result<(), Error> {
+        let Some(machines) = self.proc else { return Ok(()) };
+        attach(machines, &mount.target).map_err(|source| Error::Mount { what: "/proc".into(), source })?;
+        mount.replaces = true;
+        Ok(())
+    }
+}
+
+fn sys_attributes(security: Security) -> MountAttrFlags {
+    match security {
+        Security::Sandbox => INERT | MountAttrFlags::MOUNT_ATTR_RDONLY,
+        Security::Insecure => INERT,
+    }
 }
 
 /// Mounts `/sys` of the container's network namespace, and its control groups.
-pub(crate) fn mount_sys(targets: &mut Targets<'_>, kit: &Kit, security: Security) -> Result<(), Error> {
+pub(crate) fn mount_sys(
+    targets: &mut Targets<'_>,
+    kit: &Kit,
+    views: &KernelViews,
+    security: Security,
+) -> Result<(), Error> {
     let place = targets.kernel_directory("/sys")?;
     let fail = |source| Error::Mount { what: "/sys".into(), source };
-    let attributes = match security {
-        Security::Sandbox => INERT | MountAttrFlags::MOUNT_ATTR_RDONLY,
-        Security::Insecure => INERT,
-    };
-    let sys = Root::new(mount::sysfs_detached(attributes).map_err(fail)?);
+    let attributes = sys_attributes(security);
+    let sys = Root::new(views.sys.try_clone().map_err(|source| Error::Resources { source })?);
     attach(&sys, place).map_err(fail)?;
     if let Ok(place) = sys.open_nofollow("fs/cgroup") {
         let groups = control_groups(kit, attributes)?;
@@ -131,15 +185,15 @@ fn control_groups(kit: &Kit, attributes: MountAttrFlags) -> Result<OwnedFd, Erro
 /// Prepares `/proc`, which only a process of the container can mount.
 pub(crate) fn prepare_proc(target: OwnedFd, kit: &Kit, security: Security) -> Result<ProcMount, Error> {
     if security == Security::Insecure {
-        return Ok(ProcMount { target, masks: Vec::new(), read_only: Vec::new() });
+        return Ok(ProcMount { target, replaces: false, masks: Vec::new(), read_only: Vec::new() });
     }
     let name = |name: &str| CString::new(name).expect("the names are constants without NUL");
     let files = HIDDEN_PROC_FILES.iter();
-    let files = files.map(|file| Ok(Mask { name: name(file), mount: kit.device("null")? }));
+    let files = files.map(|file| Ok(Mask { name: name(file), mount: kit.blank()? }));
     let directories = HIDDEN_PROC_DIRECTORIES.iter();
     let directories = directories.map(|directory| Ok(Mask { name: name(directory), mount: kit.empty()? }));
     let masks = files.chain(directories).collect::<Result<_, Error>>()?;
-    Ok(ProcMount { target, masks, read_only: READ_ONLY_PROC.map(name).into() })
+    Ok(ProcMount { target, replaces: false, masks, read_only: READ_ONLY_PROC.map(name).into() })
 }
 
 /// Forbids device nodes of the image to work.

@@ -10,6 +10,7 @@ use kiln_sys::userns::UserNamespace;
 use crate::network::PrivateNetwork;
 
 use crate::groups::ControlGroup;
+use crate::terminal::Terminal;
 
 /// A container to be.
 #[derive(Debug)]
@@ -157,6 +158,21 @@ pub struct ProcessIo {
     pub stdout: OwnedFd,
     /// Standard error.
     pub stderr: OwnedFd,
+}
+
+/// What the standard streams of a process are.
+#[derive(Debug)]
+pub enum Stdio {
+    /// Files, pipes, or whatever was given.
+    Streams(ProcessIo),
+    /// All three a terminal of its own.
+    Terminal(Terminal),
+}
+
+impl From<ProcessIo> for Stdio {
+    fn from(io: ProcessIo) -> Self {
+        Self::Streams(io)
+    }
 }
 
 /// How a process ended.

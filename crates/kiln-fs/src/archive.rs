@@ -26,10 +26,13 @@ pub fn sniff(head: &[u8]) -> Option<Kind> {
     }
 }
 
-/// Says whether a file is an archive: a tar, compressed or not, whose first entry can be read.
+/// Says whether a file is an archive: a tar, compressed or not, whose first entry can be read, or would be too much.
 pub fn is_archive(reader: impl Read + Send, limits: &Limits) -> bool {
     let Ok(plain) = decompressor(reader, limits) else { return false };
-    matches!(TarReader::new(plain, limits).next_entry(), Ok(Some(_)))
+    match TarReader::new(plain, limits).next_entry() {
+        Ok(entry) => entry.is_some(),
+        Err(error) => error.is_too_much(),
+    }
 }
 
 /// Unpacks an archive, compressed or not, into the directory `dest`, out of which no path in it leads.

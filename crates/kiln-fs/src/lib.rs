@@ -31,7 +31,9 @@ mod limits;
 mod meta;
 mod others;
 pub mod pattern;
+mod record;
 mod remove;
+mod search;
 mod share;
 mod tarsum;
 mod tree;
@@ -42,6 +44,7 @@ pub use error::{Error, Result};
 pub use limits::Limits;
 pub use others::{remove_others, remove_unnamed, shared_file};
 pub use remove::remove_tree;
+pub use search::{Found, FoundIn, Patterns, search_layer};
 pub use tarsum::tarsum;
 pub use tree::{
     LeftOut, MemoryCache, NoCache, Ownership, Sent, SourceTree, StatCache, StatKey, Survey, Verdict, survey, verdict,

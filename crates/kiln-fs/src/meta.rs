@@ -8,6 +8,8 @@ use std::os::unix::ffi::OsStrExt;
 use kiln_sys::xattr;
 use rustix::io::Errno;
 
+use crate::record::is_record;
+
 /// An extended attribute.
 pub(crate) type Xattr = (OsString, Vec<u8>);
 
@@ -19,6 +21,9 @@ pub(crate) fn counts(name: &OsStr) -> bool {
     let name = name.as_bytes();
     if name.starts_with(b"trusted.overlay.") || name.starts_with(b"user.overlay.") {
         return false;
+    }
+    if name.starts_with(b"user.kiln.") {
+        return is_record(OsStr::from_bytes(name));
     }
     name == b"security.capability" || !(name.starts_with(b"security.") || name == b"system.nfs4_acl")
 }

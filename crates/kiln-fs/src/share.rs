@@ -31,7 +31,7 @@ mod tests {
 
     #[test]
     fn large_files_are_not_behind_each_other_and_small_ones_are_together() {
-        assert_eq!(pieces(std::iter::empty()), []);
+        assert!(pieces(std::iter::empty()).is_empty());
         assert_eq!(pieces([BYTES * 9, 0, BYTES, 1, 1].into_iter()), [0..1, 1..3, 3..5]);
         let many = pieces(std::iter::repeat_n(1, FILES * 2 + 1));
         assert_eq!(many, [0..FILES, FILES..FILES * 2, FILES * 2..FILES * 2 + 1]);

@@ -10,7 +10,7 @@ use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
-use kiln_fs::{CopySpec, Error, copy, digest_copy, materialize};
+use kiln_fs::{CopySpec, Error, NoCache, copy, digest_copy, digest_tree, materialize};
 use support::{Scratch, context, mode, root, show, spec, tree, write};
 
 /// Copies and shows the destination.
@@ -195,6 +195,25 @@ fn hidden_files_are_not_there() {
     let wild = dir.dir("wild", &[]);
     copy(&tree, &root(&wild), &CopySpec::docker("*", "/")).unwrap();
     assert_eq!(show(&wild), ["a/", "a/b=B", "keep.env=K", "main.rs=M"]);
+}
+
+#[test]
+fn a_link_to_where_it_begins_is_what_it_leads_to() {
+    let dir = Scratch::new();
+    dir.dir("src", &["top->/", "d/here->.", "d/x=X"]);
+    let src = tree(&dir.path().join("src"));
+    let digest = |from: &str| digest_copy(&src, &CopySpec::docker(from, "/n/"), &NoCache).unwrap();
+    for (link, target) in [("top/d", "d"), ("d/here", "d"), ("top", ".")] {
+        dir.dir("dst", &[]);
+        let copied = copied(&dir, &CopySpec::docker(link, "/n/"));
+        fs::remove_dir_all(dir.path().join("dst")).unwrap();
+        dir.dir("dst", &[]);
+        copy(&src, &root(&dir.path().join("dst")), &CopySpec::docker(target, "/n/")).unwrap();
+        assert_eq!(copied, show(&dir.path().join("dst")), "{link}");
+        fs::remove_dir_all(dir.path().join("dst")).unwrap();
+        digest(link);
+        assert!(digest_tree(&src, link, &NoCache).is_ok(), "{link}");
+    }
 }
 
 #[test]

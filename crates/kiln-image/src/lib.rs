@@ -36,7 +36,7 @@ mod verify;
 
 pub use blob::{BlobReader, BlobSink, BlobSource, Chances, Pushed, Role, fetch_document};
 pub use copy::{CopyOptions, CopyReport, Progress, Transfer, TransferState, copy_blob, copy_graph};
-pub use credentials::{AuthFiles, Credential, Credentials, NoCredentials};
+pub use credentials::{AuthFiles, Credential, Credentials, NoCredentials, credential_helpers};
 pub use docker::Docker;
 pub use error::{Error, ErrorKind, Login, Result};
 pub use http::{ClientOptions, Download, DownloadRequest, Fetched, HttpClient, RetryPolicy};

@@ -50,7 +50,11 @@ impl Reference {
         if self.registry != DEFAULT_REGISTRY {
             return self.name();
         }
-        self.repository.strip_prefix("library/").unwrap_or(&self.repository).to_owned()
+        let short = self.repository.strip_prefix("library/").filter(|name| !name.contains('/'));
+        let short = short.unwrap_or(&self.repository);
+        // What would be read as a registry is said in full.
+        let (registry, repository) = split_registry(short);
+        if registry == self.registry && repository == self.repository { short.to_owned() } else { self.name() }
     }
 
     /// What a registry is asked for: the digest if there is one, else the tag.
@@ -198,10 +202,14 @@ mod tests {
             ("index.docker.io/busybox", "docker.io/library/busybox:latest", "busybox:latest"),
             (&format!("busybox@{pin}"), &format!("docker.io/library/busybox@{pin}"), &format!("busybox@{pin}")),
             ("[::1]:5000/x", "[::1]:5000/x:latest", "[::1]:5000/x:latest"),
+            ("library/a/b", "docker.io/library/a/b:latest", "library/a/b:latest"),
+            ("docker.io/a.b/c", "docker.io/a.b/c:latest", "docker.io/a.b/c:latest"),
+            ("docker.io/localhost/c", "docker.io/localhost/c:latest", "docker.io/localhost/c:latest"),
         ] {
             let reference: Reference = text.parse().unwrap();
             assert_eq!((reference.to_string(), reference.familiar()), (full.to_owned(), familiar.to_owned()));
             assert_eq!(reference.to_string().parse::<Reference>().unwrap(), reference);
+            assert_eq!(reference.familiar().parse::<Reference>().unwrap(), reference);
         }
     }
 

@@ -99,6 +99,12 @@ pub enum LogStream {
 pub trait Reporter: Send + Sync {
     /// Takes one event. Must not block for long.
     fn report(&self, event: Event);
+
+    /// Whether there is room for more output of steps. Who reads it waits while there is not: what nobody has taken yet
+    /// must not fill the memory.
+    fn has_room(&self) -> bool {
+        true
+    }
 }
 
 /// Says nothing.

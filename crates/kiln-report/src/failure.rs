@@ -39,6 +39,8 @@ pub struct Failure {
     pub output: Vec<String>,
     /// Ways out, each one imperative sentence.
     pub hints: Vec<String>,
+    /// The build whose failed step is kept as it was left, to be looked at.
+    pub kept: Option<String>,
 }
 
 impl Failure {
@@ -52,6 +54,7 @@ impl Failure {
             diagnostics: Vec::new(),
             output: Vec::new(),
             hints: Vec::new(),
+            kept: None,
         }
     }
 

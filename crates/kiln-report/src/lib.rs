@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod checked;
+mod credentials;
 mod diagnostic;
 mod event;
 mod failure;
@@ -11,6 +12,7 @@ pub mod render;
 mod source;
 
 pub use checked::{Checked, RuleNote};
+pub use credentials::without_credentials;
 pub use diagnostic::{Diagnostic, Edit, Fix, Level, Safety};
 pub use event::{Event, LogStream, Reporter, Silent, VertexState};
 pub use failure::{Failure, FailureKind};

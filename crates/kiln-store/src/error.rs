@@ -39,6 +39,14 @@ pub enum Error {
         /// Where it leads.
         target: PathBuf,
     },
+    /// Somebody else's kiln made this state directory, whose layers have the form of their owner's.
+    #[error("the state directory `{}` belongs to user {owner}", .path.display())]
+    Others {
+        /// The directory.
+        path: PathBuf,
+        /// Whose it is.
+        owner: u32,
+    },
     /// A newer kiln made this state directory.
     #[error(
         "the state directory `{}` was written by a newer kiln (schema {found}, this one knows {supported})",
@@ -234,7 +242,7 @@ impl Error {
 
     /// Whether another state directory would do.
     pub fn is_about_place(&self) -> bool {
-        matches!(self, Self::PathTooLong { .. } | Self::DanglingLink { .. })
+        matches!(self, Self::PathTooLong { .. } | Self::DanglingLink { .. } | Self::Others { .. })
     }
 
     /// Whether the disk is full, whoever noticed it.

@@ -52,7 +52,11 @@ impl Layout {
     /// Makes the directories that are missing: programs that copy or tidy leave out empty ones.
     pub(crate) fn make_dirs(&self) -> Result<()> {
         DIRS.iter()
-            .try_for_each(|name| make_private_dir(&self.root.join(name)).map_err(|error| self.not_writable(error)))
+            .try_for_each(|name| make_private_dir(&self.root.join(name)).map_err(|error| self.not_writable(error)))?;
+        // Deletions and owners are written otherwise by who is not root, and root would not see it.
+        let owner = std::fs::metadata(self.layers()).context("inspect", &self.layers())?.uid();
+        let is_ours = owner == rustix::process::geteuid().as_raw();
+        if is_ours { Ok(()) } else { Err(Error::Others { path: self.root.clone(), owner }) }
     }
 
     /// Makes what a new state directory holds. Harmless when some or all of it is there.

@@ -68,7 +68,7 @@ impl Store {
 
 /// In a user namespace overlay keeps its marks in `user.overlay.*` (Documentation/filesystems/overlayfs.rst).
 fn user_xattr() -> bool {
-    !rustix::process::geteuid().is_root()
+    !kiln_sys::userns::is_machine_root()
 }
 
 /// The upper directory is what `/` looks like in the mount, so it starts as the `/` it covers.

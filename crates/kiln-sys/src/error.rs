@@ -58,6 +58,16 @@ pub enum Error {
         /// The path as the caller wrote it.
         path: PathBuf,
     },
+    /// An id that the user namespace we are in does not have.
+    #[error("there is no {what} {id} in this user namespace, whose ids end at {last}")]
+    NoId {
+        /// User or group.
+        what: &'static str,
+        /// The id.
+        id: u32,
+        /// The last there is.
+        last: u32,
+    },
     /// A file over the size that the caller wants to hold in memory.
     #[error("`{}` is larger than {limit} bytes", .path.display())]
     TooLarge {

@@ -1,6 +1,6 @@
 //! Resource limits of a process to be, never above what we have ourselves.
 
-use rustix::process::{Resource, getrlimit};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// What can be limited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -108,6 +108,15 @@ impl Limit {
     }
 }
 
+/// Keeps the memory of this process out of core dumps, for as long as it lives.
+pub fn refuse_core_dumps() {
+    // One byte is too little for a file, and also tells the kernel to start no program that would take the dump
+    // (core(5)), which zero does not.
+    let limit = Rlimit { current: Some(1), maximum: getrlimit(Resource::Core).maximum };
+    // Who may have none at all has none already.
+    let _ = setrlimit(Resource::Core, limit);
+}
+
 /// The smaller of two limits, of which `None` is none.
 fn least(a: Option<u64>, b: Option<u64>) -> Option<u64> {
     match (a, b) {
@@ -127,6 +136,12 @@ mod tests {
         assert_eq!((all.soft, all.hard), (ours, ours));
         let small = Limit::NoFile.clamp(Some(50), Some(20));
         assert_eq!((small.soft, small.hard), (Some(20), Some(20)));
+    }
+
+    #[test]
+    fn memory_with_secrets_is_not_dumped() {
+        refuse_core_dumps();
+        assert!(getrlimit(Resource::Core).current.is_some_and(|limit| limit <= 1));
     }
 
     #[test]

@@ -63,6 +63,97 @@ pub(crate) unsafe fn syscall(number: libc::c_long, a: [usize; 6]) -> Result<usiz
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 compile_error!("kiln starts containers on x86-64 and aarch64");
 
+/// What `clone3` is told (`struct clone_args`); all of it is numbers.
+#[repr(C)]
+#[derive(Debug, Default)]
+pub(crate) struct CloneArguments {
+    pub(crate) flags: u64,
+    pub(crate) pidfd: u64,
+    pub(crate) child_tid: u64,
+    pub(crate) parent_tid: u64,
+    pub(crate) exit_signal: u64,
+    pub(crate) stack: u64,
+    pub(crate) stack_size: u64,
+    pub(crate) tls: u64,
+    pub(crate) set_tid: u64,
+    pub(crate) set_tid_size: u64,
+    pub(crate) cgroup: u64,
+}
+
+/// What a child begins with, on its own stack. It may not return.
+pub(crate) type Begin = extern "C" fn(*mut libc::c_void) -> libc::c_int;
+
+/// Starts a process that runs `begin`, by the call that takes more than flags.
+///
+/// # Safety
+///
+/// The stack, what `begin` does with the argument, and the places the kernel writes to must be valid for as long as the
+/// child shares our memory.
+#[cfg(target_arch = "x86_64")]
+pub(crate) unsafe fn clone3(
+    arguments: &CloneArguments,
+    begin: Begin,
+    argument: *mut libc::c_void,
+) -> Result<usize, RawErrno> {
+    let result: isize;
+    // SAFETY: the caller vouches for the arguments. In the parent the kernel changes rax, rcx and r11 only; the child goes on
+    // on a stack of its own, whose top is aligned, and never leaves the block.
+    unsafe {
+        asm!(
+            "syscall",
+            "test rax, rax",
+            "jnz 2f",
+            "xor ebp, ebp",
+            "mov rdi, r12",
+            "call r13",
+            "ud2",
+            "2:",
+            inlateout("rax") libc::SYS_clone3 as isize => result,
+            in("rdi") std::ptr::from_ref(arguments),
+            in("rsi") size_of::<CloneArguments>(),
+            in("r12") argument,
+            in("r13") begin,
+            lateout("rcx") _,
+            lateout("r11") _,
+        );
+    }
+    decode(result)
+}
+
+/// Starts a process that runs `begin`, by the call that takes more than flags.
+///
+/// # Safety
+///
+/// The stack, what `begin` does with the argument, and the places the kernel writes to must be valid for as long as the
+/// child shares our memory.
+#[cfg(target_arch = "aarch64")]
+pub(crate) unsafe fn clone3(
+    arguments: &CloneArguments,
+    begin: Begin,
+    argument: *mut libc::c_void,
+) -> Result<usize, RawErrno> {
+    let result: isize;
+    // SAFETY: the caller vouches for the arguments. In the parent the kernel changes x0 only; the child goes on on a stack of
+    // its own, whose top is aligned, and never leaves the block.
+    unsafe {
+        asm!(
+            "svc 0",
+            "cbnz x0, 2f",
+            "mov x29, xzr",
+            "mov x0, x20",
+            "blr x21",
+            "brk #1",
+            "2:",
+            in("x8") libc::SYS_clone3,
+            inlateout("x0") std::ptr::from_ref(arguments) as isize => result,
+            in("x1") size_of::<CloneArguments>(),
+            in("x20") argument,
+            in("x21") begin,
+        );
+    }
+    decode(result)
+}
+
 fn decode(result: isize) -> Result<usize, RawErrno> {
     if (-4095..0).contains(&result) { Err(RawErrno(result.unsigned_abs() as u32)) } else { Ok(result as usize) }
 }

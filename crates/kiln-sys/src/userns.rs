@@ -1,9 +1,13 @@
-//! A user namespace for containers: its ids are nobody's on the host, and it owns nothing there.
+//! User namespaces: one for containers, which owns nothing, and one for ourselves when we are nobody.
 //!
-//! It is made once and shared: what tells containers apart are their other namespaces. Id `n` in it is `2147483647 + n`
-//! on the host, for every `n` that a process can be given as its user. Files keep their own ids: they are shown to it
-//! through idmapped mounts ([`crate::mount::Shifted`]). What is made for it in memory belongs to ids of the host, and so
-//! is made by a thread that acts as its root ([`UserNamespace::act_as_root`]).
+//! That for containers is made once and shared: what tells containers apart are their other namespaces. Where we are the
+//! machine's root, id `n` in it is `2147483647 + n` on the host, for every `n` that a process can be given as its user.
+//! Files keep their own ids: they are shown to it through idmapped mounts ([`crate::mount::Shifted`]). What is made for it
+//! in memory belongs to ids of the host, and so is made by a thread that acts as its root
+//! ([`UserNamespace::act_as_root`]). Where we are in a user namespace ourselves, its ids are ours.
+
+mod empty;
+mod map;
 
 use std::fs::File;
 use std::io::Write as _;
@@ -21,6 +25,9 @@ use crate::container::block_signals;
 use crate::raw::syscall;
 use crate::{Error, Result, dumpable};
 
+pub use empty::Empty;
+pub use map::{Extent, IdMap, has_groups, is_machine_root};
+
 /// The host's id of the namespace's id 0, above all that is given to people, services or other namespaces.
 const FIRST: u32 = 0x7fff_ffff;
 /// All ids of 31 bits, which is what a `USER` can be.
@@ -28,36 +35,69 @@ const COUNT: u32 = 0x8000_0000;
 
 /// The namespace; it is gone with the last process and the last mount that know it.
 #[derive(Debug)]
-pub struct UserNamespace(OwnedFd);
+pub struct UserNamespace {
+    handle: OwnedFd,
+    ids: Ids,
+}
+
+/// Which ids it has.
+#[derive(Debug)]
+enum Ids {
+    /// Those of nobody.
+    Shifted,
+    /// All that we have, as they are: users and groups.
+    Same(IdMap, IdMap),
+}
 
 impl UserNamespace {
-    /// Makes one. That takes the right to give its ids, which only the host's root has.
+    /// Makes one with ids that nobody has. That takes the right to give them, which only the host's root has.
     pub fn new() -> Result<UserNamespace> {
+        let map = format!("0 {FIRST} {COUNT}\n");
+        UserNamespace::make(Ids::Shifted, [&map, &map])
+    }
+
+    /// Makes one with the ids that we have in the namespace we are in.
+    pub fn nested() -> Result<UserNamespace> {
+        let (users, groups) = (IdMap::of_users()?, IdMap::of_groups()?);
+        let maps = [users.to_itself(), groups.to_itself()];
+        UserNamespace::make(Ids::Same(users, groups), [&maps[0], &maps[1]])
+    }
+
+    fn make(ids: Ids, maps: [&str; 2]) -> Result<UserNamespace> {
         // In a thread of its own: no handler of ours may run in a process that shares our memory.
         let make = || {
             block_signals()?;
-            Member::start()?.namespace()
+            let member = Member::start()?;
+            member.give_ids(maps)?;
+            Ok(UserNamespace { handle: member.namespace()?, ids })
         };
-        std::thread::scope(|scope| {
-            let thread = std::thread::Builder::new().name("kiln-users".into()).spawn_scoped(scope, make);
-            let thread = thread.map_err(|e| Error::call("start a thread", e))?;
-            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        })
+        apart(make)
     }
 
-    /// The host's number of one of its ids.
+    /// The number that one of its ids has for us.
     pub fn on_host(&self, id: u32) -> Result<u32> {
-        FIRST
-            .checked_add(id)
-            .filter(|host| *host != u32::MAX)
-            .ok_or_else(|| Error::call("give a file to an id over 2147483647 in a user namespace", Errno::INVAL))
+        match &self.ids {
+            Ids::Shifted => FIRST
+                .checked_add(id)
+                .filter(|host| *host != u32::MAX)
+                .ok_or_else(|| Error::call("give a file to an id over 2147483647 in a user namespace", Errno::INVAL)),
+            Ids::Same(users, groups) => {
+                match [("user", users), ("group", groups)].into_iter().find(|(_, map)| !map.has(id)) {
+                    Some((what, map)) => Err(Error::NoId { what, id, last: map.last() }),
+                    None => Ok(id),
+                }
+            }
+        }
     }
 
     /// Has the calling thread make files as the namespace's root would, until what is given is dropped. Its rights stay.
     pub fn act_as_root(&self) -> Result<Acting> {
+        if matches!(self.ids, Ids::Same(..)) {
+            return Ok(Acting { before: None, effective: CapabilitySet::empty(), _thread: PhantomData });
+        }
         let sets = capabilities(None).map_err(|e| Error::call("read our capabilities", e))?;
         let before = dumpable::kept(|| (set_fsuid(FIRST), set_fsgid(FIRST)));
-        let acting = Acting { before, effective: sets.effective, _thread: PhantomData };
+        let acting = Acting { before: Some(before), effective: sets.effective, _thread: PhantomData };
         // The change has taken the rights over files; what is still permitted can be taken back.
         set_capabilities(None, sets).map_err(|e| Error::call("keep our capabilities", e))?;
         // The calls tell no failure, but what was set before.
@@ -71,21 +111,23 @@ impl UserNamespace {
 
 impl AsFd for UserNamespace {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.handle.as_fd()
     }
 }
 
 /// A thread acts as the root of a user namespace as long as this lives, in that thread.
 #[derive(Debug)]
 pub struct Acting {
-    before: (u32, u32),
+    /// Nothing where its root is who we are.
+    before: Option<(u32, u32)>,
     effective: CapabilitySet,
     _thread: PhantomData<*const ()>,
 }
 
 impl Drop for Acting {
     fn drop(&mut self) {
-        dumpable::kept(|| (set_fsuid(self.before.0), set_fsgid(self.before.1)));
+        let Some((uid, gid)) = self.before else { return };
+        dumpable::kept(|| (set_fsuid(uid), set_fsgid(gid)));
         if let Ok(sets) = capabilities(None) {
             let sets = CapabilitySets { effective: self.effective & sets.permitted, ..sets };
             // Lowering to what we had, or raising what is permitted, is always allowed.
@@ -104,7 +146,17 @@ fn set_fsgid(id: u32) -> u32 {
     (unsafe { libc::setfsgid(id) }).cast_unsigned()
 }
 
+/// Does something in a thread of its own.
+fn apart<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("kiln-users".into()).spawn_scoped(scope, work);
+        let thread = thread.map_err(|e| Error::call("start a thread", e))?;
+        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
 /// A process that is in a new user namespace and waits for our end of a pipe to be closed.
+#[derive(Debug)]
 struct Member {
     pid: libc::pid_t,
     pidfd: OwnedFd,
@@ -134,17 +186,22 @@ impl Member {
         Ok(Member { pid, pidfd, until: Some(until), _stack: stack, _wait: wait })
     }
 
-    /// Gives its namespace ids, and a handle of it.
-    fn namespace(&self) -> Result<UserNamespace> {
-        let map = format!("0 {FIRST} {COUNT}\n");
-        for name in ["uid_map", "gid_map"] {
-            let path = format!("/proc/{}/{name}", self.pid);
-            let written = File::options().write(true).open(&path).and_then(|mut file| file.write_all(map.as_bytes()));
-            written.map_err(|e| Error::path("write", Path::new(&path), e))?;
-        }
+    /// Gives its namespace ids: of users, of groups.
+    fn give_ids(&self, maps: [&str; 2]) -> Result<()> {
+        ["uid_map", "gid_map"].into_iter().zip(maps).try_for_each(|(name, map)| self.write(name, map))
+    }
+
+    fn write(&self, name: &str, text: &str) -> Result<()> {
+        let path = format!("/proc/{}/{name}", self.pid);
+        let written = File::options().write(true).open(&path).and_then(|mut file| file.write_all(text.as_bytes()));
+        written.map_err(|e| Error::path("write", Path::new(&path), e))
+    }
+
+    /// A handle of its namespace.
+    fn namespace(&self) -> Result<OwnedFd> {
         let path = format!("/proc/{}/ns/user", self.pid);
         let handle = File::open(&path).map_err(|e| Error::path("open", Path::new(&path), e))?;
-        Ok(UserNamespace(handle.into()))
+        Ok(handle.into())
     }
 }
 

@@ -191,7 +191,9 @@ mod process {
     use std::sync::Arc;
 
     use kiln_sys::caps::{self, CapabilitySet};
-    use kiln_sys::container::{Isolation, Launch, NetworkNamespace, Outcome, ProcMount, Step, pivot_into};
+    use kiln_sys::container::{
+        Isolation, Launch, NetworkNamespace, Outcome, ProcMount, Step, UnifiedGroup, pivot_into,
+    };
     use kiln_sys::limits::Limit;
     use kiln_sys::mount::{DATA, Swap, Tmpfs};
     use kiln_sys::root::Root;
@@ -219,10 +221,18 @@ mod process {
         let c = |text: &str| CString::new(text).unwrap();
         let null = || std::fs::File::options().read(true).write(true).open("/dev/null").unwrap();
         Launch {
-            proc: Some(ProcMount { target: root.open_path("proc").unwrap(), masks: vec![], read_only: vec![c("sys")] }),
+            proc: Some(ProcMount {
+                target: root.open_path("proc").unwrap(),
+                replaces: false,
+                masks: vec![],
+                read_only: vec![c("sys")],
+            }),
             cwd: c("/"),
+            takes_terminal: false,
             stdio: [null().into(), stdout, null().into()],
             control: vec![],
+            group: None,
+            badness: 300,
             limits: vec![Limit::NoFile.clamp(Some(64), Some(64))],
             bounding: caps::SANDBOX,
             effective: caps::SANDBOX,
@@ -230,7 +240,7 @@ mod process {
             users: None,
             uid: 0,
             gid: 0,
-            groups: vec![],
+            groups: Some(vec![]),
             programs: vec![c(program)],
             args: args.iter().map(|arg| c(arg)).collect(),
             env: vec![],
@@ -254,6 +264,58 @@ mod process {
             thread.join().unwrap()
         });
         (outcome, std::io::read_to_string(read).unwrap())
+    }
+
+    /// A directory of the second version's hierarchy that goes with it.
+    struct Group(std::path::PathBuf);
+
+    impl Group {
+        fn new() -> Option<Group> {
+            let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
+            let top =
+                mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>()).find(|line| line[2] == "cgroup2")?;
+            let directory = std::path::Path::new(top[1]).join(format!("kiln-sys-{}", std::process::id()));
+            std::fs::create_dir(&directory).ok().map(|()| Group(directory))
+        }
+
+        fn unified(&self) -> UnifiedGroup {
+            let entrance = std::fs::File::options().write(true).open(self.0.join("cgroup.procs")).unwrap();
+            UnifiedGroup { directory: std::fs::File::open(&self.0).unwrap().into(), entrance: entrance.into() }
+        }
+    }
+
+    impl Drop for Group {
+        fn drop(&mut self) {
+            while std::fs::remove_dir(&self.0).is_err_and(|e| e.kind() == std::io::ErrorKind::ResourceBusy) {}
+        }
+    }
+
+    #[test]
+    fn a_process_begins_in_its_control_group_and_sees_none_above_it() {
+        if let Some(why) = obstacle() {
+            println!("skipped: {why}");
+            return;
+        }
+        let Some(group) = Group::new() else { return println!("skipped: no control groups of the second version") };
+        let script = "/busybox cat /proc/self/cgroup /proc/self/oom_score_adj";
+        let unified = group.unified();
+        let (outcome, text) = run(|launch| launch.group = Some(unified), "/busybox", &["sh", "-c", script]);
+        assert!(matches!(outcome, Outcome::Exited(0)), "{outcome:?}");
+        assert!(text.contains("0::/\n") && text.ends_with("\n300\n"), "{text}");
+        // What is no group is told by the call that starts it.
+        let nowhere = || UnifiedGroup { directory: std::fs::File::open("/").unwrap().into(), ..group.unified() };
+        let started = std::thread::spawn({
+            let nowhere = nowhere();
+            move || {
+                let root = root();
+                let (_read, write) = std::io::pipe().unwrap();
+                let launch = Launch { group: Some(nowhere), ..launch(&root, "/busybox", &["true"], write.into()) };
+                Isolation { network: NetworkNamespace::New, hostname: "inside" }.enter().unwrap();
+                pivot_into(&root).unwrap();
+                launch.start().map(drop)
+            }
+        });
+        assert_eq!(started.join().unwrap().unwrap_err().errno(), Some(9));
     }
 
     #[test]
@@ -300,7 +362,7 @@ mod process {
         }
         let script = "/busybox grep -E '^(Uid|Gid|Groups|CapEff|CapBnd|Seccomp):' /proc/self/status";
         let change = |launch: &mut Launch| {
-            (launch.uid, launch.gid, launch.groups) = (70_000, 5, vec![5, 9]);
+            (launch.uid, launch.gid, launch.groups) = (70_000, 5, Some(vec![5, 9]));
             launch.bounding = CapabilitySet::KILL;
         };
         let (_, out) = run(change, "/busybox", &["sh", "-c", script]);

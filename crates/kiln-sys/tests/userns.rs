@@ -57,6 +57,25 @@ impl State {
 }
 
 #[test]
+fn a_nested_namespace_has_our_ids_as_they_are() {
+    if !rustix::process::geteuid().is_root() {
+        println!("skipped: needs root");
+        return;
+    }
+    let users = UserNamespace::nested().unwrap();
+    assert_eq!(users.on_host(0).unwrap(), 0);
+    assert_eq!(users.on_host(4_000_000_000).unwrap(), 4_000_000_000);
+    let error = users.on_host(u32::MAX).unwrap_err().to_string();
+    assert_eq!(error, "there is no user 4294967295 in this user namespace, whose ids end at 4294967294");
+    // Who makes files there is who makes them here.
+    let dir = tempfile::tempdir().unwrap();
+    let acting = users.act_as_root().unwrap();
+    std::fs::write(dir.path().join("f"), "").unwrap();
+    drop(acting);
+    assert_eq!(dir.path().join("f").metadata().unwrap().uid(), 0);
+}
+
+#[test]
 fn ids_on_disk_are_those_of_the_namespace_and_stay_so() {
     let Some(state) = State::new() else { return };
     std::fs::write(state.path("low/f"), "f").unwrap();

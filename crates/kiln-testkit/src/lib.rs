@@ -1,4 +1,4 @@
-//! For tests only: a real registry, servers that say what a test wants, and the tidy test.
+//! For tests only: a real registry, servers that say what a test wants, archives and images made to do harm, and the tidy test.
 //!
 //! ```no_run
 //! let Some(registry) = kiln_testkit::Registry::start() else { return };
@@ -7,10 +7,14 @@
 #![forbid(unsafe_code)]
 
 mod actions;
+pub mod archives;
 mod certificate;
 mod files;
+mod forge;
 mod git;
 mod http;
+mod image;
+mod probe;
 mod proxy;
 mod registry;
 mod stores;
@@ -19,8 +23,11 @@ mod tool;
 pub use actions::ActionsServer;
 pub use certificate::certificate;
 pub use files::FileServer;
+pub use forge::{Forge, Head};
 pub use git::{GitServer, Repository};
 pub use http::{Body, HttpServer, Reply, Request};
+pub use image::ForgedImage;
+pub use probe::{CONFINED, compile_probe};
 pub use proxy::FlakyProxy;
 pub use registry::Registry;
 pub use stores::{AzureServer, S3Server};

@@ -233,6 +233,21 @@ fn the_link_reader_skips_code() {
 }
 
 #[test]
+fn what_the_security_boundary_names_is_a_test() {
+    let text = std::fs::read_to_string(root().join("docs/security-boundary.md")).unwrap();
+    let rows = text.lines().filter(|line| line.starts_with('|') && line.contains('`'));
+    let cells = rows.filter_map(|row| row.trim_end_matches('|').rsplit('|').next());
+    let names: Vec<&str> = cells.flat_map(|cell| cell.split('`').skip(1).step_by(2)).collect();
+    assert!(names.len() > 40, "only {} tests are named", names.len());
+    let tests: String = with_extension("rs")
+        .filter(|(_, text)| text.contains("#[test]") || text.contains("::test]"))
+        .map(|(_, text)| text)
+        .collect();
+    let missing = names.iter().filter(|name| !tests.contains(&format!("fn {name}()")));
+    report(missing.map(|name| format!("docs/security-boundary.md: there is no test `{name}`")).collect());
+}
+
+#[test]
 fn every_dependency_has_its_reason() {
     let reasons = std::fs::read_to_string(root().join("docs/dependencies.md")).unwrap();
     let manifest = std::fs::read_to_string(root().join("Cargo.toml")).unwrap();

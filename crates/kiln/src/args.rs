@@ -10,7 +10,8 @@ mod groups;
 pub(crate) mod later;
 pub(crate) mod mount_place;
 mod output;
-mod resources;
+mod patience;
+pub(crate) mod resources;
 mod secret;
 pub(crate) mod space;
 mod ssh;
@@ -24,8 +25,8 @@ use clap::{Arg, ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::commands::cache::CacheCommand;
 use crate::commands::{
-    builds, check, completion, context, debug, diff, du, explain, fmt, fsck, history, images, imagetools, inspect,
-    load, lock, login, prune, pull, push, rmi, run, save, tag, verify, version,
+    builds, check, completion, context, debug, diff, doctor, du, explain, fmt, fsck, history, images, imagetools,
+    inspect, load, lock, login, prune, pull, push, rmi, run, save, shell, tag, verify, version,
 };
 
 pub(crate) use environment::Environment;
@@ -52,7 +53,7 @@ pub(crate) struct Cli {
     #[arg(long, global = true, value_name = "FILE", help_heading = "Global options")]
     pub(crate) registry_config: Option<PathBuf>,
 
-    /// Refuse layers that expand to more than this [default: 64GiB]
+    /// Refuse layers and archives that expand to more [default: 64GiB]
     #[arg(long, global = true, value_name = "BYTES", help_heading = "Global options", value_parser = value::bytes)]
     pub(crate) max_layer_size: Option<u64>,
 
@@ -70,6 +71,7 @@ pub(crate) enum Command {
     Build(Box<build::BuildArgs>),
     Explain(explain::ExplainArgs),
     Builds(builds::BuildsArgs),
+    Shell(shell::ShellArgs),
     Fmt(fmt::FmtArgs),
     Check(check::CheckArgs),
     Lock(Box<lock::LockArgs>),
@@ -96,6 +98,7 @@ pub(crate) enum Command {
     Du(du::DuArgs),
     Prune(prune::PruneArgs),
     Fsck(fsck::FsckArgs),
+    Doctor(doctor::DoctorArgs),
     Version(version::VersionArgs),
     Completion(completion::CompletionArgs),
     #[command(hide = true)]
@@ -113,6 +116,29 @@ impl Command {
             Self::Group(group) => group.into_command(),
             command => command,
         }
+    }
+}
+
+impl Command {
+    /// Whether layers are made, read or removed, for which kiln must be root somewhere.
+    pub(crate) fn touches_layers(&self) -> bool {
+        matches!(
+            self,
+            Self::Build(_)
+                | Self::Lock(_)
+                | Self::Run(_)
+                | Self::Pull(_)
+                | Self::Push(_)
+                | Self::Diff(_)
+                | Self::Verify(_)
+                | Self::Rmi(_)
+                | Self::Save(_)
+                | Self::Load(_)
+                | Self::Cache(_)
+                | Self::Du(_)
+                | Self::Prune(_)
+                | Self::Fsck(_)
+        )
     }
 }
 

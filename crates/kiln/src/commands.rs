@@ -9,6 +9,7 @@ pub(crate) mod completion;
 pub(crate) mod context;
 pub(crate) mod debug;
 pub(crate) mod diff;
+pub(crate) mod doctor;
 pub(crate) mod du;
 pub(crate) mod explain;
 pub(crate) mod fmt;
@@ -26,6 +27,7 @@ pub(crate) mod push;
 pub(crate) mod rmi;
 pub(crate) mod run;
 pub(crate) mod save;
+pub(crate) mod shell;
 pub(crate) mod tag;
 pub(crate) mod verify;
 pub(crate) mod version;
@@ -41,6 +43,7 @@ pub(crate) fn run(command: Command, setting: &Setting) -> Outcome {
         Command::Build(args) => build::run(&args, setting),
         Command::Explain(args) => explain::run(&args, setting),
         Command::Builds(args) => builds::run(&args, setting),
+        Command::Shell(args) => shell::run(&args, setting),
         Command::Fmt(args) => fmt::run(&args, setting),
         Command::Check(args) => check::run(&args, setting),
         Command::Run(args) => run::run(&args, setting),
@@ -64,6 +67,7 @@ pub(crate) fn run(command: Command, setting: &Setting) -> Outcome {
         Command::Cache(command) => cache::run(&command, setting),
         Command::Prune(args) => prune::run(&args, setting),
         Command::Fsck(args) => fsck::run(&args, setting),
+        Command::Doctor(args) => doctor::run(&args, setting),
         Command::Version(args) => version::run(&args),
         Command::Completion(args) => completion::run(&args),
         Command::Debug(args) => debug::run(&args),

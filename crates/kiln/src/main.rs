@@ -35,13 +35,17 @@ fn run() -> u8 {
             return u8::try_from(error.exit_code()).unwrap_or(2);
         }
     };
-    let setting = Setting {
+    let mut setting = Setting {
         environment: Environment::read(),
         state: cli.state,
         registry_config: cli.registry_config,
         max_layer_size: cli.max_layer_size,
+        is_root: rustix::process::geteuid().is_root(),
+        ids_note: None,
+        arrival: None,
     };
-    match commands::run(cli.command, &setting) {
+    let command = cli.command.ungrouped();
+    match become_root(&command, &mut setting).and_then(|()| commands::run(command, &setting)) {
         Ok(code) => code,
         Err(Exit::NobodyListens) => 0,
         Err(Exit::Signal(signal)) => {
@@ -57,6 +61,16 @@ fn run() -> u8 {
             failure.exit_code()
         }
     }
+}
+
+/// Takes the rights that a command needs over files of others, while there is one thread.
+fn become_root(command: &args::Command, setting: &mut Setting) -> Result<(), Exit> {
+    if matches!(command, args::Command::Doctor(_)) {
+        setting.arrival = kiln_engine::arrive(setting.environment.raw("PATH"));
+    } else if command.touches_layers() {
+        setting.ids_note = kiln_engine::become_root(setting.environment.raw("PATH"))?;
+    }
+    Ok(())
 }
 
 fn report_panic(panic: &std::panic::PanicHookInfo<'_>) {

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use kiln_engine::{Engine, EngineConfig};
+use kiln_engine::{Arrival, Engine, EngineConfig};
 use kiln_report::{Failure, FailureKind};
 
 use crate::args::{Environment, space};
@@ -25,6 +25,12 @@ pub(crate) struct Setting {
     pub(crate) registry_config: Option<PathBuf>,
     /// The largest layer that was typed.
     pub(crate) max_layer_size: Option<u64>,
+    /// Whether kiln was started by root.
+    pub(crate) is_root: bool,
+    /// What is said of user ids when the first step runs.
+    pub(crate) ids_note: Option<String>,
+    /// Which user asks `kiln doctor`.
+    pub(crate) arrival: Option<Arrival>,
 }
 
 impl Setting {
@@ -46,13 +52,13 @@ impl Setting {
             daemon_env: self.environment.for_daemons(),
             gc: space::gc(&self.environment)?,
             proxies: self.environment.proxies(),
+            ids_note: self.ids_note.clone(),
             is_offline: network == Network::None || self.environment.switch("KILN_OFFLINE")?,
         })
     }
 
     fn state_directory(&self) -> Result<PathBuf, Failure> {
-        let is_root = rustix::process::geteuid().is_root();
-        let state = state_directory(self.state.as_deref(), &self.environment, is_root)?;
+        let state = state_directory(self.state.as_deref(), &self.environment, self.is_root)?;
         std::path::absolute(&state).map_err(|error| {
             let mut failure = Failure::new(FailureKind::Usage, format!("`{}` is no directory", state.display()));
             failure.causes.push(error.to_string());

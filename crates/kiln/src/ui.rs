@@ -1,6 +1,7 @@
 //! The terminal: what is shown, how a run is stopped, and how a command ends.
 
 pub(crate) mod age;
+pub(crate) mod console;
 pub(crate) mod exit;
 pub(crate) mod progress;
 pub(crate) mod run;

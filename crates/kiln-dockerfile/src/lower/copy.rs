@@ -2,7 +2,7 @@
 
 use kiln_graph::Edge;
 use kiln_graph::llb::{FileAction, FileActionCopy, FileActionKind, FileOp, MergeInput, MergeOp, OpKind, SourceOp};
-use kiln_report::Diagnostic;
+use kiln_report::{Diagnostic, without_credentials};
 
 use super::git::is_git;
 use super::names;
@@ -61,7 +61,7 @@ impl Stage<'_, '_, '_> {
         let copying = Copying { step, filled, template, name, sources_end };
         let mut actions = Vec::new();
         for source in &copying.filled.sources {
-            history.push_str(&format!(" {}", source.text));
+            history.push_str(&format!(" {}", without_credentials(&source.text)));
             let action = self.source_action(&copying, source);
             actions.extend(self.tell(action));
         }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use kiln_oci::Platform;
-use kiln_report::Diagnostic;
+use kiln_report::{Diagnostic, without_credentials};
 
 use super::globals::is_predefined;
 use super::stage::Stage;
@@ -26,9 +26,9 @@ impl Stage<'_, '_, '_> {
 
     /// Names another part of the step that was named last.
     pub(super) fn name_same_step(&self, text: &str) -> String {
-        let total = self.node.total;
+        let (text, total) = (without_credentials(text), self.node.total);
         if total == 0 {
-            return text.to_owned();
+            return text;
         }
         let mut name = "[".to_owned();
         let cx = self.all.cx;

@@ -13,7 +13,7 @@ const NODE: &str = "kiln/local/";
 const SHORTEST: usize = 3;
 
 /// The position of the build that is meant; the newest if nothing is said.
-pub(super) fn find(builds: &[BuildRecord], wanted: Option<&str>) -> Result<usize> {
+pub(crate) fn find(builds: &[BuildRecord], wanted: Option<&str>) -> Result<usize> {
     if builds.is_empty() {
         let failure = Failure::new(FailureKind::Build, "no build is recorded yet");
         return Err(failure.hint("build something with `kiln build`"));

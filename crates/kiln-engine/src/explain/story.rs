@@ -73,6 +73,9 @@ pub struct Step {
     pub lines: Option<(usize, usize)>,
     /// How long it ran.
     pub milliseconds: u64,
+    /// How often it was tried, if more than once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub attempts: Option<u32>,
     /// Whether it ran and gave what it gave before.
     pub same_result: bool,
 }
@@ -223,6 +226,7 @@ fn line(step: &StepRecord) -> Step {
         fate: step.fate,
         lines: step.lines,
         milliseconds: milliseconds(step),
+        attempts: step.attempts,
         same_result: step.is_same,
     }
 }
@@ -245,7 +249,7 @@ fn summary(build: &BuildRecord) -> Summary {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use std::time::Duration;
 
     use kiln_oci::Digest;
@@ -284,7 +288,7 @@ pub(super) mod tests {
     }
 
     /// A step of a line that ran for 100 ms.
-    pub(in super::super) fn step(line: usize, reason: MissReason) -> StepRecord {
+    pub(crate) fn step(line: usize, reason: MissReason) -> StepRecord {
         StepRecord {
             name: format!("[build {line}/9] RUN {line}"),
             inputs: vec![],
@@ -292,6 +296,7 @@ pub(super) mod tests {
             reason: Some(reason),
             is_same: false,
             time: Duration::from_millis(100),
+            attempts: None,
             lines: Some((line, line)),
             parts: Some(KeyParts { digest: Some(Digest::sha256(line.to_string())), ..KeyParts::default() }),
         }

@@ -204,18 +204,25 @@ pub(crate) async fn lower(
     }
 }
 
-/// Tells names of `--no-cache-filter` that are of no stage: they do nothing.
+/// Tells names of `--no-cache-filter` and of settings for some stages that are of no stage: they do nothing.
 pub(crate) fn filters(file: &kiln_dockerfile::Dockerfile, request: &BuildRequest, reporter: &dyn Reporter) {
-    if request.no_cache_filter.is_empty() {
+    let filters = request.no_cache_filter.iter().map(|name| ("--no-cache-filter ", name, ""));
+    let timeouts = request.timeouts.stages.keys().map(|name| ("--timeout ", name, "=…"));
+    let retries = request.retries.stages.keys().map(|name| ("--retry ", name, "=…"));
+    let said: Vec<_> = filters.chain(timeouts).chain(retries).collect();
+    if said.is_empty() {
         return;
     }
-    let stages: Vec<String> = kiln_dockerfile::targets(file).into_iter().filter_map(|stage| stage.name).collect();
-    let is_stage =
-        |name: &&String| stages.iter().any(|stage| stage.eq_ignore_ascii_case(name)) || name.parse::<usize>().is_ok();
-    for name in request.no_cache_filter.iter().filter(|name| !is_stage(name)) {
+    let stages = kiln_dockerfile::targets(file).into_iter().enumerate();
+    let stages: Vec<String> =
+        stages.map(|(index, stage)| stage.name.unwrap_or_else(|| format!("stage-{index}"))).collect();
+    let is_named = |name: &String| stages.iter().any(|stage| stage.eq_ignore_ascii_case(name));
+    // Docker's option takes numbers, too.
+    let is_stage = |name: &String, value: &str| is_named(name) || value.is_empty() && name.parse::<usize>().is_ok();
+    for (option, name, value) in said.into_iter().filter(|(_, name, value)| !is_stage(name, value)) {
         let meant = kiln_dockerfile::nearest(name, stages.iter().map(String::as_str));
         let meant = meant.map(|meant| format!("; did you mean `{meant}`?")).unwrap_or_default();
-        reporter.report(Event::Note(format!("warning: `--no-cache-filter {name}` names no stage{meant}")));
+        reporter.report(Event::Note(format!("warning: `{option}{name}{value}` names no stage{meant}")));
     }
 }
 

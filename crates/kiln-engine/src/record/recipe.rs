@@ -66,6 +66,18 @@ impl Recipe {
         })
     }
 
+    /// A request that finds its contexts where they were.
+    pub(crate) fn places(&self) -> BuildRequest {
+        BuildRequest {
+            context: self.context.clone(),
+            dockerfile: self.dockerfile.clone(),
+            ignorefile: self.ignorefile.clone(),
+            contexts: self.contexts.clone(),
+            reproducible: self.reproducible,
+            ..BuildRequest::default()
+        }
+    }
+
     /// The request that does it again for some of its platforms, in this order. What the record does not hold must be given.
     pub(crate) fn request(
         &self,
@@ -105,6 +117,7 @@ impl Recipe {
             jobs: given.jobs,
             user_ids: given.user_ids,
             ca_certs: given.ca_certs.clone(),
+            accepted_leaks: given.accepted_leaks.clone(),
             network: self.network,
             allowed: self.allowed.clone(),
             extra_hosts: self.extra_hosts.clone(),

@@ -32,6 +32,8 @@ struct Import {
     name: String,
     known: Vec<Known>,
     blobs: Arc<dyn BlobSource>,
+    /// How much a layer of it may ask for.
+    limits: Limits,
     /// Results that were not what they should be.
     broken: Mutex<HashSet<CacheKey>>,
 }
@@ -47,7 +49,7 @@ pub(crate) async fn import(
     let caches = join_all(from.iter().map(|from| async move {
         let source = source(from, registry);
         let work = Work::start(reporter, format!("importing cache manifest from {}", source.name()));
-        let read = read(source.as_ref(), platforms).await;
+        let read = read(source.as_ref(), platforms, registry.limits()).await;
         if let Ok(import) = &read {
             let results: usize = import.known.iter().map(Known::len).sum();
             work.part(format!("{results} results are kept there"));
@@ -66,10 +68,10 @@ pub(crate) async fn import(
     Imported { caches: caches.await.into_iter().flatten().collect(), reporter: Arc::clone(reporter) }
 }
 
-async fn read(source: &dyn CacheSource, platforms: &[Platform]) -> Result<Import> {
+async fn read(source: &dyn CacheSource, platforms: &[Platform], limits: Limits) -> Result<Import> {
     let found = source.read(platforms).await?;
     let known = found.caches.iter().map(|(config, blobs)| Known::read(config, blobs)).collect::<Result<_>>()?;
-    Ok(Import { name: source.name(), known, blobs: found.blobs, broken: Mutex::default() })
+    Ok(Import { name: source.name(), known, blobs: found.blobs, limits, broken: Mutex::default() })
 }
 
 /// Says what is wrong with a cache without being wrong with the build.
@@ -167,7 +169,7 @@ impl Import {
                 Work::start(reporter, format!("fetching result {top} from cache {}", self.name))
             });
             let vertex = work.as_ref().map_or_else(|| Digest::sha256(""), |work| work.id().clone());
-            let meter = Arc::new(Meter { reporter: Arc::clone(reporter), vertex, limits: Limits::default() });
+            let meter = Arc::new(Meter { reporter: Arc::clone(reporter), vertex, limits: self.limits.clone() });
             let snapshot = self.image(layers).unpack(store, lease, &meter).await;
             let snapshot = match work {
                 Some(work) => work.end(snapshot)?,

@@ -10,6 +10,7 @@ use aws_lc_rs::signature::{
     EcdsaSigningAlgorithm, Ed25519KeyPair, RSA_PKCS1_SHA256, RSA_PKCS1_SHA512, RsaKeyPair,
 };
 use kiln_report::{Failure, FailureKind};
+use kiln_sys::secret::Secret;
 use ssh_key::PrivateKey;
 use ssh_key::private::{EcdsaKeypair, KeypairData, RsaKeypair};
 
@@ -27,6 +28,7 @@ struct Key {
     public: Vec<u8>,
     comment: String,
     pair: Pair,
+    file: Secret,
 }
 
 enum Pair {
@@ -57,7 +59,12 @@ impl SshKey {
         })?;
         let public = key.public_key().to_bytes().map_err(|_| unreadable(text, name))?;
         let comment = if key.comment().is_empty() { name } else { key.comment() };
-        Ok(Self(Arc::new(Key { public, comment: comment.to_owned(), pair })))
+        Ok(Self(Arc::new(Key { public, comment: comment.to_owned(), pair, file: text.to_vec().into() })))
+    }
+
+    /// What it was read from.
+    pub fn file(&self) -> &[u8] {
+        self.0.file.expose()
     }
 }
 

@@ -43,7 +43,7 @@ impl Drop for Socket {
 impl Socket {
     /// Serves what the client lends under `id`, if it lends anything.
     pub(crate) fn lend(job: &Arc<Job>, id: &str, access: Access) -> Result<Option<Self>> {
-        let id = if id.is_empty() { super::DEFAULT } else { id };
+        let id = super::named(id);
         let Some(agent) = job.session.ssh(id)? else { return Ok(None) };
         if let SshAgent::Socket(path) = &agent {
             std::os::unix::net::UnixStream::connect(path)

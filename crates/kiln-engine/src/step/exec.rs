@@ -1,7 +1,8 @@
 //! Exec steps: `RUN`. Mounts what the step reads, runs the process, commits what it changed.
 
+mod attempt;
+mod enter;
 mod hints;
-mod limits;
 
 use std::collections::BTreeMap;
 use std::os::fd::BorrowedFd;
@@ -22,17 +23,17 @@ use crate::blocking::blocking;
 use crate::devices::{DeviceEdits, insecure_devices};
 use crate::failure::{Context as _, build};
 use crate::frontend::LocalTree;
+use crate::guard::passwords;
 use crate::ids::Sight;
 use crate::job::Result;
-use crate::output::Output;
+use crate::limited::Limited;
 use crate::redact::Redactor;
 use crate::request::UserIds;
-use crate::space;
 use crate::step::missing::Doing;
 use crate::step::mounts::{self, Held, Prepared};
 use crate::step::{Opened, Place};
 use crate::trust::{self, Trusted};
-use limits::Limited;
+pub(crate) use enter::enter;
 
 /// The host name steps see unless they are given one; BuildKit's.
 const HOST_NAME: &str = "buildkitsandbox";
@@ -48,7 +49,7 @@ pub(crate) struct ExecStep {
 #[async_trait]
 impl Step<Artifact, Failure> for ExecStep {
     async fn cache_map(&self) -> Result<CacheMap> {
-        let mut hasher = self.place.hasher("exec");
+        let mut hasher = self.place.layer_hasher("exec");
         hasher.field(&keyed(&self.op).encode_to_vec());
         if let Some(limits) = self.place.job.limits.key() {
             hasher.field(limits.as_bytes());
@@ -174,42 +175,6 @@ impl ExecStep {
         options.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
     }
 
-    async fn execute(&self, inputs: Vec<Artifact>) -> Result<Vec<Artifact>> {
-        let step = self.clone();
-        let platform = kiln_oci::Platform::from(&self.place.platform());
-        let ready = blocking(move || {
-            crate::emulation::check(&platform)?;
-            step.prepare(&inputs)
-        });
-        let (spec, held, redactor) = ready.await?;
-        let output = Output::new(Arc::clone(&self.place.job.reporter), self.place.vertex.clone(), redactor);
-        let pipes = output.pipes()?;
-        let group = spec.group.clone();
-        let running = self.place.job.executor.run(spec, pipes.container);
-        let (status, ()) = tokio::join!(running, output.forward(pipes.ours));
-        let is_success = matches!(&status, Ok(status) if self.is_success(*status));
-        let reached = limits::reached(group.as_deref(), &self.place.job.limits.resources);
-        // Trees are kept or removed on a thread that may take its time.
-        let state = self.place.job.store.root();
-        let (snapshots, is_full) = blocking(move || {
-            drop(group);
-            match is_success {
-                true => Ok((Some(held.commit()?), false)),
-                // Asked before what the step wrote is gone.
-                false => Ok((None, space::is_full(&state))),
-            }
-        })
-        .await?;
-        let status = status.map_err(|error| self.not_started(&error))?;
-        let Some(snapshots) = snapshots else {
-            let failure = self.failed(status, &output, reached);
-            // When nothing can be written any more it is hardly the process's fault.
-            return Err(if is_full { space::blame(failure, &self.place.job.store.root()) } else { failure });
-        };
-        self.place.made(&snapshots);
-        Ok(snapshots.into_iter().map(Artifact::Snapshot).collect())
-    }
-
     fn prepare(&self, inputs: &[Artifact]) -> Result<(ContainerSpec, Held, Redactor)> {
         if let Some(device) = self.op.cdi_devices.iter().find(|device| !device.optional) {
             let message = format!("device `{}` cannot be given to steps yet", device.name);
@@ -226,11 +191,13 @@ impl ExecStep {
         let mut mounts = self.device_mounts()?;
         mounts.extend(trusted.as_ref().map(Trusted::mount).transpose()?);
         let prepared = mounts::prepare(&self.place, &self.op, inputs, mounts, &sight)?;
-        let redactor = redactor(&prepared);
+        let urls: Vec<String> = self.op.meta.iter().flat_map(|meta| &meta.proxy_env).flat_map(proxies).collect();
+        let redactor = job.guard.redactor(&values(&prepared, &urls))?;
         let meta = self.op.meta.clone().unwrap_or_default();
         let root = Root::new(prepared.root);
         let user =
             kiln_exec::resolve_user(&root, &meta.user).or_build(|| format!("cannot run as user `{}`", meta.user))?;
+        sight.admit(&user).or_environment(|| format!("cannot run as user `{}`", meta.user))?;
         let groups = self.devices.groups.iter().copied();
         let user = User { groups: user.groups.into_iter().chain(groups).collect(), ..user };
         let cwd = if meta.cwd.is_empty() { "/".to_owned() } else { meta.cwd.clone() };
@@ -246,7 +213,7 @@ impl ExecStep {
         if !env.iter().any(|pair| pair.starts_with("HOME=")) {
             env.push(format!("HOME={}", kiln_exec::home_of(&root, user.uid).map_err(build)?));
         }
-        let limited = Limited::new(job);
+        let limited = Limited::step(job);
         let network = job.networks.ready(network, &*job.reporter)?;
         let hosts = meta.extra_hosts.into_iter().map(|host| (host.host, host.ip));
         let spec = ContainerSpec {
@@ -299,20 +266,6 @@ impl ExecStep {
         failure
     }
 
-    /// The process ended badly.
-    fn failed(&self, status: ExitStatus, output: &Output, reached: Option<String>) -> Failure {
-        let how = match status {
-            ExitStatus::Code(code) => format!("exit code: {code}"),
-            ExitStatus::Signal(signal) => format!("killed by signal {signal}"),
-        };
-        let message = format!("process `{}` did not complete successfully: {how}", self.command());
-        let lines = output.last_lines();
-        // What met a limit says no more by what it printed.
-        let hints = if reached.is_none() { hints::for_failure(status, &lines) } else { Vec::new() };
-        let causes = reached.into_iter().collect();
-        Failure { output: lines, hints, causes, ..Failure::new(FailureKind::Build, message) }
-    }
-
     fn command(&self) -> String {
         self.op.meta.as_ref().map(|meta| meta.args.join(" ")).unwrap_or_default()
     }
@@ -327,14 +280,14 @@ fn override_env(env: &mut Vec<String>, pairs: &[String]) {
     }
 }
 
-/// Knows the secrets a step was given.
-fn redactor(prepared: &Prepared) -> Redactor {
+/// The secrets a step was given, and the passwords of its proxies.
+fn values<'a>(prepared: &'a Prepared, proxies: &'a [String]) -> Vec<&'a [u8]> {
     let files = prepared.mounts.iter().filter_map(|mount| match &mount.source {
         MountSource::Bytes { data, .. } => Some(data.expose()),
         _ => None,
     });
     let variables = prepared.env.iter().filter_map(|pair| pair.split_once('=')).map(|(_, value)| value.as_bytes());
-    Redactor::new(files.chain(variables))
+    files.chain(variables).chain(proxies.iter().flat_map(|url| passwords(url)).map(str::as_bytes)).collect()
 }
 
 /// A working directory that an image's config names need not be in its files.

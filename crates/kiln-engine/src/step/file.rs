@@ -40,7 +40,7 @@ pub(crate) struct FileStep {
 #[async_trait]
 impl Step<Artifact, Failure> for FileStep {
     async fn cache_map(&self) -> Result<CacheMap> {
-        let mut hasher = self.place.hasher("file");
+        let mut hasher = self.place.layer_hasher("file");
         hasher.field(&self.op.encode_to_vec());
         let inputs = (0..self.place.inputs).map(|input| self.input_key(input)).collect();
         Ok(self.place.cache_map(hasher.finish(), inputs, KeyParts::default()))
@@ -232,6 +232,9 @@ impl Work<'_> {
             .collect();
         outputs.sort_unstable();
         let trees: Vec<Tree> = outputs.iter().filter_map(|(_, slot)| self.slots[*slot].take()).collect();
+        for tree in &trees {
+            self.step.place.job.guard.check_layer(&tree.scratch.upper_dir())?;
+        }
         trees.into_iter().map(commit).collect()
     }
 
@@ -288,7 +291,8 @@ impl Work<'_> {
             .ok_or_else(|| Failure::new(FailureKind::Build, "a copy from an earlier action is not supported yet"))?;
         let opened = self.step.place.open(source)?;
         let owner = self.owner(copy.owner.as_ref(), tree)?;
-        let spec = copy_spec(copy, owner)?;
+        let limits = self.step.place.job.registry.limits();
+        let spec = CopySpec { limits, ..copy_spec(copy, owner)? };
         let upper = open_dir(&tree.scratch.upper_dir())?;
         let target = kiln_fs::Target { root: &tree.root, upper: Some(&upper) };
         let stats = match self.reading(action, source)? {
@@ -364,6 +368,7 @@ pub(crate) fn copy_spec(copy: &FileActionCopy, owner: Option<(u32, u32)>) -> Res
         exclude: copy.exclude_patterns.clone(),
         required_paths: copy.required_paths.clone(),
         unpack_archives: copy.attempt_unpack_docker_compatibility,
+        limits: kiln_fs::Limits::default(),
         always_replace: copy.always_replace_existing_dest_paths,
         timestamp: stamp(copy.timestamp),
         on_host: false,

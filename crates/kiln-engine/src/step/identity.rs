@@ -56,9 +56,25 @@ pub(crate) fn place_of(name: &str) -> (&str, &str) {
     (only.unwrap_or(stage).trim_end(), &place[number..])
 }
 
+/// The stage that a name says: `build` of `[linux/amd64 build 2/4] RUN make`.
+pub(crate) fn stage_of(name: &str) -> &str {
+    match place_of(name) {
+        (_, "") => "",
+        (stage, _) => stage.trim_start_matches('[').rsplit(' ').next().unwrap_or_default(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::place_of;
+    use super::{place_of, stage_of};
+
+    #[test]
+    fn the_stage_is_the_last_word_before_the_number() {
+        assert_eq!(stage_of("[build 2/4] RUN ls"), "build");
+        assert_eq!(stage_of("[linux/amd64 build  2/14] RUN ls"), "build");
+        assert_eq!(stage_of("[stage-1 2/4] RUN ls"), "stage-1");
+        assert_eq!((stage_of("[2/4] RUN ls"), stage_of("[context a/b] load")), ("", ""));
+    }
 
     #[test]
     fn a_step_stands_in_its_stage_at_its_number() {

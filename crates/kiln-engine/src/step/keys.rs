@@ -30,6 +30,7 @@ use crate::devices::Devices;
 use crate::export::Early;
 use crate::finish::Finisher;
 use crate::frontend::LocalTree;
+use crate::guard::Guard;
 use crate::job::{Images, Job, Limits};
 use crate::mounts::Returning;
 use crate::registry::Registry;
@@ -171,6 +172,7 @@ impl World {
         let place = Place {
             job,
             vertex: Digest::sha256(if let OpKind::Source(op) = &op { op.identifier.as_str() } else { "" }),
+            name: String::new(),
             excerpt: None,
             identity: Identity::default(),
             platform: Some(self.platform.clone()),
@@ -205,8 +207,10 @@ impl World {
         let blobs = StoreBlobs { store: store.clone(), lease: lease.clone() };
         let with = (Arc::clone(&registry), Arc::clone(&reporter), Arc::clone(&images));
         let early = Arc::new(Early::new(&self.request, blobs, with).unwrap());
+        let session: Arc<dyn Session> = Arc::new(Lent(self.secret));
         Arc::new(Job {
             early,
+            guard: Guard::new(&session, &reporter, &self.request.accepted_leaks),
             project: String::new(),
             origin: String::new(),
             purpose: Purpose::Build,
@@ -216,7 +220,7 @@ impl World {
             store: store.clone(),
             lease,
             registry,
-            session: Arc::new(Lent(self.secret)),
+            session,
             reporter,
             executor: kiln_exec::Executor::new(),
             networks: Default::default(),
@@ -228,6 +232,8 @@ impl World {
             seen: Default::default(),
             witness: Default::default(),
             limits: Limits::new(&self.request).unwrap(),
+            patience: Default::default(),
+            wrecks: Default::default(),
             devices: Devices::new(Vec::new(), Vec::new()),
             host_env: Vec::new(),
             daemons: Default::default(),
@@ -317,6 +323,7 @@ type Change = fn(&mut World);
 
 /// A change for every row of the table.
 // tidy: table
+#[allow(clippy::too_many_lines, reason = "a table")]
 fn changes() -> Vec<(&'static str, &'static str, Change)> {
     vec![
         ("every", "operating system", |w| w.platform.os = "other".into()),
@@ -373,6 +380,7 @@ fn changes() -> Vec<(&'static str, &'static str, Change)> {
         }),
         ("exec", "id of a secret", |w| w.exec().mounts[3].secret_opt.as_mut().unwrap().id = "x".into()),
         ("exec", "content of a secret", |w| w.secret = "x"),
+        ("exec", "leaks that are accepted", |w| w.request.accepted_leaks.push("s".into())),
         ("exec", "id of an ssh agent", |w| w.exec().mounts[4].ssh_opt.as_mut().unwrap().id = "x".into()),
         ("exec", "name of an extra host", |w| w.meta().extra_hosts[0].host = "x".into()),
         ("exec", "address of an extra host", |w| w.meta().extra_hosts[0].ip = "10.0.0.2".into()),
@@ -386,6 +394,7 @@ fn changes() -> Vec<(&'static str, &'static str, Change)> {
         ("file", "patterns", |w| w.copy().exclude_patterns.push("nothing".into())),
         ("file", "time given to files", |w| w.copy().timestamp = 0),
         ("file", "inline data", |w| w.inline().data.push(b'x')),
+        ("file", "leaks that are accepted", |w| w.request.accepted_leaks.push("s".into())),
         ("file", "bytes of a copied file", |w| w.files[0].1 = "x"),
         ("file", "name of a copied file", |w| w.files[0].0 = "src/x"),
         ("file", "mode of a copied file", |w| w.files[0].2 = 0o755),

@@ -3,6 +3,7 @@
 use kiln_report::{Failure, FailureKind};
 
 use super::Opened;
+use crate::base::MORE;
 
 /// What to do when a context changes under a build.
 pub(crate) const QUIET: &str = "build again when nothing writes to the build context any more";
@@ -36,6 +37,7 @@ impl<'a> Doing<'a> {
         failure.message = format!("cannot {} `{}` to `{}`", self.verb, self.src, self.dest);
         match error {
             kiln_fs::Error::ChangedWhileRead { .. } => failure.hint(QUIET),
+            kiln_fs::Error::Unpack { source, .. } if source.is_too_much() => failure.hint(MORE),
             _ => failure,
         }
     }

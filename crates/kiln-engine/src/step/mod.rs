@@ -12,9 +12,9 @@ mod source;
 
 pub(crate) use file::copy_spec;
 
-pub(crate) use exec::make_cwd;
+pub(crate) use exec::{enter, make_cwd};
 pub(crate) use identity::place_of;
-pub(crate) use mounts::stubs;
+pub(crate) use mounts::{Held, lacking, stubs};
 pub(crate) use source::{lock_name, remove_repository, repositories};
 
 use std::sync::{Arc, PoisonError};
@@ -22,7 +22,7 @@ use std::sync::{Arc, PoisonError};
 use kiln_graph::llb::{self, OpKind, SourceOp};
 use kiln_graph::{Definition, Vertex};
 use kiln_oci::{Digest, Hasher};
-use kiln_report::{Excerpt, Failure, FailureKind};
+use kiln_report::{Excerpt, Failure, FailureKind, without_credentials};
 use kiln_solver::{CacheMap, InputKey, KeyParts, Plan, PlanVertex, Step};
 use kiln_sys::root::Root;
 
@@ -61,6 +61,8 @@ pub(crate) fn plan(
 pub(crate) struct Place {
     pub(crate) job: Arc<Job>,
     pub(crate) vertex: Digest,
+    /// What people call it.
+    pub(crate) name: String,
     pub(crate) excerpt: Option<Excerpt>,
     pub(crate) identity: Identity,
     pub(crate) platform: Option<llb::Platform>,
@@ -103,6 +105,7 @@ fn step(
     let place = Place {
         job: Arc::clone(job),
         vertex: vertex.id.0.clone(),
+        name: vertex.meta.name.clone(),
         excerpt: excerpt(definition, vertex),
         identity,
         platform: vertex.op.platform.clone(),
@@ -136,6 +139,7 @@ impl Place {
         Self {
             job: Arc::clone(job),
             vertex: Digest::sha256(""),
+            name: String::new(),
             excerpt,
             identity: Identity::default(),
             platform: None,
@@ -155,16 +159,31 @@ impl Place {
 
     /// A cache map whose parts carry the step's name and command.
     pub(crate) fn cache_map(&self, digest: Digest, inputs: Vec<InputKey>, parts: KeyParts) -> CacheMap {
-        let command = self.excerpt.as_ref().and_then(|e| e.file.text().get(e.span.range())).map(str::to_owned);
+        let command = self.excerpt.as_ref().and_then(|e| e.file.text().get(e.span.range())).map(without_credentials);
         let Identity { name: identity, place, around } = self.identity.clone();
         let platform = self.platform.as_ref().map(|p| format!("{}/{}", p.os, p.architecture));
         let parts = KeyParts { identity, place, around, command: parts.command.or(command), platform, ..parts };
         CacheMap { digest, parts, pinned: true, inputs }
     }
 
+    /// The stage it stands in; empty for the only one that has no name.
+    pub(crate) fn stage(&self) -> &str {
+        identity::stage_of(&self.name)
+    }
+
     /// The platform it is for; the machine's unless the graph says otherwise.
     pub(crate) fn platform(&self) -> llb::Platform {
         self.platform.clone().unwrap_or_else(|| llb::Platform::from(&kiln_oci::Platform::host()))
+    }
+
+    /// Begins the digest of a step that makes a layer of an image.
+    pub(crate) fn layer_hasher(&self, kind: &str) -> Hasher {
+        let mut hasher = self.hasher(kind);
+        if let Some(accepted) = self.job.guard.key() {
+            hasher.field(b"accepted leaks");
+            hasher.field(accepted.as_bytes());
+        }
+        hasher
     }
 
     /// Begins the digest of a step: its kind and its platform.

@@ -18,8 +18,9 @@ use kiln_sys::root::Root;
 use crate::artifact::Artifact;
 use crate::failure::{Context as _, build, environment};
 use crate::ids::Sight;
-use crate::job::Result;
+use crate::job::{Job, Result};
 use crate::scratch::Scratch;
+use crate::session::Session;
 use crate::ssh::{self, Access, Socket};
 use crate::step::{Opened, Place};
 
@@ -239,10 +240,7 @@ impl Work<'_> {
             return Err(Failure::new(FailureKind::Build, message));
         }
         if value.is_none() && !is_optional {
-            let failure = Failure::new(FailureKind::Build, format!("secret `{id}` was not given"));
-            return Err(
-                failure.hint(format!("give it with `--secret id={id},src=FILE` or `--secret id={id},env=NAME`"))
-            );
+            return Err(no_secret(id));
         }
         Ok(value)
     }
@@ -262,15 +260,46 @@ impl Work<'_> {
         let opt = mount.ssh_opt.clone().unwrap_or_default();
         let access = Access { mode: opt.mode & 0o7777, uid: opt.uid, gid: opt.gid };
         let Some(socket) = Socket::lend(&self.place.job, &opt.id, access)? else {
-            let id = if opt.id.is_empty() { ssh::DEFAULT } else { &opt.id };
-            let message = format!("ssh agent `{id}` was not given");
-            let failure = Failure::new(FailureKind::Build, message).hint(ssh::how_to_lend(id));
-            return if opt.optional { Ok(None) } else { Err(failure) };
+            return if opt.optional { Ok(None) } else { Err(no_agent(&opt.id)) };
         };
         let source = MountSource::Tree { dir: self.bind_dir(&socket.directory())?, subpath: ssh::SOCKET.to_owned() };
         self.held.sockets.push(socket);
         Ok(Some(source))
     }
+}
+
+/// What a step must have and the client does not lend: the step is sure to fail when it runs.
+pub(crate) fn lacking(op: &ExecOp, session: &dyn Session) -> Result<Option<Failure>> {
+    for mount in &op.mounts {
+        let secret = mount.secret_opt.as_ref().filter(|opt| mount.mount_type() == MountType::Secret && !opt.optional);
+        let agent = mount.ssh_opt.as_ref().filter(|opt| mount.mount_type() == MountType::Ssh && !opt.optional);
+        if let Some(opt) = secret
+            && session.secret(&opt.id)?.is_none()
+        {
+            return Ok(Some(no_secret(&opt.id)));
+        }
+        if let Some(opt) = agent
+            && session.ssh(ssh::named(&opt.id))?.is_none()
+        {
+            return Ok(Some(no_agent(&opt.id)));
+        }
+    }
+    for secret in op.secretenv.iter().filter(|secret| !secret.optional) {
+        if session.secret(&secret.id)?.is_none() {
+            return Ok(Some(no_secret(&secret.id)));
+        }
+    }
+    Ok(None)
+}
+
+fn no_secret(id: &str) -> Failure {
+    Failure::new(FailureKind::Build, format!("secret `{id}` was not given"))
+        .hint(format!("give it with `--secret id={id},src=FILE` or `--secret id={id},env=NAME`"))
+}
+
+fn no_agent(id: &str) -> Failure {
+    let id = ssh::named(id);
+    Failure::new(FailureKind::Build, format!("ssh agent `{id}` was not given")).hint(ssh::how_to_lend(id))
 }
 
 /// A cache mount without an id is called by its place.
@@ -324,9 +353,19 @@ impl Held {
         }
     }
 
-    /// Keeps what was written, in the order of the outputs.
-    pub(crate) fn commit(mut self) -> Result<Vec<Snapshot>> {
+    /// The tree of an output, unless it holds a secret; all else is thrown away.
+    pub(crate) fn into_output(mut self, output: i64, job: &Job) -> Option<Scratch<ActiveSnapshot>> {
+        let at = self.outputs.iter().position(|(of, _)| *of == output)?;
+        let (_, tree) = self.outputs.swap_remove(at);
+        job.guard.check_layer(&tree.upper_dir()).ok().map(|()| tree)
+    }
+
+    /// Keeps what was written, in the order of the outputs. Nothing is kept when one of them holds a secret.
+    pub(crate) fn commit(mut self, job: &Job) -> Result<Vec<Snapshot>> {
         self.outputs.sort_by_key(|(output, _)| *output);
+        for (_, tree) in &self.outputs {
+            job.guard.check_layer(&tree.upper_dir())?;
+        }
         self.outputs.into_iter().map(|(_, tree)| tree.commit()).collect()
     }
 }

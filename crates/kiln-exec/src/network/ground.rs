@@ -1,22 +1,28 @@
 //! What all networks of this process share: their addresses, the rules for what passes, the way to names.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ffi::OsStr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 
 use kiln_sys::net::{Barrier, Links, Match, Namespace, Route, Rule, Table, Verdict};
 use kiln_sys::root::Root;
+use kiln_sys::userns::is_machine_root;
 
 use super::Ends;
 use super::forwarding::Forwarding;
+use super::hub::Hub;
 use super::names::Names;
 
 /// How the outer links of all kilns begin; the number of a pair of addresses follows. That the kernel gives a name once is
 /// what makes the pairs of several processes different.
 pub(super) const PREFIX: &str = "kiln-";
 
-/// Addresses that no container reaches: where clouds tell machines their secrets, and what is near the machine only.
-pub(super) const FORBIDDEN: [(IpAddr, u8); 4] = [
+/// Addresses that no container reaches: where clouds tell machines their secrets, and what is near the machine only. One of
+/// them answers for names as well, which the machine is then asked for.
+pub(super) const FORBIDDEN: [(IpAddr, u8); 6] = [
     (IpAddr::V4(Ipv4Addr::new(169, 254, 0, 0)), 16),
     (IpAddr::V4(Ipv4Addr::new(100, 100, 100, 200)), 32),
+    (IpAddr::V4(Ipv4Addr::new(168, 63, 129, 16)), 32),
+    (IpAddr::V4(Ipv4Addr::new(192, 0, 0, 192)), 32),
     (IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)), 128),
     (IpAddr::V6(Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254)), 128),
 ];
@@ -24,6 +30,11 @@ pub(super) const FORBIDDEN: [(IpAddr, u8); 4] = [
 /// What of the machine is never a container's, although a packet could say so.
 const LOOPBACK: (IpAddr, u8) = (IpAddr::V4(Ipv4Addr::new(127, 0, 0, 0)), 8);
 const LINK_LOCAL: (IpAddr, u8) = (IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0)), 10);
+
+/// What reaches whoever listens, the machine too.
+const TO_MANY: [(IpAddr, u8); 2] =
+    [(IpAddr::V4(Ipv4Addr::new(224, 0, 0, 0)), 4), (IpAddr::V4(Ipv4Addr::BROADCAST), 32)];
+const TO_MANY6: (IpAddr, u8) = (IpAddr::V6(Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0)), 8);
 
 /// Addresses for containers, in the order they are tried: corners of the private ranges that others leave alone.
 const POOLS: [Ipv4Addr; 6] = [
@@ -34,6 +45,7 @@ const POOLS: [Ipv4Addr; 6] = [
     Ipv4Addr::new(10, 171, 32, 0),
     Ipv4Addr::new(198, 19, 240, 0),
 ];
+const NO_POOL: &str = "all address ranges that kiln knows are in use here";
 const POOL_PREFIX: u8 = 20;
 /// Pairs of addresses in a pool.
 const PAIRS: u32 = 1 << (31 - POOL_PREFIX);
@@ -52,17 +64,42 @@ pub(super) struct Ground {
     has_v6: bool,
     mtu: u32,
     pub(super) names: Names,
+    /// By which address the machine is reached, if not by the link's.
+    pub(super) machine: Option<IpAddr>,
     // It goes before what is switched off only when nobody has one any more.
     _table: Table,
     forwarding: Forwarding,
+    /// Where all this is, if not in the machine's own network.
+    hub: Option<Hub>,
 }
 
 impl Ground {
-    /// Looks at the machine's network, and readies it; else says why containers cannot have networks of their own.
-    pub(super) fn prepare() -> Result<Ground, String> {
+    /// Looks at the machine's network, and readies it, or another where it is not ours to change; else says why containers
+    /// cannot have networks of their own.
+    pub(super) fn prepare(path: Option<&OsStr>) -> Result<Ground, String> {
+        match Ground::here() {
+            Err(_) if !is_machine_root() => Ground::beyond(path),
+            ground => ground,
+        }
+    }
+
+    /// Makes a network between the machine's and the containers', and readies that. The calling thread ends up in it.
+    fn beyond(path: Option<&OsStr>) -> Result<Ground, String> {
+        let links = Links::open().map_err(told)?;
+        let pool = free_pool(&links.routes().map_err(told)?).ok_or(NO_POOL)?;
+        let machine = own_address();
+        let names = names(&links, false);
+        let hub = Hub::start(pool, path)?;
+        hub.enter().map_err(told)?;
+        let ground = Ground::here()?;
+        Ok(Ground { names, machine, hub: Some(hub), ..ground })
+    }
+
+    /// Readies the network that the calling thread is in.
+    fn here() -> Result<Ground, String> {
         let links = Links::open().map_err(told)?;
         let routes = ours_apart(&links, links.routes().map_err(told)?);
-        let pool = free_pool(&routes).ok_or("all address ranges that kiln knows are in use here")?;
+        let pool = free_pool(&routes).ok_or(NO_POOL)?;
         let way_out = routes.iter().find(|route| route.prefix == 0 && route.is_main && route.to.is_ipv4());
         let mtu = way_out.and_then(|route| links.describe(route.link?).ok()).map_or(ETHERNET, |(_, mtu)| mtu);
         let is_free = !routes.iter().any(|route| overlap((route.to, route.prefix), (POOL6.into(), POOL6_PREFIX)));
@@ -71,12 +108,13 @@ impl Ground {
         let has_v6 = is_free && passes_v6 && forwarding.with_v6(&links, &routes);
         let table = Table::raise(PREFIX, &rules(pool, forwarding.switched()));
         let table = table.map_err(told)?;
-        let resolv_conf =
-            Root::open_ambient("/").and_then(|host| host.read_to_limit("/etc/resolv.conf", RESOLV_CONF_LIMIT));
-        // A machine without the file asks its own loopback, as the C library has it.
-        let resolv_conf = String::from_utf8_lossy(&resolv_conf.unwrap_or_default()).into_owned();
-        let names = Names::new(&resolv_conf, has_v6, |link| links.index(link).ok());
-        Ok(Ground { pool, has_v6, mtu, names, forwarding, _table: table })
+        let names = names(&links, has_v6);
+        Ok(Ground { pool, has_v6, mtu, names, machine: None, _table: table, forwarding, hub: None })
+    }
+
+    /// Moves the calling thread to where links to containers are made.
+    pub(super) fn enter(&self) -> kiln_sys::Result<()> {
+        self.hub.as_ref().map_or(Ok(()), Hub::enter)
     }
 
     /// Makes a link out of a namespace; gives its outer name, and the number of its pair of addresses.
@@ -101,6 +139,10 @@ impl Ground {
         Ends { gateway: gateway.into(), step: (gateway + 1).into(), v6 }
     }
 
+    pub(super) fn pool(&self) -> String {
+        format!("{}/{POOL_PREFIX}", self.pool)
+    }
+
     /// Has what comes out of a container passed on.
     pub(super) fn forward(&self, link: &str) {
         self.forwarding.include(link, self.has_v6);
@@ -122,7 +164,24 @@ fn pass_barriers() -> Result<bool, String> {
     Ok(passes_v6)
 }
 
-fn told(error: kiln_sys::Error) -> String {
+/// How the machine finds names, as a container may.
+fn names(links: &Links, has_v6: bool) -> Names {
+    let resolv_conf =
+        Root::open_ambient("/").and_then(|host| host.read_to_limit("/etc/resolv.conf", RESOLV_CONF_LIMIT));
+    // A machine without the file asks its own loopback, as the C library has it.
+    let resolv_conf = String::from_utf8_lossy(&resolv_conf.unwrap_or_default()).into_owned();
+    Names::new(&resolv_conf, has_v6, |link| links.index(link).ok())
+}
+
+/// The address from which this machine reaches others. Nothing is sent to find it out.
+fn own_address() -> Option<IpAddr> {
+    const ANYBODY: (Ipv4Addr, u16) = (Ipv4Addr::new(198, 51, 100, 1), 9);
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
+    socket.connect(ANYBODY).ok()?;
+    socket.local_addr().ok().map(|address| address.ip())
+}
+
+pub(super) fn told(error: kiln_sys::Error) -> String {
     match std::error::Error::source(&error) {
         Some(source) => format!("{error}: {source}"),
         None => error.to_string(),
@@ -166,10 +225,12 @@ fn rules<'a>(pool: Ipv4Addr, switched: impl Iterator<Item = (&'a str, Match)>) -
         matches: vec![Match::Source(address, prefix), Match::NotTo(PREFIX.into())],
         verdict: Verdict::Masquerade,
     };
-    let forbidden = FORBIDDEN.iter().chain([&LOOPBACK]);
+    let forbidden = FORBIDDEN.iter().chain([&LOOPBACK]).chain(&TO_MANY);
     let mut rules: Vec<_> =
         forbidden.map(|(to, prefix)| refuse(vec![from(), Match::Destination(*to, *prefix)])).collect();
-    rules.push(refuse(vec![from(), Match::Destination(LINK_LOCAL.0, LINK_LOCAL.1), Match::NotControl]));
+    for (to, prefix) in [LINK_LOCAL, TO_MANY6] {
+        rules.push(refuse(vec![from(), Match::Destination(to, prefix), Match::NotControl]));
+    }
     // Containers have one address each, and none of another's connections.
     rules.push(stop(vec![from(), Match::To(PREFIX.into())]));
     rules.push(stop(vec![Match::To(PREFIX.into()), Match::IsUnasked]));

@@ -6,14 +6,17 @@
 
 mod forwarding;
 mod ground;
+mod hub;
 mod names;
 mod relay;
 
+use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 
 use kiln_sys::net::{Change, Links, Namespace};
+use kiln_sys::userns::IdMap;
 
 use crate::Error;
 use ground::Ground;
@@ -29,6 +32,8 @@ const LOOPBACK: &str = "lo";
 #[derive(Debug, Clone, Default)]
 pub struct Networks {
     ground: Arc<OnceLock<Result<Arc<Ground>, String>>>,
+    /// Where programs of the machine are found.
+    path: Option<OsString>,
 }
 
 /// A network that one container has for itself.
@@ -51,6 +56,11 @@ pub struct PrivateNetwork {
 pub struct PendingNetwork(JoinHandle<Result<PrivateNetwork, Error>>);
 
 impl Networks {
+    /// Gives networks, if need be with programs of the machine that are found here.
+    pub fn new(path: Option<OsString>) -> Self {
+        Self { path, ..Self::default() }
+    }
+
     /// Begins to make a network, on another thread: it takes about as long as mounting a tree. To be called where tokio
     /// runs.
     pub fn begin(&self) -> Result<PendingNetwork, Error> {
@@ -61,7 +71,7 @@ impl Networks {
     }
 
     fn ground(&self) -> Result<Arc<Ground>, Error> {
-        let made = self.ground.get_or_init(|| Ground::prepare().map(Arc::new));
+        let made = self.ground.get_or_init(|| Ground::prepare(self.path.as_deref()).map(Arc::new));
         made.clone().map_err(|why| Error::NoNetwork { why })
     }
 }
@@ -80,6 +90,7 @@ impl PrivateNetwork {
     /// Makes one; the calling thread ends up in it.
     fn new(ground: Arc<Ground>, runtime: &tokio::runtime::Handle) -> Result<PrivateNetwork, Error> {
         let fail = |source| Error::Prepare { what: "a network", source };
+        ground.enter().map_err(fail)?;
         let outside = Links::open().map_err(fail)?;
         let namespace = Namespace::enter_new().map_err(fail)?;
         let (name, slot) = ground.connect(&outside, (INSIDE, &namespace)).map_err(fail)?;
@@ -105,7 +116,13 @@ impl PrivateNetwork {
 
     /// By which addresses the container reaches this machine.
     pub fn gateways(&self) -> Vec<IpAddr> {
-        std::iter::once(self.gateway.into()).chain(self.gateway6.map(IpAddr::from)).collect()
+        let links = || std::iter::once(self.gateway.into()).chain(self.gateway6.map(IpAddr::from)).collect();
+        self.ground.machine.map_or_else(links, |machine| vec![machine])
+    }
+
+    /// The range that all networks of this process have their addresses from, as `10.213.64.0/20`.
+    pub fn pool(&self) -> String {
+        self.ground.pool()
     }
 
     /// What its `/etc/resolv.conf` says.
@@ -160,6 +177,16 @@ impl Ends {
 /// Lets everybody in the calling thread's namespace listen on any port and send echo requests, as docker does: both are
 /// harmless in a network of one's own. Kernels without the settings keep to their rules.
 fn allow_low_ports() {
+    let last = IdMap::of_groups().map_or(0, |map| map.last()).min(i32::MAX.cast_unsigned());
     let _ = std::fs::write("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0");
-    let _ = std::fs::write("/proc/sys/net/ipv4/ping_group_range", "0 2147483647");
+    let _ = std::fs::write("/proc/sys/net/ipv4/ping_group_range", format!("0 {last}"));
+}
+
+/// Does something in a thread of its own, which may end up in another network.
+fn apart<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, String> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("kiln-network".into()).spawn_scoped(scope, work);
+        let thread = thread.map_err(|error| format!("cannot start a thread: {error}"))?;
+        Ok(thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    })
 }

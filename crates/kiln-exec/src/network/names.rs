@@ -91,6 +91,7 @@ mod tests {
             ("# local|options edns0|search lan", "127.0.0.53:53")
         );
         assert_eq!(relayed("nameserver 169.254.169.254\n", true).1, ["169.254.169.254:53"]);
+        assert_eq!(relayed("nameserver 168.63.129.16\n", true).1, ["168.63.129.16:53"]);
         assert_eq!(relayed("nameserver 1.1.1.1\nnameserver ::1\n", true).1, ["1.1.1.1:53", "[::1]:53"]);
         assert_eq!(relayed("nameserver 2001:db8::1\n", false).1, ["[2001:db8::1]:53"]);
         assert_eq!(relayed("nameserver fe80::1%eth0\n", true).1, ["[fe80::1%4]:53"]);

@@ -3,7 +3,7 @@
 use std::os::unix::process::CommandExt;
 use std::time::{Duration, Instant};
 
-use kiln_exec::{Executor, ExitStatus, Limit, ProcessIo, Ulimit, User};
+use kiln_exec::{Executor, ExitStatus, Limit, ProcessIo, Stdio, Terminal, Ulimit, User};
 
 use crate::require_containers;
 use crate::support::{self, Image, eventually, processes, run, user};
@@ -220,4 +220,49 @@ fn sleeping(sleep: &str) -> Vec<u32> {
         String::from_utf8_lossy(&line).replace('\0', " ").trim_end() == sleep
     };
     processes(sleep).into_iter().filter(is_it).collect()
+}
+
+/// Types on the terminal of a container as it asks for it, and gives what it showed.
+fn on_terminal(image: &Image, script: &str, typed: &[(&str, &[u8])]) -> (ExitStatus, String) {
+    let (other_end, end) = tokio::sync::oneshot::channel();
+    let terminal = Terminal { size: (33, 101), other_end };
+    let mut spec = image.spec(&["sh", "-c", script]);
+    spec.user = user(1000, 1000);
+    let typed: Vec<(String, Vec<u8>)> = typed.iter().map(|(after, text)| ((*after).into(), text.to_vec())).collect();
+    let typist = std::thread::spawn(move || {
+        let mut end = std::fs::File::from(end.blocking_recv().unwrap());
+        let (mut shown, mut typed, mut buffer) = (String::new(), typed.into_iter().peekable(), [0; 4096]);
+        // Reading fails when the container is gone.
+        while let Ok(count @ 1..) = std::io::Read::read(&mut end, &mut buffer) {
+            shown.push_str(&String::from_utf8_lossy(&buffer[..count]));
+            while let Some((_, text)) = typed.next_if(|(after, _)| shown.contains(after.as_str())) {
+                std::io::Write::write_all(&mut end, &text).unwrap();
+            }
+        }
+        shown
+    });
+    let status = support::runtime().block_on(Executor::new().run(spec, Stdio::Terminal(terminal))).unwrap();
+    (status, typist.join().unwrap())
+}
+
+#[test]
+fn a_container_may_have_a_terminal_of_its_own() {
+    require_containers!();
+    for image in [Image::new(), Image::with_host_ids()] {
+        let script = "busybox tty; busybox stty size; echo x > /dev/tty; read a; echo \"<$a>\"; exit 5";
+        let (status, shown) = on_terminal(&image, script, &[("x\r\n", b"hello\r")]);
+        assert_eq!(status, ExitStatus::Code(5));
+        assert_eq!(shown, "/dev/pts/0\r\n33 101\r\nx\r\nhello\r\n<hello>\r\n");
+    }
+}
+
+#[test]
+fn control_c_on_a_terminal_is_for_what_runs_there() {
+    require_containers!();
+    let script = "trap 'echo caught' INT; sh -c 'echo ready; exec sleep 86862'; echo after";
+    let began = Instant::now();
+    let (status, shown) = on_terminal(&Image::new(), script, &[("ready", b"\x03")]);
+    assert!(began.elapsed() < Duration::from_secs(5) && processes("sleep 86862").is_empty());
+    assert_eq!(status, ExitStatus::Code(0), "{shown}");
+    assert!(shown.ends_with("caught\r\nafter\r\n"), "{shown:?}");
 }

@@ -81,15 +81,17 @@ fn the_machine_s_own_and_the_cloud_s_secrets_are_never_reached() {
         // With this the kernel lets strangers talk to the loopback; some set it for all links.
         std::fs::write("/proc/sys/net/ipv4/conf/all/route_localnet", "1").unwrap();
         let here = ["127.0.0.1:7001", "[::1]:7001", "169.254.169.253:7001", "[fd20:ce::254]:7001"].map(Counter::listen);
-        let there = ["169.254.169.254:7001", "100.100.100.200:7001", "[fd00:ec2::254]:7001"];
-        let there = there.map(|place| beyond.listen(place));
+        let clouds = ["169.254.169.254", "100.100.100.200", "168.63.129.16", "192.0.0.192", "[fd00:ec2::254]"];
+        let there = clouds.map(|place| format!("{place}:7001"));
+        let there = there.map(|place| beyond.listen(&place));
         let name = std::os::unix::net::SocketAddr::from_abstract_name("kiln-test-abstract").unwrap();
         let _abstract = UnixListener::bind_addr(&name).unwrap();
         let ready = Ready::new();
-        let places = ["169.254.169.253", "169.254.169.254", "100.100.100.200", "fd00:ec2::254", "fd20:ce::254"];
+        let clouds = clouds.map(|place| place.trim_matches(['[', ']']));
+        let places = clouds.into_iter().chain(["169.254.169.253", "fd20:ce::254"]);
         let network = ready.network();
         let gateways: Vec<String> = network.gateways().iter().map(ToString::to_string).collect();
-        let places = places.into_iter().chain(["127.0.0.1", "::1"]).chain(gateways.iter().map(String::as_str));
+        let places = places.chain(["127.0.0.1", "::1"]).chain(gateways.iter().map(String::as_str));
         let visits: String = places.map(|place| visit(place, 7001)).collect();
         let script = format!("{visits} grep -c kiln-test-abstract /proc/net/unix");
         let image = Image::new();
@@ -100,6 +102,7 @@ fn the_machine_s_own_and_the_cloud_s_secrets_are_never_reached() {
         let network = ready.network();
         let routes = format!(
             "ip route del prohibit 169.254.0.0/16 && ip route del prohibit 100.100.100.200 && \
+             ip route del prohibit 168.63.129.16 && ip route del prohibit 192.0.0.192 && \
              ip route del local 127.0.0.0/8 table local; ip route add 127.0.0.0/8 via {} && echo changed; {visits}",
             network.gateways()[0]
         );
@@ -115,6 +118,25 @@ fn the_machine_s_own_and_the_cloud_s_secrets_are_never_reached() {
         spec.network = Network::Host;
         assert_eq!(run(spec).unwrap().stdout, "hello\nreached 127.0.0.1\n");
         assert_eq!(here[0].visitors(), ["127.0.0.1"]);
+    });
+}
+
+#[test]
+fn who_listens_for_everybody_does_not_hear_a_container() {
+    require_containers!();
+    on_a_machine(REACHED, |_| {
+        // Machines answer such calls when they are told to.
+        std::fs::write("/proc/sys/net/ipv4/icmp_echo_ignore_broadcasts", "0").unwrap();
+        let ready = Ready::new();
+        let network = ready.network();
+        let gateway = network.gateways()[0];
+        // One with the right to raw packets, for which busybox asks.
+        let image = Image::with_host_ids();
+        let call = |whom: &str| format!("ping -c 1 -W 1 {whom} | grep -o '[0-9]* packets received'; ");
+        let mut spec = image.spec(&["sh", "-c", &(call(&gateway.to_string()) + &call("224.0.0.1"))]);
+        spec.network = Network::Private(network);
+        let ran = run(spec).unwrap();
+        assert_eq!(ran.stdout, "1 packets received\n0 packets received\n", "{}", ran.stderr);
     });
 }
 

@@ -98,8 +98,15 @@ fn beyond() -> Beyond {
         let there = Links::open().unwrap();
         let loopback = there.index("lo").unwrap();
         set_up(&there, "beyond", [NEIGHBOUR, NEIGHBOUR6], [MACHINE, MACHINE6]);
-        let all =
-            ["203.0.113.10/32", "2001:db8:1::10/128", "169.254.169.254/32", "100.100.100.200/32", "fd00:ec2::254/128"];
+        let all = [
+            "203.0.113.10/32",
+            "2001:db8:1::10/128",
+            "169.254.169.254/32",
+            "100.100.100.200/32",
+            "168.63.129.16/32",
+            "192.0.0.192/32",
+            "fd00:ec2::254/128",
+        ];
         let addresses = all.map(|text| address(loopback, text));
         there.change(&addresses).unwrap();
         there.change(&[Change::Up { link: loopback }]).unwrap();

@@ -167,7 +167,7 @@ impl Image {
 
 const APPLETS: &str = "sh cat ls id mount umount sleep mkdir rm ln mv touch echo env pwd hostname ps kill mknod chmod \
     chown unshare setsid true false stat dd head wc grep su chroot ip find sort readlink test trap ulimit \
-    tail tr cut od nc";
+    tail tr cut od nc ping";
 
 /// Compiles a static program out of C; `None`, with a word, where there is no compiler.
 pub(crate) fn compile(source: &str, to: &Path) -> Option<()> {

@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use kiln_sys::copy::copy_content;
 use kiln_sys::metadata::{FileKind, Metadata, Timestamp};
-use kiln_sys::root::{set_mode, set_owner, set_times};
+use kiln_sys::root::{set_mode, set_times};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
@@ -17,6 +17,7 @@ use super::{CopySpec, CopyStats};
 use crate::digest::check_state;
 use crate::error::{Error, Result, printable};
 use crate::meta::{Xattr, set_xattrs};
+use crate::record::{self, is_record};
 use crate::remove::remove_at;
 use crate::tree::SourceTree;
 
@@ -71,6 +72,8 @@ impl Look<'_> {
     fn attributes(&self, source: &impl AsFd, path: &[u8]) -> Result<Vec<Xattr>> {
         let mut found = self.tree.attributes(source).map_err(Error::io("read the attributes of", path))?;
         found.retain(|(name, _)| !(self.spec.on_host && name == "security.capability"));
+        // Whose it was no longer counts.
+        found.retain(|(name, _)| !(is_record(name) && (self.spec.on_host || self.spec.owner.is_some())));
         Ok(found)
     }
 
@@ -100,7 +103,7 @@ impl Look<'_> {
         }
         let is_owned = (now.uid, now.gid) == (uid, gid);
         if !is_owned {
-            set_owner(handle, uid, gid)?;
+            record::give(handle, uid, gid)?;
         }
         let mode = self.mode(metadata);
         let is_as_it_should = is_owned && now.mode == mode;

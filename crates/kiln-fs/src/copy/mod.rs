@@ -19,6 +19,7 @@ pub use mode::{ModeChange, ModeClause, ModeError};
 pub use probe::{Presence, probe};
 pub(crate) use run::copy_sources;
 
+use crate::Limits;
 use crate::error::Result;
 use crate::tree::SourceTree;
 
@@ -53,6 +54,8 @@ pub struct CopySpec {
     pub required_paths: Vec<String>,
     /// Unpacks sources that are archives.
     pub unpack_archives: bool,
+    /// How much such an archive may ask for.
+    pub limits: Limits,
     /// Replaces whatever stands at the destination, also where a directory meets a file.
     pub always_replace: bool,
     /// Modification time of everything copied, in nanoseconds since the epoch. Without it files keep theirs.

@@ -10,7 +10,6 @@ use rustix::fs::OFlags;
 use super::CopyStats;
 use super::file::Look;
 use super::sources::Source;
-use crate::Limits;
 use crate::archive::{extract, is_archive};
 use crate::digest::check_state;
 use crate::error::{Error, Result, printable};
@@ -23,17 +22,17 @@ pub(super) fn unpack(
     place: impl FnOnce() -> Result<OwnedFd>,
 ) -> Result<Option<CopyStats>> {
     let path = &source.located.path;
-    let limits = Limits::default();
+    let limits = &look.spec.limits;
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let file = open_beneath(&look.tree.root, path, flags).map_err(Error::io("open", path))?;
     let mut file = File::from(file);
     check_state(&file, path, &source.located.metadata)?;
-    if !is_archive(&file, &limits) {
+    if !is_archive(&file, limits) {
         return Ok(None);
     }
     file.seek(SeekFrom::Start(0)).map_err(Error::io("read", path))?;
     let dest = Root::new(place()?);
-    let done = extract(&file, &dest, &limits, look.spec.owner);
+    let done = extract(&file, &dest, limits, look.spec.owner);
     let done = done.map_err(|source| Error::Unpack { path: printable(path), source })?;
     check_state(&file, path, &source.located.metadata)?;
     Ok(Some(CopyStats {

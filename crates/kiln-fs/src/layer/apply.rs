@@ -9,7 +9,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
 use kiln_sys::metadata::{Device, Metadata, Timestamp};
-use kiln_sys::root::{Root, set_mode, set_owner, set_times};
+use kiln_sys::root::{Root, set_mode, set_times};
+use kiln_sys::userns::is_machine_root;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
@@ -22,6 +23,7 @@ use crate::blank::write_with_holes;
 use crate::copy::file::{open_itself, with_buffer};
 use crate::error::printable;
 use crate::meta::{counts, set_xattrs};
+use crate::record::{self, is_record};
 use crate::remove::remove_at;
 
 /// What is unpacked onto what.
@@ -235,8 +237,19 @@ impl Apply<'_> {
             return Err(private(entry, "a character device 0:0".to_owned()));
         }
         let device = rustix::fs::makedev(device.major, device.minor);
-        let make = || rustix::fs::mknodat(parent, name, kind, Mode::RUSR | Mode::WUSR, device);
-        self.create(entry, parent.as_fd(), name, make)
+        let make = || match rustix::fs::mknodat(parent, name, kind, Mode::RUSR | Mode::WUSR, device) {
+            Err(Errno::PERM) if kind != FileType::Fifo && !is_machine_root() => {
+                let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                rustix::fs::openat(parent, name, flags, Mode::RUSR | Mode::WUSR).map(Some)
+            }
+            made => made.map(|()| None),
+        };
+        match self.create(entry, parent.as_fd(), name, make)? {
+            Some(instead) => {
+                record::note_device(instead, &entry.kind).map_err(LayerError::io("note the device", &entry.path))
+            }
+            None => Ok(()),
+        }
     }
 
     /// Makes something that is no directory, taking away what has its name.
@@ -295,11 +308,11 @@ impl Apply<'_> {
 
     /// Gives what was made its look: the owner first, since a new owner takes away setuid and capabilities.
     fn dress(&mut self, entry: &TarEntry, handle: BorrowedFd<'_>) -> Result<()> {
-        let own: Vec<_> = entry.xattrs.iter().filter(|(name, _)| counts(name)).cloned().collect();
+        let own: Vec<_> = entry.xattrs.iter().filter(|(name, _)| counts(name) && !is_record(name)).cloned().collect();
         let mut skipped = entry.xattrs.len() - own.len();
         let mut dress = || -> std::io::Result<()> {
             let (uid, gid) = self.options.owner.unwrap_or((entry.uid, entry.gid));
-            set_owner(handle, uid, gid)?;
+            record::give(handle, uid, gid)?;
             if !matches!(entry.kind, EntryKind::Symlink(_)) {
                 set_mode(handle, entry.mode)?;
             }

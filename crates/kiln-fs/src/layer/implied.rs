@@ -10,7 +10,7 @@ use rustix::fs::OFlags;
 use rustix::io::Errno;
 
 use super::whiteout::is_whiteout;
-use super::{LayerError, OPAQUE_XATTR, Result};
+use super::{LayerError, Result, opaque_xattr};
 use crate::meta::{set_xattrs, xattrs};
 use crate::tree::open_beneath;
 
@@ -53,7 +53,7 @@ fn nearest(path: &[u8], below: &[Root]) -> Result<Option<(OwnedFd, Metadata)>> {
             if end == path.len() || !metadata.is_dir() {
                 return Ok(Some((handle, metadata)));
             }
-            let value = kiln_sys::xattr::get(&handle, OPAQUE_XATTR).map_err(LayerError::io("look at", prefix))?;
+            let value = kiln_sys::xattr::get(&handle, opaque_xattr()).map_err(LayerError::io("look at", prefix))?;
             is_opaque |= value.as_deref() == Some(b"y");
         }
         if is_opaque {

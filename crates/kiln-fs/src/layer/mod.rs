@@ -1,8 +1,8 @@
 //! Layers: from an overlay's upper directory to an OCI layer tar, and back.
 //!
 //! On disk a layer has the overlay's own form: a character device 0:0 says that a name is gone, the attribute
-//! `trusted.overlay.opaque` that nothing of a lower directory shows through. In a tar the same is said by files
-//! named `.wh.…` (OCI image-spec, layer.md#whiteouts).
+//! `trusted.overlay.opaque` that nothing of a lower directory shows through. Who is not the machine's root has
+//! `user.overlay.opaque` instead. In a tar the same is said by files named `.wh.…` (OCI image-spec, layer.md#whiteouts).
 
 mod ahead;
 mod apply;
@@ -44,9 +44,13 @@ pub(crate) const OPAQUE: &[u8] = b".wh..wh..opq";
 /// Begins names that other storage drivers kept their own data under.
 pub(crate) const WHITEOUT_META: &[u8] = b".wh..wh.";
 /// The attribute of a directory that hides those below it.
-pub(crate) const OPAQUE_XATTR: &str = "trusted.overlay.opaque";
+pub(crate) fn opaque_xattr() -> &'static str {
+    if kiln_sys::userns::is_machine_root() { "trusted.overlay.opaque" } else { "user.overlay.opaque" }
+}
 /// The attribute of a directory that was in a lower one.
-pub(crate) const ORIGIN_XATTR: &str = "trusted.overlay.origin";
+pub(crate) fn origin_xattr() -> &'static str {
+    if kiln_sys::userns::is_machine_root() { "trusted.overlay.origin" } else { "user.overlay.origin" }
+}
 /// Begins the attributes by which an overlay is steered.
 pub(crate) const OVERLAY_XATTR: &[u8] = b"trusted.overlay.";
 /// The same for overlays of unprivileged users.
@@ -159,6 +163,13 @@ pub enum LayerError {
         /// What the system said.
         source: io::Error,
     },
+}
+
+impl LayerError {
+    /// Tells whether the archive may be right, but asks for more than it was allowed.
+    pub fn is_too_much(&self) -> bool {
+        matches!(self, Self::Limit { .. } | Self::Expansion(_))
+    }
 }
 
 /// What functions on layers return.

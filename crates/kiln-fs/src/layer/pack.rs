@@ -21,10 +21,11 @@ use super::entry::{EntryKind, TarEntry};
 use super::header::{write_header, write_padding, write_trailer};
 use super::live::{Out, Rewind, is_gone};
 use super::whiteout::is_whiteout;
-use super::{LayerError, OPAQUE, OPAQUE_XATTR, Result, Times, WHITEOUT};
+use super::{LayerError, OPAQUE, Result, Times, WHITEOUT, opaque_xattr};
 use crate::copy::file::{open_itself, with_buffer};
 use crate::error::printable;
 use crate::meta::{Xattr, counts};
+use crate::record;
 use crate::tree::{StatKey, join, open_beneath};
 
 /// Directories above the current one that are kept open; those further up are opened again on the way back.
@@ -384,7 +385,7 @@ impl Pack<'_> {
     }
 
     fn entry(&self, path: &[u8], kind: EntryKind, metadata: &Metadata, xattrs: Vec<Xattr>) -> TarEntry {
-        TarEntry {
+        let mut entry = TarEntry {
             path: self.placed(path),
             kind,
             mode: metadata.mode,
@@ -394,7 +395,9 @@ impl Pack<'_> {
             mtime: self.options.times.of(metadata.mtime),
             xattrs,
             segments: None,
-        }
+        };
+        record::apply(&mut entry);
+        entry
     }
 
     /// A path in the archive.
@@ -429,7 +432,7 @@ pub(super) fn attributes(handle: &OwnedFd, path: &[u8], whiteouts: bool) -> Resu
             // The content is in another layer: what is here is not the file.
             return Err(LayerError::OverlayPrivate { entry: printable(path), what: printable(name.as_bytes()) });
         }
-        let is_opacity = whiteouts && name == OPAQUE_XATTR;
+        let is_opacity = whiteouts && name == opaque_xattr();
         if !is_opacity && !counts(&name) {
             continue;
         }

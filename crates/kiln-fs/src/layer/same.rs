@@ -13,7 +13,7 @@ use kiln_sys::xattr;
 use rustix::fs::{AtFlags, OFlags, StatxFlags};
 
 use super::whiteout::is_whiteout;
-use super::{LayerError, OPAQUE_XATTR, Result};
+use super::{LayerError, Result, opaque_xattr};
 use crate::copy::file::open_itself;
 use crate::meta::{Xattr, counts};
 use crate::tree::{join, open_beneath};
@@ -176,7 +176,7 @@ pub(super) fn attributes(handle: &OwnedFd, path: &[u8]) -> Result<Vec<Xattr>> {
     let read = || {
         let mut found = Vec::new();
         for name in xattr::list(handle)? {
-            if (counts(&name) || name == OPAQUE_XATTR)
+            if (counts(&name) || name == opaque_xattr())
                 && let Some(value) = xattr::get(handle, &name)?
             {
                 found.push((name, value));

@@ -10,7 +10,7 @@ use kiln_sys::xattr;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::{LayerError, OPAQUE_XATTR, ORIGIN_XATTR, Result};
+use super::{LayerError, Result, opaque_xattr, origin_xattr};
 
 /// Says whether a node is how the overlay marks a name as gone.
 pub(super) fn is_whiteout(metadata: &Metadata) -> bool {
@@ -32,14 +32,14 @@ pub(super) fn find(parent: BorrowedFd<'_>, name: &OsStr) -> Result<Option<Metada
 /// up. A layer does not know what it will lie on, so the directory says so (an empty origin is «unknown»); without it
 /// the mark would be listed as a name that cannot be opened (kernel, `ovl_path_check_origin_xattr`).
 pub(super) fn make_whiteout(parent: BorrowedFd<'_>, name: &OsStr) -> std::io::Result<()> {
-    xattr::set(parent, ORIGIN_XATTR, b"")?;
+    xattr::set(parent, origin_xattr(), b"")?;
     rustix::fs::mknodat(parent, name, FileType::CharacterDevice, Mode::empty(), rustix::fs::makedev(0, 0))?;
     Ok(())
 }
 
 /// Marks a directory as hiding those below it.
 pub(super) fn make_opaque(directory: impl AsFd, path: &[u8]) -> Result<()> {
-    xattr::set(directory, OPAQUE_XATTR, b"y").map_err(LayerError::io("mark as opaque", path))
+    xattr::set(directory, opaque_xattr(), b"y").map_err(LayerError::io("mark as opaque", path))
 }
 
 /// Removes all below a name that is not marked as new, and the name itself unless something new is left in it.

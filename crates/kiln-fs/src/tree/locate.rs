@@ -65,6 +65,8 @@ impl SourceTree {
             let link = link.into_vec();
             real.truncate(if link.starts_with(b"/") { 0 } else { parent });
             split(&link).rev().for_each(|name| wanted.push_front(name.to_vec()));
+            // It may lead to where it begins, with no name on the way.
+            metadata = self.metadata_of(&real).map_err(Error::io("look at", path))?;
         }
         Ok(Located { path: real, metadata: self.seen(metadata) })
     }

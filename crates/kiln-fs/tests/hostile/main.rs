@@ -1,21 +1,20 @@
 //! Archives made to do harm: each is refused by kind, or stays inside and becomes what it says.
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a failing set-up is a failing test")]
 
-mod cases;
-mod forge;
 #[path = "../support/mod.rs"]
 mod support;
+mod swaps;
 
 use std::fs;
 use std::io::Read;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use cases::{ESCAPES, Outcome, TORTURE, WHITEOUTS};
-use forge::Forge;
-use kiln_fs::archive::extract;
+use kiln_fs::archive::{extract, is_archive};
 use kiln_fs::layer::{ApplyOptions, LayerError, Target, apply_with};
 use kiln_fs::{Limits, SourceTree};
+use kiln_testkit::archives::{ESCAPES, Outcome, TORTURE, WHITEOUTS};
+use kiln_testkit::{Forge, Head};
 use support::{Scratch, describe, root, show};
 
 fn kind(error: &LayerError) -> &'static str {
@@ -168,6 +167,14 @@ fn bombs_are_refused_in_time() {
 }
 
 #[test]
+fn an_archive_that_asks_for_too_much_is_one_all_the_same() {
+    let limits = Limits { bytes: 1 << 20, ..Limits::default() };
+    let large = Forge::new().head(b'0', b"large", |h| h.octal(124, 12, 2 << 20)).cut();
+    assert!(is_archive(&large[..], &limits) && is_archive(&bomb(2, 1)[..], &limits));
+    assert!(!is_archive(&[7; 1024][..], &limits) && !is_archive(&b"\x1f\x8bnot gzip"[..], &limits));
+}
+
+#[test]
 fn half_an_archive_is_no_archive() {
     let whole = bomb(1, 1);
     let scratch = Scratch::new();
@@ -210,7 +217,7 @@ fn links_inside_the_root_keep_working() {
 #[test]
 fn honest_formats_are_read() {
     let long = format!("{}/{}", "d".repeat(120), "n".repeat(120));
-    let oldgnu = |h: &mut forge::Head| {
+    let oldgnu = |h: &mut Head| {
         for (piece, offset) in [0u64, 1000, 2000, 3000].into_iter().enumerate() {
             h.octal(386 + piece * 24, 12, offset);
             h.octal(398 + piece * 24, 12, 1);
@@ -239,7 +246,7 @@ fn honest_formats_are_read() {
             ("GNU.sparse.name", b"s.1.0"),
             ("GNU.sparse.realsize", b"5000"),
         ])
-        .file("GNUSparseFile.2/s", &format!("2\n0\n1\n4000\n1\n{}ae", "\0".repeat(512 - 13)))
+        .file("GNUSparseFile.2/s", format!("2\n0\n1\n4000\n1\n{}ae", "\0".repeat(512 - 13)))
         .head(0, b"old/", |_| ())
         .head(b'0', b"binary", |h| h.put(124, &[0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]))
         .body(b"b")

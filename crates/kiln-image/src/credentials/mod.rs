@@ -110,6 +110,18 @@ pub(crate) async fn read_config(path: &Path) -> Result<Option<Value>> {
     Ok(Some(value))
 }
 
+/// The helpers that a credential file names, each once and by the name it has there; `None` when there is no such file.
+pub async fn credential_helpers(path: &Path) -> Result<Option<Vec<String>>> {
+    Ok(read_config(path).await?.as_ref().map(helpers))
+}
+
+fn helpers(config: &Value) -> Vec<String> {
+    let named = config["credHelpers"].as_object().into_iter().flat_map(|helpers| helpers.values());
+    let named = named.chain([&config["credsStore"]]).filter_map(Value::as_str);
+    let all: std::collections::BTreeSet<&str> = named.filter(|name| !name.is_empty()).collect();
+    all.into_iter().map(str::to_owned).collect()
+}
+
 /// Where the credential for a registry lives.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Place<'a> {
@@ -217,6 +229,13 @@ fn decode_auth(auth: &str) -> Result<Credential, &'static str> {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn helpers_are_told_once_each() {
+        let config = json!({ "credsStore": "pass", "credHelpers": { "a": "ecr", "b": "pass", "c": "", "d": 1 } });
+        assert_eq!(helpers(&config), ["ecr", "pass"]);
+        assert!(helpers(&json!({ "auths": {} })).is_empty());
+    }
 
     fn auth(pair: &str) -> Value {
         json!({ "auth": base64::engine::general_purpose::STANDARD.encode(pair) })

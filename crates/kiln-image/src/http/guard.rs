@@ -26,15 +26,18 @@ pub(crate) fn forbidden(ip: IpAddr, reach: Reach) -> Option<&'static str> {
     let ip = canonical(ip);
     match ip {
         _ if ip.is_unspecified() => Some("the unspecified address is no server"),
-        IpAddr::V4(v4) if v4.is_link_local() || v4 == Ipv4Addr::new(100, 100, 100, 200) => Some(LINK_LOCAL),
-        IpAddr::V6(v6) if v6.is_unicast_link_local() || v6 == METADATA_V6 => Some(LINK_LOCAL),
+        IpAddr::V4(v4) if v4.is_link_local() || METADATA.contains(&v4) => Some(LINK_LOCAL),
+        IpAddr::V6(v6) if v6.is_unicast_link_local() || METADATA_V6.contains(&v6) => Some(LINK_LOCAL),
         _ if ip.is_loopback() && reach == Reach::Redirected => Some("a redirect may not lead to this machine"),
         _ => None,
     }
 }
 
 const LINK_LOCAL: &str = "link-local and metadata addresses are never asked";
-const METADATA_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
+const METADATA: [Ipv4Addr; 3] =
+    [Ipv4Addr::new(100, 100, 100, 200), Ipv4Addr::new(168, 63, 129, 16), Ipv4Addr::new(192, 0, 0, 192)];
+const METADATA_V6: [Ipv6Addr; 2] =
+    [Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254), Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254)];
 
 /// IPv4 addresses hidden in IPv6 ones count as what they are.
 fn canonical(ip: IpAddr) -> IpAddr {
@@ -98,7 +101,10 @@ mod tests {
             "0.0.0.0",
             "::",
             "100.100.100.200",
+            "168.63.129.16",
+            "192.0.0.192",
             "fd00:ec2::254",
+            "fd20:ce::254",
         ] {
             assert!(forbidden(bad.parse().unwrap(), Reach::Named).is_some(), "{bad}");
         }

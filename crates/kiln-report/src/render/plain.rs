@@ -26,6 +26,8 @@ use crate::Event;
 const ANTI_FLICKER: Duration = Duration::from_secs(5);
 /// Nobody waits longer than this.
 const MAX_WAIT: Duration = Duration::from_secs(10);
+/// Nobody who has more bytes than this to say waits at all.
+const MAX_HELD: usize = 4 << 20;
 /// Progress of a part is said again after this time…
 const PART_EVERY: Duration = Duration::from_secs(5);
 /// …or this share of the whole.
@@ -65,7 +67,7 @@ impl Plain {
         writeln!(out, "#{number} {}", self.trace.vertices[at].name)?;
         self.say_reason(at, out)?;
         self.say_parts(at, out)?;
-        for line in std::mem::take(&mut self.lanes[at].held) {
+        for line in self.lanes[at].take_held() {
             writeln!(out, "#{number} {line}")?;
         }
         self.lanes[at].has_news = false;
@@ -104,7 +106,7 @@ impl Plain {
         }
         let line = format!("{} {text}", self.lanes[at].streams[stream].stamp);
         if self.speaker != Some(at) {
-            self.lanes[at].held.push(line);
+            self.lanes[at].hold(line);
             return Ok(());
         }
         self.close_line(out)?;
@@ -224,7 +226,7 @@ impl Plain {
         };
         let Some(next) = fastest(&candidates) else { return Ok(()) };
         let Some(speaker) = self.speaker else { return self.switch_to(next, out) };
-        if let Some(patient) = candidates.iter().find(|at| self.lanes[**at].waited(now) > MAX_WAIT) {
+        if let Some(patient) = candidates.iter().find(|at| self.lanes[**at].is_out_of_patience(now)) {
             return self.switch_to(*patient, out);
         }
         let own = self.lanes[speaker].speed(now);

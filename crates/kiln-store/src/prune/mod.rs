@@ -8,6 +8,7 @@ mod gc;
 mod limits;
 mod mark;
 mod select;
+mod single;
 mod sweep;
 
 use std::os::unix::fs::OpenOptionsExt as _;

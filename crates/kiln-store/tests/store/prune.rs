@@ -236,3 +236,27 @@ fn pruning_gives_the_database_s_own_space_back() {
     f.store.prune(&PruneOptions::default()).unwrap();
     assert!(size() < 1 << 20, "{}", size());
 }
+
+#[test]
+fn one_layer_goes_at_once_when_nothing_needs_it_and_nobody_holds_it() {
+    let (f, [base, app, stage]) = furnished();
+    let lease = f.store.lease().unwrap();
+    let lone = f.grow(&base, &lease, 20_000);
+    let top = |snapshot: &Snapshot| snapshot.layers().last().unwrap().clone();
+    assert!(!f.store.remove_layer(&top(&lone)).unwrap(), "it is held");
+    drop(lease);
+    for needed in [&base, &app, &stage] {
+        assert!(!f.store.remove_layer(&top(needed)).unwrap());
+        assert!(f.store.layer_dir(&top(needed)).exists());
+    }
+    assert!(f.store.remove_layer(&top(&lone)).unwrap());
+    assert!(!f.store.layer_dir(&top(&lone)).exists() && f.store.layer(&top(&lone)).is_err());
+    assert!(!f.store.remove_layer(&top(&lone)).unwrap(), "it is gone");
+    assert!(
+        f.store
+            .prune(&PruneOptions { dry_run: true, ..scope(PruneScope::Dangling) })
+            .unwrap()
+            .count(PrunedKind::Leftover)
+            == 0
+    );
+}

@@ -9,7 +9,7 @@ use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 
 use super::launch::Step;
 use super::stack::Stack;
-use crate::raw::{RawErrno, syscall};
+use crate::raw::{CloneArguments, RawErrno, clone3, syscall};
 use crate::{Error, Result};
 
 /// All a child needs. Pointers are to data that the caller of [`start`] keeps.
@@ -21,11 +21,18 @@ pub(super) struct Prepared<'a> {
     pub(super) proc: Option<ProcTarget<'a>>,
     /// Files of control groups to enter.
     pub(super) control: &'a [RawFd],
+    /// The control group to be made in.
+    pub(super) born_in: Option<Birthplace>,
+    /// The file by which it is entered where that cannot be.
+    pub(super) entrance: Option<RawFd>,
+    /// How likely it is that the kernel kills it when memory runs out, as text.
+    pub(super) badness: &'a [u8],
     pub(super) limits: &'a [(u32, [u64; 2])],
     /// The user namespace to enter.
     pub(super) users: Option<RawFd>,
     pub(super) cwd: *const libc::c_char,
     pub(super) stdio: [RawFd; 3],
+    pub(super) takes_terminal: bool,
     pub(super) bounding: u64,
     pub(super) effective: u64,
     pub(super) filter: Option<&'a libc::sock_fprog>,
@@ -36,8 +43,16 @@ pub(super) struct Prepared<'a> {
     pub(super) env: *const *const libc::c_char,
 }
 
+/// A control group of the second version: its directory, and the file by which it is entered.
+#[derive(Clone, Copy)]
+pub(super) struct Birthplace {
+    pub(super) directory: RawFd,
+    pub(super) entrance: RawFd,
+}
+
 pub(super) struct ProcTarget<'a> {
     pub(super) target: RawFd,
+    pub(super) replaces: bool,
     pub(super) masks: &'a [(*const libc::c_char, RawFd)],
     pub(super) read_only: &'a [*const libc::c_char],
 }
@@ -45,7 +60,7 @@ pub(super) struct ProcTarget<'a> {
 pub(super) struct Ids<'a> {
     pub(super) uid: u32,
     pub(super) gid: u32,
-    pub(super) groups: &'a [u32],
+    pub(super) groups: Option<&'a [u32]>,
 }
 
 struct Failure {
@@ -61,11 +76,17 @@ const STACK: usize = 256 * 1024;
 
 /// Starts the child in a new pid namespace, gives a handle of it, and returns when it has executed the program or is
 /// dead. Signals must be blocked in the calling thread.
-pub(super) fn start(prepared: &Prepared<'_>) -> Result<OwnedFd> {
+pub(super) fn start(mut prepared: Prepared<'_>) -> Result<OwnedFd> {
     let stack = Stack::new(STACK)?;
+    if let Some(group) = prepared.born_in.take() {
+        match start_in(&prepared, &stack, group.directory) {
+            Err(RawErrno(errno)) if is_unknown(errno) => prepared.entrance = Some(group.entrance),
+            result => return result.map_err(|errno| Error::call("start a process", kernel_says(errno))),
+        }
+    }
     let mut pidfd: RawFd = -1;
-    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_NEWPID | libc::CLONE_PIDFD | libc::SIGCHLD;
-    let argument = std::ptr::from_ref(prepared).cast_mut().cast();
+    let flags = (FLAGS | libc::SIGCHLD as u64) as libc::c_int;
+    let argument = std::ptr::from_ref(&prepared).cast_mut().cast();
     // SAFETY: with CLONE_VFORK this thread goes on only when the child has left our memory, so the stack and what
     // `prepared` points to outlive it; `live` keeps to the rules above; the kernel writes one descriptor to `pidfd`.
     let pid = unsafe { libc::clone(live, stack.top(), flags, argument, &raw mut pidfd) };
@@ -74,6 +95,36 @@ pub(super) fn start(prepared: &Prepared<'_>) -> Result<OwnedFd> {
     }
     // SAFETY: the kernel has just opened it for us, and nobody else knows the number.
     Ok(unsafe { OwnedFd::from_raw_fd(pidfd) })
+}
+
+const FLAGS: u64 = (libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_NEWPID | libc::CLONE_PIDFD).cast_unsigned() as u64;
+
+/// Starts it in a control group of the second version: entering one later waits for all processors.
+fn start_in(prepared: &Prepared<'_>, stack: &Stack, group: RawFd) -> std::result::Result<OwnedFd, RawErrno> {
+    const INTO_CGROUP: u64 = 0x2_0000_0000;
+    let mut pidfd: RawFd = -1;
+    let arguments = CloneArguments {
+        flags: FLAGS | INTO_CGROUP,
+        pidfd: (&raw mut pidfd) as u64,
+        exit_signal: libc::SIGCHLD as u64,
+        stack: stack.top() as u64 - STACK as u64,
+        stack_size: STACK as u64,
+        cgroup: group as u64,
+        ..CloneArguments::default()
+    };
+    // SAFETY: as in `start`.
+    unsafe { clone3(&arguments, live, std::ptr::from_ref(prepared).cast_mut().cast()) }?;
+    // SAFETY: the kernel has just opened it for us, and nobody else knows the number.
+    Ok(unsafe { OwnedFd::from_raw_fd(pidfd) })
+}
+
+/// Kernels before 5.7 and filters of older containers know nothing of it.
+fn is_unknown(errno: u32) -> bool {
+    [libc::ENOSYS, libc::EPERM, libc::EINVAL, libc::E2BIG, libc::EOPNOTSUPP].contains(&errno.cast_signed())
+}
+
+fn kernel_says(RawErrno(errno): RawErrno) -> std::io::Error {
+    std::io::Error::from_raw_os_error(errno.cast_signed())
 }
 
 /// The child's life until it is another program, or none.
@@ -99,10 +150,9 @@ fn become_the_program(prepared: &Prepared<'_>) -> Done<std::convert::Infallible>
         mount_proc(proc)?;
     }
     step(Step::Umask, libc::SYS_umask, [0o022, 0, 0, 0, 0, 0])?;
-    for entrance in prepared.control {
-        let ourselves = b"0";
-        let arguments = [*entrance as usize, ourselves.as_ptr() as usize, ourselves.len(), 0, 0, 0];
-        step(Step::ControlGroup, libc::SYS_write, arguments)?;
+    enter_groups(prepared)?;
+    if prepared.proc.is_some() {
+        be_killed_first(prepared.badness);
     }
     for (resource, limit) in prepared.limits {
         step(Step::Limits, libc::SYS_prlimit64, [0, *resource as usize, limit.as_ptr() as usize, 0, 0, 0])?;
@@ -115,6 +165,9 @@ fn become_the_program(prepared: &Prepared<'_>) -> Done<std::convert::Infallible>
     enter_cwd(prepared.cwd)?;
     for (to, from) in (0usize..).zip(prepared.stdio) {
         step(Step::Stdio, libc::SYS_dup3, [from as usize, to, 0, 0, 0, 0])?;
+    }
+    if prepared.takes_terminal {
+        step(Step::Terminal, libc::SYS_ioctl, [0, libc::TIOCSCTTY as usize, 0, 0, 0, 0])?;
     }
     let cloexec = libc::CLOSE_RANGE_CLOEXEC as usize;
     step(Step::Descriptors, libc::SYS_close_range, [3, u32::MAX as usize, cloexec, 0, 0, 0])?;
@@ -129,6 +182,25 @@ fn become_the_program(prepared: &Prepared<'_>) -> Done<std::convert::Infallible>
     die_with_parent(prepared.parent)?;
     reset_signals()?;
     execute(prepared)
+}
+
+/// Enters control groups, and makes them the top of all that is seen of groups: their names tell of the machine.
+fn enter_groups(prepared: &Prepared<'_>) -> Done {
+    for entrance in prepared.control.iter().chain(&prepared.entrance) {
+        let ourselves = b"0";
+        let arguments = [*entrance as usize, ourselves.as_ptr() as usize, ourselves.len(), 0, 0, 0];
+        step(Step::ControlGroup, libc::SYS_write, arguments)?;
+    }
+    // Kernels without it have no paths of groups worth hiding.
+    let _ = call(libc::SYS_unshare, [libc::CLONE_NEWCGROUP as usize, 0, 0, 0, 0, 0]);
+    Ok(())
+}
+
+/// Has the kernel kill this before whoever started it. Where that may not be said, all are alike.
+fn be_killed_first(badness: &[u8]) {
+    let Ok(file) = open_plain(c"/proc/1/oom_score_adj".as_ptr(), libc::O_WRONLY) else { return };
+    let _ = call(libc::SYS_write, [file, badness.as_ptr() as usize, badness.len(), 0, 0, 0]);
+    let _ = call(libc::SYS_close, [file, 0, 0, 0, 0, 0]);
 }
 
 /// Ties our life to that of the thread that started us, and makes sure it has not ended before.
@@ -148,13 +220,29 @@ fn mount_proc(proc: &ProcTarget<'_>) -> Done {
     const SET_STRING: usize = 1;
     const CLOEXEC: usize = 1;
     const INERT: usize = 0x2 | 0x4 | 0x8;
+    const PROC: &std::ffi::CStr = c"/proc";
     let name = c"proc".as_ptr() as usize;
     let context = step(Step::MountProc, libc::SYS_fsopen, [name, CLOEXEC, 0, 0, 0, 0])?;
     let source = [context, SET_STRING, c"source".as_ptr() as usize, name, 0, 0];
     step(Step::MountProc, libc::SYS_fsconfig, source)?;
     step(Step::MountProc, libc::SYS_fsconfig, [context, CREATE, 0, 0, 0, 0])?;
-    let mount = step(Step::MountProc, libc::SYS_fsmount, [context, CLOEXEC, INERT, 0, 0, 0])?;
-    attach(Step::MountProc, mount, proc.target as usize, 0)?;
+    let mount = match call(libc::SYS_fsmount, [context, CLOEXEC, INERT, 0, 0, 0]) {
+        Ok(mount) => {
+            if proc.replaces {
+                let flags = (libc::MNT_DETACH | libc::UMOUNT_NOFOLLOW) as usize;
+                step(Step::MountProc, libc::SYS_umount2, [PROC.as_ptr() as usize, flags, 0, 0, 0, 0])?;
+            }
+            attach(Step::MountProc, mount, proc.target as usize, 0)?;
+            mount
+        }
+        // Parts of the machine's are covered, and ours would show them.
+        Err(RawErrno(errno)) if proc.replaces && errno == libc::EPERM as u32 => {
+            let flags = (libc::O_PATH | libc::O_NOFOLLOW | libc::O_CLOEXEC) as usize;
+            let at = [libc::AT_FDCWD as usize, PROC.as_ptr() as usize, flags, 0, 0, 0];
+            step(Step::MountProc, libc::SYS_openat, at)?
+        }
+        Err(RawErrno(errno)) => return fail(Step::MountProc, errno, 0),
+    };
     for (index, name) in (0u32..).zip(proc.read_only.iter().filter(|name| !name.is_null())) {
         make_read_only(mount, *name, index)?;
     }
@@ -260,8 +348,9 @@ struct CapHeader {
 fn take_identity(ids: &Ids<'_>, effective: u64) -> Done {
     const VERSION_3: u32 = 0x2008_0522;
     let (uid, gid) = (ids.uid as usize, ids.gid as usize);
-    let groups = [ids.groups.len(), ids.groups.as_ptr() as usize, 0, 0, 0, 0];
-    step(Step::Identity, libc::SYS_setgroups, groups)?;
+    if let Some(groups) = ids.groups {
+        step(Step::Identity, libc::SYS_setgroups, [groups.len(), groups.as_ptr() as usize, 0, 0, 0, 0])?;
+    }
     step(Step::Identity, libc::SYS_setresgid, [gid, gid, gid, 0, 0, 0])?;
     step(Step::Identity, libc::SYS_setresuid, [uid, uid, uid, 0, 0, 0])?;
     let header = CapHeader { version: VERSION_3, pid: 0 };

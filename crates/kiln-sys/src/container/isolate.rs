@@ -3,12 +3,14 @@
 use std::os::fd::{AsFd, AsRawFd};
 
 use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::io::Errno;
 use rustix::mount::{MoveMountFlags, UnmountFlags, move_mount};
 use rustix::net::{AddressFamily, SocketType, socket};
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
 
 use crate::mount::make_private;
 use crate::root::descriptors;
+use crate::userns::is_machine_root;
 use crate::{Error, Result};
 
 /// Whose network a container has.
@@ -48,7 +50,11 @@ impl Isolation<'_> {
         let _ = unshare(UnshareFlags::NEWCGROUP);
         stand_at_the_top()?;
         make_private()?;
-        rustix::system::sethostname(self.hostname.as_bytes()).map_err(|e| Error::call("set the host name", e))?;
+        match rustix::system::sethostname(self.hostname.as_bytes()) {
+            // A container around us may filter the call, in whose container we are a guest with its name.
+            Err(Errno::PERM) if !is_machine_root() => {}
+            set => set.map_err(|e| Error::call("set the host name", e))?,
+        }
         if self.network == NetworkNamespace::New {
             bring_up_loopback()?;
             // Everybody may listen on any port of a network that nobody else is in. Kernels without it keep to their rule.

@@ -25,8 +25,14 @@ pub struct Launch {
     pub cwd: CString,
     /// Standard input, output and error.
     pub stdio: [OwnedFd; 3],
+    /// Whether standard input is a terminal that becomes that of its session.
+    pub takes_terminal: bool,
     /// The files of control groups by which it enters them.
     pub control: Vec<OwnedFd>,
+    /// The control group in which it begins, in the hierarchy of the second version.
+    pub group: Option<UnifiedGroup>,
+    /// How likely it is that the kernel kills it when memory runs out: -1000 to 1000 (`oom_score_adj`).
+    pub badness: i16,
     /// Its resource limits.
     pub limits: Vec<Clamped>,
     /// What it can ever have; the rest leaves the bounding set.
@@ -41,8 +47,8 @@ pub struct Launch {
     pub uid: u32,
     /// Group id.
     pub gid: u32,
-    /// Supplementary groups.
-    pub groups: Vec<u32>,
+    /// Supplementary groups; `None` leaves those that we have, where nobody may choose.
+    pub groups: Option<Vec<u32>>,
     /// The files to try, in order, as a search through `PATH` gives them.
     pub programs: Vec<CString>,
     /// The arguments, the program's name first.
@@ -51,11 +57,23 @@ pub struct Launch {
     pub env: Vec<CString>,
 }
 
+/// A control group of the second version.
+#[derive(Debug)]
+pub struct UnifiedGroup {
+    /// Its directory.
+    pub directory: OwnedFd,
+    /// Its `cgroup.procs`, open for writing: for kernels that start no process in a group.
+    pub entrance: OwnedFd,
+}
+
 /// A `/proc` to be mounted by the child.
 #[derive(Debug)]
 pub struct ProcMount {
     /// Where (`O_PATH`).
     pub target: OwnedFd,
+    /// Whether the machine's is mounted there already, without which the kernel gives no other to who is in a user
+    /// namespace. It is taken off; where the kernel gives no other even so, it stays.
+    pub replaces: bool,
     /// What in it is hidden, where the kernel has it.
     pub masks: Vec<Mask>,
     /// What in it cannot be written, where the kernel has it.
@@ -87,6 +105,7 @@ pub enum Step {
     EnterCwd,
     CwdOutside,
     Stdio,
+    Terminal,
     Descriptors,
     Capabilities,
     Filter,
@@ -98,7 +117,7 @@ pub enum Step {
 }
 
 impl Step {
-    const ALL: [Step; 19] = [
+    const ALL: [Step; 20] = [
         Step::DieWithParent,
         Step::Session,
         Step::MountProc,
@@ -110,6 +129,7 @@ impl Step {
         Step::EnterCwd,
         Step::CwdOutside,
         Step::Stdio,
+        Step::Terminal,
         Step::Descriptors,
         Step::Capabilities,
         Step::Filter,
@@ -185,22 +205,28 @@ impl Launch {
         let programs = pointers(&self.programs);
         let proc = self.proc.as_ref().map(|proc| ProcTarget {
             target: proc.target.as_raw_fd(),
+            replaces: proc.replaces,
             masks: &masks,
             read_only: &read_only,
         });
         let limits: Vec<(u32, [u64; 2])> = self.limits.iter().map(raw_limit).collect();
         let control: Vec<RawFd> = self.control.iter().map(AsRawFd::as_raw_fd).collect();
+        let badness = self.badness.to_string();
         let filter = self.filter.as_ref().map(|filter| filter.as_fprog());
-        let groups: &[u32] = &self.groups;
+        let groups = self.groups.as_deref();
         let prepared = child::Prepared {
             parent,
             report,
             proc,
             control: &control,
+            born_in: self.group.as_ref().map(UnifiedGroup::raw),
+            entrance: None,
+            badness: badness.as_bytes(),
             limits: &limits,
             users: self.users.as_ref().map(|users| users.as_fd().as_raw_fd()),
             cwd: self.cwd.as_ptr(),
             stdio,
+            takes_terminal: self.takes_terminal,
             bounding: self.bounding.bits(),
             effective: if self.uid == 0 { self.effective.bits() } else { 0 },
             filter: filter.as_ref(),
@@ -210,7 +236,13 @@ impl Launch {
             env: env.as_ptr(),
         };
         // The child's change of user marks the memory it shares with us as secret, and core dumps would be off for good.
-        dumpable::kept(|| child::start(&prepared))
+        dumpable::kept(|| child::start(prepared))
+    }
+}
+
+impl UnifiedGroup {
+    fn raw(&self) -> child::Birthplace {
+        child::Birthplace { directory: self.directory.as_raw_fd(), entrance: self.entrance.as_raw_fd() }
     }
 }
 

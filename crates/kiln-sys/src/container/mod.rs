@@ -13,5 +13,5 @@ mod watchdog;
 
 pub(crate) use isolate::block_signals;
 pub use isolate::{Isolation, NetworkNamespace, pivot_into};
-pub use launch::{Child, Launch, Mask, Outcome, ProcMount, Step};
+pub use launch::{Child, Launch, Mask, Outcome, ProcMount, Step, UnifiedGroup};
 pub(crate) use stack::Stack;

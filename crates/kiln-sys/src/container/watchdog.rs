@@ -4,6 +4,9 @@
 //! user (`su`, `setpriv`) does it, and so can any program. The watchdog is not in the container and cannot be reached
 //! from it. It shares our memory, so it costs no copy of it, and keeps our program file busy until the container is
 //! dead: nobody in it can overwrite the file through `/proc/1/exe` in between.
+//!
+//! It starts after the program, whose process it must know. What kills our whole process group in that moment kills the
+//! watchdog, too, before it has left the group; a program that has shed the kernel's rule by then lives on.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 

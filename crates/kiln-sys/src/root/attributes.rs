@@ -7,6 +7,7 @@ use rustix::io::Errno;
 
 use super::reopen::proc_path;
 use crate::metadata::Timestamp;
+use crate::userns::IdMap;
 use crate::{Error, Result};
 
 /// Sets the permission bits (`0o7777`) of any open file but a link; `O_PATH` will do.
@@ -25,8 +26,20 @@ pub fn set_owner(handle: impl AsFd, uid: u32, gid: u32) -> Result<()> {
     if uid == u32::MAX || gid == u32::MAX {
         return Err(Error::call(ACTION, Errno::INVAL));
     }
-    let (uid, gid) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
-    rustix::fs::chownat(handle, "", uid, gid, AtFlags::EMPTY_PATH).map_err(|e| Error::call(ACTION, e))
+    let (user, group) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
+    rustix::fs::chownat(handle, "", user, group, AtFlags::EMPTY_PATH).map_err(|e| match e {
+        Errno::INVAL => missing_id(uid, gid).unwrap_or(Error::call(ACTION, e)),
+        _ => Error::call(ACTION, e),
+    })
+}
+
+/// The kernel does not say which id it does not know.
+fn missing_id(uid: u32, gid: u32) -> Option<Error> {
+    let missing = |what, id, map: Result<IdMap>| {
+        let map = map.ok()?;
+        (!map.has(id)).then(|| Error::NoId { what, id, last: map.last() })
+    };
+    missing("user", uid, IdMap::of_users()).or_else(|| missing("group", gid, IdMap::of_groups()))
 }
 
 /// Sets access and modification time of any open file; `O_PATH` will do.

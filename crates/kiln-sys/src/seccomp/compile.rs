@@ -144,7 +144,7 @@ mod tests {
                     accumulator = match k {
                         NUMBER => call.number,
                         ARCH => call.arch,
-                        ARGUMENTS => call.argument as u32,
+                        at if at >= ARGUMENTS => call.argument as u32,
                         other => panic!("loads {other}"),
                     }
                 }
@@ -174,6 +174,7 @@ mod tests {
     fn the_program_says_what_the_profile_says() {
         let mut arguments: Vec<u64> = (0..64).collect();
         arguments.extend([0x8, 0x2_0000, 0x2_0008, 0x2_0009, 0xffff_ffff, 0xffff_fffe, 0x1_0000_0026, 0x1000_0000]);
+        arguments.extend([libc::TIOCSTI, libc::TIOCLINUX].iter().flat_map(|request| request - 1..=request + 1));
         arguments.extend((0..32).map(|bit| 1u64 << bit));
         for granted in [CapabilitySet::empty(), crate::caps::SANDBOX, CapabilitySet::all()] {
             let verdicts = verdicts(granted);
@@ -196,6 +197,17 @@ mod tests {
             assert_eq!(run(&program, &Call { arch, number, argument: 0 }), nosys, "{arch:#x} {number:#x}");
         }
         assert_eq!(run(&program, &Call { arch: ARCHITECTURE, number: u32::MAX, argument: 0 }), nosys);
+    }
+
+    #[test]
+    fn nobody_types_into_a_terminal_for_another() {
+        let program = program(&verdicts(crate::caps::SANDBOX));
+        let ioctl = |request: u64| {
+            let number = libc::SYS_ioctl as u32;
+            run(&program, &Call { arch: ARCHITECTURE, number, argument: request }) == libc::SECCOMP_RET_ALLOW
+        };
+        assert!(ioctl(libc::TCGETS) && ioctl(libc::TIOCGWINSZ) && ioctl(u64::from(u32::MAX)));
+        assert!(!ioctl(libc::TIOCSTI) && !ioctl(libc::TIOCLINUX) && !ioctl((1 << 32) + libc::TIOCSTI));
     }
 
     #[test]

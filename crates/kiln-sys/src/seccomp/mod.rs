@@ -6,6 +6,17 @@ mod profile;
 
 use rustix::thread::CapabilitySet;
 
+use crate::raw::syscall;
+
+/// Tells whether the kernel filters system calls, and can kill for them.
+pub fn is_available() -> bool {
+    const GET_ACTION_AVAILABLE: usize = 2;
+    let action = libc::SECCOMP_RET_KILL_PROCESS;
+    let arguments = [GET_ACTION_AVAILABLE, 0, std::ptr::from_ref(&action) as usize, 0, 0, 0];
+    // SAFETY: the kernel reads four bytes of `action`.
+    unsafe { syscall(libc::SYS_seccomp, arguments) }.is_ok()
+}
+
 /// A compiled filter; making one takes a fraction of a millisecond, so it is made once a process and shared.
 #[derive(Clone)]
 pub struct Filter {

@@ -48,6 +48,14 @@ const NAMESPACES: u32 = (libc::CLONE_NEWNS
 /// and the host's other machines (`AF_VSOCK`, 40).
 const FAMILIES: &[(u32, u32)] = &[(1, 11), (13, 18), (21, 22), (24, 24), (26, 33), (35, 36), (39, 39), (41, 45)];
 
+/// Requests to devices: all but those that type into a terminal for whoever sits at it (`TIOCSTI`), or paste on a
+/// console (`TIOCLINUX`).
+const REQUESTS: &[(u32, u32)] = &[
+    (0, libc::TIOCSTI as u32 - 1),
+    (libc::TIOCSTI as u32 + 1, libc::TIOCLINUX as u32 - 1),
+    (libc::TIOCLINUX as u32 + 1, u32::MAX),
+];
+
 /// Execution domains that change nothing but what a program sees of itself.
 const PERSONALITIES: &[(u32, u32)] =
     &[(0, 0), (0x8, 0x8), (0x2_0000, 0x2_0000), (0x2_0008, 0x2_0008), (u32::MAX, u32::MAX)];
@@ -67,6 +75,7 @@ pub(super) fn verdicts(granted: CapabilitySet) -> Vec<Verdict> {
     GROUPS.iter().for_each(|names| rule(names, Verdict::Allow));
     rule("socket", Verdict::AllowIn { argument: 0, ranges: FAMILIES });
     rule("personality", Verdict::AllowIn { argument: 0, ranges: PERSONALITIES });
+    rule("ioctl", Verdict::AllowIn { argument: 1, ranges: REQUESTS });
     rule("clone", Verdict::AllowWithout { argument: 0, bits: NAMESPACES });
     // Its flags are behind a pointer, so libc is told that there is only `clone`.
     rule("clone3", Verdict::Fail(ENOSYS));
@@ -87,7 +96,7 @@ fn number((_, x86_64, aarch64): &(&str, u16, u16)) -> Option<u16> {
 const GROUPS: &[&str] = &[
     // Files: open, read, write, close.
     "open openat openat2 creat close close_range read readv pread64 preadv preadv2 readahead write writev pwrite64 \
-     pwritev pwritev2 lseek sendfile splice tee vmsplice copy_file_range dup dup2 dup3 fcntl flock ioctl fsync \
+     pwritev pwritev2 lseek sendfile splice tee vmsplice copy_file_range dup dup2 dup3 fcntl flock fsync \
      fdatasync sync syncfs sync_file_range ftruncate truncate fallocate fadvise64 cachestat memfd_create memfd_secret",
     // Files: names, attributes, directories.
     "access faccessat faccessat2 chdir fchdir getcwd chmod fchmod fchmodat fchmodat2 chown \

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use kiln_dockerfile::is_remote_context;
 use kiln_engine::{
     BuildRequest, Context, DockerfileSource, Entitlement, ImageOptions, NamedContext, NetworkMode, Output, Pull,
@@ -19,7 +19,8 @@ use super::cache::{self, CacheFromArg, CacheToArg};
 use super::call::{Call, CallKind};
 use super::later::{Flag, Later, Table, Takes, not_yet};
 use super::output::{Load, OutputArg, OutputTimes};
-use super::resources::ResourceArgs;
+use super::patience::PatienceArgs;
+use super::resources::StepResourceArgs;
 use super::secret::{SecretArg, SecretSource};
 use super::ssh::SshArg;
 use super::value::{self, Wrong, usage};
@@ -58,6 +59,10 @@ pub(crate) struct BuildArgs {
     /// Lend a secret to the steps that mount it: id=ID[,src=PATH|env=NAME]
     #[arg(long, value_name = "SECRET", value_parser = SecretArg::parse)]
     pub(crate) secret: Vec<SecretArg>,
+
+    /// Accept that what is lent by this ID is in the image; without it the build fails
+    #[arg(long, value_name = "ID")]
+    pub(crate) allow_leak: Vec<String>,
 
     /// Lend an ssh agent or keys to the steps that mount it: default, or ID[=SOCKET|KEY[,KEY]]
     #[arg(long, value_name = "SSH", value_parser = SshArg::parse)]
@@ -178,8 +183,9 @@ pub(crate) struct BuildArgs {
     #[arg(long, value_name = "LIMIT", value_parser = value::ulimit)]
     pub(crate) ulimit: Vec<Ulimit>,
 
-    #[command(flatten)]
-    resources: ResourceArgs,
+    /// What to do when a RUN step fails: stop, or open a shell in it before that
+    #[arg(long, value_name = "WHAT", default_value = "stop", hide_possible_values = true)]
+    pub(crate) on_failure: OnFailure,
 
     /// Write the image's id to a file
     #[arg(long, value_name = "FILE")]
@@ -218,6 +224,12 @@ pub(crate) struct BuildArgs {
     #[arg(long, hide = true)]
     sbom: Option<String>,
 
+    #[command(flatten, next_help_heading = "Limits of each RUN step")]
+    resources: StepResourceArgs,
+
+    #[command(flatten)]
+    patience: PatienceArgs,
+
     #[command(flatten)]
     later: Later<BuildTable>,
 }
@@ -231,7 +243,6 @@ impl Table for BuildTable {
         ("attest", None, Takes::Value),
         ("isolation", None, Takes::Value),
         ("policy", None, Takes::Value),
-        ("resource", None, Takes::Value),
         ("security-opt", None, Takes::Value),
         ("squash", None, Takes::Nothing),
     ];
@@ -265,7 +276,7 @@ pub(crate) struct BuildPlan {
 }
 
 /// Options that say where results go and what is told of them; they mean nothing where results are only compared.
-pub(crate) const OF_RESULTS: [&str; 10] = [
+pub(crate) const OF_RESULTS: [&str; 11] = [
     "--tag",
     "--output",
     "--push",
@@ -276,6 +287,7 @@ pub(crate) const OF_RESULTS: [&str; 10] = [
     "--check",
     "--call",
     "--dry-run",
+    "--on-failure",
 ];
 
 impl BuildArgs {
@@ -292,6 +304,7 @@ impl BuildArgs {
             self.check,
             self.call.is_some(),
             self.dry_run.is_some(),
+            self.on_failure != OnFailure::Stop,
         ];
         OF_RESULTS.into_iter().zip(typed).find_map(|(name, is_typed)| is_typed.then_some(name))
     }
@@ -331,12 +344,15 @@ impl BuildArgs {
             contexts: self.build_context.iter().cloned().collect(),
             network: self.network,
             allowed: self.allowed(),
+            accepted_leaks: self.allow_leak.clone(),
             extra_hosts: self.add_host.clone(),
             user_ids: self.userns,
             ca_certs: self.ca_cert.clone(),
             shm_size: self.shm_size,
             ulimits: self.ulimit.clone(),
             resources: self.resources.resources()?,
+            timeouts: self.patience.timeouts(),
+            retries: self.patience.retries(),
             // Names that stand for a time are the language's business.
             source_date_epoch: times.epoch.or_else(|| build_args.get(EPOCH).and_then(|text| text.parse().ok())),
             rewrite: match (self.timestamp, times.rewrite || self.rewrite_timestamp) {
@@ -352,10 +368,8 @@ impl BuildArgs {
             mounts_to: cache_to.iter().filter_map(|to| to.mounts.clone()).collect(),
             build_args,
         };
-        let secrets = self.secret.iter().map(|secret| secret.clone().resolve(environment)).collect::<Result<_, _>>();
-        let secrets = secrets.map_err(|Wrong(why)| usage(format!("cannot lend a secret: {why}")))?;
-        let agents = self.ssh.iter().map(|agent| agent.clone().resolve(environment)).collect::<Result<_, _>>();
-        let agents = agents.map_err(|Wrong(why)| usage(format!("cannot lend an ssh agent: {why}")))?;
+        let (secrets, agents) = (secrets(&self.secret, environment)?, agents(&self.ssh, environment)?);
+        self.check_leaks(&secrets, &agents)?;
         let (progress, may_delete) = (self.view(environment)?, self.allow.contains(&Allowed::Deletion));
         Ok(BuildPlan { request, is_dockerfile_on_stdin, secrets, agents, progress, may_delete })
     }
@@ -378,6 +392,26 @@ impl BuildArgs {
             false => Err(usage("outputs of one build want different times")
                 .hint("give all outputs the same `source-date-epoch` and `rewrite-timestamp`")),
         }
+    }
+
+    /// Leaks are accepted of what is lent, and handed on to nobody who did not accept them.
+    fn check_leaks(
+        &self,
+        secrets: &BTreeMap<String, SecretSource>,
+        agents: &BTreeMap<String, Vec<PathBuf>>,
+    ) -> Result<(), Failure> {
+        let lent = || secrets.keys().chain(agents.keys()).map(String::as_str);
+        if let Some(id) = self.allow_leak.iter().find(|id| lent().all(|lent| lent != **id)) {
+            let near = value::did_you_mean(id, lent());
+            return Err(usage(format!("nothing is lent by the id `{id}` of `--allow-leak`{near}")));
+        }
+        if !self.allow_leak.is_empty() && !self.cache_to.is_empty() {
+            return Err(usage(
+                "`--allow-leak` and `--cache-to` do not go together: others would get the leak from the cache",
+            )
+            .hint("leave one of them out"));
+        }
+        Ok(())
     }
 
     fn refuse_what_is_not_there(&self) -> Result<(), Failure> {
@@ -496,6 +530,21 @@ impl BuildArgs {
     }
 }
 
+/// Where the values of secrets are.
+pub(crate) fn secrets(
+    typed: &[SecretArg],
+    environment: &Environment,
+) -> Result<BTreeMap<String, SecretSource>, Failure> {
+    let secrets = typed.iter().map(|secret| secret.clone().resolve(environment)).collect::<Result<_, _>>();
+    secrets.map_err(|Wrong(why)| usage(format!("cannot lend a secret: {why}")))
+}
+
+/// Where agents for ssh are, or the keys that stand for them.
+pub(crate) fn agents(typed: &[SshArg], environment: &Environment) -> Result<BTreeMap<String, Vec<PathBuf>>, Failure> {
+    let agents = typed.iter().map(|agent| agent.clone().resolve(environment)).collect::<Result<_, _>>();
+    agents.map_err(|Wrong(why)| usage(format!("cannot lend an ssh agent: {why}")))
+}
+
 /// The values of build arguments.
 pub(crate) fn build_args(typed: &[(String, Option<String>)], environment: &Environment) -> BTreeMap<String, String> {
     let mut args = BTreeMap::new();
@@ -568,6 +617,13 @@ fn oci_layout(text: &str) -> NamedContext {
     };
     let reference = digest.or(tag);
     NamedContext::OciLayout { path: path.into(), reference: reference.map(str::to_owned) }
+}
+
+/// What is done when a step failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OnFailure {
+    Stop,
+    Shell,
 }
 
 /// How a dry run answers, if it is one.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
-use kiln_engine::SettingsFiles;
+use kiln_engine::{DoctorRequest, SettingsFiles};
 use kiln_oci::{Platform, PlatformError};
 use kiln_report::{Failure, FailureKind};
 
@@ -92,6 +92,13 @@ impl Environment {
             Some(dirs) => std::env::split_paths(dirs).filter(|dir| !dir.as_os_str().is_empty()).collect(),
             None => ["/etc/cdi", "/var/run/cdi"].map(PathBuf::from).into(),
         }
+    }
+
+    /// What `kiln doctor` goes by, beside what builds do.
+    pub(crate) fn for_doctor(&self) -> DoctorRequest {
+        let container = self.text("container").map(str::to_owned);
+        let pod = || self.text("KUBERNETES_SERVICE_HOST").map(|_| "kubernetes".to_owned());
+        DoctorRequest { ssh_agent: self.path("SSH_AUTH_SOCK"), container: container.or_else(pod), arrival: None }
     }
 
     /// What the programs of podman and containerd go by.

@@ -8,15 +8,15 @@ use super::value::{self, Wrong, usage};
 
 #[derive(Debug, Clone, Args)]
 pub(crate) struct ResourceArgs {
-    /// Most memory of a RUN step
+    /// Most memory
     #[arg(short, long, value_name = "BYTES", value_parser = value::bytes)]
     memory: Option<u64>,
 
-    /// Most memory and swap of a RUN step together; -1 is no limit
-    #[arg(long, value_name = "BYTES", value_parser = bytes_or_none, allow_hyphen_values = true, requires = "memory")]
+    /// Most memory and swap together; -1 is no limit
+    #[arg(long, value_name = "BYTES", value_parser = bytes_or_none, allow_hyphen_values = true)]
     memory_swap: Option<i64>,
 
-    /// Weight of a RUN step when processors are short, 1024 as usual
+    /// Weight when processors are short, 1024 as usual
     #[arg(short, long, value_name = "WEIGHT")]
     cpu_shares: Option<u64>,
 
@@ -24,32 +24,70 @@ pub(crate) struct ResourceArgs {
     #[arg(long, value_name = "MICROSECONDS")]
     cpu_period: Option<u64>,
 
-    /// Processor time of a RUN step in each period
+    /// Processor time in each period, in microseconds
     #[arg(long, value_name = "MICROSECONDS", allow_hyphen_values = true)]
     cpu_quota: Option<i64>,
 
-    /// Processors for RUN steps, as 0-3,7
+    /// Processors, as 0-3,7
     #[arg(long, value_name = "LIST", value_parser = list)]
     cpuset_cpus: Option<String>,
 
-    /// Memory nodes for RUN steps, as 0-1
+    /// Memory nodes, as 0-1
     #[arg(long, value_name = "LIST", value_parser = list)]
     cpuset_mems: Option<String>,
 
-    /// Control group in which those of RUN steps are made
+    /// Control group in which others are made; one that is missing is made, too
     #[arg(long, value_name = "PATH", value_parser = group)]
     cgroup_parent: Option<String>,
 }
 
+/// All of them in one option, as buildx has it.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct StepResourceArgs {
+    #[command(flatten)]
+    each: ResourceArgs,
+
+    /// One of these limits by its name, as memory=2g or cpu-quota=50000; may be repeated
+    #[arg(long = "resource", value_name = "LIMIT=VALUE", value_parser = named)]
+    named: Vec<Named>,
+}
+
+/// What `kiln run` takes, too.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ContainerResourceArgs {
+    #[command(flatten)]
+    each: ResourceArgs,
+
+    /// How many processors may be busy, as 1.5
+    #[arg(long, value_name = "NUMBER", value_parser = quota, conflicts_with_all = ["cpu_quota", "cpu_period"])]
+    cpus: Option<i64>,
+
+    /// Most processes; -1 is no limit
+    #[arg(long, value_name = "COUNT", allow_hyphen_values = true)]
+    pids_limit: Option<i64>,
+}
+
+/// One limit, to be put where it belongs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Named {
+    Memory(u64),
+    MemorySwap(i64),
+    CpuShares(u64),
+    CpuPeriod(u64),
+    CpuQuota(i64),
+    Cpus(String),
+    Mems(String),
+}
+
+const NAMES: [&str; 7] =
+    ["memory", "memory-swap", "cpu-shares", "cpu-period", "cpu-quota", "cpuset-cpus", "cpuset-mems"];
+
+/// The period that processors are counted in, in microseconds.
+const PERIOD: f64 = 100_000.0;
+
 impl ResourceArgs {
-    /// What they ask for.
-    pub(crate) fn resources(&self) -> Result<Resources, Failure> {
-        if let (Some(memory), Some(both)) = (self.memory, self.memory_swap)
-            && u64::try_from(both).is_ok_and(|both| both < memory)
-        {
-            return Err(usage("`--memory-swap` is memory and swap together, so it cannot be less than `--memory`"));
-        }
-        Ok(Resources {
+    fn all(&self) -> Resources {
+        Resources {
             processes: None,
             memory: self.memory,
             memory_and_swap: self.memory_swap,
@@ -59,7 +97,70 @@ impl ResourceArgs {
             cpus: self.cpuset_cpus.clone(),
             mems: self.cpuset_mems.clone(),
             parent: self.cgroup_parent.clone(),
-        })
+        }
+    }
+}
+
+impl StepResourceArgs {
+    /// What they ask for.
+    pub(crate) fn resources(&self) -> Result<Resources, Failure> {
+        let mut all = self.each.all();
+        for named in self.named.iter().cloned() {
+            match named {
+                Named::Memory(bytes) => all.memory = Some(bytes),
+                Named::MemorySwap(bytes) => all.memory_and_swap = Some(bytes),
+                Named::CpuShares(weight) => all.cpu_shares = Some(weight),
+                Named::CpuPeriod(length) => all.cpu_period = Some(length),
+                Named::CpuQuota(time) => all.cpu_quota = Some(time),
+                Named::Cpus(list) => all.cpus = Some(list),
+                Named::Mems(list) => all.mems = Some(list),
+            }
+        }
+        sensible(all)
+    }
+}
+
+impl ContainerResourceArgs {
+    /// What they ask for.
+    pub(crate) fn resources(&self) -> Result<Resources, Failure> {
+        let mut all = self.each.all();
+        all.cpu_quota = all.cpu_quota.or(self.cpus);
+        all.processes = self.pids_limit.and_then(|count| u64::try_from(count).ok()).filter(|count| *count > 0);
+        sensible(all)
+    }
+}
+
+fn sensible(all: Resources) -> Result<Resources, Failure> {
+    match (all.memory, all.memory_and_swap) {
+        (None, Some(_)) => Err(usage("`--memory-swap` is memory and swap together, so it needs `--memory`")),
+        (Some(memory), Some(both)) if u64::try_from(both).is_ok_and(|both| both < memory) => {
+            Err(usage("`--memory-swap` is memory and swap together, so it cannot be less than `--memory`"))
+        }
+        _ => Ok(all),
+    }
+}
+
+fn named(text: &str) -> Result<Named, Wrong> {
+    let (name, value) =
+        text.split_once('=').ok_or_else(|| Wrong("expected `limit=value`, as in `memory=2g`".into()))?;
+    let number = |what: &str| Wrong(format!("`{value}` is no {what}: expected a whole number"));
+    Ok(match name {
+        "memory" => Named::Memory(value::bytes(value)?),
+        "memory-swap" => Named::MemorySwap(bytes_or_none(value)?),
+        "cpu-shares" => Named::CpuShares(value.parse().map_err(|_| number("weight"))?),
+        "cpu-period" => Named::CpuPeriod(value.parse().map_err(|_| number("time"))?),
+        "cpu-quota" => Named::CpuQuota(value.parse().map_err(|_| number("time"))?),
+        "cpuset-cpus" => Named::Cpus(list(value)?),
+        "cpuset-mems" => Named::Mems(list(value)?),
+        other => return Err(Wrong(format!("no limit is called `{other}`{}", value::did_you_mean(other, NAMES)))),
+    })
+}
+
+/// Processors as time in a period.
+fn quota(text: &str) -> Result<i64, Wrong> {
+    match text.parse::<f64>() {
+        Ok(count) if (0.01..=100_000.0).contains(&count) => Ok((count * PERIOD).round() as i64),
+        _ => Err(Wrong("expected a number of processors, as in `1.5`".into())),
     }
 }
 
@@ -90,6 +191,28 @@ fn group(text: &str) -> Result<String, Wrong> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn limits_are_known_by_buildx_s_names() {
+        assert_eq!(named("memory=2k").unwrap(), Named::Memory(2048));
+        assert_eq!(named("memory-swap=-1").unwrap(), Named::MemorySwap(-1));
+        assert_eq!(named("cpuset-cpus=0-1").unwrap(), Named::Cpus("0-1".into()));
+        assert_eq!(named("memroy=1").unwrap_err().0, "no limit is called `memroy`; did you mean `memory`?");
+        assert!(["memory", "cpu-shares=many", "cpuset-mems=a"].iter().all(|text| named(text).is_err()));
+    }
+
+    #[test]
+    fn swap_counts_with_memory_only() {
+        let all = |memory, memory_and_swap| sensible(Resources { memory, memory_and_swap, ..Resources::default() });
+        assert!(all(None, Some(1)).is_err() && all(Some(2), Some(1)).is_err());
+        assert!(all(Some(2), Some(-1)).is_ok() && all(Some(2), Some(2)).is_ok() && all(None, None).is_ok());
+    }
+
+    #[test]
+    fn processors_are_time_in_a_period() {
+        assert_eq!((quota("1.5").unwrap(), quota("0.01").unwrap()), (150_000, 1000));
+        assert!(["0", "-1", "many", "nan"].iter().all(|text| quota(text).is_err()));
+    }
 
     #[test]
     fn lists_and_paths_are_what_they_say() {

@@ -14,20 +14,21 @@ use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use kiln_engine::{BuildResult, Context, Engine, Gathered};
-use kiln_report::Failure;
+use kiln_engine::{BuildResult, Context, Engine, Gathered, ShellRequest};
+use kiln_report::{Failure, FailureKind, render};
 use serde_json::Value;
 
 use self::lend::Lender;
 pub(crate) use self::lend::check_context;
 use self::warnings::Warnings;
+use super::shell;
 use crate::args::SecretSource;
-use crate::args::build::{BuildArgs, BuildPlan, DryRun, writes_to_stdout};
+use crate::args::build::{BuildArgs, BuildPlan, DryRun, OnFailure, writes_to_stdout};
 use crate::setting::Setting;
 use crate::ui::age::size;
 use crate::ui::exit::{Exit, Outcome};
 use crate::ui::progress::{Choice, Progress};
-use crate::ui::{run as ui_run, stdout};
+use crate::ui::{console, run as ui_run, stdout, terminal};
 
 /// Builds, or only checks.
 pub(crate) fn run(args: &BuildArgs, setting: &Setting) -> Outcome {
@@ -50,18 +51,53 @@ pub(crate) fn run(args: &BuildArgs, setting: &Setting) -> Outcome {
         let engine = setting.engine_on(args.network_use())?;
         return dry_run::run(format, &plan, lender, (setting, &engine));
     }
+    if args.on_failure == OnFailure::Shell {
+        require_console()?;
+    }
     if let Some(path) = &args.iidfile {
         answer::forget(path)?;
     }
     let prints_id = plan.progress == Choice::Quiet && !has_data;
     let engine = setting.engine_on(args.network_use())?;
-    let built = build(&plan, lender, setting, &engine);
+    let built = build(&plan, Arc::clone(&lender), setting, &engine);
     let outcome = built.and_then(|(result, warnings)| answer(args, &result, warnings, prints_id));
     if !matches!(outcome, Err(Exit::Signal(_))) {
         // Nobody waits any more for what was built.
         collect(&engine, plan.progress);
     }
-    outcome
+    match outcome {
+        Err(Exit::Failure(failure)) if args.on_failure == OnFailure::Shell => {
+            look(*failure, (&engine, lender), setting)
+        }
+        outcome => outcome,
+    }
+}
+
+/// Fails where nobody could type into a shell.
+fn require_console() -> Result<(), Failure> {
+    if console::is_there() {
+        return Ok(());
+    }
+    let message = "`--on-failure=shell` needs a terminal on standard input and output";
+    Err(Failure::new(FailureKind::Usage, message)
+        .hint("leave it out: `kiln shell` opens the step that failed afterwards, or runs a command in it"))
+}
+
+/// Opens a shell in the step that failed. The build has failed all the same.
+fn look(failure: Failure, (engine, lender): (&Engine, Arc<Lender>), setting: &Setting) -> Outcome {
+    let Some(build) = failure.kept.clone() else { return Err(failure.into()) };
+    let color = terminal::color(&setting.environment);
+    let say = |failure: &Failure| {
+        let _ = std::io::stderr().write_all(render::failure(failure, color).as_bytes());
+    };
+    say(&failure);
+    let request = ShellRequest { step: Some(build), ..ShellRequest::default() };
+    match shell::enter(engine, request, lender, &setting.environment) {
+        Err(Exit::Failure(why)) => say(&why),
+        Err(exit) => return Err(exit),
+        Ok(_) => {}
+    }
+    Ok(failure.exit_code())
 }
 
 /// Has the contexts here, for those who only look at them.

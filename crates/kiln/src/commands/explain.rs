@@ -169,8 +169,9 @@ fn step_line(step: &Step, width: Option<usize>, indent: usize) -> String {
         Fate::Failed => "; failed",
         Fate::Cached | Fate::NotNeeded | Fate::Ran | Fate::NotReached => "",
     };
+    let note = step.attempts.map(|attempts| format!("; {attempts} attempts")).unwrap_or_default() + note;
     let room = |width: usize| width.saturating_sub(INDENT.len() + indent + note.len()).max(NARROWEST);
-    width.map_or_else(|| name.clone(), |width| ellipsis(&name, room(width))) + note
+    width.map_or_else(|| name.clone(), |width| ellipsis(&name, room(width))) + &note
 }
 
 fn steps(count: usize) -> String {
@@ -206,6 +207,7 @@ mod tests {
             fate: Fate::Ran,
             lines: Some((1, 1)),
             milliseconds,
+            attempts: (milliseconds == 8).then_some(3),
             same_result: milliseconds == 7,
         }
     }

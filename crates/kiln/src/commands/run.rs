@@ -3,13 +3,14 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use kiln_engine::{NetworkMode, RunRequest, Volume};
+use kiln_engine::{NetworkMode, RunRequest, Ulimit, Volume};
 use kiln_oci::Platform;
 use kiln_report::{Failure, FailureKind};
 
 use crate::args::Environment;
 use crate::args::build::network;
 use crate::args::later::{Flag, Later, Table, Takes};
+use crate::args::resources::ContainerResourceArgs;
 use crate::args::value::{self, Wrong};
 use crate::setting::Setting;
 use crate::ui::exit::Outcome;
@@ -56,9 +57,24 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "PLATFORM")]
     platform: Option<Platform>,
 
+    /// Add a line to /etc/hosts
+    #[arg(long, value_name = "NAME:IP", value_parser = value::host)]
+    add_host: Vec<(String, String)>,
+
+    /// Size of /dev/shm
+    #[arg(long, value_name = "BYTES", value_parser = value::bytes)]
+    shm_size: Option<u64>,
+
+    /// Limit a resource, as nofile=1024:2048
+    #[arg(long, value_name = "LIMIT", value_parser = value::ulimit)]
+    ulimit: Vec<Ulimit>,
+
     /// Keep nothing of the container, as is done anyway
     #[arg(long)]
     rm: bool,
+
+    #[command(flatten, next_help_heading = "Limits of the container")]
+    resources: ContainerResourceArgs,
 
     #[command(flatten)]
     later: Later<RunTable>,
@@ -70,11 +86,9 @@ pub(crate) struct RunTable;
 impl Table for RunTable {
     // tidy: table
     const REFUSED: &'static [Flag] = &[
-        ("add-host", None, Takes::Value),
         ("attach", Some('a'), Takes::Value),
         ("cap-add", None, Takes::Value),
         ("cap-drop", None, Takes::Value),
-        ("cpus", None, Takes::Value),
         ("detach", Some('d'), Takes::Nothing),
         ("device", None, Takes::Value),
         ("dns", None, Takes::Value),
@@ -86,7 +100,6 @@ impl Table for RunTable {
         ("interactive", Some('i'), Takes::Nothing),
         ("ipc", None, Takes::Value),
         ("label", Some('l'), Takes::Value),
-        ("memory", Some('m'), Takes::Value),
         ("mount", None, Takes::Value),
         ("name", None, Takes::Value),
         ("pid", None, Takes::Value),
@@ -97,10 +110,8 @@ impl Table for RunTable {
         ("read-only", None, Takes::Nothing),
         ("restart", None, Takes::Value),
         ("security-opt", None, Takes::Value),
-        ("shm-size", None, Takes::Value),
         ("tmpfs", None, Takes::Value),
         ("tty", Some('t'), Takes::Nothing),
-        ("ulimit", None, Takes::Value),
     ];
     const HARMLESS: &'static [Flag] = &[("disable-content-trust", None, Takes::Nothing)];
 }
@@ -119,10 +130,6 @@ impl RunArgs {
     fn request(&self, environment: &Environment) -> Result<RunRequest, Failure> {
         self.later.refuse()?;
         let (image, command) = self.image_and_command.split_first().expect("clap wants one");
-        let variable = |(key, value): &(String, Option<String>)| {
-            let value = value.clone().or_else(|| Some(environment.raw(key)?.to_string_lossy().into_owned()))?;
-            Some(format!("{key}={value}"))
-        };
         if self.entrypoint.as_deref().is_some_and(|entrypoint| entrypoint.contains('\0')) {
             return Err(Failure::new(FailureKind::Usage, "the entrypoint has a NUL character in it"));
         }
@@ -134,15 +141,28 @@ impl RunArgs {
                 .entrypoint
                 .clone()
                 .map(|one| Some(one).filter(|one| !one.is_empty()).into_iter().collect()),
-            env: self.env.iter().filter_map(variable).collect(),
+            env: variables(&self.env, environment),
             workdir: self.workdir.clone(),
             user: self.user.clone(),
             volumes: self.volume.clone(),
             network: self.network,
             hostname: self.hostname.clone(),
             platform: self.platform.clone(),
+            extra_hosts: self.add_host.clone(),
+            shm_size: self.shm_size,
+            ulimits: self.ulimit.clone(),
+            resources: self.resources.resources()?,
         })
     }
+}
+
+/// Variables for a container; those without a value, here or in the environment, are left out.
+pub(super) fn variables(typed: &[(String, Option<String>)], environment: &Environment) -> Vec<String> {
+    let variable = |(key, value): &(String, Option<String>)| {
+        let value = value.clone().or_else(|| Some(environment.raw(key)?.to_string_lossy().into_owned()))?;
+        Some(format!("{key}={value}"))
+    };
+    typed.iter().filter_map(variable).collect()
 }
 
 fn volume(text: &str) -> Result<Volume, Wrong> {

@@ -1,8 +1,9 @@
-//! Progress: picks the view, and feeds it from a thread of its own, so that a slow terminal never slows a build.
+//! Progress: picks the view, and feeds it from a thread of its own, so that a slow terminal slows no build before much waits.
 
 use std::io::{self, BufWriter, Write};
 use std::str::FromStr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicIsize, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -16,6 +17,10 @@ use crate::args::value::{Wrong, did_you_mean};
 
 /// How often time is let into the view.
 const TICK: Duration = Duration::from_millis(100);
+/// How many bytes of steps' output wait to be shown before their readers wait.
+const ROOM: isize = 16 << 20;
+/// What an event takes besides its bytes, about.
+const EVENT: isize = 256;
 
 /// What was asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,7 +57,7 @@ impl FromStr for Choice {
 
 /// A view at work.
 pub(crate) struct Progress {
-    feed: Option<(Sender<Message>, JoinHandle<()>)>,
+    feed: Option<(Feed, JoinHandle<()>)>,
     /// What people read, as opposed to programs and nobody.
     pub(crate) is_for_people: bool,
     /// The view ends with the whole output of a failed step.
@@ -76,10 +81,12 @@ impl Progress {
             Choice::Auto | Choice::Tty => Box::new(Tty::new(color, log_lines(environment))),
         };
         let (sender, receiver) = mpsc::channel();
-        let thread = std::thread::Builder::new().name("progress".into()).spawn(move || show(view, &receiver));
+        let feed = Feed { sender, waiting: Arc::default() };
+        let waiting = feed.waiting.clone();
+        let thread = std::thread::Builder::new().name("progress".into()).spawn(move || show(view, &receiver, &waiting));
         let thread = thread.map_err(|error| Failure::from_error(FailureKind::Environment, &error))?;
         Ok(Self {
-            feed: Some((sender, thread)),
+            feed: Some((feed, thread)),
             is_for_people: choice != Choice::RawJson,
             shows_failed_output: choice == Choice::Tty || (choice == Choice::Auto && can_draw),
         })
@@ -92,16 +99,16 @@ impl Progress {
     /// Where events go.
     pub(crate) fn reporter(&self) -> Arc<dyn Reporter> {
         match &self.feed {
-            Some((sender, _)) => Arc::new(Feed(sender.clone())),
+            Some((feed, _)) => Arc::new(feed.clone()),
             None => Arc::new(Silent),
         }
     }
 
     /// Ends the view once all events are shown. Events that come later are dropped.
     pub(crate) fn finish(self) {
-        let Some((sender, thread)) = self.feed else { return };
+        let Some((feed, thread)) = self.feed else { return };
         // Steps that were cancelled may keep their reporter a little longer, so a closed channel would say it late.
-        let _ = sender.send(Message::End);
+        let _ = feed.sender.send(Message::End);
         let _ = thread.join();
     }
 }
@@ -111,23 +118,39 @@ enum Message {
     End,
 }
 
-struct Feed(Sender<Message>);
+#[derive(Clone)]
+struct Feed {
+    sender: Sender<Message>,
+    waiting: Arc<AtomicIsize>,
+}
 
 impl Reporter for Feed {
     fn report(&self, event: Event) {
-        let _ = self.0.send(Message::Event(event));
+        self.waiting.fetch_add(size(&event), Ordering::Relaxed);
+        let _ = self.sender.send(Message::Event(event));
+    }
+
+    fn has_room(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) < ROOM
     }
 }
 
+fn size(event: &Event) -> isize {
+    if let Event::Log { data, .. } = event { EVENT + data.len().cast_signed() } else { EVENT }
+}
+
 /// Shows events until the end. Nobody can be told that standard error is gone, so its errors end nothing.
-fn show(mut view: Box<dyn Render>, events: &Receiver<Message>) {
+fn show(mut view: Box<dyn Render>, events: &Receiver<Message>, waiting: &AtomicIsize) {
     let mut out = BufWriter::new(io::stderr());
     let mut ticked = Instant::now();
     // Until the first event there is nothing to show, whatever the time.
     let mut next = events.recv().map_err(|_| RecvTimeoutError::Disconnected);
     loop {
         match &next {
-            Ok(Message::Event(event)) => drop(view.event(event, &mut out)),
+            Ok(Message::Event(event)) => {
+                let _ = view.event(event, &mut out);
+                waiting.fetch_sub(size(event), Ordering::Relaxed);
+            }
             Err(RecvTimeoutError::Timeout) => {}
             Ok(Message::End) | Err(RecvTimeoutError::Disconnected) => break,
         }
@@ -143,6 +166,8 @@ fn show(mut view: Box<dyn Render>, events: &Receiver<Message>) {
             }
         };
     }
+    // Whoever still reads output has nobody to wait for.
+    waiting.store(isize::MIN / 2, Ordering::Relaxed);
     let _ = view.finish(terminal::screen(), &mut out);
     let _ = out.flush();
 }

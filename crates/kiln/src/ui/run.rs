@@ -27,8 +27,9 @@ pub(crate) fn block_on<T>(verb: impl Future<Output = Result<T, Failure>>) -> Res
         }
     });
     match outcome {
-        Err(Exit::Signal(_)) => runtime.shutdown_timeout(GRACE),
-        _ => runtime.shutdown_background(),
+        // What was at work beside the step that failed takes its half-made trees away.
+        Err(_) => runtime.shutdown_timeout(GRACE),
+        Ok(_) => runtime.shutdown_background(),
     }
     outcome
 }

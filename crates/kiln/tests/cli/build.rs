@@ -208,6 +208,7 @@ fn a_failed_step_shows_its_line_its_output_and_its_code() {
       last output:
       | one
       | two
+    hint: look at the step's files as it left them with `kiln shell HEX`
     ");
 }
 

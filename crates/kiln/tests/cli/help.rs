@@ -15,6 +15,7 @@ fn the_front_page() {
       build       Build an image from a Dockerfile
       explain     Say why the steps of a build ran, what that cost, and what would make it less
       builds      List the builds that are remembered, newest first
+      shell       Open a shell in a step of a build: as it was left when it failed, or as it ended
       fmt         Write Dockerfiles in one way, and change nothing about what they build
       check       Find mistakes in Dockerfiles, and what could be better
       lock        Write down what the names in a Dockerfile stand for, for `kiln build --locked`
@@ -38,6 +39,7 @@ fn the_front_page() {
       du          Show what takes space, and what holds it
       prune       Remove what nothing needs: images without a name, layers, old results
       fsck        Check that all that is kept is whole
+      doctor      Say what this machine allows, what is in the way of the rest, and how to mend it
       version     Print the version
       completion  Print a completion script for a shell
 
@@ -49,7 +51,7 @@ fn the_front_page() {
           --state <DIR>             Keep images and cache here [default: /var/lib/kiln as root, else
                                     ~/.local/share/kiln]
           --registry-config <FILE>  Read how registries are set up from here: mirrors, certificates
-          --max-layer-size <BYTES>  Refuse layers that expand to more than this [default: 64GiB]
+          --max-layer-size <BYTES>  Refuse layers and archives that expand to more [default: 64GiB]
       -D, --debug                   Say more when something fails
     ");
 }
@@ -87,6 +89,8 @@ fn build() {
                                          environment
           --secret <SECRET>              Lend a secret to the steps that mount it:
                                          id=ID[,src=PATH|env=NAME]
+          --allow-leak <ID>              Accept that what is lent by this ID is in the image; without it
+                                         the build fails
           --ssh <SSH>                    Lend an ssh agent or keys to the steps that mount it: default,
                                          or ID[=SOCKET|KEY[,KEY]]
           --allow <WHAT>                 Allow more than usual: network.host, security.insecure,
@@ -132,14 +136,8 @@ fn build() {
                                          too; nothing of it is in the image
           --shm-size <BYTES>             Size of /dev/shm in RUN steps
           --ulimit <LIMIT>               Limit a resource of RUN steps, as nofile=1024:2048
-      -m, --memory <BYTES>               Most memory of a RUN step
-          --memory-swap <BYTES>          Most memory and swap of a RUN step together; -1 is no limit
-      -c, --cpu-shares <WEIGHT>          Weight of a RUN step when processors are short, 1024 as usual
-          --cpu-period <MICROSECONDS>    Length of the scheduler's period in microseconds
-          --cpu-quota <MICROSECONDS>     Processor time of a RUN step in each period
-          --cpuset-cpus <LIST>           Processors for RUN steps, as 0-3,7
-          --cpuset-mems <LIST>           Memory nodes for RUN steps, as 0-1
-          --cgroup-parent <PATH>         Control group in which those of RUN steps are made
+          --on-failure <WHAT>            What to do when a RUN step fails: stop, or open a shell in it
+                                         before that [default: stop]
           --iidfile <FILE>               Write the image's id to a file
           --metadata-file <FILE>         Write what was built to a file, as JSON
       -q, --quiet                        Print nothing but the image's id
@@ -151,11 +149,56 @@ fn build() {
                                          says it as JSON
       -h, --help                         Print help
 
+    Limits of each RUN step:
+      -m, --memory <BYTES>              Most memory
+          --memory-swap <BYTES>         Most memory and swap together; -1 is no limit
+      -c, --cpu-shares <WEIGHT>         Weight when processors are short, 1024 as usual
+          --cpu-period <MICROSECONDS>   Length of the scheduler's period in microseconds
+          --cpu-quota <MICROSECONDS>    Processor time in each period, in microseconds
+          --cpuset-cpus <LIST>          Processors, as 0-3,7
+          --cpuset-mems <LIST>          Memory nodes, as 0-1
+          --cgroup-parent <PATH>        Control group in which others are made; one that is missing is
+                                        made, too
+          --resource <LIMIT=VALUE>      One of these limits by its name, as memory=2g or
+                                        cpu-quota=50000; may be repeated
+          --timeout <[STAGE=]DURATION>  Stop a RUN step that runs longer, as 90s or 10m; 0 is no limit;
+                                        for one stage: STAGE=DURATION
+          --retry <[STAGE=]N>           Try a RUN step that failed so many times more; for one stage:
+                                        STAGE=N
+
     Global options:
           --state <DIR>             Keep images and cache here [default: /var/lib/kiln as root, else
                                     ~/.local/share/kiln]
           --registry-config <FILE>  Read how registries are set up from here: mirrors, certificates
-          --max-layer-size <BYTES>  Refuse layers that expand to more than this [default: 64GiB]
+          --max-layer-size <BYTES>  Refuse layers and archives that expand to more [default: 64GiB]
+      -D, --debug                   Say more when something fails
+    ");
+}
+
+#[test]
+fn shell() {
+    insta::assert_snapshot!(Kiln::new().run(&["shell", "-h"]).stdout, @"
+    Open a shell in a step of a build: as it was left when it failed, or as it ended
+
+    Usage: kiln shell [OPTIONS] [BUILD[:STEP]] [-- <COMMAND>...]
+
+    Arguments:
+      [BUILD[:STEP]]  The step, as `kiln builds` and `kiln explain` write builds and steps:
+                      b3d246fecb46, b3d246fecb46:2/4, :build 2 [default: the one that failed last]
+      [COMMAND]...    Run this instead of a shell
+
+    Options:
+      -e, --env <KEY[=VALUE]>  Set a variable; without a value it is taken from the environment
+          --secret <SECRET>    Lend a secret that the step mounts: id=ID[,src=PATH|env=NAME]
+          --ssh <SSH>          Lend an ssh agent or keys that the step mounts: default, or
+                               ID[=SOCKET|KEY[,KEY]]
+      -h, --help               Print help
+
+    Global options:
+          --state <DIR>             Keep images and cache here [default: /var/lib/kiln as root, else
+                                    ~/.local/share/kiln]
+          --registry-config <FILE>  Read how registries are set up from here: mirrors, certificates
+          --max-layer-size <BYTES>  Refuse layers and archives that expand to more [default: 64GiB]
       -D, --debug                   Say more when something fails
     ");
 }
@@ -180,14 +223,30 @@ fn run() {
           --entrypoint <COMMAND>       Run this instead of the image's entrypoint
           --hostname <NAME>            Name the container's host
           --platform <PLATFORM>        The platform, when the name stands for several images
+          --add-host <NAME:IP>         Add a line to /etc/hosts
+          --shm-size <BYTES>           Size of /dev/shm
+          --ulimit <LIMIT>             Limit a resource, as nofile=1024:2048
           --rm                         Keep nothing of the container, as is done anyway
       -h, --help                       Print help
+
+    Limits of the container:
+      -m, --memory <BYTES>             Most memory
+          --memory-swap <BYTES>        Most memory and swap together; -1 is no limit
+      -c, --cpu-shares <WEIGHT>        Weight when processors are short, 1024 as usual
+          --cpu-period <MICROSECONDS>  Length of the scheduler's period in microseconds
+          --cpu-quota <MICROSECONDS>   Processor time in each period, in microseconds
+          --cpuset-cpus <LIST>         Processors, as 0-3,7
+          --cpuset-mems <LIST>         Memory nodes, as 0-1
+          --cgroup-parent <PATH>       Control group in which others are made; one that is missing is
+                                       made, too
+          --cpus <NUMBER>              How many processors may be busy, as 1.5
+          --pids-limit <COUNT>         Most processes; -1 is no limit
 
     Global options:
           --state <DIR>             Keep images and cache here [default: /var/lib/kiln as root, else
                                     ~/.local/share/kiln]
           --registry-config <FILE>  Read how registries are set up from here: mirrors, certificates
-          --max-layer-size <BYTES>  Refuse layers that expand to more than this [default: 64GiB]
+          --max-layer-size <BYTES>  Refuse layers and archives that expand to more [default: 64GiB]
       -D, --debug                   Say more when something fails
     ");
 }
@@ -215,7 +274,7 @@ fn images() {
           --state <DIR>             Keep images and cache here [default: /var/lib/kiln as root, else
                                     ~/.local/share/kiln]
           --registry-config <FILE>  Read how registries are set up from here: mirrors, certificates
-          --max-layer-size <BYTES>  Refuse layers that expand to more than this [default: 64GiB]
+          --max-layer-size <BYTES>  Refuse layers and archives that expand to more [default: 64GiB]
       -D, --debug                   Say more when something fails
     ");
 }
@@ -240,7 +299,7 @@ fn inspect() {
           --state <DIR>             Keep images and cache here [default: /var/lib/kiln as root, else
                                     ~/.local/share/kiln]
           --registry-config <FILE>  Read how registries are set up from here: mirrors, certificates
-          --max-layer-size <BYTES>  Refuse layers that expand to more than this [default: 64GiB]
+          --max-layer-size <BYTES>  Refuse layers and archives that expand to more [default: 64GiB]
       -D, --debug                   Say more when something fails
     ");
 }
@@ -272,7 +331,7 @@ fn diff() {
           --state <DIR>             Keep images and cache here [default: /var/lib/kiln as root, else
                                     ~/.local/share/kiln]
           --registry-config <FILE>  Read how registries are set up from here: mirrors, certificates
-          --max-layer-size <BYTES>  Refuse layers that expand to more than this [default: 64GiB]
+          --max-layer-size <BYTES>  Refuse layers and archives that expand to more [default: 64GiB]
       -D, --debug                   Say more when something fails
     ");
 }
@@ -301,7 +360,7 @@ fn history() {
           --state <DIR>             Keep images and cache here [default: /var/lib/kiln as root, else
                                     ~/.local/share/kiln]
           --registry-config <FILE>  Read how registries are set up from here: mirrors, certificates
-          --max-layer-size <BYTES>  Refuse layers that expand to more than this [default: 64GiB]
+          --max-layer-size <BYTES>  Refuse layers and archives that expand to more [default: 64GiB]
       -D, --debug                   Say more when something fails
     ");
 }
@@ -321,7 +380,7 @@ fn version() {
           --state <DIR>             Keep images and cache here [default: /var/lib/kiln as root, else
                                     ~/.local/share/kiln]
           --registry-config <FILE>  Read how registries are set up from here: mirrors, certificates
-          --max-layer-size <BYTES>  Refuse layers that expand to more than this [default: 64GiB]
+          --max-layer-size <BYTES>  Refuse layers and archives that expand to more [default: 64GiB]
       -D, --debug                   Say more when something fails
     ");
 }
@@ -343,7 +402,7 @@ fn completion() {
           --state <DIR>             Keep images and cache here [default: /var/lib/kiln as root, else
                                     ~/.local/share/kiln]
           --registry-config <FILE>  Read how registries are set up from here: mirrors, certificates
-          --max-layer-size <BYTES>  Refuse layers that expand to more than this [default: 64GiB]
+          --max-layer-size <BYTES>  Refuse layers and archives that expand to more [default: 64GiB]
       -D, --debug                   Say more when something fails
     ");
 }
@@ -371,7 +430,7 @@ fn pull() {
           --state <DIR>             Keep images and cache here [default: /var/lib/kiln as root, else
                                     ~/.local/share/kiln]
           --registry-config <FILE>  Read how registries are set up from here: mirrors, certificates
-          --max-layer-size <BYTES>  Refuse layers that expand to more than this [default: 64GiB]
+          --max-layer-size <BYTES>  Refuse layers and archives that expand to more [default: 64GiB]
       -D, --debug                   Say more when something fails
     ");
 }
@@ -399,7 +458,7 @@ fn push() {
           --state <DIR>             Keep images and cache here [default: /var/lib/kiln as root, else
                                     ~/.local/share/kiln]
           --registry-config <FILE>  Read how registries are set up from here: mirrors, certificates
-          --max-layer-size <BYTES>  Refuse layers that expand to more than this [default: 64GiB]
+          --max-layer-size <BYTES>  Refuse layers and archives that expand to more [default: 64GiB]
       -D, --debug                   Say more when something fails
     ");
 }
@@ -422,7 +481,7 @@ fn tag() {
           --state <DIR>             Keep images and cache here [default: /var/lib/kiln as root, else
                                     ~/.local/share/kiln]
           --registry-config <FILE>  Read how registries are set up from here: mirrors, certificates
-          --max-layer-size <BYTES>  Refuse layers that expand to more than this [default: 64GiB]
+          --max-layer-size <BYTES>  Refuse layers and archives that expand to more [default: 64GiB]
       -D, --debug                   Say more when something fails
     ");
 }
@@ -446,7 +505,7 @@ fn rmi() {
           --state <DIR>             Keep images and cache here [default: /var/lib/kiln as root, else
                                     ~/.local/share/kiln]
           --registry-config <FILE>  Read how registries are set up from here: mirrors, certificates
-          --max-layer-size <BYTES>  Refuse layers that expand to more than this [default: 64GiB]
+          --max-layer-size <BYTES>  Refuse layers and archives that expand to more [default: 64GiB]
       -D, --debug                   Say more when something fails
     ");
 }
@@ -470,7 +529,7 @@ fn save() {
           --state <DIR>             Keep images and cache here [default: /var/lib/kiln as root, else
                                     ~/.local/share/kiln]
           --registry-config <FILE>  Read how registries are set up from here: mirrors, certificates
-          --max-layer-size <BYTES>  Refuse layers that expand to more than this [default: 64GiB]
+          --max-layer-size <BYTES>  Refuse layers and archives that expand to more [default: 64GiB]
       -D, --debug                   Say more when something fails
     ");
 }
@@ -492,7 +551,7 @@ fn load() {
           --state <DIR>             Keep images and cache here [default: /var/lib/kiln as root, else
                                     ~/.local/share/kiln]
           --registry-config <FILE>  Read how registries are set up from here: mirrors, certificates
-          --max-layer-size <BYTES>  Refuse layers that expand to more than this [default: 64GiB]
+          --max-layer-size <BYTES>  Refuse layers and archives that expand to more [default: 64GiB]
       -D, --debug                   Say more when something fails
     ");
 }
@@ -518,7 +577,7 @@ fn login() {
           --state <DIR>             Keep images and cache here [default: /var/lib/kiln as root, else
                                     ~/.local/share/kiln]
           --registry-config <FILE>  Read how registries are set up from here: mirrors, certificates
-          --max-layer-size <BYTES>  Refuse layers that expand to more than this [default: 64GiB]
+          --max-layer-size <BYTES>  Refuse layers and archives that expand to more [default: 64GiB]
       -D, --debug                   Say more when something fails
     ");
 }
@@ -540,7 +599,7 @@ fn logout() {
           --state <DIR>             Keep images and cache here [default: /var/lib/kiln as root, else
                                     ~/.local/share/kiln]
           --registry-config <FILE>  Read how registries are set up from here: mirrors, certificates
-          --max-layer-size <BYTES>  Refuse layers that expand to more than this [default: 64GiB]
+          --max-layer-size <BYTES>  Refuse layers and archives that expand to more [default: 64GiB]
       -D, --debug                   Say more when something fails
     ");
 }
@@ -565,7 +624,7 @@ fn du() {
           --state <DIR>             Keep images and cache here [default: /var/lib/kiln as root, else
                                     ~/.local/share/kiln]
           --registry-config <FILE>  Read how registries are set up from here: mirrors, certificates
-          --max-layer-size <BYTES>  Refuse layers that expand to more than this [default: 64GiB]
+          --max-layer-size <BYTES>  Refuse layers and archives that expand to more [default: 64GiB]
       -D, --debug                   Say more when something fails
     ");
 }
@@ -593,13 +652,29 @@ fn prune() {
           --state <DIR>             Keep images and cache here [default: /var/lib/kiln as root, else
                                     ~/.local/share/kiln]
           --registry-config <FILE>  Read how registries are set up from here: mirrors, certificates
-          --max-layer-size <BYTES>  Refuse layers that expand to more than this [default: 64GiB]
+          --max-layer-size <BYTES>  Refuse layers and archives that expand to more [default: 64GiB]
       -D, --debug                   Say more when something fails
     ");
 }
 
 #[test]
 fn fsck() {
+    insta::assert_snapshot!(Kiln::new().run(&["doctor", "-h"]).stdout, @"
+    Say what this machine allows, what is in the way of the rest, and how to mend it
+
+    Usage: kiln doctor [OPTIONS]
+
+    Options:
+          --format <FORMAT>  Print text, or one JSON document
+      -h, --help             Print help
+
+    Global options:
+          --state <DIR>             Keep images and cache here [default: /var/lib/kiln as root, else
+                                    ~/.local/share/kiln]
+          --registry-config <FILE>  Read how registries are set up from here: mirrors, certificates
+          --max-layer-size <BYTES>  Refuse layers and archives that expand to more [default: 64GiB]
+      -D, --debug                   Say more when something fails
+    ");
     insta::assert_snapshot!(Kiln::new().run(&["fsck", "-h"]).stdout, @"
     Check that all that is kept is whole
 
@@ -615,7 +690,7 @@ fn fsck() {
           --state <DIR>             Keep images and cache here [default: /var/lib/kiln as root, else
                                     ~/.local/share/kiln]
           --registry-config <FILE>  Read how registries are set up from here: mirrors, certificates
-          --max-layer-size <BYTES>  Refuse layers that expand to more than this [default: 64GiB]
+          --max-layer-size <BYTES>  Refuse layers and archives that expand to more [default: 64GiB]
       -D, --debug                   Say more when something fails
     ");
 }

@@ -9,6 +9,7 @@ mod commands;
 mod context;
 mod debug;
 mod diff;
+mod doctor;
 mod fix;
 mod fmt;
 mod help;

@@ -63,7 +63,8 @@ fn the_guides_own_errors_get_a_hint() {
         "FROM busybox\nRUN mkdir /app\nRUN --mount=type=secret,id=mysecret,target=/run/secrets/mysecret \\\n\
          cat /run/secrets/mysecret > /app/secret_output.txt\n",
     );
-    project.build(&["--secret", &source]).says("SecretWrittenByStep");
+    let run = project.build(&["--secret", &source]).fails(1).says("SecretWrittenByStep").says("Dockerfile:3");
+    run.says("secret `mysecret` is in what the step leaves").says("`/app/secret_output.txt`, line 1,");
 }
 
 #[test]

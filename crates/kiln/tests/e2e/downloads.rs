@@ -84,7 +84,7 @@ fn archives_from_the_web_are_unpacked_only_when_asked() {
 fn tokens_are_lent_to_their_host_only_and_are_not_shown() {
     let server = HttpServer::start(|request| match request.header("authorization") {
         None => Reply::status(401),
-        Some(value) => Reply::bytes(value.as_bytes()),
+        Some(_) => Reply::bytes("served"),
     });
     let project = Project::bare();
     let token = project.path().join("token");

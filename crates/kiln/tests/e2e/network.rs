@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use crate::project::{Project, have, run};
 
 /// Says hello to all who come, and counts them.
-fn listen(address: &str) -> (u16, Arc<AtomicUsize>) {
+pub(crate) fn listen(address: &str) -> (u16, Arc<AtomicUsize>) {
     let listener = TcpListener::bind(address).unwrap();
     let (port, hits) = (listener.local_addr().unwrap().port(), Arc::new(AtomicUsize::new(0)));
     let counted = Arc::clone(&hits);

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -10,6 +11,8 @@ use tempfile::TempDir;
 /// A context directory and a state directory, removed at the end.
 pub(crate) struct Project {
     dir: TempDir,
+    /// Who runs kiln, if not who runs the test: user and group.
+    user: Option<(u32, u32)>,
 }
 
 /// How a command ended.
@@ -59,7 +62,12 @@ impl Run {
 impl Project {
     /// An empty project whose store holds `busybox`.
     pub(crate) fn new() -> Self {
-        let project = Self::bare();
+        Self::bare().with_busybox()
+    }
+
+    /// Makes `busybox` as its user would.
+    pub(crate) fn with_busybox(self) -> Self {
+        let project = self;
         let base = project.path().join("base");
         fs::create_dir(&base).unwrap();
         let busybox = ["/bin/busybox", "/usr/bin/busybox"].into_iter().find(|p| Path::new(p).exists());
@@ -81,7 +89,26 @@ impl Project {
         let dir = tempfile::Builder::new().prefix("kiln-e2e-").tempdir().unwrap();
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
         fs::create_dir(dir.path().join("context")).unwrap();
-        Self { dir }
+        Self { dir, user: None }
+    }
+
+    /// A project whose store is empty and whose kiln is run by somebody else.
+    pub(crate) fn of(uid: u32, gid: u32) -> Self {
+        let project = Self { user: Some((uid, gid)), ..Self::bare() };
+        std::os::unix::fs::chown(project.path(), Some(uid), Some(gid)).unwrap();
+        // Where kiln was built nobody else may be let in.
+        let program = project.program();
+        if fs::hard_link(env!("CARGO_BIN_EXE_kiln"), &program).is_err() {
+            fs::copy(env!("CARGO_BIN_EXE_kiln"), &program).unwrap();
+        }
+        project
+    }
+
+    fn program(&self) -> PathBuf {
+        match self.user {
+            Some(_) => self.path().join("kiln"),
+            None => env!("CARGO_BIN_EXE_kiln").into(),
+        }
     }
 
     /// Where everything of it is.
@@ -122,7 +149,11 @@ impl Project {
 
     /// The kiln command with this project's state.
     pub(crate) fn command(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_kiln"));
+        let mut command = Command::new(self.program());
+        if let Some((uid, gid)) = self.user {
+            // Groups other than these are left as well.
+            command.uid(uid).gid(gid).env("HOME", self.path());
+        }
         command.arg("--state").arg(self.state()).env("DOCKER_CONFIG", self.path().join("docker"));
         command.env_remove("SOURCE_DATE_EPOCH").current_dir(self.path()).stdin(Stdio::null());
         command

@@ -1,6 +1,6 @@
 //! `RUN`: the container it runs in, its mounts, its user, its end.
 
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::project::Project;
@@ -49,7 +49,9 @@ fn a_step_takes_no_more_than_it_was_given_and_the_limit_is_named() {
         println!("skipped: this machine has no control groups to limit memory with");
         return;
     }
-    told.says("it was out of memory: 50.33MB are allowed");
+    told.says("a process was killed by the memory limit of 50.33MB").says("raise the limit with `--memory`");
+    project.build(&["--memory", "1g", "--resource", "memory=48m"]).fails(1).says("memory limit of 50.33MB");
+    project.build(&["--resource", "memroy=1"]).fails(2).says("did you mean `memory`?");
     project.build(&["-m", "48m", "--memory-swap", "1m"]).fails(2).says("cannot be less than `--memory`");
     project.build(&["--cpuset-cpus", "all"]).fails(2).says("0-3,7");
 }
@@ -194,6 +196,26 @@ fn logs_arrive_whole() {
     let run = project.builds("FROM busybox\nRUN seq 1 100000\n");
     assert!(run.stderr.lines().filter(|line| line.contains(" 77777")).count() >= 1);
     assert!(run.stderr.lines().count() > 100_000);
+}
+
+#[test]
+fn output_that_nobody_reads_waits_in_the_step_and_not_in_memory() {
+    let project = Project::new();
+    project.dockerfile("FROM busybox\nRUN yes 'a line of some length, printed again and again'\n");
+    let mut build = project.command();
+    let mut child =
+        build.args(["build", "--progress=plain"]).arg(project.context()).stderr(Stdio::piped()).spawn().unwrap();
+    let peak = || {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1024
+    };
+    // A peak never falls, so the last one tells.
+    std::thread::sleep(Duration::from_secs(2));
+    let most = peak();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(most < 150, "{most} MiB");
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crate::project::{Project, Run, run};
 
 /// Bytes of disk of all that is there.
-fn disk(path: &Path) -> u64 {
+pub(crate) fn disk(path: &Path) -> u64 {
     let own = fs::symlink_metadata(path).map_or(0, |file| file.blocks() * 512);
     let below = fs::read_dir(path).into_iter().flatten().flatten();
     own + below

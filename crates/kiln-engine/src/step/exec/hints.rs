@@ -19,8 +19,10 @@ pub(super) fn for_failure(status: ExitStatus, lines: &[String]) -> Vec<String> {
     if lines.iter().any(|line| line.contains("mknod") && line.contains("Operation not permitted")) {
         hints.push(format!("leave the device nodes out, as containers get theirs when they run; {HOST_IDS}"));
     }
-    if lines.iter().any(|line| line.contains("chown") && line.contains("Invalid argument")) {
-        hints.push(format!("give files to ids up to 2147483647, as a step has no others; {HOST_IDS}"));
+    let gives =
+        |line: &String| ["chown", "set user id", "set group id", "setuid"].iter().any(|name| line.contains(name));
+    if lines.iter().any(|line| gives(line) && line.contains("Invalid argument")) {
+        hints.push(format!("use ids up to 2147483647, as a step has no others; {HOST_IDS}"));
     }
     if lines.iter().any(|line| line.contains("Value too large for defined data type")) {
         hints.push(format!("files of ids above 2147483647 are out of a step's reach; {HOST_IDS}"));
@@ -28,6 +30,12 @@ pub(super) fn for_failure(status: ExitStatus, lines: &[String]) -> Vec<String> {
     match status {
         ExitStatus::Code(127) => {
             hints.push("install the missing program in an earlier step, or check its spelling and `PATH`".into())
+        }
+        ExitStatus::Code(126) if lines.iter().any(|line| line.ends_with("Operation not permitted")) => {
+            hints.push(format!(
+                "start a program whose file has no capabilities that steps lack (`getcap` shows them; Debian's `ping` wants \
+                 cap_net_raw), {HOST_IDS}"
+            ));
         }
         ExitStatus::Code(126) => {
             hints.push("make the file executable with `chmod +x`, or check that it is built for this platform".into())
@@ -59,6 +67,20 @@ fn missing_directory(line: &str) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_file_wants_is_no_question_of_its_mode() {
+        let hints = |line: &str| for_failure(ExitStatus::Code(126), &[line.to_owned()]);
+        assert!(hints("/bin/sh: 1: ping: Operation not permitted")[0].contains("capabilities that steps lack"));
+        assert!(hints("/bin/sh: 1: ./x: Permission denied")[0].contains("chmod +x"));
+    }
+
+    #[test]
+    fn ids_that_steps_lack_are_told_whoever_gives_them() {
+        for line in ["chown: /f: Invalid argument", "su: cannot set user id: Invalid argument"] {
+            assert!(for_failure(ExitStatus::Code(1), &[line.to_owned()])[0].contains("up to 2147483647"), "{line}");
+        }
+    }
 
     #[test]
     fn a_missing_directory_is_read_from_what_shells_say() {

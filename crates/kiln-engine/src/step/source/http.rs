@@ -24,7 +24,7 @@ use crate::session::text_secret;
 use crate::step::Place;
 use crate::worker::Purpose;
 
-/// Facts about URLs are kept under this kind.
+/// Facts about URLs are kept under this kind, by their digests.
 const FACT: &str = "http";
 
 /// One URL.
@@ -66,6 +66,11 @@ impl HttpStep {
         }
     }
 
+    /// The name of what is remembered of it. URLs hold passwords, and words that open what they lead to.
+    fn fact(&self) -> String {
+        Digest::sha256(&self.url).hex().to_owned()
+    }
+
     async fn remote(&self) -> Result<&Arc<Remote>> {
         let remote = self.fetched.get_or_try_init(|| self.fetch()).await;
         remote.map_err(|failure| self.place.blame(failure))
@@ -79,7 +84,7 @@ impl HttpStep {
     /// What it must be: by itself, or by a lock.
     fn checksum(&self) -> Result<Option<Digest>> {
         let own = self.checksum.as_deref().map(str::parse::<Digest>).transpose();
-        match own.or_build(|| format!("cannot check `{}`", self.url))? {
+        match own.or_build(|| format!("cannot check `{}`", shown(&self.url)))? {
             Some(own) => Ok(Some(own)),
             None => self.place.job.pins.download(&shown(&self.url)),
         }
@@ -106,7 +111,7 @@ impl HttpStep {
             return Ok(Arc::new(remote.clone()));
         }
         if job.registry.is_offline() {
-            return known.map(Arc::new).ok_or_else(|| not_here(&format!("`{}`", self.url)));
+            return known.map(Arc::new).ok_or_else(|| not_here(&format!("`{}`", shown(&self.url))));
         }
         let request = DownloadRequest {
             url: self.url.clone(),
@@ -120,7 +125,7 @@ impl HttpStep {
             (Fetched::NotModified, Some(known)) => Ok(Arc::new(known)),
             (Fetched::NotModified, None) => Err(Failure::new(
                 FailureKind::Build,
-                format!("`{}` says it did not change, but it is new here", self.url),
+                format!("`{}` says it did not change, but it is new here", shown(&self.url)),
             )),
             // What nobody has fetched is known by nothing that is kept.
             (Fetched::File(_), _) if job.purpose == Purpose::Forecast => Ok(Arc::new(Remote {
@@ -165,11 +170,11 @@ impl HttpStep {
     async fn keep(&self, mut download: kiln_image::Download) -> Result<Arc<Remote>> {
         let job = Arc::clone(&self.place.job);
         let ingest = job.store.content().ingest(&job.lease).map_err(environment)?;
-        let doing = format!("keep `{}`", self.url);
+        let doing = format!("keep `{}`", shown(&self.url));
         let ingest = receive(&mut download.body, ingest, &doing, &mut |_| {}, None).await.map_err(registry)?;
         let since_1970 = |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).ok();
         let modified = download.modified.and_then(since_1970).map(|d| d.as_secs() as i64);
-        let (etag, last_modified, url) = (download.etag, download.last_modified, self.url.clone());
+        let (etag, last_modified, url) = (download.etag, download.last_modified, self.fact());
         blocking(move || {
             let descriptor = ingest.commit(None, "application/octet-stream").map_err(environment)?;
             let remote = Remote { digest: descriptor.digest, etag, last_modified, modified };
@@ -183,7 +188,7 @@ impl HttpStep {
     /// What was fetched before and is still here.
     fn kept(&self, checksum: Option<&Digest>) -> Result<Option<Remote>> {
         let job = &self.place.job;
-        let fact = job.store.records().get_fact(FACT, &self.url).map_err(environment)?;
+        let fact = job.store.records().get_fact(FACT, &self.fact()).map_err(environment)?;
         let known = fact.and_then(|bytes| serde_json::from_slice::<Remote>(&bytes).ok());
         let Some(known) = known.filter(|known| checksum.is_none_or(|wanted| known.digest == *wanted)) else {
             return Ok(None);

@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, SystemTime};
 
-use super::{PART_EVERY, PART_STEP};
+use super::{MAX_HELD, MAX_WAIT, PART_EVERY, PART_STEP};
 use crate::render::quantity::between;
 use crate::render::sanitize::complete_len;
 use crate::render::trace::Part;
@@ -19,8 +19,6 @@ pub(super) struct Lane {
     pub(super) number: usize,
     /// Standard output and standard error: each has its own unfinished line.
     pub(super) streams: [Stream; 2],
-    /// Lines for when it is this step's turn.
-    pub(super) held: Vec<String>,
     /// Parts with progress not said yet.
     pub(super) news: BTreeSet<String>,
     /// What was last said of each part.
@@ -29,6 +27,8 @@ pub(super) struct Lane {
     pub(super) reason: String,
     pub(super) has_news: bool,
     pub(super) is_over: bool,
+    /// Lines for when it is this step's turn, and their length.
+    held: (Vec<String>, usize),
     count: u32,
     since: Option<SystemTime>,
 }
@@ -55,6 +55,22 @@ impl Lane {
 
     pub(super) fn waited(&self, now: SystemTime) -> Duration {
         self.since.map_or(Duration::ZERO, |since| between(since, now))
+    }
+
+    /// Keeps a line for its turn.
+    pub(super) fn hold(&mut self, line: String) {
+        self.held.1 += line.len();
+        self.held.0.push(line);
+    }
+
+    /// The lines kept, as its turn has come.
+    pub(super) fn take_held(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.held).0
+    }
+
+    /// Whether it has waited too long, or keeps too much.
+    pub(super) fn is_out_of_patience(&self, now: SystemTime) -> bool {
+        self.waited(now) > MAX_WAIT || self.held.1 > MAX_HELD
     }
 
     /// Whether the state of a running part is too close to what was last said of it.

@@ -221,6 +221,18 @@ fn who_waited_ten_seconds_is_heard() {
 }
 
 #[test]
+fn who_has_megabytes_to_say_does_not_wait() {
+    let mut build = Build::new();
+    build.start(A, 0).log(A, 0, "a\n").start(B, 1);
+    let line = format!("{}\n", "b".repeat(1 << 20));
+    for _ in 0..4 {
+        build.log(B, 2, &line);
+    }
+    let text = build.text();
+    assert!(text.contains("#1 ...\n\n#2 [b 1/2] RUN b\n#2 0.001 bbb"), "{}", text.len());
+}
+
+#[test]
 fn lines_cut_anywhere_come_out_whole() {
     let mut build = Build::new();
     build.start(A, 0).log(A, 0, "on").log_on(A, LogStream::Stderr, 1, "err").log(A, 2, "e\r").log(A, 3, "\ntw");

@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Mutex;
 
-use kiln_engine::{Session, SshAgent};
+use kiln_engine::{Session, SshAgent, SshKey, Watched, WatchedKind};
 use kiln_report::{Failure, FailureKind};
 
 use crate::args::SecretSource;
@@ -51,6 +51,17 @@ impl Session for Lender {
 
     fn ssh(&self, id: &str) -> Result<Option<SshAgent>, Failure> {
         Ok(self.agents.get(id).cloned())
+    }
+
+    fn watched(&self) -> Result<Vec<Watched>, Failure> {
+        let value = |id: &String| Ok(self.secret(id)?.map(|value| Watched::new(id, WatchedKind::Secret, value)));
+        let secrets = self.secrets.keys().filter_map(|id| value(id).transpose());
+        let key = |id: &str, key: &SshKey| Ok(Watched::new(id, WatchedKind::SshKey, key.file().to_vec()));
+        let keys = self.agents.iter().flat_map(|(id, agent)| match agent {
+            SshAgent::Keys(keys) => keys.iter().map(|it| key(id, it)).collect(),
+            SshAgent::Socket(_) => Vec::new(),
+        });
+        secrets.chain(keys).collect()
     }
 
     fn stdin(&self) -> Option<Box<dyn Read + Send>> {

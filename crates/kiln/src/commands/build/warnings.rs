@@ -36,4 +36,8 @@ impl Reporter for Warnings {
         }
         self.next.report(event);
     }
+
+    fn has_room(&self) -> bool {
+        self.next.has_room()
+    }
 }

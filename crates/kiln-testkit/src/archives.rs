@@ -1,21 +1,25 @@
-//! Hostile archives and what must come of them.
+//! Archives made to do harm, and what must come of them.
 // tidy: table
 
-use crate::forge::Forge;
+use crate::Forge;
 
 const UP: &str = "../../../../../../../../../../../../../..";
 
 /// What must come of an archive.
-pub(crate) enum Outcome {
+#[derive(Debug, Clone, Copy)]
+pub enum Outcome {
+    /// It is refused, for a reason of this kind.
     Refused(&'static str),
     /// The tree there is, as `show` has it.
     Inside(&'static [&'static str]),
 }
 use Outcome::{Inside, Refused};
 
-pub(crate) type Make = fn(&str) -> Vec<u8>;
+/// Makes an archive that is after a directory of the machine.
+pub type Make = fn(&str) -> Vec<u8>;
 
-pub(crate) const ESCAPES: &[(&str, Make, Outcome)] = &[
+/// They want out of the directory they are unpacked into.
+pub const ESCAPES: &[(&str, Make, Outcome)] = &[
     ("dotdot", |c| Forge::new().file(&format!("{UP}{c}/pwn"), "x").end(), Refused("name")),
     ("dotdot in the middle", |c| Forge::new().dir("a").file(&format!("a/{UP}{c}/pwn"), "x").end(), Refused("name")),
     ("dotdot at the end", |_| Forge::new().dir("a/..").end(), Refused("name")),
@@ -101,7 +105,8 @@ pub(crate) const ESCAPES: &[(&str, Make, Outcome)] = &[
     ),
 ];
 
-pub(crate) const WHITEOUTS: &[(&str, Make, Outcome)] = &[
+/// They delete what is not theirs.
+pub const WHITEOUTS: &[(&str, Make, Outcome)] = &[
     ("upwards", |c| Forge::new().file(&format!("{UP}{c}/.wh.secret"), "").end(), Refused("name")),
     ("of `.`", |_| Forge::new().file(".wh..", "").end(), Refused("name")),
     ("of `..`", |_| Forge::new().file(".wh...", "").end(), Refused("name")),
@@ -114,7 +119,8 @@ pub(crate) const WHITEOUTS: &[(&str, Make, Outcome)] = &[
     ("marks of other drivers", |_| Forge::new().file(".wh..wh.aufs", "").end(), Inside(&[])),
 ];
 
-pub(crate) const TORTURE: &[(&str, Make, Outcome)] = &[
+/// Readers disagree on them, or choke on them; under small limits: 1 MiB, 1000 entries, 64 deep, paths of 1024 bytes.
+pub const TORTURE: &[(&str, Make, Outcome)] = &[
     (
         "sizes that disagree",
         |_| {
@@ -162,7 +168,7 @@ pub(crate) const TORTURE: &[(&str, Make, Outcome)] = &[
     (
         "cut in the content",
         |_| {
-            let mut bytes = Forge::new().file("f", &"x".repeat(2000)).cut();
+            let mut bytes = Forge::new().file("f", "x".repeat(2000)).cut();
             bytes.truncate(700);
             bytes
         },
@@ -219,7 +225,7 @@ pub(crate) const TORTURE: &[(&str, Make, Outcome)] = &[
     ("too many", |_| (0..1001).fold(Forge::new(), |f, n| f.file(&format!("m/{n}"), "")).end(), Refused("limit")),
     (
         "too much in pieces",
-        |_| (0..9).fold(Forge::new(), |f, n| f.file(&n.to_string(), &"x".repeat(130_000))).end(),
+        |_| (0..9).fold(Forge::new(), |f, n| f.file(&n.to_string(), "x".repeat(130_000))).end(),
         Refused("limit"),
     ),
     (
