@@ -1,11 +1,16 @@
 //! The child between clone and exec: system calls from prepared data, nothing else.
 //!
-//! It shares our memory on a stack of its own, while the thread that starts it stands still, as with `posix_spawn`: a
-//! copy of a large process takes longer than all that is done here. The other threads go on, so it must touch nothing
-//! they could: no allocation, no panic, no lock, no thread-local storage, no libc (`errno`). It writes to its own stack
-//! alone. Slices are walked by iterators; arithmetic cannot overflow. A failed step is reported as three numbers.
+//! It shares our memory on a stack of its own, as with `posix_spawn`: a copy of a large process takes longer than all
+//! that is done here. Our threads go on, so it must touch nothing they could: no allocation, no panic, no lock, no
+//! thread-local storage, no libc (`errno`). It writes to its own stack alone. Slices are walked by iterators; arithmetic
+//! cannot overflow. A failed step is reported as three numbers.
 
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::process::{Signal, WaitId, WaitIdOptions};
+use rustix::thread::futex;
 
 use super::launch::Step;
 use super::stack::Stack;
@@ -18,6 +23,8 @@ pub(super) struct Prepared<'a> {
     pub(super) parent: RawFd,
     /// Where failures are written.
     pub(super) report: RawFd,
+    /// Not 0 once somebody watches who kills the program when we die (`Watchdog`).
+    pub(super) watched: &'a AtomicU32,
     pub(super) proc: Option<ProcTarget<'a>>,
     /// Files of control groups to enter.
     pub(super) control: &'a [RawFd],
@@ -74,46 +81,91 @@ type Done<T = ()> = std::result::Result<T, Failure>;
 /// More than ten times what the deepest step needs without optimisation.
 const STACK: usize = 256 * 1024;
 
-/// Starts the child in a new pid namespace, gives a handle of it, and returns when it has executed the program or is
-/// dead. Signals must be blocked in the calling thread.
-pub(super) fn start(mut prepared: Prepared<'_>) -> Result<OwnedFd> {
+/// Starts the child in a new pid namespace, has `meanwhile` do what takes a handle of it, and returns when the child has
+/// executed the program or is dead. Signals must be blocked in the calling thread.
+///
+/// The thread does not stand still as with `vfork`: the child waits for what `meanwhile` starts.
+pub(super) fn start<T>(
+    mut prepared: Prepared<'_>,
+    meanwhile: impl FnOnce(BorrowedFd<'_>) -> Result<T>,
+) -> Result<(OwnedFd, T)> {
     let stack = Stack::new(STACK)?;
-    if let Some(group) = prepared.born_in.take() {
-        match start_in(&prepared, &stack, group.directory) {
-            Err(RawErrno(errno)) if is_unknown(errno) => prepared.entrance = Some(group.entrance),
-            result => return result.map_err(|errno| Error::call("start a process", kernel_says(errno))),
-        }
+    let lives_here = AtomicU32::new(1);
+    let group = prepared.born_in.take();
+    let mut begun = begin(&prepared, (&stack, &lives_here), group.map(|group| group.directory));
+    if let (Some(group), Err(RawErrno(errno))) = (group, &begun)
+        && is_unknown(*errno)
+    {
+        prepared.entrance = Some(group.entrance);
+        begun = begin(&prepared, (&stack, &lives_here), None);
     }
-    let mut pidfd: RawFd = -1;
-    let flags = (FLAGS | libc::SIGCHLD as u64) as libc::c_int;
-    let argument = std::ptr::from_ref(&prepared).cast_mut().cast();
-    // SAFETY: with CLONE_VFORK this thread goes on only when the child has left our memory, so the stack and what
-    // `prepared` points to outlive it; `live` keeps to the rules above; the kernel writes one descriptor to `pidfd`.
-    let pid = unsafe { libc::clone(live, stack.top(), flags, argument, &raw mut pidfd) };
-    if pid < 0 {
-        return Err(Error::call("start a process", std::io::Error::last_os_error()));
+    let pidfd = begun.map_err(|errno| Error::call("start a process", kernel_says(errno)))?;
+    let guest = Guest { pidfd: pidfd.as_fd(), lives_here: &lives_here };
+    let done = meanwhile(pidfd.as_fd());
+    if done.is_err() {
+        let _ = rustix::process::pidfd_send_signal(&pidfd, Signal::KILL);
+        let ended = || rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED);
+        let _ = rustix::io::retry_on_intr(ended);
     }
-    // SAFETY: the kernel has just opened it for us, and nobody else knows the number.
-    Ok(unsafe { OwnedFd::from_raw_fd(pidfd) })
+    drop(guest);
+    Ok((pidfd, done?))
 }
 
-const FLAGS: u64 = (libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_NEWPID | libc::CLONE_PIDFD).cast_unsigned() as u64;
+/// A child in our memory. Dropping it waits until it has left.
+struct Guest<'a> {
+    pidfd: BorrowedFd<'a>,
+    lives_here: &'a AtomicU32,
+}
 
-/// Starts it in a control group of the second version: entering one later waits for all processors.
-fn start_in(prepared: &Prepared<'_>, stack: &Stack, group: RawFd) -> std::result::Result<OwnedFd, RawErrno> {
+impl Drop for Guest<'_> {
+    fn drop(&mut self) {
+        let (now, moment) = (Timespec { tv_sec: 0, tv_nsec: 0 }, Timespec { tv_sec: 1, tv_nsec: 0 });
+        while self.lives_here.load(Ordering::Acquire) != 0 {
+            // Not a private one: so the kernel wakes us (clone(2), CLONE_CHILD_CLEARTID).
+            let _ = futex::wait(self.lives_here, futex::Flags::empty(), 1, Some(&moment));
+            // Some kernels leave the word as it is when a core is dumped.
+            let mut process = [PollFd::from_borrowed_fd(self.pidfd, PollFlags::IN)];
+            if rustix::event::poll(&mut process, Some(&now)) == Ok(1) {
+                break;
+            }
+        }
+    }
+}
+
+/// Clones; in a control group of the second version, if one is given: entering one later waits for all processors. The
+/// kernel clears `lives_here` when the child has left our memory.
+fn begin(
+    prepared: &Prepared<'_>,
+    (stack, lives_here): (&Stack, &AtomicU32),
+    group: Option<RawFd>,
+) -> std::result::Result<OwnedFd, RawErrno> {
+    const FLAGS: libc::c_int = libc::CLONE_VM | libc::CLONE_NEWPID | libc::CLONE_PIDFD | libc::CLONE_CHILD_CLEARTID;
     const INTO_CGROUP: u64 = 0x2_0000_0000;
     let mut pidfd: RawFd = -1;
-    let arguments = CloneArguments {
-        flags: FLAGS | INTO_CGROUP,
-        pidfd: (&raw mut pidfd) as u64,
-        exit_signal: libc::SIGCHLD as u64,
-        stack: stack.top() as u64 - STACK as u64,
-        stack_size: STACK as u64,
-        cgroup: group as u64,
-        ..CloneArguments::default()
-    };
-    // SAFETY: as in `start`.
-    unsafe { clone3(&arguments, live, std::ptr::from_ref(prepared).cast_mut().cast()) }?;
+    let argument = std::ptr::from_ref(prepared).cast_mut().cast();
+    if let Some(group) = group {
+        let arguments = CloneArguments {
+            flags: u64::from(FLAGS.cast_unsigned()) | INTO_CGROUP,
+            pidfd: (&raw mut pidfd) as u64,
+            child_tid: lives_here.as_ptr() as u64,
+            exit_signal: libc::SIGCHLD as u64,
+            stack: stack.top() as u64 - STACK as u64,
+            stack_size: STACK as u64,
+            cgroup: group as u64,
+            ..CloneArguments::default()
+        };
+        // SAFETY: `start` returns only when the child has left our memory, so the stack and what `prepared` points to
+        // outlive it; `live` keeps to the rules above; the kernel writes one descriptor to `pidfd`.
+        unsafe { clone3(&arguments, live, argument) }?;
+    } else {
+        let (flags, tls) = (FLAGS | libc::SIGCHLD, std::ptr::null_mut::<libc::c_void>());
+        // SAFETY: as above.
+        let pid = unsafe { libc::clone(live, stack.top(), flags, argument, &raw mut pidfd, tls, lives_here.as_ptr()) };
+        if pid < 0 {
+            let errno = std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EAGAIN);
+            return Err(RawErrno(errno.cast_unsigned()));
+        }
+    }
     // SAFETY: the kernel has just opened it for us, and nobody else knows the number.
     Ok(unsafe { OwnedFd::from_raw_fd(pidfd) })
 }
@@ -171,6 +223,7 @@ fn become_the_program(prepared: &Prepared<'_>) -> Done<std::convert::Infallible>
     }
     let cloexec = libc::CLOSE_RANGE_CLOEXEC as usize;
     step(Step::Descriptors, libc::SYS_close_range, [3, u32::MAX as usize, cloexec, 0, 0, 0])?;
+    wait_for_watchdog(prepared.watched)?;
     drop_bounding(prepared.bounding)?;
     // While CAP_SYS_ADMIN is left: without it the kernel would want no_new_privs, and `su` would not work.
     if let Some(filter) = prepared.filter {
@@ -182,6 +235,19 @@ fn become_the_program(prepared: &Prepared<'_>) -> Done<std::convert::Infallible>
     die_with_parent(prepared.parent)?;
     reset_signals()?;
     execute(prepared)
+}
+
+/// Waits until somebody watches: what kills us and the watchdog before leaves no program behind that nobody kills.
+fn wait_for_watchdog(watched: &AtomicU32) -> Done {
+    let second = libc::timespec { tv_sec: 1, tv_nsec: 0 };
+    for _ in 0..30 {
+        if watched.load(Ordering::Acquire) != 0 {
+            return Ok(());
+        }
+        let timeout = std::ptr::from_ref(&second) as usize;
+        let _ = call(libc::SYS_futex, [watched.as_ptr() as usize, libc::FUTEX_WAIT as usize, 0, timeout, 0, 0]);
+    }
+    fail(Step::Watchdog, libc::ETIMEDOUT as u32, 0)
 }
 
 /// Enters control groups, and makes them the top of all that is seen of groups: their names tell of the machine.

@@ -4,6 +4,7 @@ use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 
 use rustix::pipe::PipeFlags;
 use rustix::process::{PidfdFlags, Signal, WaitId, WaitIdOptions};
@@ -107,6 +108,7 @@ pub enum Step {
     Stdio,
     Terminal,
     Descriptors,
+    Watchdog,
     Capabilities,
     Filter,
     Identity,
@@ -117,7 +119,7 @@ pub enum Step {
 }
 
 impl Step {
-    const ALL: [Step; 20] = [
+    const ALL: [Step; 21] = [
         Step::DieWithParent,
         Step::Session,
         Step::MountProc,
@@ -131,6 +133,7 @@ impl Step {
         Step::Stdio,
         Step::Terminal,
         Step::Descriptors,
+        Step::Watchdog,
         Step::Capabilities,
         Step::Filter,
         Step::Identity,
@@ -171,7 +174,7 @@ pub enum Outcome {
 pub struct Child {
     pidfd: OwnedFd,
     report: OwnedFd,
-    watchdog: Option<Watchdog>,
+    _watchdog: Watchdog,
     reaped: bool,
 }
 
@@ -187,14 +190,11 @@ impl Launch {
         let (stdin, stdout) = (above_stdio(stdin.as_fd())?, above_stdio(stdout.as_fd())?);
         let stderr = above_stdio(stderr.as_fd())?;
         let stdio = [stdin.as_raw_fd(), stdout.as_raw_fd(), stderr.as_raw_fd()];
-        let pidfd = self.clone_child(ourselves.as_raw_fd(), write.as_raw_fd(), stdio)?;
-        // From here on the child is ours to kill: an early return drops it.
-        let mut child = Child { pidfd, report: read, watchdog: None, reaped: false };
-        child.watchdog = Some(Watchdog::start(ourselves, child.pidfd.as_fd())?);
-        Ok(child)
+        let (pidfd, watchdog) = self.clone_child(ourselves, write.as_raw_fd(), stdio)?;
+        Ok(Child { pidfd, report: read, _watchdog: watchdog, reaped: false })
     }
 
-    fn clone_child(&self, parent: RawFd, report: RawFd, stdio: [RawFd; 3]) -> Result<OwnedFd> {
+    fn clone_child(&self, ourselves: OwnedFd, report: RawFd, stdio: [RawFd; 3]) -> Result<(OwnedFd, Watchdog)> {
         let pointers = |strings: &[CString]| -> Vec<*const libc::c_char> {
             strings.iter().map(|s| s.as_ptr()).chain([std::ptr::null()]).collect()
         };
@@ -214,9 +214,11 @@ impl Launch {
         let badness = self.badness.to_string();
         let filter = self.filter.as_ref().map(|filter| filter.as_fprog());
         let groups = self.groups.as_deref();
+        let is_watched = Arc::<AtomicU32>::default();
         let prepared = child::Prepared {
-            parent,
+            parent: ourselves.as_raw_fd(),
             report,
+            watched: &is_watched,
             proc,
             control: &control,
             born_in: self.group.as_ref().map(UnifiedGroup::raw),
@@ -236,7 +238,7 @@ impl Launch {
             env: env.as_ptr(),
         };
         // The child's change of user marks the memory it shares with us as secret, and core dumps would be off for good.
-        dumpable::kept(|| child::start(prepared))
+        dumpable::kept(|| child::start(prepared, |child| Watchdog::start(ourselves, child, is_watched.clone())))
     }
 }
 

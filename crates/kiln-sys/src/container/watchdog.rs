@@ -5,10 +5,12 @@
 //! from it. It shares our memory, so it costs no copy of it, and keeps our program file busy until the container is
 //! dead: nobody in it can overwrite the file through `/proc/1/exe` in between.
 //!
-//! It starts after the program, whose process it must know. What kills our whole process group in that moment kills the
-//! watchdog, too, before it has left the group; a program that has shed the kernel's rule by then lives on.
+//! It starts beside the container's first process, which executes nothing until the watchdog has left our process group.
+//! What kills the whole group before that kills all of them: nothing has shed the kernel's rule yet.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::process::{WaitId, WaitIdOptions};
 
@@ -32,13 +34,16 @@ pub(super) struct Watchdog {
 struct Watched {
     ourselves: RawFd,
     container: RawFd,
+    is_ready: Arc<AtomicU32>,
 }
 
 impl Watchdog {
-    /// Starts watching `ourselves` on behalf of `container`; both are process handles.
-    pub(super) fn start(ourselves: OwnedFd, container: BorrowedFd<'_>) -> Result<Watchdog> {
+    /// Starts watching `ourselves` on behalf of `container`; both are process handles. Who waits for `is_ready` is woken
+    /// when it is 1.
+    pub(super) fn start(ourselves: OwnedFd, container: BorrowedFd<'_>, is_ready: Arc<AtomicU32>) -> Result<Watchdog> {
         let stack = Stack::new(STACK)?;
-        let watched = Box::new(Watched { ourselves: ourselves.as_raw_fd(), container: container.as_raw_fd() });
+        let (us, it) = (ourselves.as_raw_fd(), container.as_raw_fd());
+        let watched = Box::new(Watched { ourselves: us, container: it, is_ready });
         let mut pidfd: RawFd = -1;
         let flags = libc::CLONE_VM | libc::CLONE_PIDFD;
         let argument = std::ptr::from_ref(&*watched).cast_mut().cast();
@@ -72,6 +77,8 @@ extern "C" fn watch(argument: *mut libc::c_void) -> libc::c_int {
     let (low, high) = if ourselves < container { (ourselves, container) } else { (container, ourselves) };
     // Out of the session, so that what is meant for the process group of kiln does not kill the one who cleans up.
     call(libc::SYS_setsid, [0; 6]);
+    watched.is_ready.store(1, Ordering::Release);
+    call(libc::SYS_futex, [watched.is_ready.as_ptr() as usize, libc::FUTEX_WAKE as usize, 1, 0, 0, 0]);
     call(libc::SYS_prctl, [libc::PR_SET_NAME as usize, c"watchdog".as_ptr() as usize, 0, 0, 0, 0]);
     if low > 0 {
         call(libc::SYS_close_range, [0, low - 1, 0, 0, 0, 0]);
