@@ -207,6 +207,20 @@ async fn manifests_and_tokens_of_a_push_survive_what_passes() {
 }
 
 #[tokio::test]
+async fn a_registry_has_a_moment_to_find_what_it_has_taken() {
+    let unknown = r#"{"errors":[{"code":"MANIFEST_BLOB_UNKNOWN","message":"blob unknown to registry"}]}"#;
+    for (times, is_found) in [(2, true), (100, false)] {
+        let unknown = Reply::bytes(unknown).with_status(400);
+        let f = Fixture::new(Desk::default(), SMALL, fault(times, "PUT", "/manifests/", unknown));
+        let image = tiny_image(&f.memory, "behind");
+        let pushed = copy_graph(&f.memory, &client().sink(&f.to()), &image, &CopyOptions::default()).await;
+        assert_eq!(pushed.is_ok(), is_found, "{pushed:?}");
+        let tries = f.server.requests().iter().filter(|r| r.method == "PUT" && r.path.contains("/manifests/")).count();
+        assert!(if is_found { tries == 3 } else { (2..10).contains(&tries) }, "{tries}");
+    }
+}
+
+#[tokio::test]
 async fn what_was_done_although_the_answer_was_lost_is_not_done_again() {
     let once = Mutex::new(true);
     let f = Fixture::new(Desk::default(), LARGE, move |request, desk| {

@@ -93,10 +93,17 @@ impl RegistryClient {
             .map_err(|_| Error::invalid(&doing, "its media type is no header value"))?;
         call.headers.insert(CONTENT_TYPE, kind);
         call.body = Some(Bytes::copy_from_slice(bytes));
-        let reply = self.send(&target, call).await?;
-        if !reply.status().is_success() {
-            return Err(status_error(&doing, reply).await);
-        }
+        let mut patience = Patience::new(&self.http().options().retry);
+        let reply = loop {
+            let reply = self.send(&target, call.clone()).await?;
+            if reply.status().is_success() {
+                break reply;
+            }
+            match status_error(&doing, reply).await {
+                error if misses_a_blob(&error) => patience.wait(error).await?,
+                error => return Err(error),
+            }
+        };
         let want = &descriptor.digest;
         let said = announced_digest(reply.headers()).filter(|got| got.algorithm() == want.algorithm());
         match said {
@@ -112,6 +119,14 @@ impl RegistryClient {
         }
         Ok(reply.headers().clone())
     }
+}
+
+/// Whether a registry does not find what it said to have taken: its own parts may be behind one another.
+fn misses_a_blob(error: &Error) -> bool {
+    let (Error::Status { status: 400..500, message, .. } | Error::NotFound { message, .. }) = error else {
+        return false;
+    };
+    message.contains("BLOB_UNKNOWN")
 }
 
 enum Opened {
