@@ -1,15 +1,14 @@
 //! The child between clone and exec: system calls from prepared data, nothing else.
 //!
-//! It shares our memory on a stack of its own, as with `posix_spawn`: a copy of a large process takes longer than all
-//! that is done here. Our threads go on, so it must touch nothing they could: no allocation, no panic, no lock, no
-//! thread-local storage, no libc (`errno`). It writes to its own stack alone. Slices are walked by iterators; arithmetic
-//! cannot overflow. A failed step is reported as three numbers.
+//! It shares our memory on a stack of its own, while the thread that starts it stands still, as with `posix_spawn`: a
+//! copy of a large process takes longer than all that is done here. The other threads go on, so it must touch nothing
+//! they could: no allocation, no panic, no lock, no thread-local storage, no libc (`errno`). It writes to its own stack
+//! alone. Slices are walked by iterators; arithmetic cannot overflow. A failed step is reported as three numbers.
 
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 
-use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::process::{Signal, WaitId, WaitIdOptions};
+use rustix::process::{Signal, WaitId, WaitIdOptions, waitid};
 use rustix::thread::futex;
 
 use super::launch::Step;
@@ -23,6 +22,8 @@ pub(super) struct Prepared<'a> {
     pub(super) parent: RawFd,
     /// Where failures are written.
     pub(super) report: RawFd,
+    /// Who waits for us to be born.
+    pub(super) born: &'a Born,
     /// Not 0 once somebody watches who kills the program when we die (`Watchdog`).
     pub(super) watched: &'a AtomicU32,
     pub(super) proc: Option<ProcTarget<'a>>,
@@ -81,93 +82,125 @@ type Done<T = ()> = std::result::Result<T, Failure>;
 /// More than ten times what the deepest step needs without optimisation.
 const STACK: usize = 256 * 1024;
 
-/// Starts the child in a new pid namespace, has `meanwhile` do what takes a handle of it, and returns when the child has
-/// executed the program or is dead. Signals must be blocked in the calling thread.
-///
-/// The thread does not stand still as with `vfork`: the child waits for what `meanwhile` starts.
-pub(super) fn start<T>(
+/// Starts the child in a new pid namespace, and returns when it has executed the program or is dead. Signals must be
+/// blocked in the calling thread, which stands still meanwhile; another has `meanwhile` do what takes a handle of the
+/// child. If that goes wrong the child is killed.
+pub(super) fn start<T: Send>(
     mut prepared: Prepared<'_>,
-    meanwhile: impl FnOnce(BorrowedFd<'_>) -> Result<T>,
+    meanwhile: impl FnOnce(BorrowedFd<'_>) -> Result<T> + Send,
 ) -> Result<(OwnedFd, T)> {
     let stack = Stack::new(STACK)?;
-    let lives_here = AtomicU32::new(1);
-    let group = prepared.born_in.take();
-    let mut begun = begin(&prepared, (&stack, &lives_here), group.map(|group| group.directory));
-    if let (Some(group), Err(RawErrno(errno))) = (group, &begun)
-        && is_unknown(*errno)
-    {
-        prepared.entrance = Some(group.entrance);
-        begun = begin(&prepared, (&stack, &lives_here), None);
-    }
-    let pidfd = begun.map_err(|errno| Error::call("start a process", kernel_says(errno)))?;
-    let guest = Guest { pidfd: pidfd.as_fd(), lives_here: &lives_here };
-    let done = meanwhile(pidfd.as_fd());
-    if done.is_err() {
-        let _ = rustix::process::pidfd_send_signal(&pidfd, Signal::KILL);
-        let ended = || rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED);
-        let _ = rustix::io::retry_on_intr(ended);
-    }
-    drop(guest);
-    Ok((pidfd, done?))
-}
-
-/// A child in our memory. Dropping it waits until it has left.
-struct Guest<'a> {
-    pidfd: BorrowedFd<'a>,
-    lives_here: &'a AtomicU32,
-}
-
-impl Drop for Guest<'_> {
-    fn drop(&mut self) {
-        let (now, moment) = (Timespec { tv_sec: 0, tv_nsec: 0 }, Timespec { tv_sec: 1, tv_nsec: 0 });
-        while self.lives_here.load(Ordering::Acquire) != 0 {
-            // Not a private one: so the kernel wakes us (clone(2), CLONE_CHILD_CLEARTID).
-            let _ = futex::wait(self.lives_here, futex::Flags::empty(), 1, Some(&moment));
-            // Some kernels leave the word as it is when a core is dumped.
-            let mut process = [PollFd::from_borrowed_fd(self.pidfd, PollFlags::IN)];
-            if rustix::event::poll(&mut process, Some(&now)) == Ok(1) {
-                break;
+    let born = prepared.born;
+    std::thread::scope(|scope| {
+        let meanwhile = || {
+            // SAFETY: it is open until the thread that stands still goes on and has waited for us.
+            let child = unsafe { BorrowedFd::borrow_raw(born.wait()?) };
+            let done = meanwhile(child);
+            if done.is_err() {
+                let _ = rustix::process::pidfd_send_signal(child, Signal::KILL);
             }
+            Some(done)
+        };
+        let name = "kiln-start".to_owned();
+        let other = std::thread::Builder::new().name(name).stack_size(STACK).spawn_scoped(scope, meanwhile);
+        let other = other.map_err(|e| Error::call("start a thread", e))?;
+        let begun = begin(&mut prepared, &stack);
+        if begun.is_err() {
+            born.never();
         }
+        let done = other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        let pidfd = begun.map_err(|errno| Error::call("start a process", kernel_says(errno)))?;
+        match done {
+            Some(Ok(done)) => Ok((pidfd, done)),
+            Some(Err(error)) => {
+                let ended = || waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED);
+                let _ = rustix::io::retry_on_intr(ended);
+                Err(error)
+            }
+            None => Err(Error::call("start a process", rustix::io::Errno::CHILD)),
+        }
+    })
+}
+
+/// A child that is born while the thread that starts it stands still, for another thread.
+pub(super) struct Born {
+    /// Where the kernel writes its handle, and leaves it if there is no child after all.
+    pidfd: AtomicI32,
+    state: AtomicU32,
+}
+
+impl Born {
+    const NOT_YET: u32 = 0;
+    const ALIVE: u32 = 1;
+    const NEVER: u32 = 2;
+
+    pub(super) fn not_yet() -> Self {
+        Self { pidfd: AtomicI32::new(-1), state: AtomicU32::new(Born::NOT_YET) }
+    }
+
+    /// Waits for the child's handle; `None` if there will be no child.
+    fn wait(&self) -> Option<RawFd> {
+        while self.state.load(Ordering::Acquire) == Born::NOT_YET {
+            let _ = futex::wait(&self.state, futex::Flags::empty(), Born::NOT_YET, None);
+        }
+        (self.state.load(Ordering::Acquire) == Born::ALIVE).then(|| self.pidfd.load(Ordering::Acquire))
+    }
+
+    /// The child itself says so, by system calls alone.
+    fn announce(&self) {
+        self.state.store(Born::ALIVE, Ordering::Release);
+        let _ = call(libc::SYS_futex, [self.state.as_ptr() as usize, libc::FUTEX_WAKE as usize, 1, 0, 0, 0]);
+    }
+
+    /// The handle of a child that was begotten; who waits hears it, if it was killed at once.
+    fn own(&self) -> OwnedFd {
+        self.announce();
+        // SAFETY: the kernel has opened it for us; `start` drops it when the thread that borrowed it has ended.
+        unsafe { OwnedFd::from_raw_fd(self.pidfd.load(Ordering::Acquire)) }
+    }
+
+    fn never(&self) {
+        self.state.store(Born::NEVER, Ordering::Release);
+        let _ = futex::wake(&self.state, futex::Flags::empty(), 1);
     }
 }
 
-/// Clones; in a control group of the second version, if one is given: entering one later waits for all processors. The
-/// kernel clears `lives_here` when the child has left our memory.
-fn begin(
-    prepared: &Prepared<'_>,
-    (stack, lives_here): (&Stack, &AtomicU32),
-    group: Option<RawFd>,
-) -> std::result::Result<OwnedFd, RawErrno> {
-    const FLAGS: libc::c_int = libc::CLONE_VM | libc::CLONE_NEWPID | libc::CLONE_PIDFD | libc::CLONE_CHILD_CLEARTID;
-    const INTO_CGROUP: u64 = 0x2_0000_0000;
-    let mut pidfd: RawFd = -1;
-    let argument = std::ptr::from_ref(prepared).cast_mut().cast();
-    if let Some(group) = group {
-        let arguments = CloneArguments {
-            flags: u64::from(FLAGS.cast_unsigned()) | INTO_CGROUP,
-            pidfd: (&raw mut pidfd) as u64,
-            child_tid: lives_here.as_ptr() as u64,
-            exit_signal: libc::SIGCHLD as u64,
-            stack: stack.top() as u64 - STACK as u64,
-            stack_size: STACK as u64,
-            cgroup: group as u64,
-            ..CloneArguments::default()
-        };
-        // SAFETY: `start` returns only when the child has left our memory, so the stack and what `prepared` points to
-        // outlive it; `live` keeps to the rules above; the kernel writes one descriptor to `pidfd`.
-        unsafe { clone3(&arguments, live, argument) }?;
-    } else {
-        let (flags, tls) = (FLAGS | libc::SIGCHLD, std::ptr::null_mut::<libc::c_void>());
-        // SAFETY: as above.
-        let pid = unsafe { libc::clone(live, stack.top(), flags, argument, &raw mut pidfd, tls, lives_here.as_ptr()) };
-        if pid < 0 {
-            let errno = std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EAGAIN);
-            return Err(RawErrno(errno.cast_unsigned()));
+const FLAGS: u64 = (libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_NEWPID | libc::CLONE_PIDFD).cast_unsigned() as u64;
+
+/// Clones; in a control group of the second version, if there is one: entering one later waits for all processors.
+fn begin(prepared: &mut Prepared<'_>, stack: &Stack) -> std::result::Result<OwnedFd, RawErrno> {
+    if let Some(group) = prepared.born_in.take() {
+        match begin_in(prepared, stack, group.directory) {
+            Err(RawErrno(errno)) if is_unknown(errno) => prepared.entrance = Some(group.entrance),
+            begun => return begun,
         }
     }
-    // SAFETY: the kernel has just opened it for us, and nobody else knows the number.
-    Ok(unsafe { OwnedFd::from_raw_fd(pidfd) })
+    let flags = (FLAGS | libc::SIGCHLD as u64) as libc::c_int;
+    let argument = std::ptr::from_ref(&*prepared).cast_mut().cast();
+    // SAFETY: with CLONE_VFORK this thread goes on only when the child has left our memory, so the stack and what
+    // `prepared` points to outlive it; `live` keeps to the rules above; the kernel writes one descriptor to `born`.
+    let pid = unsafe { libc::clone(live, stack.top(), flags, argument, prepared.born.pidfd.as_ptr()) };
+    if pid < 0 {
+        let errno = std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EAGAIN);
+        return Err(RawErrno(errno.cast_unsigned()));
+    }
+    Ok(prepared.born.own())
+}
+
+fn begin_in(prepared: &Prepared<'_>, stack: &Stack, group: RawFd) -> std::result::Result<OwnedFd, RawErrno> {
+    const INTO_CGROUP: u64 = 0x2_0000_0000;
+    let arguments = CloneArguments {
+        flags: FLAGS | INTO_CGROUP,
+        pidfd: prepared.born.pidfd.as_ptr() as u64,
+        exit_signal: libc::SIGCHLD as u64,
+        stack: stack.top() as u64 - STACK as u64,
+        stack_size: STACK as u64,
+        cgroup: group as u64,
+        ..CloneArguments::default()
+    };
+    // SAFETY: as in `begin`.
+    unsafe { clone3(&arguments, live, std::ptr::from_ref(prepared).cast_mut().cast()) }?;
+    Ok(prepared.born.own())
 }
 
 /// Kernels before 5.7 and filters of older containers know nothing of it.
@@ -196,6 +229,7 @@ extern "C" fn live(argument: *mut libc::c_void) -> libc::c_int {
 }
 
 fn become_the_program(prepared: &Prepared<'_>) -> Done<std::convert::Infallible> {
+    prepared.born.announce();
     die_with_parent(prepared.parent)?;
     step(Step::Session, libc::SYS_setsid, [0; 6])?;
     if let Some(proc) = &prepared.proc {

@@ -214,10 +214,12 @@ impl Launch {
         let badness = self.badness.to_string();
         let filter = self.filter.as_ref().map(|filter| filter.as_fprog());
         let groups = self.groups.as_deref();
+        let born = child::Born::not_yet();
         let is_watched = Arc::<AtomicU32>::default();
         let prepared = child::Prepared {
             parent: ourselves.as_raw_fd(),
             report,
+            born: &born,
             watched: &is_watched,
             proc,
             control: &control,
