@@ -97,8 +97,8 @@ impl<'a> Reader<'a> {
         let run = Run {
             command: self.command_line(),
             mounts: flags.values("mount"),
-            network: flags.value("network"),
-            security: flags.value("security"),
+            network: flags.chosen("network"),
+            security: flags.chosen("security"),
             devices: flags.values("device").iter().filter_map(|flag| self.device(flag)).collect(),
         };
         run.mounts.iter().for_each(|flag| mount::check_early(flag, self.diagnostics));
@@ -120,7 +120,11 @@ impl<'a> Reader<'a> {
             Some(nearest) => format!("did you mean `{nearest}`?"),
             None => format!("use one of `{}`", choices.join("`, `")),
         };
-        self.error(value.span, format!("`{}` is not a choice of `--{flag}`", value.text), hint);
+        let message = match value.text.as_str() {
+            "" => format!("flag `--{flag}` has no value"),
+            text => format!("`{text}` is not a choice of `--{flag}`"),
+        };
+        self.error(value.span, message, hint);
     }
 
     fn command_line(&self) -> CommandLine {

@@ -123,6 +123,11 @@ impl Flags<'_> {
         self.values(name).into_iter().next().filter(|value| !value.text.is_empty())
     }
 
+    /// The value of a flag for which an empty one is no choice.
+    pub(crate) fn chosen(&self, name: &str) -> Option<Word> {
+        self.values(name).into_iter().next()
+    }
+
     /// The values of a flag that may be given many times.
     pub(crate) fn values(&self, name: &str) -> Vec<Word> {
         self.given.iter().filter(|flag| flag.name.text == name).filter_map(|flag| flag.value.clone()).collect()

@@ -159,6 +159,7 @@ fn a_step_chooses_its_network_and_the_host_s_needs_to_be_allowed() {
     assert_eq!((network("default"), network("none"), network("host")), (NetMode::Unset, NetMode::None, NetMode::Host));
     assert_eq!(errors("--network=host"), ["this step wants `network.host`, which was not allowed"]);
     assert_eq!(errors("--network=bridge"), ["`bridge` is not a choice of `--network`"]);
+    assert_eq!(errors("--network="), ["flag `--network` has no value"]);
 }
 
 #[test]
@@ -168,6 +169,7 @@ fn an_insecure_step_needs_to_be_allowed() {
     };
     assert_eq!((security("sandbox"), security("insecure")), (SecurityMode::Sandbox, SecurityMode::Insecure));
     assert_eq!(errors("--security=insecure"), ["this step wants `security.insecure`, which was not allowed"]);
+    assert_eq!(errors("--security="), ["flag `--security` has no value"]);
 }
 
 #[test]
