@@ -232,7 +232,13 @@ const FILES: (u64, u64) = (1024, 1 << 20);
 fn limits(spec: &ContainerSpec) -> Vec<Clamped> {
     let usual = [Limit::Core.clamp(Some(0), None), Limit::NoFile.clamp(Some(FILES.0), Some(FILES.1))];
     let asked = spec.ulimits.iter().map(|ulimit| ulimit.limit.clamp(ulimit.soft, ulimit.hard));
-    usual.into_iter().chain(asked).collect()
+    let mut limits: Vec<Clamped> = Vec::new();
+    for limit in usual.into_iter().chain(asked) {
+        // Who is not the machine's root cannot raise again what was lowered, so each is set once: as it was said last.
+        limits.retain(|other| other.limit != limit.limit);
+        limits.push(limit);
+    }
+    limits
 }
 
 /// Starts the process and waits for its end.

@@ -3,7 +3,7 @@
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use kiln_exec::{ContainerMount, MountSource, Network};
+use kiln_exec::{ContainerMount, Limit, MountSource, Network, Ulimit};
 
 use crate::require_containers;
 use crate::support::{Image, processes, run};
@@ -164,6 +164,10 @@ fn kiln_itself_is_never_run_nor_held() {
         let error = run(image.spec(&[command])).err().unwrap().to_string();
         assert!(error.starts_with(&format!("exec: \"{command}\": ")), "{error}");
         assert!(error.contains("link") || error.contains("symbolic"), "{error}");
+        // Nor when so few files may be open that nobody could look.
+        let mut spec = image.spec(&[command]);
+        spec.ulimits = vec![Ulimit { limit: Limit::NoFile, soft: Some(0), hard: Some(0) }];
+        assert_eq!(run(spec).err().unwrap().to_string(), error);
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use kiln_exec::{ControlGroup, Reached, Resources};
+use kiln_exec::{ControlGroup, Limit, Reached, Resources, Ulimit};
 
 use crate::require_containers;
 use crate::support::{Image, eventually, run};
@@ -76,6 +76,22 @@ fn a_container_sees_no_group_above_its_own_and_is_killed_before_us() {
     assert_eq!(rest[0], (own + 300).min(1000).to_string());
     assert_eq!(rest[1], "1024", "{}", ran.stdout);
     assert!(rest[2].parse::<u64>().is_ok_and(|hard| hard <= 1 << 20), "{}", ran.stdout);
+}
+
+#[test]
+fn limits_are_the_program_s_however_low_and_the_last_word_counts() {
+    require_containers!();
+    let image = Image::new();
+    let limit = |limit, soft, hard| Ulimit { limit, soft: Some(soft), hard: Some(hard) };
+    let mut spec = image.spec(&["sh", "-c", "ulimit -n; ulimit -H -n; ulimit -f; ulimit -c"]);
+    spec.ulimits = vec![
+        limit(Limit::NoFile, 1, 1),
+        limit(Limit::FileSize, 512, 1024),
+        limit(Limit::NoFile, 4, 8),
+        limit(Limit::Core, 0, 0),
+    ];
+    let ran = run(spec).unwrap();
+    assert_eq!(ran.stdout, "4\n8\n1\n0\n", "{}", ran.stderr);
 }
 
 #[test]

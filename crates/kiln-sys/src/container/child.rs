@@ -240,9 +240,6 @@ fn become_the_program(prepared: &Prepared<'_>) -> Done<std::convert::Infallible>
     if prepared.proc.is_some() {
         be_killed_first(prepared.badness);
     }
-    for (resource, limit) in prepared.limits {
-        step(Step::Limits, libc::SYS_prlimit64, [0, *resource as usize, limit.as_ptr() as usize, 0, 0, 0])?;
-    }
     leave_the_keyring();
     // From here on we have no rights over the namespaces we are in, only over files and processes of these ids.
     if let Some(users) = prepared.users {
@@ -489,6 +486,7 @@ fn execute(prepared: &Prepared<'_>) -> Done<std::convert::Infallible> {
             Err(RawErrno(errno)) => return fail(Step::Program, errno, index),
         }
         follow_interpreters(*program, index)?;
+        take_limits(prepared.limits)?;
         let arguments = [*program as usize, prepared.args as usize, prepared.env as usize, 0, 0, 0];
         match call(libc::SYS_execve, arguments) {
             Err(RawErrno(errno)) if errno == libc::EACCES as u32 => {
@@ -511,6 +509,14 @@ fn look_for(program: *const libc::c_char) -> std::result::Result<(), RawErrno> {
     Ok(())
 }
 
+/// Takes the program's limits, and not before its turn: of files that may be open we have more than many a program may.
+fn take_limits(limits: &[(u32, [u64; 2])]) -> Done {
+    for (resource, limit) in limits {
+        step(Step::Limits, libc::SYS_prlimit64, [0, *resource as usize, limit.as_ptr() as usize, 0, 0, 0])?;
+    }
+    Ok(())
+}
+
 /// Looks at the `#!` lines that the kernel is about to follow. None may lead through a magic link: `/proc/self/exe` is
 /// still kiln, and a container must never get hold of the host's file.
 fn follow_interpreters(program: *const libc::c_char, index: u32) -> Done {
@@ -519,9 +525,12 @@ fn follow_interpreters(program: *const libc::c_char, index: u32) -> Done {
     let mut path = program;
     let mut interpreter = [0u8; 257];
     for _ in 0..DEPTH {
-        // What cannot be read can still be executed, and is then no script.
-        let Ok(file) = open_plain(path, libc::O_RDONLY | libc::O_NONBLOCK | libc::O_NOCTTY) else {
-            return Ok(());
+        let file = match open_plain(path, libc::O_RDONLY | libc::O_NONBLOCK | libc::O_NOCTTY) {
+            Ok(file) => file,
+            // After a program that could not be started the limits are in force.
+            Err(RawErrno(errno)) if errno == libc::EMFILE as u32 => return fail(Step::Interpreter, errno, index),
+            // What cannot be read can still be executed, and is then no script.
+            Err(_) => return Ok(()),
         };
         let read = call(libc::SYS_read, [file, line.as_mut_ptr() as usize, 256, 0, 0, 0]).unwrap_or(0);
         let _ = call(libc::SYS_close, [file, 0, 0, 0, 0, 0]);
