@@ -173,16 +173,18 @@ fn without_a_network_there_is_a_loopback_and_nothing_else() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     std::thread::spawn(move || listener.incoming().for_each(drop));
+    // 5000 is 1388 in what the kernel writes, and a server's state is 0A.
     let script = format!(
         "tail -n +3 /proc/net/dev | cut -d: -f1 | tr -d ' '; cat /etc/resolv.conf; ls /sys/class/net; \
-         nc -w 1 127.0.0.1 {port} < /dev/null && echo reached; (nc -l -p 5000 > /tmp/got &); sleep 0.2; \
-         echo hi | nc -w 1 127.0.0.1 5000; cat /tmp/got"
+         nc -w 1 127.0.0.1 {port} < /dev/null && echo reached; (nc -l -p 5000 > /tmp/got &); \
+         until grep -q ':1388 [^ ]* 0A ' /proc/net/tcp /proc/net/tcp6; do sleep 0.02; done; \
+         echo hi | nc -w 30 127.0.0.1 5000; until [ -s /tmp/got ]; do sleep 0.02; done; cat /tmp/got"
     );
     let mut spec = image.spec(&["sh", "-c", &script]);
     spec.network = Network::None;
     let ran = run(spec).unwrap();
     assert_eq!(ran.stdout, "lo\nlo\nhi\n", "{}", ran.stderr);
-    let script = format!("nc -w 1 127.0.0.1 {port} < /dev/null && echo reached; wc -l < /etc/resolv.conf");
+    let script = format!("nc -w 30 127.0.0.1 {port} < /dev/null && echo reached; wc -l < /etc/resolv.conf");
     let ran = image.sh(&script);
     let lines = std::fs::read_to_string("/etc/resolv.conf").map_or(0, |text| text.lines().count());
     assert_eq!(ran.stdout, format!("reached\n{lines}\n"));
