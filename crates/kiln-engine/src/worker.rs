@@ -136,7 +136,8 @@ async fn attempt(
 /// BuildKit's names, when caches are exchanged.
 pub(crate) fn names(request: &BuildRequest, job: &Job, definition: &Definition) -> Option<Arc<Names>> {
     let is_exchanged = !(request.cache_from.is_empty() && request.cache_to.is_empty());
-    is_exchanged.then(|| Arc::new(Names::of(definition, &job.images, &job.trees)))
+    let limits = job.limits.key();
+    is_exchanged.then(|| Arc::new(Names::of(definition, (&job.images, &job.trees), limits.as_deref())))
 }
 
 /// Reads and checks what is to be built, and makes its graph.

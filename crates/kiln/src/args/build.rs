@@ -348,7 +348,7 @@ impl BuildArgs {
             extra_hosts: self.add_host.clone(),
             user_ids: self.userns,
             ca_certs: self.ca_cert.clone(),
-            shm_size: self.shm_size,
+            shm_size: self.shm_size.filter(|bytes| *bytes != 0),
             ulimits: self.ulimit.clone(),
             resources: self.resources.resources()?,
             timeouts: self.patience.timeouts(),
@@ -361,7 +361,7 @@ impl BuildArgs {
                 (None, false) => Rewrite::Never,
             },
             reproducible: self.reproducible,
-            hostname: build_args.get("BUILDKIT_SANDBOX_HOSTNAME").cloned(),
+            hostname: host_name(&build_args)?,
             cache_from: cache_from.iter().flat_map(|from| from.caches.clone()).collect(),
             cache_to: cache::all(&cache_to, &build_args),
             mounts_from: cache_from.iter().flat_map(|from| from.mounts.clone()).collect(),
@@ -560,6 +560,16 @@ pub(crate) fn build_args(typed: &[(String, Option<String>)], environment: &Envir
         };
     }
     args
+}
+
+/// The build argument that names the host of steps.
+const HOST_NAME: &str = "BUILDKIT_SANDBOX_HOSTNAME";
+
+/// What the host of steps is called, if anybody says.
+fn host_name(build_args: &BTreeMap<String, String>) -> Result<Option<String>, Failure> {
+    let Some(name) = build_args.get(HOST_NAME).filter(|name| !name.is_empty()) else { return Ok(None) };
+    let wrong = |Wrong(why)| usage(format!("the build argument `{HOST_NAME}` is no host name: `{name}`: {why}"));
+    value::host_name(name).map(Some).map_err(wrong)
 }
 
 /// Whether an output is the program's data.

@@ -17,15 +17,15 @@ pub(crate) struct ResourceArgs {
     memory_swap: Option<i64>,
 
     /// Weight when processors are short, 1024 as usual
-    #[arg(short, long, value_name = "WEIGHT")]
+    #[arg(short, long, value_name = "WEIGHT", value_parser = weight)]
     cpu_shares: Option<u64>,
 
     /// Length of the scheduler's period in microseconds
-    #[arg(long, value_name = "MICROSECONDS")]
+    #[arg(long, value_name = "MICROSECONDS", value_parser = period)]
     cpu_period: Option<u64>,
 
     /// Processor time in each period, in microseconds
-    #[arg(long, value_name = "MICROSECONDS", allow_hyphen_values = true)]
+    #[arg(long, value_name = "MICROSECONDS", value_parser = time, allow_hyphen_values = true)]
     cpu_quota: Option<i64>,
 
     /// Processors, as 0-3,7
@@ -63,7 +63,7 @@ pub(crate) struct ContainerResourceArgs {
     cpus: Option<i64>,
 
     /// Most processes; -1 is no limit
-    #[arg(long, value_name = "COUNT", allow_hyphen_values = true)]
+    #[arg(long, value_name = "COUNT", value_parser = count, allow_hyphen_values = true)]
     pids_limit: Option<i64>,
 }
 
@@ -130,7 +130,16 @@ impl ContainerResourceArgs {
     }
 }
 
-fn sensible(all: Resources) -> Result<Resources, Failure> {
+/// What is 0 is not limited, as in docker.
+fn sensible(asked: Resources) -> Result<Resources, Failure> {
+    let all = Resources {
+        memory: asked.memory.filter(|bytes| *bytes != 0),
+        memory_and_swap: asked.memory_and_swap.filter(|bytes| *bytes != 0),
+        cpu_shares: asked.cpu_shares.filter(|weight| *weight != 0),
+        cpu_period: asked.cpu_period.filter(|time| *time != 0),
+        cpu_quota: asked.cpu_quota.filter(|time| *time != 0),
+        ..asked
+    };
     match (all.memory, all.memory_and_swap) {
         (None, Some(_)) => Err(usage("`--memory-swap` is memory and swap together, so it needs `--memory`")),
         (Some(memory), Some(both)) if u64::try_from(both).is_ok_and(|both| both < memory) => {
@@ -143,13 +152,12 @@ fn sensible(all: Resources) -> Result<Resources, Failure> {
 fn named(text: &str) -> Result<Named, Wrong> {
     let (name, value) =
         text.split_once('=').ok_or_else(|| Wrong("expected `limit=value`, as in `memory=2g`".into()))?;
-    let number = |what: &str| Wrong(format!("`{value}` is no {what}: expected a whole number"));
     Ok(match name {
         "memory" => Named::Memory(value::bytes(value)?),
         "memory-swap" => Named::MemorySwap(bytes_or_none(value)?),
-        "cpu-shares" => Named::CpuShares(value.parse().map_err(|_| number("weight"))?),
-        "cpu-period" => Named::CpuPeriod(value.parse().map_err(|_| number("time"))?),
-        "cpu-quota" => Named::CpuQuota(value.parse().map_err(|_| number("time"))?),
+        "cpu-shares" => Named::CpuShares(weight(value)?),
+        "cpu-period" => Named::CpuPeriod(period(value)?),
+        "cpu-quota" => Named::CpuQuota(time(value)?),
         "cpuset-cpus" => Named::Cpus(list(value)?),
         "cpuset-mems" => Named::Mems(list(value)?),
         other => return Err(Wrong(format!("no limit is called `{other}`{}", value::did_you_mean(other, NAMES)))),
@@ -164,16 +172,38 @@ fn quota(text: &str) -> Result<i64, Wrong> {
     }
 }
 
+fn weight(text: &str) -> Result<u64, Wrong> {
+    text.parse().map_err(|_| Wrong("expected a whole number, as in `512`".into()))
+}
+
+/// A period that the kernel takes.
+fn period(text: &str) -> Result<u64, Wrong> {
+    let is_one = |time: &u64| *time == 0 || (1000..=1_000_000).contains(time);
+    let time = text.parse().ok().filter(is_one);
+    time.ok_or_else(|| Wrong("expected microseconds from 1000 to 1000000, as in `100000`".into()))
+}
+
+/// Time in a period that the kernel takes; a negative one is no limit.
+fn time(text: &str) -> Result<i64, Wrong> {
+    let is_one = |time: &i64| *time <= 0 || *time >= 1000;
+    let time = text.parse().ok().filter(is_one);
+    time.ok_or_else(|| Wrong("expected 1000 microseconds or more, as in `50000`, or -1 for no limit".into()))
+}
+
+fn count(text: &str) -> Result<i64, Wrong> {
+    text.parse().map_err(|_| Wrong("expected a whole number, or -1 for no limit".into()))
+}
+
 fn bytes_or_none(text: &str) -> Result<i64, Wrong> {
     if text == "-1" { Ok(-1) } else { value::bytes(text).map(|bytes| i64::try_from(bytes).unwrap_or(i64::MAX)) }
 }
 
 /// Numbers and ranges of numbers.
 fn list(text: &str) -> Result<String, Wrong> {
-    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    let number = |text: &str| text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse::<u16>().ok()).flatten();
     let is_part = |part: &str| match part.split_once('-') {
-        Some((first, last)) => is_number(first) && is_number(last),
-        None => is_number(part),
+        Some((first, last)) => number(first).zip(number(last)).is_some_and(|(first, last)| first <= last),
+        None => number(part).is_some(),
     };
     if text.split(',').all(is_part) {
         Ok(text.to_owned())
@@ -198,7 +228,8 @@ mod tests {
         assert_eq!(named("memory-swap=-1").unwrap(), Named::MemorySwap(-1));
         assert_eq!(named("cpuset-cpus=0-1").unwrap(), Named::Cpus("0-1".into()));
         assert_eq!(named("memroy=1").unwrap_err().0, "no limit is called `memroy`; did you mean `memory`?");
-        assert!(["memory", "cpu-shares=many", "cpuset-mems=a"].iter().all(|text| named(text).is_err()));
+        let bad = ["memory", "cpu-shares=many", "cpu-shares=-1", "cpu-period=999", "cpu-quota=10", "cpuset-mems=a"];
+        assert!(bad.iter().all(|text| named(text).is_err()));
     }
 
     #[test]
@@ -206,6 +237,19 @@ mod tests {
         let all = |memory, memory_and_swap| sensible(Resources { memory, memory_and_swap, ..Resources::default() });
         assert!(all(None, Some(1)).is_err() && all(Some(2), Some(1)).is_err());
         assert!(all(Some(2), Some(-1)).is_ok() && all(Some(2), Some(2)).is_ok() && all(None, None).is_ok());
+    }
+
+    #[test]
+    fn nothing_is_no_limit() {
+        let nothing = Resources {
+            memory: Some(0),
+            memory_and_swap: Some(0),
+            cpu_shares: Some(0),
+            cpu_period: Some(0),
+            cpu_quota: Some(0),
+            ..Resources::default()
+        };
+        assert_eq!(sensible(nothing).unwrap(), Resources::default());
     }
 
     #[test]
@@ -217,7 +261,7 @@ mod tests {
     #[test]
     fn lists_and_paths_are_what_they_say() {
         assert!(["0", "0-3,7", "1,2"].iter().all(|text| list(text).is_ok()));
-        assert!(["", "0-", "a", "1,,2", "0\n1"].iter().all(|text| list(text).is_err()));
+        assert!(["", "0-", "3-1", "a", "1,,2", "0\n1", "65536"].iter().all(|text| list(text).is_err()));
         assert!(group("/builds/one").is_ok() && group("/a/../b").is_err() && group("").is_err());
         assert_eq!((bytes_or_none("-1").unwrap(), bytes_or_none("1k").unwrap()), (-1, 1024));
     }

@@ -84,7 +84,8 @@ pub(crate) fn ulimit(text: &str) -> Result<Ulimit, Wrong> {
         return wrong("expected `name=soft[:hard]`, as in `nofile=1024`");
     };
     if !LIMITS.contains(&name) {
-        return wrong(format!("no limit is called `{name}`{}", did_you_mean(name, LIMITS)));
+        let near = did_you_mean(name, LIMITS);
+        return wrong(format!("no limit is called `{name}`: expected `name=soft[:hard]`, as in `nofile=1024`{near}"));
     }
     let (soft, hard) = limits.split_once(':').unwrap_or((limits, limits));
     let number = |text: &str| match text.parse::<i64>() {
@@ -93,18 +94,35 @@ pub(crate) fn ulimit(text: &str) -> Result<Ulimit, Wrong> {
     };
     let (soft, hard) = (number(soft)?, number(hard)?);
     if hard != -1 && (soft == -1 || soft > hard) {
-        return wrong("the soft limit is above the hard one");
+        return wrong("the soft limit is above the hard one: expected `name=soft[:hard]`, as in `nofile=1024:2048`");
     }
     Ok(Ulimit { name: name.to_owned(), soft, hard })
+}
+
+/// The longest name of a host that the kernel takes.
+const HOST_NAME: usize = 64;
+
+/// What a container's host is called.
+pub(crate) fn host_name(text: &str) -> Result<String, Wrong> {
+    let is_label = |label: &str| {
+        let is_inside = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
+        !label.is_empty() && !label.starts_with('-') && !label.ends_with('-') && label.bytes().all(is_inside)
+    };
+    if text.len() > HOST_NAME || !text.split('.').all(is_label) {
+        return wrong(format!(
+            "expected letters, digits, `-` and `.`, at most {HOST_NAME} of them, as in `build-1.lan`"
+        ));
+    }
+    Ok(text.to_owned())
 }
 
 /// A line for `/etc/hosts`: `name:address` or `name=address`.
 pub(crate) fn host(text: &str) -> Result<(String, String), Wrong> {
     let Some((name, address)) = text.split_once('=').or_else(|| text.split_once(':')) else {
-        return wrong("expected `name:address`");
+        return wrong("expected `name:address`, as in `db:10.0.0.7`");
     };
     if name.is_empty() || name.contains(|c: char| c.is_whitespace() || c.is_control() || c == '#') {
-        return wrong(format!("`{name}` is not a host name"));
+        return wrong(format!("`{name}` is not a host name: expected `name:address`, as in `db:10.0.0.7`"));
     }
     // Only when a step runs it is known by which address it reaches the machine.
     if address == "host-gateway" {
@@ -113,7 +131,9 @@ pub(crate) fn host(text: &str) -> Result<(String, String), Wrong> {
     let bare = address.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(address);
     match bare.parse::<IpAddr>() {
         Ok(address) => Ok((name.to_owned(), address.to_string())),
-        Err(_) => wrong(format!("`{address}` is not an IP address")),
+        Err(_) => {
+            wrong(format!("`{address}` is not an IP address: expected one, as in `db:10.0.0.7`, or `host-gateway`"))
+        }
     }
 }
 
@@ -195,7 +215,9 @@ mod tests {
 
     #[test]
     fn sizes_count_in_powers_of_1024() {
-        for (text, size) in [("64m", 64 << 20), ("1.5g", 3 << 29), ("128MiB", 128 << 20), ("7", 7), ("2 kb", 2048)] {
+        for (text, size) in
+            [("64m", 64 << 20), ("1.5g", 3 << 29), ("128MiB", 128 << 20), ("7", 7), ("2 kb", 2048), ("1GB", 1 << 30)]
+        {
             assert_eq!(bytes(text), Ok(size), "{text}");
         }
         for bad in ["", "m", "-1m", "1x", "1.2.3", "99999999999p", "1e3"] {
@@ -205,12 +227,24 @@ mod tests {
 
     #[test]
     fn limits_have_a_soft_and_a_hard_side() {
+        const NEAR: &str =
+            "no limit is called `nofiles`: expected `name=soft[:hard]`, as in `nofile=1024`; did you mean `nofile`?";
         let limit = |soft, hard| Ok(Ulimit { name: "nofile".into(), soft, hard });
         assert_eq!(ulimit("nofile=1024"), limit(1024, 1024));
         assert_eq!(ulimit("nofile=1024:-1"), limit(1024, -1));
-        assert_eq!(ulimit("nofiles=1").unwrap_err().0, "no limit is called `nofiles`; did you mean `nofile`?");
+        assert_eq!(ulimit("nofiles=1").unwrap_err().0, NEAR);
         for bad in ["nofile", "nofile=", "nofile=2:1", "nofile=-1:5", "nofile=-2"] {
             assert!(ulimit(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn names_of_hosts_are_what_the_kernel_and_resolvers_take() {
+        let long = "a".repeat(64);
+        assert!(["a", "build-1.lan", "my_host", "1", &long].iter().all(|name| host_name(name).is_ok()));
+        let too_long = "a".repeat(65);
+        for bad in ["", ".", "a..b", "-a", "a-", "a b", "a\n", "a/b", "\u{e4}", &too_long] {
+            assert!(host_name(bad).is_err(), "{bad}");
         }
     }
 

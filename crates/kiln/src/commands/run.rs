@@ -50,7 +50,7 @@ pub(crate) struct RunArgs {
     entrypoint: Option<String>,
 
     /// Name the container's host
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = value::host_name)]
     hostname: Option<String>,
 
     /// The platform, when the name stands for several images
@@ -149,7 +149,7 @@ impl RunArgs {
             hostname: self.hostname.clone(),
             platform: self.platform.clone(),
             extra_hosts: self.add_host.clone(),
-            shm_size: self.shm_size,
+            shm_size: self.shm_size.filter(|bytes| *bytes != 0),
             ulimits: self.ulimit.clone(),
             resources: self.resources.resources()?,
         })

@@ -123,3 +123,55 @@ fn values_say_what_they_should_be() {
     hint: use `-u NAME --password-stdin`
     ");
 }
+
+#[test]
+fn values_of_limits_are_refused_with_the_flag_the_value_and_the_form() {
+    let kiln = Kiln::new();
+    kiln.file("context/Dockerfile", "FROM scratch\n");
+    for (flag, value, form) in [
+        ("--shm-size", "64x", "as in `64m`"),
+        ("--shm-size", "-1m", "as in `64m`"),
+        ("--shm-size", "", "as in `64m`"),
+        ("--memory", "lots", "as in `64m`"),
+        ("--memory-swap", "-2", "as in `64m`"),
+        ("--cpu-shares", "many", "as in `512`"),
+        ("--cpu-period", "10", "as in `100000`"),
+        ("--cpu-quota", "10", "as in `50000`"),
+        ("--cpuset-cpus", "3-1", "as in `0-3,7`"),
+        ("--cpuset-mems", "all", "as in `0-3,7`"),
+        ("--cgroup-parent", "/a/../b", "without `..`"),
+        ("--ulimit", "nofile", "as in `nofile=1024`"),
+        ("--ulimit", "nofiles=1", "did you mean `nofile`?"),
+        ("--ulimit", "nofile=2:1", "as in `nofile=1024:2048`"),
+        ("--ulimit", "nofile=x", "expected a number"),
+        ("--add-host", "db", "as in `db:10.0.0.7`"),
+        ("--add-host", "db:", "as in `db:10.0.0.7`"),
+        ("--add-host", "a b:10.0.0.7", "as in `db:10.0.0.7`"),
+    ] {
+        for command in [&["build"][..], &["run"]] {
+            let (given, image) = (format!("{flag}={value}"), if command == ["run"] { "busybox" } else { "context" });
+            let answer = kiln.run(&[command, &[&given, image]].concat());
+            let told = format!("invalid value '{value}' for '{flag} <");
+            assert!(answer.code == 2 && answer.stdout.is_empty(), "{given}: {}", answer.stderr);
+            // Of an empty value clap says that it is none.
+            let is_told = answer.stderr.contains(&told) && answer.stderr.contains(form);
+            assert!(is_told || value.is_empty(), "{command:?} {given}: {}", answer.stderr);
+            assert!(answer.stderr.contains(flag), "{given}: {}", answer.stderr);
+        }
+    }
+    for (limit, form) in [
+        ("memory", "as in `memory=2g`"),
+        ("memroy=1", "did you mean `memory`?"),
+        ("cpu-period=1", "as in `100000`"),
+        ("cpuset-cpus=a", "as in `0-3,7`"),
+    ] {
+        let answer = kiln.run(&["build", "--resource", limit, "context"]);
+        assert!(answer.code == 2 && answer.stderr.contains(form), "{limit}: {}", answer.stderr);
+        assert!(answer.stderr.contains(&format!("invalid value '{limit}' for '--resource <")), "{}", answer.stderr);
+    }
+    let named = kiln.run(&["run", "--hostname", "a b", "busybox"]);
+    assert!(named.code == 2 && named.stderr.contains("'a b' for '--hostname <NAME>'"), "{}", named.stderr);
+    let named = kiln.run(&["build", "--build-arg", "BUILDKIT_SANDBOX_HOSTNAME=a b", "context"]);
+    assert!(named.code == 2 && named.stderr.contains("`BUILDKIT_SANDBOX_HOSTNAME`"), "{}", named.stderr);
+    assert!(named.stderr.contains("`a b`") && named.stderr.contains("as in `build-1.lan`"), "{}", named.stderr);
+}

@@ -22,6 +22,7 @@ mod image;
 mod imagetools;
 mod layers;
 mod leftovers;
+mod limits;
 mod load;
 mod lock;
 mod network;

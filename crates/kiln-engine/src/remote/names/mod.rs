@@ -54,10 +54,12 @@ pub(super) trait Records {
 }
 
 impl Names {
-    /// Names what can be named.
-    pub(crate) fn of(definition: &Definition, images: &Images, trees: &Trees) -> Self {
+    /// Names what can be named. Limits that count in keys are in BuildKit's names and not in our operations, so that with them
+    /// no process has a name.
+    pub(crate) fn of(definition: &Definition, (images, trees): (&Images, &Trees), limits: Option<&str>) -> Self {
         let named = definition.vertices().filter_map(|vertex| {
             let named = match vertex.op.op.as_ref()? {
+                OpKind::Exec(_) if limits.is_some() => return None,
                 OpKind::Source(source) => Named::Root(image(&source.identifier, &platform(vertex), images)?),
                 _ => step(definition, vertex, trees)?,
             };

@@ -2,6 +2,7 @@
 
 use kiln_graph::llb::Meta;
 use kiln_graph::llb::{CacheOpt, Mount};
+use kiln_graph::{Builder, VertexMeta};
 
 use super::*;
 
@@ -80,4 +81,13 @@ fn what_is_read_is_named_without_what_is_in_it_anyway() {
     assert!(copied(&wild, 2).unwrap()[1].paths.is_none());
     wild.actions[0].input = 1;
     assert!(copied(&wild, 2).unwrap()[1].selector.is_empty(), "what is written on counts whole");
+}
+
+#[test]
+fn a_process_with_limits_that_its_operation_does_not_say_has_no_name() {
+    let mut builder = Builder::new();
+    builder.add(OpKind::Exec(run("make")), Vec::new(), None, VertexMeta::default());
+    let definition = builder.finish();
+    let named = |limits| Names::of(&definition, (&Images::default(), &Trees::default()), limits).named.len();
+    assert_eq!((named(None), named(Some("limits"))), (1, 0));
 }
