@@ -10,7 +10,7 @@ use kiln_dockerfile::{DOWNLOADED, remote_context};
 use kiln_fs::{Limits, archive};
 use kiln_graph::llb::OpKind;
 use kiln_graph::{Builder, VertexMeta};
-use kiln_report::{Failure, FailureKind};
+use kiln_report::{Failure, FailureKind, logins, without_credentials};
 use kiln_solver::Solver;
 use kiln_store::{ActiveLayer, Snapshot};
 
@@ -252,9 +252,9 @@ pub(crate) fn place_of(context: &Context) -> String {
 /// A URL without user and password.
 pub(crate) fn shown(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
-    let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
-    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
-    format!("{scheme}://{host}{path}")
+    let login = logins(url).next();
+    let place = login.and_then(|login| rest.strip_prefix(login)?.strip_prefix('@'));
+    format!("{scheme}://{}", without_credentials(place.unwrap_or(rest)))
 }
 
 #[cfg(test)]
@@ -265,6 +265,7 @@ mod tests {
     fn credentials_are_not_shown() {
         for (url, expected) in [
             ("https://user:secret@example.com/app.git#main", "https://example.com/app.git#main"),
+            ("https://user:sec/r@t@example.com/app.git#main", "https://example.com/app.git#main"),
             ("https://example.com/a@b", "https://example.com/a@b"),
             ("git@example.com:app", "git@example.com:app"),
         ] {

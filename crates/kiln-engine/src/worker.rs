@@ -99,6 +99,9 @@ async fn attempt(
     for target in &targets {
         job.guard.check_config(&target.config)?;
     }
+    for image in request.outputs.iter().filter_map(Output::image) {
+        job.guard.check_annotations(&image.annotations)?;
+    }
     let story = (!request.cache_to.is_empty()).then(Arc::<Story>::default);
     let names = names(request, &job, &definition);
     let cache = Cache::new(job.store.clone(), job.lease.clone(), job.origin.clone(), imported, story.clone());

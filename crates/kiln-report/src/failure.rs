@@ -3,7 +3,7 @@
 use std::string::FromUtf8Error;
 use std::sync::Arc;
 
-use crate::{Diagnostic, Excerpt, SourceFile, Span};
+use crate::{Diagnostic, Excerpt, SourceFile, Span, without_credentials};
 
 /// Whose turn it is to act; the command line makes it the exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -105,8 +105,8 @@ impl Failure {
 
 impl std::fmt::Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.message)?;
-        self.causes.iter().try_for_each(|cause| write!(f, ": {cause}"))
+        f.write_str(&without_credentials(&self.message))?;
+        self.causes.iter().try_for_each(|cause| write!(f, ": {}", without_credentials(cause)))
     }
 }
 

@@ -12,7 +12,7 @@ pub mod render;
 mod source;
 
 pub use checked::{Checked, RuleNote};
-pub use credentials::without_credentials;
+pub use credentials::{logins, without_credentials};
 pub use diagnostic::{Diagnostic, Edit, Fix, Level, Safety};
 pub use event::{Event, LogStream, Reporter, Silent, VertexState};
 pub use failure::{Failure, FailureKind};

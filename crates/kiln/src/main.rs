@@ -11,7 +11,7 @@ mod ui;
 use std::io::Write;
 use std::process::ExitCode;
 
-use kiln_report::render;
+use kiln_report::{render, without_credentials};
 
 use args::Environment;
 use setting::Setting;
@@ -55,7 +55,7 @@ fn run() -> u8 {
         Err(Exit::Failure(failure)) => {
             let mut text = render::failure(&failure, terminal::color(&setting.environment));
             if cli.debug {
-                text.push_str(&format!("{failure:#?}\n"));
+                text.push_str(&without_credentials(&format!("{failure:#?}\n")));
             }
             let _ = std::io::stderr().write_all(text.as_bytes());
             failure.exit_code()

@@ -20,6 +20,7 @@ use serde_json::Value;
 use crate::failure::environment;
 use crate::job::Result;
 use crate::redact::Redactor;
+use crate::request::Annotation;
 use crate::scratch::open_dir;
 use crate::session::{Session, Watched};
 pub(crate) use forms::forms;
@@ -91,16 +92,33 @@ impl Guard {
         })
     }
 
+    /// Whether a tree that is no layer, as a cache mount, holds a secret that may not leak. One that cannot be read may.
+    pub(crate) fn is_in(&self, dir: &Path) -> bool {
+        let Ok(Known { refused: Some(wanted), .. }) = self.known() else { return false };
+        let found = open_dir(dir).and_then(|dir| kiln_fs::search_layer(&dir, &wanted.patterns).map_err(environment));
+        found.map_or(true, |found| !found.is_empty())
+    }
+
     /// Fails when the config of an image holds a secret.
     pub(crate) fn check_config(&self, config: &ImageConfig) -> Result<()> {
         self.judge("the image's config", &|wanted| {
             let document = serde_json::to_value(config).map_err(environment)?;
             let mut leaks = Vec::new();
             each_text(&document, &mut String::new(), &mut |path, text| {
-                let found = wanted.patterns.find(text.as_bytes());
-                leaks.extend(found.map(|pattern| wanted.leak(pattern, format!("`{path}`"))));
+                leaks.extend(wanted.leaks(text, || format!("`{path}`")));
             });
             Ok(leaks)
+        })
+    }
+
+    /// Fails when an annotation of an image holds a secret.
+    pub(crate) fn check_annotations(&self, annotations: &[Annotation]) -> Result<()> {
+        self.judge("the image's annotations", &|wanted| {
+            let leaks = annotations.iter().flat_map(|Annotation { key, value, .. }| {
+                let name = wanted.leaks(key, || "the name of an annotation".to_owned());
+                name.or_else(|| wanted.leaks(value, || format!("annotation `{key}`")))
+            });
+            Ok(leaks.collect())
         })
     }
 
@@ -172,6 +190,11 @@ impl Wanted {
             }
         }
         Some(Self { patterns: Patterns::new(&all)?, meanings })
+    }
+
+    /// What is in a text, if anything.
+    fn leaks(&self, text: &str, place: impl FnOnce() -> String) -> Option<Leak> {
+        self.patterns.find(text.as_bytes()).map(|pattern| self.leak(pattern, place()))
     }
 
     fn leak(&self, pattern: usize, place: String) -> Leak {

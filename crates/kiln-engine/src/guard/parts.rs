@@ -133,11 +133,7 @@ fn is_secret(name: &str) -> bool {
 
 /// The passwords of URLs.
 pub(crate) fn passwords(text: &str) -> impl Iterator<Item = &str> {
-    let authorities = text.split("://").skip(1).filter_map(|rest| rest.split(['/', ' ', '\n', '"', '\'']).next());
-    authorities.filter_map(|authority| {
-        let (login, _) = authority.rsplit_once('@')?;
-        Some(login.split_once(':').map_or(login, |(_, password)| password))
-    })
+    kiln_report::logins(text).map(|login| login.split_once(':').map_or(login, |(_, password)| password))
 }
 
 /// A password behind a name: on a line of its own, or behind a colon.
@@ -192,6 +188,7 @@ mod tests {
             ("{\n  \"auths\": {\n    \"x\": { \"identitytoken\": \"abcdef-123\" }\n}}", "abcdef-123"),
             ("<server>\n<id>central</id>\n<password>s3cr3t-pw</password>\n</server>", "s3cr3t-pw"),
             ("https://bot:ghp_0123456789@github.com\nhttps://x@y.dev/\n", "ghp_0123456789"),
+            ("proxy = http://bot:pa/ss@w0rd?x@proxy.acme.dev:3128/\n", "pa/ss@w0rd?x"),
             ("Authorization: Bearer eyJh.bGci.Oi12\n", "eyJh.bGci.Oi12"),
             ("user\nlong-enough\n", "long-enough"),
             ("db.acme.dev:5432:app:me:s3cr3t-pw", "s3cr3t-pw"),

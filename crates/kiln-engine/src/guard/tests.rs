@@ -109,6 +109,33 @@ fn a_config_is_searched_and_what_is_clean_passes() {
 }
 
 #[test]
+fn annotations_are_searched() {
+    let annotation = |key: &str, value: &str| crate::request::Annotation {
+        on: crate::request::Annotated::Manifest,
+        platform: None,
+        key: key.into(),
+        value: value.into(),
+    };
+    let guard = guard(&LENT, &[], Arc::new(Silent));
+    guard.check_annotations(&[annotation("a", "true")]).unwrap();
+    let all = [annotation("a", "x TOKEN-5511-aaaa"), annotation("TOKEN-5511-aaaa", "x")];
+    let failure = guard.check_annotations(&all).unwrap_err();
+    assert_eq!(failure.message, "secret `npm` is in the image's annotations");
+    assert_eq!(failure.causes, ["annotation `a` holds it as it is", "the name of an annotation holds it as it is"]);
+}
+
+#[test]
+fn nothing_is_read_when_nothing_is_lent() {
+    let nowhere = Path::new("/nowhere/at/all");
+    let guard = |lent: &[(&'static str, &'static str)]| guard(lent, &[], Arc::new(Silent));
+    guard(&[]).check_layer(nowhere).unwrap();
+    // Nor for values that are too short to be looked for.
+    guard(&[("short", "true")]).check_layer(nowhere).unwrap();
+    assert!(!guard(&[]).is_in(nowhere));
+    assert!(guard(&LENT).check_layer(nowhere).is_err() && guard(&LENT).is_in(nowhere));
+}
+
+#[test]
 fn what_is_accepted_makes_other_keys() {
     let key = |accepted: &[&str]| guard(&LENT, accepted, Arc::new(Silent)).key();
     assert_eq!(key(&[]), None);

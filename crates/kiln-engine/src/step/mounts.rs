@@ -41,7 +41,15 @@ pub(crate) struct Held {
     /// Agents for ssh.
     sockets: Vec<Socket>,
     /// Cache mounts.
-    caches: Vec<(CacheMountName, CacheMount)>,
+    caches: Vec<HeldCache>,
+}
+
+/// A cache mount that a step has.
+struct HeldCache {
+    name: CacheMountName,
+    /// What it is called.
+    id: String,
+    mount: CacheMount,
 }
 
 /// A step's mounts, ready.
@@ -188,17 +196,17 @@ impl Work<'_> {
     /// A step that mounts one cache at several places has one directory in all of them.
     fn cache(&mut self, mount: &Mount, wanted: &WantedCache) -> Result<MountSource> {
         let name = wanted.spec.name();
-        let index = match self.held.caches.iter().position(|(held, _)| *held == name) {
+        let index = match self.held.caches.iter().position(|held| held.name == name) {
             Some(index) => index,
             None => {
-                let taken = self.take_cache(wanted)?;
-                self.held.caches.push((name, taken));
+                let mount = self.take_cache(wanted)?;
+                self.held.caches.push(HeldCache { name, id: wanted.spec.id.clone(), mount });
                 self.held.caches.len() - 1
             }
         };
         // What a cache begins with was chosen when it was filled; without that, `source` is a place in the cache.
         let subpath = if mount.input < 0 { mount.selector.clone() } else { String::new() };
-        Ok(MountSource::Tree { dir: self.bind_dir(self.held.caches[index].1.dir())?, subpath })
+        Ok(MountSource::Tree { dir: self.bind_dir(self.held.caches[index].mount.dir())?, subpath })
     }
 
     fn take_cache(&self, wanted: &WantedCache) -> Result<CacheMount> {
@@ -364,8 +372,19 @@ impl Held {
     pub(crate) fn commit(mut self, job: &Job) -> Result<Vec<Snapshot>> {
         self.outputs.sort_by_key(|(output, _)| *output);
         for (_, tree) in &self.outputs {
-            job.guard.check_layer(&tree.upper_dir())?;
+            job.guard.check_layer(&tree.upper_dir()).map_err(|leak| self.with_caches(leak, job))?;
         }
         self.outputs.into_iter().map(|(_, tree)| tree.commit()).collect()
+    }
+
+    /// Tells of cache mounts that hold what leaked: they outlive the layer that is thrown away.
+    fn with_caches(&self, leak: Failure, job: &Job) -> Failure {
+        let holds = |cache: &&HeldCache| job.guard.is_in(cache.mount.dir());
+        self.caches.iter().filter(holds).fold(leak, |leak, HeldCache { id, .. }| {
+            let id = crate::mounts::shown(id);
+            let text =
+                format!("cache mount `{id}` holds it, too, and is kept: remove it with `kiln cache mounts rm {id}`");
+            leak.hint(text)
+        })
     }
 }

@@ -9,6 +9,7 @@ use kiln_oci::Digest;
 use serde::Serialize;
 
 use super::{Render, Screen};
+use crate::credentials::{covered_credentials, without_credentials};
 use crate::{Diagnostic, Event, Excerpt, LogStream, VertexState};
 
 /// Writes events for other programs. Logs are raw bytes in base64, never altered.
@@ -189,8 +190,8 @@ impl Vertex {
 impl Warning {
     fn of(diagnostic: &Diagnostic, excerpt: &Excerpt) -> Self {
         let short = match diagnostic.rule {
-            Some(rule) => format!("{rule}: {}", diagnostic.message),
-            None => diagnostic.message.clone(),
+            Some(rule) => format!("{rule}: {}", without_credentials(&diagnostic.message)),
+            None => without_credentials(&diagnostic.message),
         };
         let part = excerpt.file.part(excerpt.span.start);
         let position = |offset| {
@@ -200,8 +201,11 @@ impl Warning {
         Self {
             level: 1,
             short: STANDARD.encode(short),
-            detail: diagnostic.hints.iter().map(|hint| STANDARD.encode(hint)).collect(),
-            source_info: SourceInfo { filename: part.name.to_owned(), data: STANDARD.encode(part.text) },
+            detail: diagnostic.hints.iter().map(|hint| STANDARD.encode(without_credentials(hint))).collect(),
+            source_info: SourceInfo {
+                filename: part.name.to_owned(),
+                data: STANDARD.encode(covered_credentials(part.text)),
+            },
             range: [Range { start: position(excerpt.span.start), end: position(excerpt.span.end) }],
         }
     }

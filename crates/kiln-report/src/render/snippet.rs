@@ -9,6 +9,7 @@ use anstyle::{AnsiColor, Style};
 
 use super::Color;
 use super::sanitize::{Escapes, one_line, sanitize};
+use crate::credentials::{covered_credentials, without_credentials};
 use crate::{Diagnostic, Excerpt, Failure, Level, SourceFile, Span};
 
 /// Nobody reads more findings than these before the first are mended.
@@ -30,7 +31,8 @@ pub fn diagnostic(diagnostic: &Diagnostic, excerpt: &Excerpt, color: Color) -> S
         None => format!("{}: ", diagnostic.level.name()),
     };
     let mut text = String::new();
-    push_title(&mut text, &title, level_style(diagnostic.level), &diagnostic.message, color);
+    let message = without_credentials(&diagnostic.message);
+    push_title(&mut text, &title, level_style(diagnostic.level), &message, color);
     text.push_str(&source(excerpt, diagnostic.level, color));
     push_hints(&mut text, &diagnostic.hints, color);
     text
@@ -46,12 +48,12 @@ pub fn failure(failure: &Failure, color: Color) -> String {
     if let Some(more @ 1..) = failure.diagnostics.len().checked_sub(MAX_SHOWN) {
         push_line(&mut text, &format!("… and {more} more like these"), BOLD, "\n", color);
     }
-    push_title(&mut text, "error: ", ERROR, &failure.message, color);
+    push_title(&mut text, "error: ", ERROR, &without_credentials(&failure.message), color);
     if let Some(excerpt) = &failure.excerpt {
         text.push_str(&source(excerpt, Level::Error, color));
     }
     for cause in &failure.causes {
-        push_line(&mut text, "  caused by: ", QUIET, &one_line(cause), color);
+        push_line(&mut text, "  caused by: ", QUIET, &without_credentials(&one_line(cause)), color);
     }
     if !failure.output.is_empty() {
         push_line(&mut text, "  last output:", QUIET, "", color);
@@ -94,7 +96,8 @@ fn source(excerpt: &Excerpt, level: Level, color: Color) -> String {
     let (lines, first) = lines_of(file, *span);
     let shown = stretch(file.text(), &lines, *span);
     let place = span.start.saturating_sub(shown.start)..span.end.saturating_sub(shown.start);
-    let (text, range) = visible(&file.text()[shown.clone()], place);
+    let covered = covered_credentials(&file.text()[lines.clone()]);
+    let (text, range) = visible(&covered[shown.start - lines.start..shown.end - lines.start], place);
     let level = match level {
         Level::Error => annotate_snippets::Level::ERROR,
         Level::Warning => annotate_snippets::Level::WARNING,
@@ -207,7 +210,7 @@ fn push_line(text: &mut String, label: &str, style: Style, rest: &str, color: Co
 
 fn push_hints(text: &mut String, hints: &[String], color: Color) {
     for hint in hints {
-        push_line(text, "hint: ", HINT, &one_line(hint), color);
+        push_line(text, "hint: ", HINT, &without_credentials(&one_line(hint)), color);
     }
 }
 
@@ -278,6 +281,26 @@ mod tests {
             let file = Arc::clone(&file);
             assert!(!source(&Excerpt { file, span: Span::new(at, at + 1) }, Level::Error, Color::Off).is_empty());
         }
+    }
+
+    #[test]
+    fn passwords_in_urls_are_covered_and_the_mark_stays_at_its_place() {
+        let text = "FROM a\nADD http://u:p/w@h/f /to\n";
+        let (file, at) = (Arc::new(SourceFile::new("f", text)), text.find("/to").unwrap());
+        let why = "cannot read `http://u:p/w@h/f`";
+        let mut broken =
+            Failure::new(FailureKind::Build, why).hint(why).at(Excerpt { file, span: Span::new(at, at + 3) });
+        broken.causes = vec![why.into()];
+        insta::assert_snapshot!(failure(&broken, Color::Off), @"
+        error: cannot read `http://****@h/f`
+         --> f:2:22
+          |
+        2 | ADD http://*****@h/f /to
+          |                      ^^^
+          caused by: cannot read `http://****@h/f`
+        hint: cannot read `http://****@h/f`
+        ");
+        assert!(!broken.to_string().contains("p/w"));
     }
 
     #[test]

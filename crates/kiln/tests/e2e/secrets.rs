@@ -69,12 +69,29 @@ fn secrets_are_found_that_came_by_other_ways_than_the_step_s_own_mounts() {
         "FROM busybox\nRUN --mount=type=secret,id=a {cache} cp /run/secrets/a /c/kept\nRUN {cache} cp /c/kept /leak\n"
     ));
     build(&project, &lent, &[]).fails(1).says("`/leak`").says("Dockerfile:3");
+    assert!(holds(&project.state(), VALUE));
+    // What outlives the layer is told with it.
+    let both = "--mount=type=cache,id=deps,target=/d --mount=type=cache,id=clean,target=/e";
+    project.dockerfile(&format!(
+        "FROM busybox\nRUN --mount=type=secret,id=a {both} cp /run/secrets/a /d/kept && cp /d/kept /leak && touch /e/x\n"
+    ));
+    let run = build(&project, &lent, &[]).fails(1).says("`kiln cache mounts rm deps`").never_says("`clean`");
+    run.says("cache mount `deps` holds it, too").never_says(VALUE);
+    project.kiln(&["cache", "mounts", "rm", "/c", "deps"]).ok();
+    assert!(!holds(&project.state(), VALUE));
     // By the context, and by the Dockerfile itself.
     project.file(".npmrc", format!("//r/:_authToken={VALUE}\n")).dockerfile("FROM busybox\nCOPY . /app/\n");
     build(&project, &lent, &[]).fails(1).says("`/app/.npmrc`, line 1,").says("Dockerfile:2");
     project.dockerfile("FROM busybox\nARG T\nENV TOKEN=$T\n");
     let run = build(&project, &lent, &["--build-arg", &format!("T={VALUE}")]).fails(1);
     run.says("secret `a` is in the image's config").says("`config.Env[");
+    project.dockerfile("FROM busybox\nARG T\nLABEL token=$T\n");
+    build(&project, &lent, &["--build-arg", &format!("T={VALUE}")]).fails(1).says("`config.Labels.token`");
+    project.dockerfile("FROM busybox\nRUN touch /after\n");
+    let run = build(&project, &lent, &["--annotation", &format!("by=x {VALUE}")]).fails(1).never_says(VALUE);
+    run.says("secret `a` is in the image's annotations")
+        .says("annotation `by` holds it")
+        .never_says("touch /after DONE");
     // Keys that are lent for ssh.
     let path = key(project.path(), "ed25519", "");
     fs::copy(&path, project.context().join("id_rsa")).unwrap();
@@ -206,7 +223,12 @@ fn no_credential_is_at_rest_or_said_whether_a_build_succeeds_or_fails() {
     let cache = format!("type=registry,ref={}/cache,mode=max", registry.host());
     for (progress, fail, code) in [("plain", "0", 0), ("rawjson", "3", 1), ("plain", "4", 1)] {
         let mut build = project.command();
-        build.args(["build", "--progress", progress, "--push", "-t", &format!("{}/app", registry.host())]);
+        // Whatever asks for more to be said.
+        build
+            .env("RUST_LOG", "trace")
+            .env("OTEL_EXPORTER_OTLP_ENDPOINT", files.url("/otel"))
+            .env("BUILDKIT_DEBUG", "1");
+        build.args(["--debug", "build", "--progress", progress, "--push", "-t", &format!("{}/app", registry.host())]);
         build.args(["--cache-to", &cache, "--build-arg", &format!("FAIL={fail}")]);
         build.args(["--secret", "id=a,src=a", "--secret", "id=b,src=b", "--metadata-file", "metadata"]);
         build.arg("--ssh").arg(format!("default={}", ssh.display())).args(["-f", "-", &context]);
@@ -225,6 +247,45 @@ fn no_credential_is_at_rest_or_said_whether_a_build_succeeds_or_fails() {
     }
     assert!(git.requests().iter().any(|request| request.header("authorization").is_some()));
     assert!(files.requests().iter().any(|request| request.header("authorization").is_some()));
+}
+
+#[test]
+fn passwords_that_break_their_url_are_nowhere_either() {
+    let project = Project::new();
+    let values = ["SLASH-5521", "QUERY-5522", "HASH-5523", "AT-5524", "PROXY-5525"];
+    for (password, progress) in
+        [("x/SLASH-5521", "plain"), ("x?QUERY-5522", "rawjson"), ("x#HASH-5523", "plain"), ("x@AT-5524", "rawjson")]
+    {
+        let url = format!("http://user:{password}@127.0.0.1:9");
+        for (dockerfile, context) in [
+            (format!("FROM busybox\nADD {url}/f /f\n"), None),
+            (format!("FROM busybox\nADD {url}/r.git /f\n"), None),
+            (format!("FROM busybox\nARG URL={url}/f\nADD $URL /f\n"), None),
+            (format!("FROM busybox\nRUN false {url}\n"), None),
+            (format!("FROM busybox\nCOPY --from={url} a {url} /\nRUN --network={url} x\n"), None),
+            (format!("FROM busybox\nMAINTAINER {url}\nADD {url}/f /f\nRUN false\n"), None),
+            (String::new(), Some(format!("{url}/context.tar"))),
+            (String::new(), Some(format!("{url}/context.git"))),
+        ] {
+            project.dockerfile(&dockerfile);
+            let context = context.unwrap_or_else(|| project.context().display().to_string());
+            let mut build = project.command();
+            build.args(["--debug", "build", "--progress", progress, &context]).env("NO_PROXY", "127.0.0.1");
+            let run = run(build.env("HTTP_PROXY", "http://p:x/PROXY-5525@127.0.0.1:9"));
+            assert_ne!(run.code, 0, "{dockerfile}{context}");
+            are_nowhere(&values, &format!("what is said of {dockerfile}{context}"), run.stderr.as_bytes());
+            are_nowhere(&values, "what is printed", run.stdout.as_bytes());
+        }
+        project.dockerfile("FROM busybox\nRUN env; exit 1\n");
+        let mut build = project.command();
+        build.args(["build", "--progress=plain"]).arg(project.context());
+        let run = run(build.env("HTTP_PROXY", "http://p:x/PROXY-5525@127.0.0.1:9")).fails(1).says("http_proxy=");
+        are_nowhere(&values, "a step's output", run.stderr.as_bytes());
+    }
+    are_nowhere(&values, "the state directory", &everything(&project.state()));
+    for args in [&["builds"][..], &["explain"], &["explain", "--format=json"]] {
+        are_nowhere(&values, "a record", project.kiln(args).stdout.as_bytes());
+    }
 }
 
 #[test]

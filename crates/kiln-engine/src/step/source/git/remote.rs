@@ -2,7 +2,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use kiln_report::{Failure, FailureKind};
+use kiln_report::{Failure, FailureKind, without_credentials};
 
 use crate::job::Result;
 
@@ -37,7 +37,7 @@ impl Remote {
         let is_option = |part: &str| part.starts_with('-');
         let has_control = text.chars().any(char::is_control);
         remote.filter(|remote| !is_option(&remote.host) && !remote.host.is_empty() && !has_control).ok_or_else(|| {
-            let shown = text.split_once('@').map_or(text, |(_, rest)| rest);
+            let shown = text.rsplit_once('@').map_or(text, |(_, rest)| rest);
             Failure::new(FailureKind::Build, format!("`{shown}` is no repository that can be fetched"))
                 .hint("name it as `https://…`, `ssh://…`, `git://…` or `git@host:path`")
         })
@@ -82,8 +82,8 @@ impl Remote {
     }
 
     /// The address for people.
-    pub(super) fn shown(&self) -> &str {
-        &self.url
+    pub(super) fn shown(&self) -> String {
+        without_credentials(&self.url)
     }
 
     /// Host and port.
