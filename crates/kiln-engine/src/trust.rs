@@ -27,12 +27,14 @@ const SYSTEM: [&str; 5] = [
 const LIMIT: u64 = 8 << 20;
 
 /// Variables by which programs and libraries learn of another file.
-const VARIABLES: [&str; 12] = [
+const VARIABLES: [&str; 13] = [
     "SSL_CERT_FILE",
     "CURL_CA_BUNDLE",
     "REQUESTS_CA_BUNDLE",
     "PIP_CERT",
     "NODE_EXTRA_CA_CERTS",
+    // Without it a file that npm's own settings name goes before node's.
+    "npm_config_cafile",
     "GIT_SSL_CAINFO",
     "CARGO_HTTP_CAINFO",
     "AWS_CA_BUNDLE",
@@ -106,9 +108,10 @@ impl Trusted<'_> {
     }
 }
 
-/// Tells programs of it; what the Dockerfile says itself stays.
+/// Tells programs of it; what the Dockerfile says itself stays. npm reads its variables in any case.
 pub(crate) fn variables(env: &[String]) -> Vec<String> {
-    let is_said = |name: &str| env.iter().any(|pair| pair.split('=').next() == Some(name));
+    let is_said =
+        |name: &str| env.iter().any(|pair| pair.split('=').next().is_some_and(|it| it.eq_ignore_ascii_case(name)));
     let bundle = VARIABLES.iter().map(|name| (*name, BUNDLE)).chain([("APT_CONFIG", APT)]);
     bundle.filter(|(name, _)| !is_said(name)).map(|(name, file)| format!("{name}={PLACE}/{file}")).collect()
 }
@@ -119,8 +122,8 @@ mod tests {
 
     #[test]
     fn what_the_dockerfile_says_stays() {
-        let env = variables(&["PIP_CERT=/mine".to_owned(), "PATH=/bin".to_owned()]);
-        assert!(!env.iter().any(|pair| pair.starts_with("PIP_CERT=")));
+        let env = variables(&["PIP_CERT=/mine", "NPM_CONFIG_CAFILE=/mine", "PATH=/bin"].map(str::to_owned));
+        assert!(!env.iter().any(|pair| pair.starts_with("PIP_CERT=") || pair.starts_with("npm_config_cafile=")));
         assert!(env.contains(&"SSL_CERT_FILE=/run/kiln/ca-certificates.pem".to_owned()));
         assert!(env.contains(&"APT_CONFIG=/run/kiln/apt.conf".to_owned()));
     }

@@ -49,6 +49,28 @@ impl Drop for Server {
     }
 }
 
+/// Builds with an authority and without, and says what each of these printed in a step. Each must succeed with it, and without it
+/// blame the certificate.
+fn each(project: &Project, base: &str, ca: &Path, visits: &[String]) -> Vec<String> {
+    let steps: String = visits
+        .iter()
+        .enumerate()
+        .map(|(n, visit)| format!("RUN ({visit}) > /{n} 2>&1; echo $? > /{n}.code\n"))
+        .collect();
+    project.dockerfile(&format!("{base}{steps}"));
+    let told = |args: &[&str]| {
+        project.build(&[&["--no-cache", "--add-host", "machine:host-gateway"], args].concat()).ok();
+        let one = |n| (project.sh(&format!("cat /{n}.code")) == "0\n", project.sh(&format!("cat /{n}")));
+        (0..visits.len()).map(one).collect::<Vec<_>>()
+    };
+    for (visit, (is_well, text)) in visits.iter().zip(told(&[])) {
+        assert!(!is_well && text.to_lowercase().contains("certificate"), "{visit}: {text}");
+    }
+    let told = told(&["--ca-cert", ca.to_str().unwrap()]);
+    visits.iter().zip(&told).for_each(|(visit, (is_well, text))| assert!(is_well, "{visit}: {text}"));
+    told.into_iter().map(|(_, text)| text).collect()
+}
+
 /// Copies a program of the machine, and the libraries it names, to the same places below a directory.
 fn take(program: &Path, root: &Path) {
     let libraries = Tool::find("ldd").unwrap().run(&[program.to_str().unwrap()]).unwrap();
@@ -106,19 +128,58 @@ fn curl_git_and_python_trust_an_authority_that_is_given_and_not_without() {
         let fetch = format!("import urllib.request as u; print(u.urlopen(\"{at}/hello\").read().decode())");
         visits.push(format!("/usr/bin/python3.11 -c '{fetch}'"));
     }
-    let steps: String =
-        visits.iter().enumerate().map(|(n, visit)| format!("RUN {visit} > /{n} 2>&1; true\n")).collect();
-    project.dockerfile(&format!("FROM busybox\nCOPY root /\n{steps}"));
-    let told = |args: &[&str]| {
-        project.build(&[&["--no-cache", "--add-host", "machine:host-gateway"], args].concat()).ok();
-        (0..visits.len()).map(|n| project.sh(&format!("cat /{n}"))).collect::<Vec<_>>()
-    };
-    let ca = served.join("ca.pem");
-    let with = told(&["--ca-cert", ca.to_str().unwrap()]);
+    let with = each(&project, "FROM busybox\nCOPY root /\n", &served.join("ca.pem"), &visits);
     assert_eq!(with[0], "hello over tls\n");
     assert!(with[1].ends_with("\trefs/heads/main\n"), "{}", with[1]);
     assert!(with.get(2).is_none_or(|python| python == "hello over tls\n\n"), "{with:?}");
-    for (visit, without) in visits.iter().zip(told(&[])) {
-        assert!(without.to_lowercase().contains("certificate"), "{visit}: {without}");
+}
+
+#[test]
+fn pip_trusts_an_authority_that_is_given_and_not_without() {
+    let Ok(registry) = std::env::var("KILN_TEST_REGISTRY") else {
+        kiln_testkit::skip("`KILN_TEST_REGISTRY` names no registry with the base images");
+        return;
+    };
+    let (project, served) = (Project::bare(), tempfile::tempdir().unwrap());
+    // Where pip's own settings name a file of certificates, as this base's do.
+    let base = format!("FROM {registry}/python:bookworm\nRUN grep -q '^cert = ' /etc/pip.conf\n");
+    let wheel = "import zipfile as z; w = z.ZipFile(\"/out/hello-1.0-py3-none-any.whl\", \"w\"); d = \"hello-1.0.dist-info/\"; \
+                 w.writestr(d + \"METADATA\", \"Metadata-Version: 2.1\\nName: hello\\nVersion: 1.0\\n\"); \
+                 w.writestr(d + \"WHEEL\", \"Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n\"); \
+                 w.writestr(d + \"RECORD\", \"\"); w.close()";
+    project.dockerfile(&format!("{base}RUN mkdir /out && python3 -c '{wheel}'\nFROM scratch\nCOPY --from=0 /out /\n"));
+    let made = project.tree(&[]).join("hello-1.0-py3-none-any.whl");
+    fs::copy(made, served.path().join("hello-1.0-py3-none-any.whl")).unwrap();
+    let server = Server::start(served.path());
+    let pip = format!("pip install --no-deps --retries 0 https://machine:{}/hello-1.0-py3-none-any.whl", server.port);
+    let with = each(&project, &base, &served.path().join("ca.pem"), &[pip]);
+    assert!(with[0].contains("Successfully installed hello-1.0"), "{}", with[0]);
+}
+
+#[test]
+fn npm_trusts_an_authority_that_is_given_and_not_without_whatever_its_settings_name() {
+    let npm = Path::new("/usr/lib/node_modules/npm");
+    if !["openssl", "ldd", "node"].into_iter().all(have) || !npm.join("bin/npm-cli.js").exists() {
+        kiln_testkit::skip("there is no npm in `/usr/lib/node_modules`");
+        return;
     }
+    let (project, served) = (Project::new(), tempfile::tempdir().unwrap());
+    let versions = r#"{"1.2.3":{"name":"hello","version":"1.2.3","dist":{"tarball":"https://machine/hello.tgz"}}}"#;
+    let document = format!(r#"{{"name":"hello","dist-tags":{{"latest":"1.2.3"}},"versions":{versions}}}"#);
+    fs::write(served.path().join("hello"), document).unwrap();
+    let server = Server::start(served.path());
+    let root = project.context().join("root");
+    take(&find("node"), &root);
+    fs::create_dir_all(root.join("npm")).unwrap();
+    Tool::find("cp").unwrap().run(&["-rL", npm.to_str().unwrap(), root.to_str().unwrap()]).unwrap();
+    fs::write(root.join("npm/npmrc"), "").unwrap();
+    let npm = format!(
+        "{} /npm/bin/npm-cli.js view hello version --fetch-retries 0 --registry https://machine:{}/",
+        find("node").display(),
+        server.port
+    );
+    let settings = "printf -- '-----BEGIN CERTIFICATE-----\\n-----END CERTIFICATE-----\\n' >/own.pem; npm_config_userconfig=/npmrc";
+    let own = format!("echo cafile=/own.pem >/npmrc; {settings} {npm}");
+    let with = each(&project, "FROM busybox\nCOPY root /\n", &served.path().join("ca.pem"), &[npm, own]);
+    assert_eq!(with, ["1.2.3\n", "1.2.3\n"]);
 }
