@@ -3,7 +3,7 @@
 mod sink;
 mod sweep;
 
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
@@ -13,7 +13,7 @@ use tokio::io::AsyncSeekExt as _;
 pub use self::sink::LayoutSink;
 use self::sink::Pointers;
 pub use self::sweep::Swept;
-use crate::{BlobReader, BlobSource, Error, Result, limits};
+use crate::{BlobReader, BlobSource, Error, Result, limits, regular};
 
 /// The annotation that holds an image's full name.
 pub(crate) const IMAGE_NAME: &str = "io.containerd.image.name";
@@ -208,16 +208,18 @@ impl Layout {
             std::io::ErrorKind::NotFound => self.not_found(&descriptor.digest),
             _ => Error::file("read", &path)(error),
         };
-        // Looked at before it is opened: opening a fifo would wait for ever.
-        let metadata = tokio::fs::metadata(&path).await.map_err(failed)?;
-        if !metadata.is_file() {
-            return Err(Error::invalid(format!("read blob `{}`", path.display()), "it is not a file"));
+        let doing = || format!("read blob `{}`", path.display());
+        let opened = tokio::task::spawn_blocking({
+            let path = path.clone();
+            move || regular::open(&path)
+        });
+        let file = opened.await.expect("opening a file does not panic").map_err(failed)?;
+        let file = file.ok_or_else(|| Error::invalid(doing(), "it is not a file"))?;
+        let size = file.metadata().map_err(failed)?.len();
+        if size != descriptor.size {
+            return Err(Error::Size { doing: doing(), got: size.to_string(), want: descriptor.size });
         }
-        if metadata.len() != descriptor.size {
-            let doing = format!("read blob `{}`", path.display());
-            return Err(Error::Size { doing, got: metadata.len().to_string(), want: descriptor.size });
-        }
-        let mut file = tokio::fs::File::open(&path).await.map_err(failed)?;
+        let mut file = tokio::fs::File::from_std(file);
         file.set_max_buf_size(256 << 10);
         if offset > 0 {
             file.seek(std::io::SeekFrom::Start(offset)).await.map_err(failed)?;
@@ -298,12 +300,14 @@ async fn read_small(path: &Path, limit: u64) -> Result<Vec<u8>> {
 
 fn read_small_now(path: &Path, limit: u64) -> Result<Vec<u8>> {
     let failed = |error| Error::file("read", path)(error);
-    let metadata = std::fs::metadata(path).map_err(failed)?;
-    if !metadata.is_file() {
-        return Err(Error::invalid(format!("read `{}`", path.display()), "it is not a file"));
-    }
-    limits::check_size(&format!("read `{}`", path.display()), "the file", metadata.len(), limit)?;
-    std::fs::read(path).map_err(failed)
+    let doing = || format!("read `{}`", path.display());
+    let file = regular::open(path).map_err(failed)?.ok_or_else(|| Error::invalid(doing(), "it is not a file"))?;
+    limits::check_size(&doing(), "the file", file.metadata().map_err(failed)?.len(), limit)?;
+    let mut bytes = Vec::new();
+    // It may have grown.
+    file.take(limit.saturating_add(1)).read_to_end(&mut bytes).map_err(failed)?;
+    limits::check_size(&doing(), "the file", bytes.len() as u64, limit)?;
+    Ok(bytes)
 }
 
 /// Puts a file in place in one step.

@@ -29,6 +29,7 @@ pub mod login;
 mod memory;
 pub mod objects;
 mod registry;
+mod regular;
 mod settings;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;

@@ -148,6 +148,20 @@ async fn nothing_is_swept_that_somebody_relies_on() {
 }
 
 #[tokio::test]
+async fn a_sweep_follows_no_link_that_took_the_place_of_the_blobs() {
+    let dir = tempfile::tempdir().unwrap();
+    let (place, elsewhere) = (dir.path().join("layout"), dir.path().join("elsewhere"));
+    let layout = Layout::create(&place).await.unwrap();
+    std::fs::create_dir(&elsewhere).unwrap();
+    let like_a_blob = elsewhere.join("0".repeat(64));
+    std::fs::write(&like_a_blob, "kept").unwrap();
+    std::fs::rename(place.join("blobs/sha256"), dir.path().join("aside")).unwrap();
+    std::os::unix::fs::symlink(&elsewhere, place.join("blobs/sha256")).unwrap();
+    layout.sweep().await.unwrap_err();
+    assert_eq!(std::fs::read_to_string(like_a_blob).unwrap(), "kept");
+}
+
+#[tokio::test]
 async fn who_writes_waits_for_a_sweep() {
     let dir = tempfile::tempdir().unwrap();
     let layout = Layout::create(dir.path()).await.unwrap();

@@ -5,6 +5,7 @@ use std::io::{self, ErrorKind, IsTerminal, Read, Write};
 use std::os::unix::fs::{MetadataExt, fchown};
 use std::path::{Path, PathBuf};
 
+use kiln_engine::{BuildRequest, Context, Gathered};
 use kiln_report::{Failure, FailureKind};
 
 /// No Dockerfile is larger.
@@ -27,8 +28,7 @@ impl TextFile {
         if name == Path::new("-") {
             return Self::read_stdin();
         }
-        let path = if name.is_dir() { in_directory(name)? } else { name.to_owned() };
-        let text = read_text(&path)?;
+        let (path, text) = if name.is_dir() { in_directory(name)? } else { (name.to_owned(), read_text(name)?) };
         Ok(Self { name: path.display().to_string(), text, path: Some(path) })
     }
 
@@ -102,14 +102,17 @@ fn write(path: &Path, metadata: &Metadata, text: &str) -> io::Result<()> {
     Ok(())
 }
 
-fn in_directory(dir: &Path) -> Result<PathBuf, Failure> {
-    let found = NAMES.iter().map(|name| dir.join(name)).find(|path| path.is_file());
-    // The name as it would be typed.
-    let found = found.map(|path| path.strip_prefix(".").map(Path::to_owned).unwrap_or(path));
-    found.ok_or_else(|| {
+/// Reads the Dockerfile of a directory as a build does: a link in it leads nowhere outside.
+fn in_directory(dir: &Path) -> Result<(PathBuf, String), Failure> {
+    if !NAMES.iter().any(|name| dir.join(name).is_file()) {
         let message = format!("there is no Dockerfile in `{}`", dir.display());
-        Failure::new(FailureKind::Usage, message).hint("name the file")
-    })
+        return Err(Failure::new(FailureKind::Usage, message).hint("name the file"));
+    }
+    let request = BuildRequest { context: Context::Dir(dir.to_owned()), ..BuildRequest::default() };
+    let found = Gathered::here(request).dockerfile()?;
+    let path = Path::new(found.name());
+    // The name as it would be typed.
+    Ok((path.strip_prefix(".").unwrap_or(path).to_owned(), found.text().to_owned()))
 }
 
 /// Reads a file of text that is no larger than a Dockerfile may be.

@@ -28,12 +28,14 @@ pub(crate) struct Place<'a> {
 pub(crate) fn read_dockerfile(request: &BuildRequest, directory: Option<&Path>) -> Result<SourceFile> {
     let root = directory.map(open_root).transpose()?;
     let place = Place::of(request, root.as_ref());
-    match (place.settled(&request.dockerfile)?, place.directory) {
-        // Whoever reads what is found wants to go there.
-        (DockerfileSource::InContext(name), Some(directory)) if directory != Path::new(".") => {
-            place.read(&DockerfileSource::Path(directory.join(name)))
+    let source = place.settled(&request.dockerfile)?;
+    match (&source, place.directory) {
+        // Whoever reads what is found wants to go there; it is still the context's, and read as such.
+        (DockerfileSource::InContext(_), Some(directory)) if directory != Path::new(".") => {
+            let (name, text) = place.read_one(&source)?;
+            Ok(SourceFile::joined([(directory.join(name).display().to_string(), text)]))
         }
-        (source, _) => place.read(&source),
+        _ => place.read(&source),
     }
 }
 

@@ -1,8 +1,8 @@
 //! Brings cache mounts back: every byte is checked before it becomes part of a file.
 
-use std::fs::{File, Permissions};
+use std::fs::File;
 use std::io::{self, Read};
-use std::os::unix::fs::{FileExt as _, PermissionsExt as _, chown};
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use kiln_fs::layer::{ApplyOptions, Target, apply_with};
 use kiln_image::BlobSource;
 use kiln_oci::{Descriptor, Digest};
 use kiln_report::{Failure, FailureKind};
-use kiln_sys::root::Root;
+use kiln_sys::root::{Root, set_mode, set_owner};
 
 use super::format::{Chunk, Contents, Opened, decompress, open};
 use crate::blocking::blocking;
@@ -78,11 +78,8 @@ impl Fetched {
         let options = ApplyOptions { limits, target: Target::Archive, owner: None, refuse_devices: true };
         apply_with(stream, &root, &options).map_err(build)?;
         let look = self.contents.root;
-        let dress = || -> io::Result<()> {
-            chown(dir, Some(look.uid), Some(look.gid))?;
-            std::fs::set_permissions(dir, Permissions::from_mode(look.mode & 0o7777))
-        };
-        dress().or_environment(|| format!("cannot change the owner of `{}`", dir.display()))
+        let dressed = set_owner(&root, look.uid, look.gid).and_then(|()| set_mode(&root, look.mode & 0o7777));
+        dressed.or_environment(|| format!("cannot change the owner of `{}`", dir.display()))
     }
 
     fn chunk(&self, Chunk(pack, offset, length, digest): &Chunk) -> io::Result<Vec<u8>> {

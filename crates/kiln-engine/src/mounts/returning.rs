@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use kiln_report::{Event, Reporter};
 use kiln_store::{CacheMountName, Store};
-use rustix::fs::{Mode, OFlags};
+use kiln_sys::root::Root;
 use tokio::sync::OnceCell;
 
 use super::export::{Entry, entries};
@@ -95,10 +95,9 @@ impl Returned {
 /// Removes what is in a directory.
 fn empty(dir: &Path) -> Result<()> {
     let doing = || format!("cannot empty `{}`", dir.display());
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let handle = rustix::fs::open(dir, flags, Mode::empty()).or_environment(doing)?;
-    for entry in kiln_sys::root::read_dir_fd(&handle).or_environment(doing)? {
-        kiln_fs::remove_tree(&handle, &entry.name).or_environment(doing)?;
+    let root = Root::open_ambient(dir).or_environment(doing)?;
+    for entry in root.read_dir(".").or_environment(doing)? {
+        kiln_fs::remove_tree(&root, &entry.name).or_environment(doing)?;
     }
     Ok(())
 }

@@ -3,14 +3,13 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read, Seek as _, Write as _};
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use kiln_oci::{Descriptor, Digest, ImageConfig, Manifest, MediaType, Raw, Reference};
-use rustix::fs::OFlags;
 use serde::Deserialize;
 
 use super::ArchiveImage;
@@ -44,11 +43,9 @@ const LINKS: usize = 8;
 impl Archive {
     /// Opens an archive file. What is no file is refused, and not waited for.
     pub async fn open(path: &Path) -> Result<Self> {
-        let opened = File::options().read(true).custom_flags(OFlags::NONBLOCK.bits() as i32).open(path);
-        let file = opened.map_err(Error::file("open", path))?;
-        if !file.metadata().map_err(Error::file("read", path))?.is_file() {
-            return Err(Error::file("open", path)(std::io::Error::other("it is not a file")));
-        }
+        let opened = crate::regular::open(path).map_err(Error::file("open", path))?;
+        let not_a_file = || Error::file("open", path)(std::io::Error::other("it is not a file"));
+        let file = opened.ok_or_else(not_a_file)?;
         let label = path.display().to_string();
         blocking(move || Self::scan(file, label)).await
     }

@@ -1,10 +1,13 @@
 //! Removes from a layout what no entry of its index leads to.
 
 use std::collections::HashSet;
-use std::ffi::OsString;
-use std::fs::TryLockError;
+use std::ffi::{OsStr, OsString};
+use std::fs::{File, TryLockError};
+use std::os::unix::ffi::OsStrExt as _;
 
 use kiln_oci::{Descriptor, Document};
+use rustix::fs::{AtFlags, Dir, DirEntry, Mode, OFlags, openat, unlinkat};
+use rustix::io::Errno;
 
 use super::Layout;
 use crate::blob::fetch_document;
@@ -33,18 +36,7 @@ impl Layout {
         let layout = self.clone();
         let sweep = move || {
             let dir = layout.dir.join("blobs/sha256");
-            let failed = Error::file("list", &dir);
-            let entries = std::fs::read_dir(&dir).and_then(Iterator::collect::<std::io::Result<Vec<_>>>);
-            let mut removed = 0;
-            for entry in entries.map_err(failed)? {
-                // What is being written has a name that is no digest.
-                let is_blob = entry.file_name().len() == 64;
-                if is_blob && !needed.contains(&entry.file_name()) {
-                    std::fs::remove_file(entry.path()).map_err(Error::file("remove", &entry.path()))?;
-                    removed += 1;
-                }
-            }
-            drop(blobs);
+            let removed = remove_all_but(&needed, &blobs).map_err(Error::file("remove blobs in", &dir))?;
             Ok(Swept::Removed(removed))
         };
         tokio::task::spawn_blocking(sweep).await.expect("listing a directory does not panic")
@@ -74,4 +66,17 @@ impl Layout {
         }
         Ok(needed)
     }
+}
+
+/// Removes from `sha256` in the directory of blobs what has a digest's name and is not needed; gives how many there were.
+/// By handles: a link that takes the directory's place leads nothing of another directory here.
+fn remove_all_but(needed: &HashSet<OsString>, blobs: &File) -> std::io::Result<usize> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let sha256 = openat(blobs, "sha256", flags, Mode::empty())?;
+    let entries: Vec<DirEntry> = Dir::read_from(&sha256)?.collect::<std::result::Result<_, Errno>>()?;
+    let names = entries.iter().map(|entry| OsStr::from_bytes(entry.file_name().to_bytes()));
+    // What is being written has a name that is no digest.
+    let gone: Vec<&OsStr> = names.filter(|name| name.len() == 64 && !needed.contains(*name)).collect();
+    gone.iter().try_for_each(|name| unlinkat(&sha256, *name, AtFlags::empty()))?;
+    Ok(gone.len())
 }

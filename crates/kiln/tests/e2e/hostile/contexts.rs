@@ -87,6 +87,10 @@ fn a_dockerfile_is_where_whoever_builds_says_it_is() {
     // Root may read the link's target, which is no Dockerfile; a message may not show it.
     let run = attack.kiln(&["build", context.to_str().unwrap()]);
     assert!((1..=2).contains(&run.code), "{}", run.stderr);
+    for command in ["check", "fmt", "lock"] {
+        let run = attack.kiln(&[command, context.to_str().unwrap()]);
+        assert!((1..=2).contains(&run.code), "{command}: {}", run.stderr);
+    }
     fs::write(attack.project.path().join("stdin"), "FROM scratch\nCOPY f /\n").unwrap();
     let stdin = fs::File::open(attack.project.path().join("stdin")).unwrap();
     attack.run(attack.project.command().args(["build", "-f", "/dev/stdin"]).arg(&context).stdin(stdin)).ok();

@@ -9,6 +9,7 @@ use kiln_report::{Failure, FailureKind};
 use kiln_store::{ActiveLayer, ActiveSnapshot, Snapshot};
 use kiln_sys::metadata::{FileKind, Timestamp};
 use kiln_sys::root::{Root, set_times};
+use rustix::fs::renameat;
 
 use super::Commit;
 use super::command::{Git, Protocols, Repository};
@@ -31,7 +32,9 @@ pub(super) async fn checkout(job: &Arc<Job>, git: &Git, mirror: &Mirror, commit:
         false => share_objects(mirror, &repository)?,
     }
     git.answer_in(&repository, &["checkout", "--quiet", "--force", "--detach", &commit.id], Protocols::Ours).await?;
-    if git.wanted.submodules == Submodules::All && tree.join(".gitmodules").symlink_metadata().is_ok() {
+    let root = open_dir(&tree)?;
+    let doing = || format!("cannot check out {}", git.wanted.shown());
+    if git.wanted.submodules == Submodules::All && root.contains(".gitmodules").or_environment(doing)? {
         submodules(git, &repository).await?;
     }
     if git.wanted.has_git_dir() {
@@ -44,7 +47,7 @@ pub(super) async fn checkout(job: &Arc<Job>, git: &Git, mirror: &Mirror, commit:
     let (job, wanted) = (Arc::clone(job), git.wanted.clone());
     blocking(move || {
         let snapshot = Scratch::upon(&job.store, None, &job.lease)?;
-        finish(&wanted, &tree, &snapshot, time)?;
+        finish(&wanted, &root, &snapshot, time)?;
         drop(scratch);
         snapshot.commit()
     })
@@ -62,7 +65,9 @@ impl Places {
     fn make(job: &Job, wanted: &Wanted) -> Result<Self> {
         let scratch = Scratch::layer(&job.store, &job.lease)?;
         let tree = scratch.tree().join("tree");
-        fs::create_dir(&tree).or_environment(|| format!("cannot make `{}`", tree.display()))?;
+        open_dir(&scratch.tree())?
+            .mkdir("tree", 0o755)
+            .or_environment(|| format!("cannot make `{}`", tree.display()))?;
         let git_dir = if wanted.has_git_dir() { tree.join(GIT) } else { scratch.tree().join("git") };
         let repository = Repository { git_dir, work_tree: Some(tree.clone()) };
         Ok(Self { scratch, repository, tree })
@@ -129,19 +134,17 @@ async fn commit_time(git: &Git, mirror: &Mirror, commit: &Commit) -> Result<Time
 }
 
 /// Moves what is wanted to where it stays.
-fn finish(wanted: &Wanted, tree: &Path, to: &Scratch<ActiveSnapshot>, time: Option<Timestamp>) -> Result<()> {
+fn finish(wanted: &Wanted, root: &Root, to: &Scratch<ActiveSnapshot>, time: Option<Timestamp>) -> Result<()> {
     let doing = || format!("cannot check out {}", wanted.shown());
-    let root = open_dir(tree)?;
     if !wanted.has_git_dir() {
-        forget_submodules(&root).or_environment(doing)?;
+        forget_submodules(root).or_environment(doing)?;
     }
-    let from = subdirectory(&root, wanted)?;
-    let upper = to.upper_dir();
+    let (from, upper) = (subdirectory(root, wanted)?, open_dir(&to.upper_dir())?);
     for entry in from.read_dir(".").or_environment(doing)? {
-        fs::rename(tree.join(&wanted.subdir).join(&entry.name), upper.join(&entry.name)).or_environment(doing)?;
+        renameat(&from, &entry.name, &upper, &entry.name).or_environment(doing)?;
     }
     match time {
-        Some(time) => set_all_times(&open_dir(&upper)?, time).or_environment(doing),
+        Some(time) => set_all_times(&upper, time).or_environment(doing),
         None => Ok(()),
     }
 }
