@@ -1,6 +1,7 @@
 //! Hostile texts: reading them takes time and memory by their length, and what is made of them has a limit.
 //!
 //! No clock is asked. Work that is not linear takes hours with texts this long, and whoever runs the tests ends it.
+#![allow(clippy::disallowed_methods, reason = "tests name files of the machine")]
 
 use std::sync::Arc;
 

@@ -241,6 +241,7 @@ fn only_text(dockerfile: &DockerfileSource, text: String, url: &str) -> Result<D
 }
 
 /// Where a context is, for people and for records: without credentials. Nothing when it is nowhere.
+#[expect(clippy::disallowed_methods, reason = "the context is what whoever runs us names")]
 pub(crate) fn place_of(context: &Context) -> String {
     match context {
         Context::Dir(path) => std::fs::canonicalize(path).unwrap_or_else(|_| path.clone()).display().to_string(),

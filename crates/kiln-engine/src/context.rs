@@ -70,6 +70,7 @@ pub struct PathVerdict {
 }
 
 /// A context that changes because kiln keeps its state in it never comes to rest.
+#[expect(clippy::disallowed_methods, reason = "the context and the state directory are what whoever runs us names")]
 pub(crate) fn blame_state(failure: Failure, context: &Context, state: &Path) -> Failure {
     let Context::Dir(directory) = context else { return failure };
     let (directory, state) = (directory.canonicalize(), state.canonicalize());

@@ -74,6 +74,7 @@ fn unfixed(platform: &Platform, interpreter: &str) -> Failure {
 }
 
 /// Whether the processor runs programs for a platform itself.
+#[expect(clippy::disallowed_methods, reason = "the kernel's own files, by names that are written here")]
 fn is_native(platform: &Platform, host: &Platform) -> bool {
     let variant = |default: u32| {
         let number = platform.variant.as_deref().and_then(|variant| variant.strip_prefix('v')?.parse().ok());

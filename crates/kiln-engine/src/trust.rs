@@ -66,6 +66,7 @@ impl Trust {
     }
 }
 
+#[expect(clippy::disallowed_methods, reason = "a file that whoever runs us names")]
 fn certificates(file: &Path) -> Result<Vec<u8>> {
     let doing = || format!("cannot read the certificates in `{}`", file.display());
     let mut bytes = std::fs::read(file).or_build(doing)?;

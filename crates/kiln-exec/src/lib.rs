@@ -5,6 +5,7 @@
 //! host's mount table. [`stubs`] says which mount points an image should have below it, [`resolve_user`] what `USER`
 //! means in an image. [`HostCommand`] runs what is not contained: programs of the host, such as git.
 #![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests name files of the machine"))]
 
 mod assemble;
 mod control;

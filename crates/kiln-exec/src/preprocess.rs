@@ -70,6 +70,7 @@ pub fn preprocess(text: &str, beside: &Path, context: Option<&Path>) -> Result<S
     Ok(text.replace(HASH, "#"))
 }
 
+#[expect(clippy::disallowed_methods, reason = "whoever runs us names the Dockerfile and the context")]
 fn start(beside: &Path, context: Option<&Path>) -> io::Result<Child> {
     let beside = beside.canonicalize()?;
     #[expect(clippy::disallowed_methods, reason = "this is the place where programs of the host are started")]

@@ -1,4 +1,5 @@
 //! Containers run for real: what a process sees, may, and leaves behind.
+#![allow(clippy::disallowed_methods, reason = "tests name files of the machine")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails here")]
 
 #[allow(dead_code, reason = "shared with other tests")]

@@ -1,4 +1,5 @@
 //! Many containers at once, and what is left of them: nothing. Alone in its process, because it counts.
+#![allow(clippy::disallowed_methods, reason = "tests name files of the machine")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails here")]
 
 #[allow(dead_code, reason = "shared with other tests")]

@@ -1,4 +1,5 @@
 //! Claims about contexts as people ask about them: what a build sees, what it does not, and why.
+#![allow(clippy::disallowed_methods, reason = "tests name files of the machine")]
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a failing set-up is a failing test")]
 
 mod support;

@@ -1,4 +1,5 @@
 //! Claims about copying: what COPY and ADD put where. The expected trees are those of BuildKit's copy.
+#![allow(clippy::disallowed_methods, reason = "tests name files of the machine")]
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a failing set-up is a failing test")]
 
 mod support;

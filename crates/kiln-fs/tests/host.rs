@@ -1,4 +1,5 @@
 //! Claims about copies into a directory of the host, where others may look on, write, or lie in wait.
+#![allow(clippy::disallowed_methods, reason = "tests name files of the machine")]
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a failing set-up is a failing test")]
 
 mod support;

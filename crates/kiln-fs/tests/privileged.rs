@@ -1,4 +1,5 @@
 //! Claims that need root: owners, devices, trusted attributes, and that the kernel's overlay agrees with us.
+#![allow(clippy::disallowed_methods, reason = "tests name files of the machine")]
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a failing set-up is a failing test")]
 
 mod support;

@@ -1,4 +1,5 @@
 //! Every folder of `tests/cases` is a Dockerfile and what is found in it.
+#![allow(clippy::disallowed_methods, reason = "tests name files of the machine")]
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::fmt::Write as _;

@@ -1,4 +1,5 @@
 //! The reference of checks in the documents is the one the rules make.
+#![allow(clippy::disallowed_methods, reason = "tests name files of the machine")]
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::path::Path;

@@ -2,6 +2,7 @@
 //!
 //! The id becomes a hash and is never a path. A directory appears whole, by rename, and the lock on it is the
 //! kernel's, so a killed build leaves neither half a directory nor a lock.
+#![expect(clippy::disallowed_methods, reason = "the state directory is ours alone")]
 
 use std::collections::HashSet;
 use std::fs::Permissions;

@@ -1,4 +1,5 @@
 //! Claims: of all processes that want a piece of work done, one does it, and the others wait until it is done or dead.
+#![expect(clippy::disallowed_methods, reason = "the state directory is ours alone")]
 
 use std::io::Write as _;
 use std::path::PathBuf;

@@ -14,6 +14,7 @@ use rustix::fs::{AtFlags, Mode, OFlags, openat, statat};
 use crate::error::{IoContext as _, Result};
 
 /// Removes a file or a directory with all in it. One that is not there is fine.
+#[expect(clippy::disallowed_methods, reason = "the state directory is ours alone")]
 pub(crate) fn remove_dir(path: &Path) -> Result<()> {
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(io::Error::from(io::ErrorKind::InvalidInput)).context("remove", path);
@@ -29,6 +30,7 @@ pub(crate) fn remove_dir(path: &Path) -> Result<()> {
 const MAX_DEPTH: usize = 200;
 
 /// Bytes of disk a file or tree takes, hard links counted once. An estimate: what cannot be read counts as nothing.
+#[expect(clippy::disallowed_methods, reason = "the state directory is ours alone")]
 pub(crate) fn disk_usage(path: &Path) -> u64 {
     let mut seen = HashSet::new();
     let Some((parent, name)) = path.parent().zip(path.file_name()) else { return 0 };

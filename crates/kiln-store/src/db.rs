@@ -93,6 +93,7 @@ impl Db {
 
     /// Folds the log when it has become long. Nobody is waited for, and the commit stands: while others read, or the disk
     /// is full, the next one tries again.
+    #[expect(clippy::disallowed_methods, reason = "the state directory is ours alone")]
     fn fold(&self, main: &mut Connection) {
         if std::fs::metadata(&self.log).map_or(0, |metadata| metadata.len()) > LONGEST_LOG
             && main.busy_handler(None::<fn(i32) -> bool>).is_ok()

@@ -92,6 +92,7 @@ impl Shared {
     /// Whether what has a row has its files too. A layer without is forgotten: a miss, and nothing worse.
     ///
     /// Costs one look for each layer. Content is looked at by whoever opens it.
+    #[expect(clippy::disallowed_methods, reason = "the state directory is ours alone")]
     pub(crate) fn is_present(&self, item: &Item) -> Result<bool> {
         let Item::Layer(id) = item else { return Ok(true) };
         let tree = self.layout.layer(id).join("fs");
@@ -186,6 +187,7 @@ impl Store {
     ///
     /// The kernel writes files back within half a minute by itself, so for older ones there is little left to do. It
     /// may still wait for what other programs write: not for a thread that somebody waits for.
+    #[expect(clippy::disallowed_methods, reason = "the state directory is ours alone")]
     pub fn settle(&self, age: Duration) -> Result<usize> {
         let before = now().saturating_sub(i64::try_from(age.as_secs()).unwrap_or(i64::MAX));
         let old = self
@@ -227,6 +229,7 @@ fn mark_synced(db: &Transaction<'_>, layers: &[LayerId]) -> rusqlite::Result<()>
 }
 
 /// The name of this boot of the machine. Never empty: that means synced.
+#[expect(clippy::disallowed_methods, reason = "the state directory is ours alone")]
 pub(crate) fn boot_id() -> String {
     let id = std::fs::read_to_string(Path::new("/proc/sys/kernel/random/boot_id")).unwrap_or_default();
     if id.trim().is_empty() { "unknown".to_owned() } else { id.trim().to_owned() }

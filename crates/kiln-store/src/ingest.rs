@@ -1,4 +1,5 @@
 //! Content being received: it becomes visible when it is whole; what breaks off may be continued by the next who wants it.
+#![expect(clippy::disallowed_methods, reason = "the state directory is ours alone")]
 
 use std::fs::{File, Permissions};
 use std::io::{self, BufWriter, Seek as _, SeekFrom, Write};

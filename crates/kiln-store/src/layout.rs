@@ -1,4 +1,5 @@
 //! Where things are in the state directory, and that nobody else may look there.
+#![expect(clippy::disallowed_methods, reason = "the state directory is ours alone")]
 
 use std::fs::{File, Permissions};
 use std::io;

@@ -2,6 +2,7 @@
 //!
 //! A lease is a file in `leases/` that its process keeps locked. Its lines name what it holds. The kernel drops the
 //! lock when the process dies, so there is nothing to expire and nothing to renew.
+#![expect(clippy::disallowed_methods, reason = "the state directory is ours alone")]
 
 use std::collections::HashSet;
 use std::fs::File;

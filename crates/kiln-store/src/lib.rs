@@ -36,6 +36,7 @@
 //!
 //! This crate must never know registries, the solver or Dockerfiles.
 #![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests name files of the machine"))]
 
 mod build;
 mod cache_mount;

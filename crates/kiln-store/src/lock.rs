@@ -39,6 +39,7 @@ pub(crate) fn hold(file: File, path: &Path) -> Result<Guard> {
 }
 
 /// Whether somebody holds the lock; a file that is gone is held by nobody.
+#[expect(clippy::disallowed_methods, reason = "the state directory is ours alone")]
 pub(crate) fn is_held(path: &Path) -> Result<bool> {
     // Whatever lies there is not waited for: opening a named pipe would.
     let opened = File::options().read(true).custom_flags(OFlags::NONBLOCK.bits() as i32).open(path);
@@ -51,6 +52,7 @@ pub(crate) fn is_held(path: &Path) -> Result<bool> {
     Ok(outcome.is_err())
 }
 
+#[expect(clippy::disallowed_methods, reason = "the state directory is ours alone")]
 fn open(path: &Path) -> Result<File> {
     let mut options = File::options();
     options.read(true).write(true).create(true).truncate(false).mode(0o600);

@@ -16,6 +16,7 @@ use crate::store::Store;
 use crate::testing::reached;
 
 impl Snapshotter for Store {
+    #[expect(clippy::disallowed_methods, reason = "the state directory is ours alone")]
     fn prepare(&self, parent: Option<&Snapshot>, lease: &Lease) -> Result<ActiveSnapshot> {
         let parent = parent.cloned().unwrap_or_default();
         let layers: Vec<_> = parent.layers().iter().cloned().map(Item::Layer).collect();
@@ -72,6 +73,7 @@ fn user_xattr() -> bool {
 }
 
 /// The upper directory is what `/` looks like in the mount, so it starts as the `/` it covers.
+#[expect(clippy::disallowed_methods, reason = "the state directory is ours alone")]
 fn copy_attributes(from: &Path, to: &Path) -> Result<()> {
     let source = File::open(from).context("open", from)?;
     let target = File::open(to).context("open", to)?;

@@ -53,6 +53,7 @@ impl Store {
         Ok(Why { entry, holders })
     }
 
+    #[expect(clippy::disallowed_methods, reason = "the state directory is ours alone")]
     fn processes(&self, entry: &Entry) -> Result<Vec<Holder>> {
         if !entry.is_held {
             return Ok(Vec::new());

@@ -1,4 +1,5 @@
 //! The sweeper comes at the worst moment: when a thing was seen and is not yet held.
+#![allow(clippy::disallowed_methods, reason = "tests name files of the machine")]
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
 use std::sync::Mutex;

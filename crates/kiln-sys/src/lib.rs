@@ -3,6 +3,7 @@
 //! Everything works on file descriptors: a [`root::Root`] resolves paths that strangers wrote, [`mount`] makes mounts
 //! that no namespace sees, and what is dropped is gone. Nothing here knows images, layers or builds.
 #![allow(unsafe_code, reason = "this crate is where the system calls are")]
+#![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests name files of the machine"))]
 #![deny(unsafe_op_in_unsafe_fn)]
 
 pub mod caps;

@@ -191,6 +191,7 @@ impl Member {
         ["uid_map", "gid_map"].into_iter().zip(maps).try_for_each(|(name, map)| self.write(name, map))
     }
 
+    #[expect(clippy::disallowed_methods, reason = "the kernel's own files, by names that are written here")]
     fn write(&self, name: &str, text: &str) -> Result<()> {
         let path = format!("/proc/{}/{name}", self.pid);
         let written = File::options().write(true).open(&path).and_then(|mut file| file.write_all(text.as_bytes()));
@@ -198,6 +199,7 @@ impl Member {
     }
 
     /// A handle of its namespace.
+    #[expect(clippy::disallowed_methods, reason = "the kernel's own files, by names that are written here")]
     fn namespace(&self) -> Result<OwnedFd> {
         let path = format!("/proc/{}/ns/user", self.pid);
         let handle = File::open(&path).map_err(|e| Error::path("open", Path::new(&path), e))?;

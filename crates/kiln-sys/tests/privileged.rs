@@ -1,4 +1,5 @@
 //! One test per wrapper that needs root: detached mounts, trusted attributes, owners.
+#![allow(clippy::disallowed_methods, reason = "tests name files of the machine")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails here")]
 
 use std::fs::File;

@@ -1,4 +1,5 @@
 //! What a user namespace and its sight of files are, and what they leave on disk. Needs root.
+#![allow(clippy::disallowed_methods, reason = "tests name files of the machine")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails here")]
 #![allow(clippy::print_stdout, reason = "a test that skips says why")]
 

@@ -256,3 +256,43 @@ fn every_dependency_has_its_reason() {
     let wanted = names.filter(|name| !name.starts_with("kiln") && !reasons.contains(&format!("`{name}`")));
     report(wanted.map(|name| format!("`{name}` has no line in docs/dependencies.md")).collect());
 }
+
+/// What of `clippy.toml` holds everywhere: all but the calls that take paths.
+fn without_paths(text: &str) -> String {
+    let is_of_paths = |line: &&str| line.contains("`kiln_sys::root::Root`") || line.starts_with("    #");
+    text.lines().filter(|line| !is_of_paths(line)).map(|line| format!("{line}\n")).collect()
+}
+
+#[test]
+fn every_crate_has_the_lints_of_all_and_paths_of_strangers_are_refused() {
+    let (root, all) = (root(), std::fs::read_to_string(root().join("clippy.toml")).unwrap());
+    assert!(all.lines().count() > without_paths(&all).lines().count() + 40, "paths are no longer refused");
+    let lax: Vec<PathBuf> = files().into_iter().filter(|file| file.ends_with("clippy.toml")).collect();
+    let wanted =
+        ["clippy.toml", "crates/kiln-image/clippy.toml", "crates/kiln-testkit/clippy.toml", "crates/kiln/clippy.toml"];
+    let mut names: Vec<_> = lax.iter().map(|file| file.to_str().unwrap()).collect();
+    names.sort_unstable();
+    assert_eq!(names, wanted, "crates that see paths of strangers have no `clippy.toml` of their own");
+    for file in lax.iter().filter(|file| file.components().count() > 1) {
+        assert_eq!(std::fs::read_to_string(root.join(file)).unwrap(), without_paths(&all), "{}", file.display());
+    }
+}
+
+/// An `expect` for a whole file is there for its paths; what else the lint refuses is refused there, too.
+#[test]
+fn files_of_the_host_s_paths_start_nothing_and_read_no_environment() {
+    let mut whole = 0;
+    let mut broken = Vec::new();
+    for (file, text) in with_extension("rs") {
+        let head = text.lines().take_while(|line| !line.starts_with("use ")).collect::<String>();
+        if !(head.contains("#![expect(") && head.contains("clippy::disallowed_methods")) {
+            continue;
+        }
+        whole += 1;
+        for word in ["Command::new(", "env::var"] {
+            broken.extend(lines_with(&file, &text, word));
+        }
+    }
+    assert!(whole > 10, "only {whole} files are read");
+    report(broken);
+}

@@ -1,4 +1,5 @@
 //! What formatting does, and the laws it keeps.
+#![allow(clippy::disallowed_methods, reason = "tests name files of the machine")]
 
 use std::path::Path;
 use std::sync::Arc;

@@ -3,7 +3,7 @@
 //! A case may have an `options.json`: `target`, `args`, `labels`, `platform`, `contexts`, `context_time`, `entitlements`,
 //! `network`, `no_cache`, `shm_size`, and `images` with configs. Images not listed there are made up. Run with
 //! `INSTA_UPDATE=always` to write the snapshots, and read them.
-
+#![allow(clippy::disallowed_methods, reason = "tests name files of the machine")]
 #![allow(clippy::unwrap_used, reason = "a case that cannot be read or shown fails its test")]
 
 mod render;

@@ -91,6 +91,7 @@ pub(super) struct Hook {
 }
 
 /// Reads all descriptions, in the order of directories and names. A directory need not be there.
+#[expect(clippy::disallowed_methods, reason = "descriptions of devices are in directories of the machine")]
 pub(super) fn read_all(dirs: &[PathBuf]) -> Result<Vec<Spec>> {
     let mut specs = Vec::new();
     for dir in dirs {
@@ -111,6 +112,7 @@ fn is_spec(path: &Path) -> bool {
     matches!(path.extension().and_then(|extension| extension.to_str()), Some("json" | "yaml" | "yml"))
 }
 
+#[expect(clippy::disallowed_methods, reason = "descriptions of devices are in directories of the machine")]
 fn read(path: &Path) -> Result<Spec> {
     use std::io::Read as _;
     let doing = || format!("cannot read the devices of `{}`", path.display());

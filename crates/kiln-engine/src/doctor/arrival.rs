@@ -1,4 +1,5 @@
 //! Who asks: what only they can see who are not root of a namespace yet, and what comes of becoming that.
+#![expect(clippy::disallowed_methods, reason = "programs and files of the machine are what is looked at")]
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;

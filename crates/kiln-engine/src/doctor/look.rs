@@ -61,6 +61,7 @@ fn standing(arrival: Option<&Arrival>) -> Standing {
 }
 
 /// As the container says itself, or its engine left as a sign.
+#[expect(clippy::disallowed_methods, reason = "the machine's own files are what is looked at")]
 fn container(request: &DoctorRequest) -> Option<String> {
     if request.container.is_some() {
         return request.container.clone();
@@ -135,6 +136,7 @@ fn emulated(platform: &str) -> Emulation {
     }
 }
 
+#[expect(clippy::disallowed_methods, reason = "the machine's own files are what is looked at")]
 fn agent(socket: &Path) -> Agent {
     match std::os::unix::net::UnixStream::connect(socket) {
         Ok(_) => Agent::Listens(socket.to_path_buf()),

@@ -46,6 +46,7 @@ impl Daemons {
         Docker::at(self.docker.as_deref().unwrap_or(DOCKER)).map_err(registry)
     }
 
+    #[expect(clippy::disallowed_methods, reason = "the machine's own programs and sockets are looked for")]
     async fn has(&self, daemon: Daemon) -> bool {
         match daemon {
             Daemon::Docker => match self.docker() {
@@ -60,6 +61,7 @@ impl Daemons {
         }
     }
 
+    #[expect(clippy::disallowed_methods, reason = "the machine's own programs and sockets are looked for")]
     fn has_program(&self, name: &str) -> bool {
         let path = self.variable("PATH").unwrap_or(OsStr::new(""));
         std::env::split_paths(path).any(|dir| dir.join(name).is_file())

@@ -87,6 +87,7 @@ impl LocalTree {
 }
 
 /// Opens a directory as a root that no path in it leaves.
+#[expect(clippy::disallowed_methods, reason = "whoever runs us names it on the command line")]
 pub(crate) fn open_root(path: &Path) -> Result<Root, Failure> {
     Root::open_ambient(path).map_err(|error| {
         let message = format!("cannot open the build context `{}`", path.display());
@@ -110,6 +111,7 @@ pub(crate) fn read_text(root: &Root, name: &str) -> Result<Option<String>, Failu
 }
 
 /// Reads a Dockerfile or ignore file that the command line names.
+#[expect(clippy::disallowed_methods, reason = "whoever runs us names it on the command line")]
 pub(crate) fn read_outside(path: &Path) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     File::open(path)?.take(TEXT_LIMIT + 1).read_to_end(&mut bytes)?;

@@ -166,6 +166,7 @@ impl Home {
     }
 
     /// Writes the lock with another section, whole or not at all.
+    #[expect(clippy::disallowed_methods, reason = "it stands beside the Dockerfile that whoever runs us names")]
     pub(super) fn write(self, section: Section) -> Result<()> {
         let mut file = self.file.unwrap_or(File { version: VERSION, dockerfiles: BTreeMap::new() });
         file.dockerfiles.insert(self.name, section);
@@ -209,6 +210,7 @@ fn beside(dockerfile: &DockerfileSource) -> (PathBuf, String) {
     }
 }
 
+#[expect(clippy::disallowed_methods, reason = "it stands beside the Dockerfile that whoever runs us names")]
 fn read(path: &Path) -> Result<Option<String>> {
     use std::io::Read as _;
     let mut text = String::new();

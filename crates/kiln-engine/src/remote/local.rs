@@ -72,6 +72,7 @@ impl CacheSink for Sink {
         format!("exporting cache to client directory {}", self.dir.display())
     }
 
+    #[expect(clippy::disallowed_methods, reason = "whoever runs us names where the cache is")]
     async fn write(&self, cache: Packed, blobs: &dyn BlobSource, work: &Work) -> Result<()> {
         let (documents, root) = documents(&cache, self.shape);
         let layout = Layout::create(&self.dir).await.map_err(|error| {

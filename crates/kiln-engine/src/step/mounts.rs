@@ -328,6 +328,7 @@ fn fill_cache(opened: &Opened, selector: &str, dir: &Path) -> std::io::Result<()
 }
 
 /// The layer of mount points for these mounts: made once, shared by all steps that mount at the same places.
+#[expect(clippy::disallowed_methods, reason = "the state directory is ours alone")]
 pub(crate) fn stubs(store: &Store, lease: &Lease, mounts: &[ContainerMount]) -> Result<PathBuf> {
     let stubs = kiln_exec::stubs(mounts).map_err(build)?;
     let mut hasher = Hasher::new();

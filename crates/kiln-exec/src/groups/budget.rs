@@ -1,4 +1,5 @@
 //! How much memory there is for us: the machine's, or what the groups around us leave of it.
+#![expect(clippy::disallowed_methods, reason = "the kernel's own files, by names that are written here")]
 
 use super::home::{Hierarchy, Version, hierarchies};
 

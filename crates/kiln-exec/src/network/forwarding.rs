@@ -2,6 +2,7 @@
 //!
 //! Most machines that run containers do so for all links, and nothing is changed there. Elsewhere it is switched on for
 //! the links that routes lead to, and off again in the end; meanwhile a rule keeps these from passing on anything else.
+#![expect(clippy::disallowed_methods, reason = "the kernel's own files, by names that are written here")]
 
 use std::path::{Path, PathBuf};
 

@@ -54,6 +54,7 @@ struct Signs {
 
 impl Hub {
     /// Makes it, with the first addresses of a network of 24 bits. The calling thread must be in the machine's network.
+    #[expect(clippy::disallowed_methods, reason = "the kernel's own files, by names that are written here")]
     pub(super) fn start(network: Ipv4Addr, path: Option<&OsStr>) -> Result<Hub, String> {
         let is_there = File::options().read(true).write(true).open(TUN);
         is_there.map_err(|error| format!("`{TUN}` cannot be opened ({error}); as root, run `chmod 666 {TUN}`"))?;
@@ -80,6 +81,7 @@ impl Hub {
 }
 
 /// Makes a namespace in which packets are passed on, which is ours to say there.
+#[expect(clippy::disallowed_methods, reason = "the kernel's own files, by names that are written here")]
 fn forwarding() -> kiln_sys::Result<Namespace> {
     let namespace = Namespace::enter_new()?;
     for links in ["all", "default"] {

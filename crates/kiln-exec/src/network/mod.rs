@@ -176,6 +176,7 @@ impl Ends {
 
 /// Lets everybody in the calling thread's namespace listen on any port and send echo requests, as docker does: both are
 /// harmless in a network of one's own. Kernels without the settings keep to their rules.
+#[expect(clippy::disallowed_methods, reason = "the kernel's own files, by names that are written here")]
 fn allow_low_ports() {
     let last = IdMap::of_groups().map_or(0, |map| map.last()).min(i32::MAX.cast_unsigned());
     let _ = std::fs::write("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0");

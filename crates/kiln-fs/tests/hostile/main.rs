@@ -1,4 +1,5 @@
 //! Archives made to do harm: each is refused by kind, or stays inside and becomes what it says.
+#![allow(clippy::disallowed_methods, reason = "tests name files of the machine")]
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a failing set-up is a failing test")]
 
 #[path = "../support/mod.rs"]

@@ -37,6 +37,7 @@ impl Store {
     }
 
     /// The size of the disk that the state directory is on, and what is free of it.
+    #[expect(clippy::disallowed_methods, reason = "the state directory is ours alone")]
     pub fn disk(&self) -> Result<Disk> {
         let root = self.shared.layout.root();
         let stat = rustix::fs::statvfs(root).context("inspect", root)?;

@@ -177,6 +177,7 @@ impl Store {
     }
 
     /// Removes what dead processes left, if nobody did so for `every`. Meant for the end of a build that did work.
+    #[expect(clippy::disallowed_methods, reason = "the state directory is ours alone")]
     pub fn sweep_if_due(&self, every: Duration) -> Result<()> {
         let stamp = self.shared.layout.locks().join("swept");
         let last = std::fs::metadata(&stamp).and_then(|file| file.modified());

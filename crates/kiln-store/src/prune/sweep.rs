@@ -108,6 +108,7 @@ impl<'a> Graves<'a> {
         Ok(())
     }
 
+    #[expect(clippy::disallowed_methods, reason = "the state directory is ours alone")]
     fn dig(&mut self, path: &Path) -> Result<()> {
         if self.dry_run {
             return Ok(());
@@ -127,11 +128,13 @@ fn is_partial(name: &str) -> bool {
     name.len() == 64 && name.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
+#[expect(clippy::disallowed_methods, reason = "the state directory is ours alone")]
 fn is_younger(path: &Path, age: Duration) -> bool {
     let modified = std::fs::symlink_metadata(path).and_then(|file| file.modified());
     modified.is_ok_and(|modified| modified.elapsed().unwrap_or_default() < age)
 }
 
+#[expect(clippy::disallowed_methods, reason = "the state directory is ours alone")]
 fn names(dir: &Path) -> Result<Vec<OsString>> {
     let entries = std::fs::read_dir(dir).context("list", dir)?;
     entries.map(|entry| Ok(entry.context("list", dir)?.file_name())).collect()

@@ -1,6 +1,7 @@
 //! Contract suites that every implementation passes, and the points at which a crash test may stop a process.
 //!
 //! `tests/store/suites.rs` shows how they are run.
+#![allow(clippy::disallowed_methods, reason = "tests name files of the machine")]
 
 pub mod ingest;
 pub mod snapshotter;

@@ -38,6 +38,7 @@ impl Isolation<'_> {
     /// none of our handlers runs there or in a child. The pid namespace is the child's alone, and so is the user
     /// namespace: the kernel lets no thread of many enter one. So all the others are the host's, and a container's root
     /// has no rights over them.
+    #[expect(clippy::disallowed_methods, reason = "the kernel's own files, by names that are written here")]
     pub fn enter(&self) -> Result<()> {
         block_signals()?;
         let flags = UnshareFlags::NEWNS | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS | UnshareFlags::FS;

@@ -11,6 +11,7 @@ use crate::userns::IdMap;
 use crate::{Error, Result};
 
 /// Sets the permission bits (`0o7777`) of any open file but a link; `O_PATH` will do.
+#[expect(clippy::disallowed_methods, reason = "the kernel's name of an open file")]
 pub fn set_mode(handle: impl AsFd, mode: u32) -> Result<()> {
     let handle = handle.as_fd();
     match fchmodat2_empty(handle, mode) {

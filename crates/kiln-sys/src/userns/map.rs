@@ -32,6 +32,7 @@ impl IdMap {
         IdMap::read(Path::new("/proc/self/gid_map"))
     }
 
+    #[expect(clippy::disallowed_methods, reason = "the kernel's own files, by names that are written here")]
     fn read(path: &Path) -> Result<IdMap> {
         let text = std::fs::read_to_string(path).map_err(|e| Error::path("read", path, e))?;
         Ok(IdMap::parse(&text))
@@ -102,6 +103,7 @@ pub fn is_machine_root() -> bool {
 }
 
 /// Whether processes may have groups other than their own; not where a namespace was made without anybody's leave.
+#[expect(clippy::disallowed_methods, reason = "the kernel's own files, by names that are written here")]
 pub fn has_groups() -> bool {
     std::fs::read_to_string("/proc/self/setgroups").map_or(true, |text| text.trim() != "deny")
 }

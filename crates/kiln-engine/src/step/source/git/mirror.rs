@@ -2,6 +2,10 @@
 //!
 //! Whatever is interrupted leaves it usable: git writes packs and references whole or not at all, its helpers die with
 //! us, and lock files that a dead git left are removed by the next who holds our lock.
+#![expect(
+    clippy::disallowed_methods,
+    reason = "mirrors are in the state directory, by names of ours, and nothing is checked out in them"
+)]
 
 use std::fs;
 use std::path::{Path, PathBuf};
