@@ -173,10 +173,11 @@ fn without_a_network_there_is_a_loopback_and_nothing_else() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     std::thread::spawn(move || listener.incoming().for_each(drop));
-    // 5000 is 1388 in what the kernel writes, and a server's state is 0A.
+    // 5000 is 1388 in what the kernel writes, and a server's state is 0A. A server whose own input ends hangs up on one side, at
+    // which `nc` at the other would leave before it has said anything.
     let script = format!(
         "tail -n +3 /proc/net/dev | cut -d: -f1 | tr -d ' '; cat /etc/resolv.conf; ls /sys/class/net; \
-         nc -w 1 127.0.0.1 {port} < /dev/null && echo reached; (nc -l -p 5000 > /tmp/got &); \
+         nc -w 1 127.0.0.1 {port} < /dev/null && echo reached; (sleep 600 | nc -l -p 5000 > /tmp/got &); \
          until grep -q ':1388 [^ ]* 0A ' /proc/net/tcp /proc/net/tcp6; do sleep 0.02; done; \
          echo hi | nc -w 30 127.0.0.1 5000; until [ -s /tmp/got ]; do sleep 0.02; done; cat /tmp/got"
     );
