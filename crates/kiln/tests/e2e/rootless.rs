@@ -7,8 +7,11 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use kiln_testkit::{GitServer, Registry};
+
 use crate::network::listen;
 use crate::project::{Project, Run, have, run};
+use crate::ssh::{bring, key};
 
 /// Somebody whom the machine's files do not know, and so without a range of ids.
 pub(crate) const NOBODY: u32 = 54_321;
@@ -177,6 +180,80 @@ fn processes(is_one: impl Fn(&str) -> bool) -> usize {
     let all = fs::read_dir("/proc").unwrap().flatten();
     let lines = all.filter_map(|entry| fs::read_to_string(entry.path().join("cmdline")).ok());
     lines.filter(|line| is_one(line)).count()
+}
+
+/// Gives a file to whoever runs the project's kiln.
+fn give(project: &Project, path: &Path) {
+    let whose = project.path().metadata().unwrap();
+    std::os::unix::fs::chown(path, Some(whose.uid()), Some(whose.gid())).unwrap();
+}
+
+#[test]
+fn their_keys_and_agents_are_lent_to_steps_of_any_user() {
+    let Some(project) = theirs() else { return };
+    let project = project.with_busybox();
+    let path = key(project.path(), "ed25519", "");
+    give(&project, &path);
+    bring(&project, "ssh-add");
+    project.dockerfile(
+        "FROM busybox\nCOPY root /\nRUN --mount=type=ssh ssh-add -l && ! ssh-add -D\n\
+         USER daemon\nRUN --mount=type=ssh,uid=1 ssh-add -l | sed s/ED25519/daemon/ && stat -c '%u %a' $SSH_AUTH_SOCK\n",
+    );
+    let lent = format!("default={}", path.display());
+    let run = project.build(&["--ssh", &lent]).ok();
+    run.says("(ED25519)").says("(daemon)").says(" 1 600");
+}
+
+#[test]
+fn a_repository_is_their_context_and_is_added() {
+    let (Some(project), server) = (theirs(), GitServer::start()) else { return };
+    let project = project.with_busybox();
+    let repository = server.repository("app", &[("f", "in git"), ("sub/g", "below")]);
+    repository
+        .commit(&[("Dockerfile", &format!("FROM busybox\nCOPY f /f\nADD {}#main:sub /added\n", server.url("app")))]);
+    project.kiln(&["build", "--progress=plain", "-t", "app", &server.url("app")]).ok();
+    assert_eq!(project.sh("cat /f /added/g"), "in gitbelow");
+    assert!(project.kiln(&["build", "--progress=plain", "-t", "app", &server.url("app")]).ok().cached() >= 2);
+}
+
+#[test]
+fn a_directory_that_is_written_is_all_theirs() {
+    for project in [theirs(), nobodys()].into_iter().flatten() {
+        let project = project.with_busybox();
+        project.dockerfile(
+            "FROM busybox AS made\nRUN mkdir -p /out/d && echo f >/out/d/f && chmod 4755 /out/d/f && ln -s d/f /out/l && \
+             ln /out/d/f /out/h && (chown -R 1:8 /out/d || true)\nFROM scratch\nCOPY --from=made /out /\n",
+        );
+        let out = project.tree(&[]);
+        let whose = project.path().metadata().unwrap().uid();
+        let entries = ["", "d", "d/f", "l", "h"].map(|name| out.join(name).symlink_metadata().unwrap());
+        assert!(entries.iter().all(|entry| entry.uid() == whose), "{:?}", entries.map(|entry| entry.uid()));
+        assert_eq!(fs::read_to_string(out.join("l")).unwrap(), "f\n");
+        // And theirs to write anew, and to remove.
+        project.build(&["-o", &format!("type=local,dest={}", out.display())]).ok();
+        let mut remove = Command::new("setpriv");
+        remove.args(["--reuid", &whose.to_string(), "--clear-groups", "rm", "-r"]).arg(&out);
+        run(&mut remove).ok();
+    }
+}
+
+#[test]
+fn what_they_push_is_what_root_pulls() {
+    for project in [theirs(), nobodys()].into_iter().flatten() {
+        let Some(registry) = Registry::start() else { return };
+        let project = project.with_busybox();
+        let name = format!("{}/team/app:1", registry.host());
+        project.dockerfile("FROM busybox\nRUN mkdir /d && echo f >/d/f && (chown 1:8 /d/f || true)\n");
+        project.kiln(&["build", "--push", "-t", &name, project.context().to_str().unwrap()]).ok();
+        let root = Project::bare();
+        root.kiln(&["pull", &name]).ok();
+        assert_eq!(root.inspect(&name)["Id"], project.inspect(&name)["Id"]);
+        assert_eq!(root.kiln(&["run", "--rm", &name, "cat", "/d/f"]).ok().stdout, "f\n");
+        let other = format!("{}/team/app:2", registry.host());
+        project.kiln(&["tag", &name, &other]).ok();
+        project.kiln(&["push", &other]).ok();
+        root.kiln(&["pull", &other]).ok();
+    }
 }
 
 /// kiln, where only these programs are found. The device of tunnels is everybody's, as on most machines.

@@ -47,7 +47,7 @@ impl Drop for Agent {
 }
 
 /// Puts a program of the machine and its libraries into the context, so that `COPY root /` brings it in.
-fn bring(project: &Project, program: &str) {
+pub(crate) fn bring(project: &Project, program: &str) {
     let found = std::env::split_paths("/usr/bin:/bin").map(|dir| dir.join(program)).find(|path| path.exists()).unwrap();
     let libraries = run(Command::new("ldd").arg(&found)).ok().stdout;
     let paths = libraries.split_whitespace().filter(|word| word.starts_with('/')).map(PathBuf::from);
