@@ -252,6 +252,27 @@ mod tests {
     }
 
     #[test]
+    fn buildx_s_debugger_is_a_shell_on_failure() {
+        for (line, program) in [
+            ("kiln buildx debug build -t a .", None),
+            ("kiln buildx debug --on=error --invoke on-error build -t a .", None),
+            ("kiln buildx debug --on error --invoke /bin/bash b -t a .", Some("/bin/bash")),
+        ] {
+            let args = build(line);
+            assert_eq!((args.on_failure, args.invoke.as_deref()), (build::OnFailure::Shell, program), "{line}");
+            assert_eq!((args.tag.len(), args.context.as_str()), (1, "."), "{line}");
+        }
+        for (line, told) in [
+            ("kiln buildx debug --on=always build .", "`kiln shell BUILD:STEP`"),
+            ("kiln buildx debug --invoke entrypoint=sh build .", "as in `/bin/sh`"),
+            ("kiln buildx debug --invoke sh", "requires a subcommand"),
+        ] {
+            let error = parse(line.split(' ').map(OsString::from).collect()).unwrap_err().to_string();
+            assert!(error.contains(told), "{line}: {error}");
+        }
+    }
+
+    #[test]
     fn the_last_of_a_repeated_option_counts() {
         assert_eq!(build("kiln build --target a --target b .").target.as_deref(), Some("b"));
     }

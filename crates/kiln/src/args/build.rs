@@ -187,6 +187,10 @@ pub(crate) struct BuildArgs {
     #[arg(long, value_name = "WHAT", default_value = "stop", hide_possible_values = true)]
     pub(crate) on_failure: OnFailure,
 
+    /// What is opened then, if not a shell: of `buildx debug`.
+    #[arg(skip)]
+    pub(crate) invoke: Option<String>,
+
     /// Write the image's id to a file
     #[arg(long, value_name = "FILE")]
     pub(crate) iidfile: Option<PathBuf>,

@@ -1,8 +1,9 @@
 //! Docker's groups of commands, so that scripts written for it run: `image ls`, `buildx build`, `system prune`.
 
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 
 use super::later::Rest;
+use super::value::Wrong;
 use super::{Command, build};
 use crate::commands::{builds, du, history, images, imagetools, inspect, load, prune, pull, push, rmi, save, tag};
 
@@ -27,12 +28,62 @@ pub(crate) enum Builder {
     Bake(Rest),
     #[command(alias = "b")]
     Build(Box<build::BuildArgs>),
+    Debug(Debugged),
     #[command(subcommand)]
     History(Builds),
     Du(du::DuArgs),
     #[command(subcommand)]
     Imagetools(imagetools::ImagetoolsCommand),
     Prune(prune::PruneArgs),
+}
+
+/// Buildx's way to say `--on-failure=shell`.
+#[derive(Debug, Args)]
+pub(crate) struct Debugged {
+    /// When to open a shell: error
+    #[arg(long, value_name = "WHEN", value_parser = on)]
+    on: Option<()>,
+
+    /// Open this instead of a shell, as /bin/bash
+    #[arg(long, value_name = "PROGRAM", value_parser = program)]
+    invoke: Option<Invoked>,
+
+    #[command(subcommand)]
+    command: Debuggable,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Debuggable {
+    #[command(alias = "b")]
+    Build(Box<build::BuildArgs>),
+}
+
+/// What is opened; nothing is a shell.
+#[derive(Debug, Clone)]
+struct Invoked(Option<String>);
+
+fn on(text: &str) -> Result<(), Wrong> {
+    match text {
+        "error" => Ok(()),
+        _ => Err(Wrong("expected `error`; a step that ended well is entered by `kiln shell BUILD:STEP`".into())),
+    }
+}
+
+fn program(text: &str) -> Result<Invoked, Wrong> {
+    match text {
+        "" | "default" | "on-error" => Ok(Invoked(None)),
+        _ if text.contains(['=', ',', '"']) => Err(Wrong("expected a program, as in `/bin/sh`".into())),
+        _ => Ok(Invoked(Some(text.to_owned()))),
+    }
+}
+
+impl Debugged {
+    fn into_command(self) -> Command {
+        let Debuggable::Build(mut args) = self.command;
+        args.on_failure = build::OnFailure::Shell;
+        args.invoke = self.invoke.and_then(|Invoked(program)| program);
+        Command::Build(args)
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -71,6 +122,7 @@ impl Group {
             Self::Buildx(Builder::History(Builds::Ls(args))) | Self::Builder(Builder::History(Builds::Ls(args))) => {
                 Command::Builds(args)
             }
+            Self::Buildx(Builder::Debug(debugged)) | Self::Builder(Builder::Debug(debugged)) => debugged.into_command(),
             Self::Buildx(Builder::Bake(rest)) | Self::Builder(Builder::Bake(rest)) => Command::Bake(rest),
             Self::Buildx(Builder::Imagetools(command)) | Self::Builder(Builder::Imagetools(command)) => {
                 Command::Imagetools(command)

@@ -67,7 +67,7 @@ pub(crate) fn run(args: &BuildArgs, setting: &Setting) -> Outcome {
     }
     match outcome {
         Err(Exit::Failure(failure)) if args.on_failure == OnFailure::Shell => {
-            look(*failure, (&engine, lender), setting)
+            look(*failure, args.invoke.as_ref(), (&engine, lender), setting)
         }
         outcome => outcome,
     }
@@ -83,15 +83,21 @@ fn require_console() -> Result<(), Failure> {
         .hint("leave it out: `kiln shell` opens the step that failed afterwards, or runs a command in it"))
 }
 
-/// Opens a shell in the step that failed. The build has failed all the same.
-fn look(failure: Failure, (engine, lender): (&Engine, Arc<Lender>), setting: &Setting) -> Outcome {
+/// Opens a shell, or another program, in the step that failed. The build has failed all the same.
+fn look(
+    failure: Failure,
+    program: Option<&String>,
+    (engine, lender): (&Engine, Arc<Lender>),
+    setting: &Setting,
+) -> Outcome {
     let Some(build) = failure.kept.clone() else { return Err(failure.into()) };
     let color = terminal::color(&setting.environment);
     let say = |failure: &Failure| {
         let _ = std::io::stderr().write_all(render::failure(failure, color).as_bytes());
     };
     say(&failure);
-    let request = ShellRequest { step: Some(build), ..ShellRequest::default() };
+    let command = program.into_iter().cloned().collect();
+    let request = ShellRequest { step: Some(build), command, ..ShellRequest::default() };
     match shell::enter(engine, request, lender, &setting.environment) {
         Err(Exit::Failure(why)) => say(&why),
         Err(exit) => return Err(exit),

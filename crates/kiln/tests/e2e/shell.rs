@@ -230,6 +230,20 @@ fn a_build_that_fails_on_a_terminal_opens_a_shell_there() {
 }
 
 #[test]
+fn buildx_s_debugger_opens_the_program_that_it_names() {
+    let project = Project::new();
+    project.dockerfile("FROM busybox\nRUN echo half > /made; exit 1\n");
+    let mut command = project.command();
+    command.args(["buildx", "debug", "--on=error", "--invoke", "/bin/ash", "build", "--progress=plain"]);
+    let (mut typist, mut kiln) = Typist::new(command.arg(project.context()));
+    typist.waits_for("as it was left");
+    typist.waits_for("# ");
+    typist.types("cat /made /proc/1/cmdline; exit 5\r");
+    typist.waits_for("half\r\n/bin/ash");
+    assert_eq!(kiln.wait().unwrap().code(), Some(1));
+}
+
+#[test]
 fn a_signal_ends_the_shell_and_gives_the_terminal_back() {
     let project = Project::new();
     project.dockerfile("FROM busybox\nRUN exit 1\n").build(&[]).fails(1);
