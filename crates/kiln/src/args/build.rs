@@ -313,6 +313,11 @@ impl BuildArgs {
         OF_RESULTS.into_iter().zip(typed).find_map(|(name, is_typed)| is_typed.then_some(name))
     }
 
+    /// Whether the context or the Dockerfile is standard input.
+    pub(crate) fn reads_stdin(&self) -> bool {
+        self.context == "-" || self.file.iter().any(|path| path == Path::new("-"))
+    }
+
     /// Says what was meant.
     pub(crate) fn plan(&self, environment: &Environment) -> Result<BuildPlan, Failure> {
         self.refuse_what_is_not_there()?;

@@ -21,6 +21,7 @@ use serde_json::Value;
 use self::lend::Lender;
 pub(crate) use self::lend::check_context;
 use self::warnings::Warnings;
+use super::login::ask;
 use super::shell;
 use crate::args::SecretSource;
 use crate::args::build::{BuildArgs, BuildPlan, DryRun, OnFailure, writes_to_stdout};
@@ -67,7 +68,10 @@ pub(crate) fn run(args: &BuildArgs, setting: &Setting) -> Outcome {
     }
     match outcome {
         Err(Exit::Failure(failure)) if args.on_failure == OnFailure::Shell => {
-            look(*failure, args.invoke.as_ref(), (&engine, lender), setting)
+            let code = look(*failure, args, (&engine, lender), setting)?;
+            drop(engine);
+            // Whoever mended something goes on from there: what is before it is cached by now.
+            code.map_or_else(|| run(args, setting), Ok)
         }
         outcome => outcome,
     }
@@ -83,27 +87,38 @@ fn require_console() -> Result<(), Failure> {
         .hint("leave it out: `kiln shell` opens the step that failed afterwards, or runs a command in it"))
 }
 
-/// Opens a shell, or another program, in the step that failed. The build has failed all the same.
+/// Opens a shell, or another program, in the step that failed, and asks what is next. The exit code when the build has failed all the
+/// same; nothing when it is to be tried again.
 fn look(
     failure: Failure,
-    program: Option<&String>,
+    args: &BuildArgs,
     (engine, lender): (&Engine, Arc<Lender>),
     setting: &Setting,
-) -> Outcome {
+) -> Result<Option<u8>, Exit> {
     let Some(build) = failure.kept.clone() else { return Err(failure.into()) };
     let color = terminal::color(&setting.environment);
     let say = |failure: &Failure| {
         let _ = std::io::stderr().write_all(render::failure(failure, color).as_bytes());
     };
     say(&failure);
-    let command = program.into_iter().cloned().collect();
+    let command = args.invoke.iter().cloned().collect();
     let request = ShellRequest { step: Some(build), command, ..ShellRequest::default() };
     match shell::enter(engine, request, lender, &setting.environment) {
         Err(Exit::Failure(why)) => say(&why),
         Err(exit) => return Err(exit),
+        // Standard input cannot be read a second time.
+        Ok(_) if !args.reads_stdin() && wants_again()? => return Ok(None),
         Ok(_) => {}
     }
-    Ok(failure.exit_code())
+    Ok(Some(failure.exit_code()))
+}
+
+/// Asks whether to build again. On a thread of its own, so that a signal ends the waiting.
+fn wants_again() -> Result<bool, Exit> {
+    let (tell, told) = tokio::sync::oneshot::channel();
+    std::thread::spawn(move || tell.send(ask("build again, from the step that failed? [y/N] ")));
+    let answer = ui_run::block_on(async { told.await.expect("the thread answers") })?;
+    Ok(matches!(answer.to_ascii_lowercase().as_str(), "y" | "yes"))
 }
 
 /// Has the contexts here, for those who only look at them.

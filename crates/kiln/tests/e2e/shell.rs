@@ -7,6 +7,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use rustix::fs::OFlags;
+use rustix::process::{Pid, Signal, kill_process};
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, openpt, unlockpt};
 use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
 
@@ -223,6 +224,8 @@ fn a_build_that_fails_on_a_terminal_opens_a_shell_there() {
     );
     typist.waits_for("still\r\n");
     typist.waits_for("mended\r\n");
+    typist.waits_for("build again, from the step that failed? [y/N] ");
+    typist.types("\r");
     assert_eq!(kiln.wait().unwrap().code(), Some(1), "the build has failed, whatever the shell says");
     assert!(typist.is_cooked());
     project.build(&[]).ok();
@@ -240,7 +243,42 @@ fn buildx_s_debugger_opens_the_program_that_it_names() {
     typist.waits_for("# ");
     typist.types("cat /made /proc/1/cmdline; exit 5\r");
     typist.waits_for("half\r\n/bin/ash");
+    typist.waits_for("[y/N] ");
+    typist.types("no\r");
     assert_eq!(kiln.wait().unwrap().code(), Some(1));
+}
+
+#[test]
+fn what_was_mended_is_built_on_from_the_step_that_failed() {
+    let project = Project::new();
+    project.dockerfile("FROM busybox\nRUN echo slow >/slow\nRUN exit 1\n");
+    let context = project.context();
+    let mut command = project.command();
+    command.args(["build", "--on-failure=shell", "--progress=plain", "-t", "app", context.to_str().unwrap()]);
+    let (mut typist, mut kiln) = Typist::new(&mut command);
+    for mended in [
+        "FROM busybox\nRUN echo slow >/slow\nRUN exit 2\n",
+        "FROM busybox\nRUN echo slow >/slow\nRUN echo well >/well\n",
+    ] {
+        typist.waits_for("as it was left");
+        typist.waits_for("# ");
+        typist.types("exit\r");
+        typist.waits_for("[y/N] ");
+        project.dockerfile(mended);
+        typist.types("y\r");
+        typist.waits_for("RUN echo slow >/slow");
+        typist.waits_for("CACHED");
+    }
+    assert_eq!(kiln.wait().unwrap().code(), Some(0));
+    assert_eq!(project.sh("cat /slow /well"), "slow\nwell\n");
+    // A signal ends the question as it ends a build.
+    project.dockerfile("FROM busybox\nRUN exit 3\n");
+    let (mut typist, mut kiln) = Typist::new(&mut command);
+    typist.waits_for("# ");
+    typist.types("exit\r");
+    typist.waits_for("[y/N] ");
+    kill_process(Pid::from_child(&kiln), Signal::INT).unwrap();
+    assert_eq!(kiln.wait().unwrap().code(), Some(130));
 }
 
 #[test]
