@@ -86,6 +86,8 @@ fn secrets_are_files_in_memory_with_their_owner_and_mode() {
 fn a_container_that_writes_nothing_changes_nothing() {
     require_containers!();
     let image = Image::new();
+    let times = |path: std::path::PathBuf| path.metadata().unwrap().modified().unwrap();
+    let before = times(image.upper(""));
     let mounts = || vec![at("/a/b/c", false, MountSource::Tmpfs { size: None, mode: 0o755 })];
     assert!(run(image.spec_with(&["ls", "/a/b/c"], mounts())).unwrap().status.is_success());
     assert_eq!(image.changes(), Vec::<String>::new());
@@ -96,9 +98,8 @@ fn a_container_that_writes_nothing_changes_nothing() {
     spec.root = image.mount_bare();
     assert!(run(spec).unwrap().status.is_success());
     assert_eq!(image.changes(), ["etc"]);
-    let times = |path: std::path::PathBuf| path.metadata().unwrap().modified().unwrap();
     assert_eq!(times(image.upper("etc")), times(image.base("etc")));
-    assert_eq!(times(image.upper("")), times(image.base("")));
+    assert_eq!(times(image.upper("")), before);
 }
 
 #[test]
