@@ -96,7 +96,7 @@ impl ResourceArgs {
             cpu_quota: self.cpu_quota,
             cpus: self.cpuset_cpus.clone(),
             mems: self.cpuset_mems.clone(),
-            parent: self.cgroup_parent.clone(),
+            parent: self.cgroup_parent.clone().filter(|path| !path.is_empty()),
         }
     }
 }
@@ -212,9 +212,9 @@ fn list(text: &str) -> Result<String, Wrong> {
     }
 }
 
-/// A path that stays in its hierarchy.
+/// A path that stays in its hierarchy; an empty one is none, as in docker.
 fn group(text: &str) -> Result<String, Wrong> {
-    let is_plain = !text.is_empty() && text.split('/').all(|name| name != ".." && !name.contains('\0'));
+    let is_plain = text.split('/').all(|name| name != ".." && !name.contains('\0'));
     if is_plain { Ok(text.to_owned()) } else { Err(Wrong("expected the path of a control group, without `..`".into())) }
 }
 
@@ -262,7 +262,7 @@ mod tests {
     fn lists_and_paths_are_what_they_say() {
         assert!(["0", "0-3,7", "1,2"].iter().all(|text| list(text).is_ok()));
         assert!(["", "0-", "3-1", "a", "1,,2", "0\n1", "65536"].iter().all(|text| list(text).is_err()));
-        assert!(group("/builds/one").is_ok() && group("/a/../b").is_err() && group("").is_err());
+        assert!(group("/builds/one").is_ok() && group("/a/../b").is_err() && group("").is_ok());
         assert_eq!((bytes_or_none("-1").unwrap(), bytes_or_none("1k").unwrap()), (-1, 1024));
     }
 }

@@ -50,7 +50,7 @@ pub(crate) struct RunArgs {
     entrypoint: Option<String>,
 
     /// Name the container's host
-    #[arg(long, value_name = "NAME", value_parser = value::host_name)]
+    #[arg(long, value_name = "NAME", value_parser = host_name)]
     hostname: Option<String>,
 
     /// The platform, when the name stands for several images
@@ -146,7 +146,7 @@ impl RunArgs {
             user: self.user.clone(),
             volumes: self.volume.clone(),
             network: self.network,
-            hostname: self.hostname.clone(),
+            hostname: self.hostname.clone().filter(|name| !name.is_empty()),
             platform: self.platform.clone(),
             extra_hosts: self.add_host.clone(),
             shm_size: self.shm_size.filter(|bytes| *bytes != 0),
@@ -163,6 +163,11 @@ pub(super) fn variables(typed: &[(String, Option<String>)], environment: &Enviro
         Some(format!("{key}={value}"))
     };
     typed.iter().filter_map(variable).collect()
+}
+
+/// An empty name is none, as in docker.
+fn host_name(text: &str) -> Result<String, Wrong> {
+    if text.is_empty() { Ok(String::new()) } else { value::host_name(text) }
 }
 
 fn volume(text: &str) -> Result<Volume, Wrong> {
@@ -214,10 +219,12 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_entrypoint_takes_the_images_away() {
+    fn an_empty_entrypoint_takes_the_images_away_and_an_empty_host_name_is_none() {
         assert_eq!(request("kiln run --entrypoint= a").unwrap().entrypoint, Some(vec![]));
         assert_eq!(request("kiln run --entrypoint sh a").unwrap().entrypoint, Some(vec!["sh".into()]));
         assert_eq!(request("kiln run a").unwrap().entrypoint, None);
+        let names = ["kiln run --hostname= a", "kiln run --hostname b a"].map(|line| request(line).unwrap().hostname);
+        assert_eq!(names, [None, Some("b".into())]);
     }
 
     #[test]
