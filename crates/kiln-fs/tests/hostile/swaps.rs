@@ -4,7 +4,7 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -14,16 +14,50 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 use crate::support::{Scratch, describe, root, write};
 
-/// How long each kind of work is done under attack.
-const ATTACK: Duration = Duration::from_millis(1200);
+/// How long each kind of work is done under attack, and how often at least.
+const ATTACK: Duration = Duration::from_secs(4);
+const ROUNDS: usize = 20;
 
-/// Swaps two names for each other until it is told to stop.
-fn swap(pairs: &[[&Path; 2]], is_over: &AtomicBool) {
-    while !is_over.load(Ordering::Relaxed) {
-        for [one, other] in pairs {
-            // The work itself may have taken one away.
-            let _ = renameat_with(CWD, *one, CWD, *other, RenameFlags::EXCHANGE);
+/// A name, a link that takes its place and gives it back, and where that leads.
+struct Pair {
+    name: PathBuf,
+    link: PathBuf,
+    target: PathBuf,
+}
+
+impl Pair {
+    fn new(name: PathBuf, link: PathBuf, target: PathBuf) -> Self {
+        symlink(&target, &link).unwrap();
+        Self { name, link, target }
+    }
+
+    fn swap(&self) {
+        // The work itself may have taken one away, or put something in the link's place.
+        let _ = renameat_with(CWD, &self.name, CWD, &self.link, RenameFlags::EXCHANGE);
+        let is_link = |path: &Path| fs::symlink_metadata(path).is_ok_and(|found| found.is_symlink());
+        if !is_link(&self.name) && !is_link(&self.link) {
+            let fresh = self.link.with_extension("fresh");
+            let _ = symlink(&self.target, &fresh);
+            let _ = renameat_with(CWD, &fresh, CWD, &self.link, RenameFlags::EXCHANGE)
+                .or_else(|_| renameat_with(CWD, &fresh, CWD, &self.link, RenameFlags::empty()));
+            let _ = fs::remove_file(&fresh).or_else(|_| fs::remove_dir_all(&fresh));
         }
+    }
+}
+
+/// Swaps names until it is told to stop.
+fn swap(pairs: &[Pair], is_over: &AtomicBool) {
+    while !is_over.load(Ordering::Relaxed) {
+        pairs.iter().for_each(Pair::swap);
+    }
+}
+
+/// Says that it is over however its scope is left.
+struct EndOf<'a>(&'a AtomicBool);
+
+impl Drop for EndOf<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 
@@ -34,26 +68,23 @@ fn under_attack(work: &mut dyn FnMut(&Scratch, &Path)) {
     let before = describe(&canary);
     let tree = scratch.dir("tree", &["f=own", "d/f=own", "d/sub/g=own", "e/f=own"]);
     let links = scratch.dir("links", &[]);
-    symlink(canary.join("f"), links.join("f")).unwrap();
-    symlink(&canary, links.join("d")).unwrap();
+    let pairs = [
+        Pair::new(tree.join("f"), links.join("f"), canary.join("f")),
+        Pair::new(tree.join("d"), links.join("d"), canary.clone()),
+    ];
     let is_over = AtomicBool::new(false);
     let mut rounds = 0;
     std::thread::scope(|scope| {
-        let pairs = [[tree.join("f"), links.join("f")], [tree.join("d"), links.join("d")]];
-        let over = &is_over;
-        scope.spawn(move || {
-            let pairs: Vec<[&Path; 2]> = pairs.iter().map(|[one, other]| [one.as_path(), other]).collect();
-            swap(&pairs, over);
-        });
+        scope.spawn(|| swap(&pairs, &is_over));
+        // A failure ends the thread, too, else nobody would hear of it.
+        let _end = EndOf(&is_over);
         let end = Instant::now() + ATTACK;
-        while Instant::now() < end {
+        while Instant::now() < end || rounds < ROUNDS {
             work(&scratch, &tree);
             rounds += 1;
         }
-        is_over.store(true, Ordering::Relaxed);
     });
     assert_eq!(describe(&canary), before, "the canary was changed");
-    assert!(rounds > 20, "{rounds} rounds show nothing");
 }
 
 /// No file below a directory holds what the canary does.
@@ -97,7 +128,7 @@ fn nothing_is_written_through_a_destination_that_moves() {
     under_attack(&mut |scratch, tree| {
         let source = scratch.path().join("source");
         if !source.exists() {
-            write(&source, &["f=mine", "sub/g=mine", "sub/new=mine"]);
+            write(&source, &["f=mine", "sub/g=mine", "sub/new=mine", "d/f=mine", "d/sub/g=mine", "d/sub/new=mine"]);
         }
         for dest in ["/d/", "/d/sub/", "/f", "/"] {
             let spec = CopySpec { always_replace: true, ..CopySpec::docker(".", dest) };
@@ -162,20 +193,30 @@ fn what_is_removed_is_in_the_tree() {
         // Trees with a link that may be the directory at the next moment.
         let (kept, name) = (scratch.dir("kept", &["f", "e/f"]), format!("gone{round}"));
         let gone = tree.join(&name);
-        write(&gone, &["a/f", "a/b/g"]);
-        symlink(scratch.path().join("canary"), gone.join("l")).unwrap();
-        let is_over = AtomicBool::new(false);
+        let pair = |n| {
+            write(&gone.join(format!("a{n}")), &["f", "b/g"]);
+            Pair::new(gone.join(format!("a{n}")), gone.join(format!("l{n}")), scratch.path().join("canary"))
+        };
+        let pairs: Vec<Pair> = (0..8).map(pair).collect();
+        let (is_over, begun) = (AtomicBool::new(false), AtomicBool::new(false));
         std::thread::scope(|scope| {
-            let pair = [gone.join("a"), gone.join("l")];
-            let over = &is_over;
-            scope.spawn(move || swap(&[[&pair[0], &pair[1]]], over));
+            scope.spawn(|| {
+                begun.store(true, Ordering::Relaxed);
+                swap(&pairs, &is_over);
+            });
+            let _end = EndOf(&is_over);
+            while !begun.load(Ordering::Relaxed) {
+                std::thread::yield_now();
+            }
             let _ = kiln_fs::remove_tree(fs::File::open(tree).unwrap(), OsStr::new(&name));
-            is_over.store(true, Ordering::Relaxed);
         });
         let _ = fs::remove_dir_all(&gone);
         if round % 10 == 0 {
             let _ = remove_others(&root(tree), &[&root(&kept)]);
-            let _ = fs::create_dir(tree.join("d")).and_then(|()| fs::write(tree.join("d/f"), "own"));
+            // Made elsewhere: in the tree it may be the canary by the time that something is put into it.
+            let fresh = scratch.dir("fresh", &["f=own", "sub/g=own"]);
+            let _ = fs::rename(&fresh, tree.join("d"));
+            let _ = fs::remove_dir_all(fresh);
         }
         round += 1;
     });
