@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use kiln_testkit::ForgedImage;
 
+use super::machine;
 use crate::project::{Project, Run};
 use crate::rootless;
 
@@ -16,21 +17,7 @@ use crate::rootless;
 pub(crate) const SECRET: &str = "HOST-CANARY-7f3a";
 
 /// The most memory of one command, whatever it is given.
-const MOST_MEMORY: u64 = 300 << 20;
-
-/// What of the machine must be as it was.
-const SETTINGS: &[&str] = &[
-    "/proc/sys/kernel/core_pattern",
-    "/proc/sys/kernel/hostname",
-    "/proc/sys/kernel/domainname",
-    "/proc/sys/kernel/modprobe",
-    "/proc/sys/kernel/panic",
-    "/proc/sys/kernel/sysrq",
-    "/proc/sys/kernel/kptr_restrict",
-    "/proc/sys/fs/suid_dumpable",
-    "/proc/sys/vm/overcommit_memory",
-    "/sys/kernel/uevent_helper",
-];
+pub(super) const MOST_MEMORY: u64 = 300 << 20;
 
 /// An attack under way. At its end, all of the machine must be as it was.
 pub(crate) struct Attack {
@@ -73,7 +60,7 @@ impl Attack {
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
         // Orphans come to this process, which has no other children: one test, one process.
         rustix::process::set_child_subreaper(Some(rustix::process::getpid())).unwrap();
-        let before = state_of_the_machine(&canary);
+        let before = machine::state(&canary, project.path());
         Self { project, canary: dir, before }
     }
 
@@ -128,6 +115,7 @@ impl Attack {
         let [stdout, stderr] = output.each_ref().map(|path| File::create(path).unwrap());
         let child = command.stdout(stdout).stderr(stderr).spawn().unwrap();
         let pid = child.id();
+        let link = Some(link_of(pid)).filter(|link| !link.exists());
         let (code, memory) = watch(child);
         let [stdout, stderr] = output.map(|path| String::from_utf8_lossy(&fs::read(path).unwrap()).into_owned());
         let run = Run { code, stdout, stderr };
@@ -137,12 +125,12 @@ impl Attack {
         assert!(memory <= MOST_MEMORY, "{} MiB of memory\n{said}", memory >> 20);
         let errors = run.stderr.lines().filter(|line| line.starts_with("error")).count();
         assert_eq!(errors > 0, code != 0, "an error, if it failed\n{said}");
-        assert_eq!(self.left(pid), Vec::<String>::new());
+        assert_eq!(self.left(pid, link.as_deref()), Vec::<String>::new());
         run
     }
 
-    /// What a command left: processes, mounts, control groups, working directories.
-    fn left(&self, pid: u32) -> Vec<String> {
+    /// What a command left: processes, control groups, working directories, and the link into the network of a step.
+    fn left(&self, pid: u32, link: Option<&Path>) -> Vec<String> {
         // The kernel takes the rest of a container away behind its last process.
         let start = Instant::now();
         loop {
@@ -153,6 +141,7 @@ impl Attack {
                 let entries = fs::read_dir(self.project.state().join(directory)).into_iter().flatten().flatten();
                 left.extend(entries.map(|entry| entry.path().display().to_string()));
             }
+            left.extend(link.filter(|link| link.exists()).map(|link| link.display().to_string()));
             if left.is_empty() || start.elapsed() > Duration::from_secs(2) {
                 return left;
             }
@@ -175,10 +164,11 @@ impl Attack {
 impl Drop for Attack {
     fn drop(&mut self) {
         if !std::thread::panicking() {
-            let canary = self.canary();
-            assert_eq!(state_of_the_machine(Path::new(&canary)), self.before);
-            let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
-            assert!(!mounts.contains(self.project.path().to_str().unwrap()), "{mounts}");
+            let after = machine::state(Path::new(&self.canary()), self.project.path());
+            let changed = |key: &&PathBuf| self.before.get(*key) != after.get(*key);
+            let changed: Vec<_> =
+                self.before.keys().filter(changed).map(|key| (&self.before[key], after.get(key))).collect();
+            assert!(changed.is_empty(), "of the machine, changed: {changed:#?}");
         }
     }
 }
@@ -195,8 +185,13 @@ fn printed_line(line: &str) -> Option<&str> {
     seconds.parse::<f64>().ok().map(|_| text)
 }
 
+/// The link into the network of a command's first step, unless that name was taken (kiln-exec, `Ground::connect`).
+pub(super) fn link_of(pid: u32) -> PathBuf {
+    Path::new("/sys/class/net").join(format!("kiln-{}", pid.wrapping_mul(61) % 2048))
+}
+
 /// Waits for a command; gives its exit code, and the most memory it had.
-fn watch(mut child: Child) -> (i32, u64) {
+pub(super) fn watch(mut child: Child) -> (i32, u64) {
     let status = PathBuf::from(format!("/proc/{}/status", child.id()));
     let (start, mut most) = (Instant::now(), 0);
     loop {
@@ -224,42 +219,4 @@ fn parent(pid: u32) -> Option<u32> {
 
 fn command_line(pid: u32) -> String {
     String::from_utf8_lossy(&fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default()).replace('\0', " ")
-}
-
-/// The canary to its last bit, settings of the kernel, nodes in `/dev`, names in `/`, the accounts, and kiln itself.
-fn state_of_the_machine(canary: &Path) -> BTreeMap<PathBuf, String> {
-    let mut state: BTreeMap<PathBuf, String> = BTreeMap::new();
-    for path in [canary.to_owned(), canary.join("secret"), canary.join("sub"), canary.join("sub/secret2")] {
-        let content = fs::read(&path).unwrap_or_default();
-        state.insert(path.clone(), format!("{} {}", look(&path), String::from_utf8_lossy(&content)));
-    }
-    for path in SETTINGS {
-        state.insert(path.into(), fs::read_to_string(path).unwrap_or_default());
-    }
-    for directory in ["/", "/dev", "/root"] {
-        let names = fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.file_name());
-        // Others may take loop devices.
-        let mut names: Vec<_> = names.filter(|name| !name.to_string_lossy().starts_with("loop")).collect();
-        names.sort();
-        state.insert(directory.into(), format!("{names:?}"));
-    }
-    for node in ["null", "zero", "full", "random", "urandom", "tty", "mem", "kmsg"] {
-        let path = Path::new("/dev").join(node);
-        let metadata = fs::symlink_metadata(&path).ok().map(|node| (node.mode(), node.rdev(), node.uid()));
-        state.insert(path, format!("{metadata:?}"));
-    }
-    for file in ["/etc/passwd", "/etc/group", "/etc/shadow", "/etc/resolv.conf", "/etc/hosts"] {
-        state.insert(file.into(), look(Path::new(file)));
-    }
-    // Other tests may link it.
-    let kiln = fs::metadata(env!("CARGO_BIN_EXE_kiln")).unwrap();
-    state
-        .insert("kiln".into(), format!("{:?}", (kiln.ino(), kiln.mode(), kiln.len(), kiln.mtime(), kiln.mtime_nsec())));
-    state
-}
-
-/// All that is said of a file but when it was read.
-fn look(path: &Path) -> String {
-    let file = fs::symlink_metadata(path).ok();
-    format!("{:?}", file.map(|f| (f.ino(), f.mode(), f.uid(), f.gid(), f.nlink(), f.size(), f.mtime(), f.mtime_nsec())))
 }
