@@ -214,6 +214,12 @@ impl ControlGroup {
     }
 }
 
+/// The top of each hierarchy, and where groups would be made in it.
+#[cfg(any(test, feature = "testing"))]
+pub(crate) fn homes(own: &str, mounts: &str) -> Vec<(std::path::PathBuf, std::path::PathBuf)> {
+    hierarchies(own, mounts).into_iter().map(|found| (found.top.clone(), Home::usual(&found).directory)).collect()
+}
+
 fn ours() -> io::Result<Vec<Hierarchy>> {
     let read = |path: &str| std::fs::read_to_string(path);
     Ok(hierarchies(&read("/proc/self/cgroup")?, &read("/proc/self/mountinfo")?))

@@ -26,6 +26,8 @@ mod spec;
 mod stubs;
 mod targets;
 mod terminal;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 mod user;
 
 pub use error::Error;

@@ -2,7 +2,7 @@
 #![expect(clippy::disallowed_methods, reason = "the kernel's own files, by names that are written here")]
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 /// A hierarchy, and our own group in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,10 +36,19 @@ pub(super) fn hierarchies(own: &str, mounts: &str) -> Vec<Hierarchy> {
         let controllers: Vec<String> =
             controllers.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect();
         let (root, top) = mounts.lines().find_map(|mount| mounted(mount, version, &controllers))?;
-        let own = top.join(own.strip_prefix(root).unwrap_or(own).trim_start_matches('/'));
+        let own = top.join(within(own, root));
         Some(Hierarchy { version, controllers, top, own })
     };
     own.lines().filter_map(hierarchy).collect()
+}
+
+/// Where a group is below the one that is mounted. Of one that lies elsewhere, as the kernel says with `..`
+/// (cgroup_namespaces(7)), nothing can be seen; what is mounted stands for it.
+fn within<'a>(own: &'a str, root: &str) -> &'a Path {
+    let (own, root) = (Path::new(own), Path::new(root));
+    let below = own.strip_prefix(root).or_else(|_| own.strip_prefix("/")).unwrap_or(own);
+    let is_below = below.components().all(|part| matches!(part, Component::Normal(_)));
+    if is_below { below } else { Path::new("") }
 }
 
 /// The root and the place of a mount, if it is that of the hierarchy.
@@ -164,7 +173,9 @@ mod tests {
             let (own, mounts) = (text(), text());
             let found = hierarchies(&own, &mounts);
             assert!(found.len() <= own.lines().count(), "{own:?} {mounts:?}");
-            found.iter().for_each(|hierarchy| drop(Home::usual(hierarchy)));
+            for (hierarchy, home) in found.iter().map(|hierarchy| (hierarchy, Home::usual(hierarchy))) {
+                assert!(home.directory.starts_with(&hierarchy.top), "{own:?} {mounts:?}");
+            }
         }
     }
 
@@ -175,6 +186,10 @@ mod tests {
         let homes: Vec<_> = found.iter().map(Home::usual).map(|home| home.directory).collect();
         let wanted = ["/sys/fs/cgroup/pids/", "/sys/fs/cgroup/cpu/inner", "/nowhere/unified/user.slice"];
         assert_eq!(homes, wanted.map(PathBuf::from));
+        // What is mounted is a group, and ours is none in it.
+        let found = hierarchies("3:cpu,cpuacct:/outermost/inner\n0::/../other/session\n", MOUNTS);
+        let homes: Vec<_> = found.iter().map(Home::usual).map(|home| home.directory).collect();
+        assert_eq!(homes, ["/sys/fs/cgroup/cpu/outermost/inner", "/nowhere/unified"].map(PathBuf::from));
         // At the top, as in a container, there is nothing beside.
         let found = hierarchies("0::/", MOUNTS);
         assert_eq!(Home::usual(&found[0]).directory, Path::new("/nowhere/unified"));

@@ -69,7 +69,7 @@ impl IdMap {
         // Rows are in no order, and there are few.
         for _ in &self.0 {
             let next = self.0.iter().find(|extent| extent.inside <= last && last - extent.inside < extent.count);
-            let end = next.map_or(last, |extent| extent.inside + (extent.count - 1));
+            let end = next.map_or(last, |extent| extent.inside.saturating_add(extent.count - 1));
             last = if self.has(end.saturating_add(1)) { end.saturating_add(1) } else { end };
         }
         last
