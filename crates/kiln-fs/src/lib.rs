@@ -27,6 +27,7 @@ pub mod compress;
 pub mod copy;
 mod digest;
 mod error;
+pub mod flat;
 pub mod layer;
 mod limits;
 mod meta;

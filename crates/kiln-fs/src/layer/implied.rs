@@ -9,8 +9,8 @@ use kiln_sys::root::{Root, set_mode, set_owner, set_times};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
-use super::whiteout::is_whiteout;
-use super::{LayerError, Result, opaque_xattr};
+use super::whiteout::{is_opaque, is_whiteout};
+use super::{LayerError, Result};
 use crate::meta::{set_xattrs, xattrs};
 use crate::tree::open_beneath;
 
@@ -39,7 +39,7 @@ pub fn inherit_implied(layer: &Root, implied: &[Vec<u8>], below: &[Root]) -> Res
 fn nearest(path: &[u8], below: &[Root]) -> Result<Option<(OwnedFd, Metadata)>> {
     for root in below {
         let ends = path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at);
-        let mut is_opaque = false;
+        let mut hides = false;
         for end in ends.chain([path.len()]) {
             let prefix = &path[..end];
             let handle = match open_beneath(root, prefix, ITSELF) {
@@ -53,10 +53,9 @@ fn nearest(path: &[u8], below: &[Root]) -> Result<Option<(OwnedFd, Metadata)>> {
             if end == path.len() || !metadata.is_dir() {
                 return Ok(Some((handle, metadata)));
             }
-            let value = kiln_sys::xattr::get(&handle, opaque_xattr()).map_err(LayerError::io("look at", prefix))?;
-            is_opaque |= value.as_deref() == Some(b"y");
+            hides |= is_opaque(&handle).map_err(LayerError::io("look at", prefix))?;
         }
-        if is_opaque {
+        if hides {
             return Ok(None);
         }
     }

@@ -33,6 +33,7 @@ pub use reader::TarReader;
 pub(crate) use reader::extended_size;
 pub use same::{same_but_times, same_root};
 pub use times::{Times, has_times, newest};
+pub(crate) use whiteout::{hide_those_below, is_opaque, is_whiteout, make_whiteout};
 
 use crate::compress::ExpansionError;
 use crate::error::printable;

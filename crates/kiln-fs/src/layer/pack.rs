@@ -20,8 +20,8 @@ use super::ahead::{NAMES, Small, read_ahead};
 use super::entry::{EntryKind, TarEntry};
 use super::header::{write_header, write_padding, write_trailer};
 use super::live::{Out, Rewind, is_gone};
-use super::whiteout::is_whiteout;
-use super::{LayerError, OPAQUE, Result, Times, WHITEOUT, opaque_xattr};
+use super::whiteout::{is_opacity, is_whiteout};
+use super::{LayerError, OPAQUE, Result, Times, WHITEOUT};
 use crate::copy::file::{open_itself, with_buffer};
 use crate::error::printable;
 use crate::meta::{Xattr, counts};
@@ -432,7 +432,7 @@ pub(super) fn attributes(handle: &OwnedFd, path: &[u8], whiteouts: bool) -> Resu
             // The content is in another layer: what is here is not the file.
             return Err(LayerError::OverlayPrivate { entry: printable(path), what: printable(name.as_bytes()) });
         }
-        let is_opacity = whiteouts && name == opaque_xattr();
+        let is_opacity = whiteouts && is_opacity(&name);
         if !is_opacity && !counts(&name) {
             continue;
         }

@@ -12,8 +12,8 @@ use kiln_sys::root::{Root, read_dir_fd};
 use kiln_sys::xattr;
 use rustix::fs::{AtFlags, OFlags, StatxFlags};
 
-use super::whiteout::is_whiteout;
-use super::{LayerError, Result, opaque_xattr};
+use super::whiteout::{is_opacity, is_whiteout};
+use super::{LayerError, Result};
 use crate::copy::file::open_itself;
 use crate::meta::{Xattr, counts};
 use crate::tree::{join, open_beneath};
@@ -176,7 +176,7 @@ pub(super) fn attributes(handle: &OwnedFd, path: &[u8]) -> Result<Vec<Xattr>> {
     let read = || {
         let mut found = Vec::new();
         for name in xattr::list(handle)? {
-            if (counts(&name) || name == opaque_xattr())
+            if (counts(&name) || is_opacity(&name))
                 && let Some(value) = xattr::get(handle, &name)?
             {
                 found.push((name, value));
