@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use kiln_oci::Digest;
 
+use crate::owner::Standing;
 use crate::snapshot::LayerId;
 
 /// Says what the store could not do.
@@ -46,6 +47,32 @@ pub enum Error {
         path: PathBuf,
         /// Whose it is.
         owner: u32,
+    },
+    /// Layers have the form of others' rights and ids.
+    #[error("the layers in the state directory `{}` were written by {made}, and cannot be used by {now}", .path.display())]
+    OtherStanding {
+        /// The directory.
+        path: PathBuf,
+        /// Who wrote them.
+        made: Standing,
+        /// Who we are.
+        now: Standing,
+    },
+    /// Layers could not be stacked.
+    #[error("layers cannot be stacked")]
+    NoOverlay {
+        /// What the kernel said.
+        #[source]
+        source: kiln_sys::Error,
+    },
+    /// Layers could not be copied into one tree, or what was written there not be found.
+    #[error("cannot work on the copy of a tree in `{}`", .path.display())]
+    Copy {
+        /// Where it is.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: kiln_fs::Error,
     },
     /// A newer kiln made this state directory.
     #[error(
@@ -242,13 +269,19 @@ impl Error {
 
     /// Whether another state directory would do.
     pub fn is_about_place(&self) -> bool {
-        matches!(self, Self::PathTooLong { .. } | Self::DanglingLink { .. } | Self::Others { .. })
+        matches!(
+            self,
+            Self::PathTooLong { .. } | Self::DanglingLink { .. } | Self::Others { .. } | Self::OtherStanding { .. }
+        )
     }
 
     /// Whether the disk is full, whoever noticed it.
     pub fn is_no_space(&self) -> bool {
         match self {
-            Self::Io { source, .. } | Self::NotWritable { source, .. } | Self::Lock { source, .. } => {
+            Self::Copy { source: kiln_fs::Error::Io { source, .. }, .. }
+            | Self::Io { source, .. }
+            | Self::NotWritable { source, .. }
+            | Self::Lock { source, .. } => {
                 matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
             }
             Self::Database { source, .. } => source.sqlite_error().is_some_and(is_full),

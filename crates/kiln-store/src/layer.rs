@@ -136,10 +136,10 @@ impl Store {
         self.shared.db.read(|db| layer_with(db, diff_id))
     }
 
-    /// Overlay's own directory is of no use to a finished layer.
+    /// Overlay's own directory, or a copy in its place, is of no use to a finished layer.
     fn clear_overlay_work(&self, active: &ActiveLayer) -> Result<()> {
-        let work = active.overlay_work();
-        if work.symlink_metadata().is_ok() { remove_dir(&work) } else { Ok(()) }
+        let own = [active.overlay_work(), active.flat()];
+        own.iter().filter(|dir| dir.symlink_metadata().is_ok()).try_for_each(|dir| remove_dir(dir))
     }
 
     /// Moves the directory into place, then writes the row: a row always has its directory.

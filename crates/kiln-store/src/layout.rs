@@ -86,6 +86,16 @@ impl Layout {
         Ok(true)
     }
 
+    /// Whether there are trees whose files have owners.
+    pub(crate) fn has_trees(&self) -> Result<bool> {
+        for dir in [self.layers(), self.cache_mounts()] {
+            if std::fs::read_dir(&dir).context("list", &dir)?.next().is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// Puts space aside, so that pruning can write its log when the disk is full.
     pub(crate) fn keep_reserve(&self) {
         let reserve = self.reserve();

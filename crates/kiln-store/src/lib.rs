@@ -8,12 +8,14 @@
 //!   blobs/sha256/<hex>    content, whole and verified
 //!   ingest/<name>         content being received; <hex>: some that broke off, to be continued
 //!   layers/<id>/fs        layers, each the upper directory of an overlay: whiteouts, opaque marks
-//!   work/<id>/{fs,work}   layers being written
+//!   work/<id>/{fs,work}   layers being written; flat: all of a tree, where there is no overlay
 //!   cache-mounts/<key>/fs directories of `RUN --mount=type=cache`; <key>.lock beside them
 //!   leases/<id>           one locked file for each live lease, naming what it holds
 //!   locks/                the locks of the sweeper, the schema, the cache mounts; claim-<hex>: work being done
 //!   tmp/<name>            on its way in or out
 //!   empty/                stays empty
+//!   native                why layers are copied, if they are
+//!   standing              with whose rights and ids layers were written
 //!   reserve               space put aside for pruning a full disk
 //! ```
 //!
@@ -55,7 +57,9 @@ mod layer;
 mod layout;
 mod lease;
 mod lock;
+mod native;
 mod overlay;
+mod owner;
 mod prune;
 mod record;
 mod schema;
@@ -77,6 +81,8 @@ pub use ingest::Ingest;
 pub use inventory::{Entry, EntryKind, Foreign, Need, RecordType};
 pub use layer::Unpacked;
 pub use lease::Lease;
+pub use native::Stacking;
+pub use owner::Standing;
 pub use prune::{
     Condition, Disk, Field, Limits, Pattern, PatternError, PruneOptions, PruneReport, PruneScope, Pruned, PrunedKind,
     Test,

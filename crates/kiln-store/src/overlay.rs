@@ -68,7 +68,7 @@ impl Store {
 }
 
 /// In a user namespace overlay keeps its marks in `user.overlay.*` (Documentation/filesystems/overlayfs.rst).
-fn user_xattr() -> bool {
+pub(crate) fn user_xattr() -> bool {
     !kiln_sys::userns::is_machine_root()
 }
 

@@ -128,6 +128,11 @@ impl ActiveSnapshot {
         self.layer.tree()
     }
 
+    /// Where all of it is once it was copied ([`crate::Store::lay`]).
+    pub fn flat_dir(&self) -> PathBuf {
+        self.layer.flat()
+    }
+
     /// What it stands on.
     pub fn parent(&self) -> &Snapshot {
         &self.parent
@@ -150,6 +155,11 @@ impl ActiveLayer {
 
     pub(crate) fn overlay_work(&self) -> PathBuf {
         self.dir.join("work")
+    }
+
+    /// Where all of the tree is, where there is no overlay.
+    pub(crate) fn flat(&self) -> PathBuf {
+        self.dir.join("flat")
     }
 
     /// The lease it is made under.

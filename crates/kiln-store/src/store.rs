@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use kiln_oci::Digest;
 use kiln_sys::lock::LockMode;
@@ -18,6 +18,7 @@ use crate::image::Images;
 use crate::layout::Layout;
 use crate::lease::Lease;
 use crate::lock::{self, Guard};
+use crate::native::{Stacking, Views};
 use crate::record::{Records, Touched};
 use crate::stat_cache::{Pages, StatCache};
 
@@ -41,6 +42,9 @@ pub(crate) struct Shared {
     pub(crate) grown: AtomicBool,
     /// Content that this process wrote, whose bytes it knows without reading them.
     pub(crate) written: Mutex<HashSet<Digest>>,
+    /// How layers become trees, once it is known.
+    pub(crate) stacking: OnceLock<Stacking>,
+    pub(crate) views: Mutex<Views>,
 }
 
 impl Store {
@@ -57,6 +61,8 @@ impl Store {
             notes: Mutex::default(),
             grown: AtomicBool::new(false),
             written: Mutex::default(),
+            stacking: OnceLock::new(),
+            views: Mutex::default(),
         };
         let store = Self { shared: Arc::new(shared) };
         store.doubt_unsynced()?;
