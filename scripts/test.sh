@@ -7,7 +7,7 @@ set -euo pipefail
 source "$(dirname "$0")/env.sh"
 cd "$ROOT"
 
-packages gcc g++ libc6-dev busybox-static python3 curl zstd xz-utils bzip2 skopeo umoci buildah runc docker-registry mmdebstrap openssl git openssh-client iptables nftables uidmap passt slirp4netns
+packages gcc g++ libc6-dev busybox-static python3 curl zstd xz-utils bzip2 skopeo umoci buildah runc docker-registry mmdebstrap openssl git openssh-client iptables nftables uidmap passt slirp4netns podman bubblewrap
 
 with_registry
 SCRATCH=$(mktemp -d -t kiln-test-XXXXXX)

@@ -43,12 +43,21 @@ pub struct Engine {
     ids: Arc<Ids>,
 }
 
+impl Drop for Engine {
+    fn drop(&mut self) {
+        // What stays behind goes with the next sweep.
+        self.store.get().map(Store::forget_views);
+    }
+}
+
 impl Engine {
     /// An engine on a state directory, which is made when it is first needed.
     pub fn open(config: EngineConfig) -> Result<Self> {
         let registry = Arc::new(Registry::new(&config));
-        let (networks, ids) =
-            (StepNetworks::new(config.search_path.clone()), Arc::new(Ids::new(config.ids_note.clone())));
+        let (networks, ids) = (
+            StepNetworks::new(config.search_path.clone()),
+            Arc::new(Ids::new(config.ids_note.clone(), config.isolation)),
+        );
         Ok(Self { config, store: OnceLock::new(), registry, networks, ids })
     }
 
@@ -61,6 +70,11 @@ impl Engine {
             let hint = is_elsewhere.then_some("name a directory you can write to with `--state` or `KILN_STATE`");
             crate::space::explain(hint.into_iter().fold(environment(error), Failure::hint), &self.config.state)
         })?;
+        if self.config.has_become_root {
+            let admitted = kiln_store::Standing::ours().and_then(|standing| store.admit(standing));
+            admitted.map_err(environment)?;
+        }
+        self.config.stacking.into_iter().for_each(|stacking| store.choose_stacking(stacking));
         Ok(self.store.get_or_init(|| store).clone())
     }
 
@@ -69,7 +83,7 @@ impl Engine {
     }
 
     pub(crate) fn executor(&self) -> Executor {
-        Executor::new()
+        Executor::new().isolated_by(self.config.isolation)
     }
 
     pub(crate) fn networks(&self) -> StepNetworks {

@@ -6,10 +6,11 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
-use kiln_exec::User;
+use kiln_exec::{Isolation, User};
 use kiln_report::{Event, Reporter};
-use kiln_store::Store;
+use kiln_store::{Stacking, Store};
 use kiln_sys::mount::{Bind, Overlay, Shifted, bind_path_detached, bind_shifted};
+use kiln_sys::root::Root;
 use kiln_sys::userns::{UserNamespace, is_machine_root};
 
 use crate::failure::Context as _;
@@ -21,6 +22,7 @@ pub(crate) struct Ids {
     sight: OnceLock<Sight>,
     /// Said by the first step.
     note: Option<String>,
+    isolation: Isolation,
 }
 
 /// How the files of steps are mounted.
@@ -32,12 +34,27 @@ pub(crate) enum Sight {
     Own(Arc<Shifted>),
     /// As they are, in a user namespace that has the ids of ours.
     Nested(Arc<UserNamespace>),
+    /// As they are, and not mounted: steps have no namespaces.
+    Plain,
 }
 
+/// The way out where layers cannot be stacked.
+const ELSEWHERE: &str = "name a state directory on another filesystem with `--state`, or have layers copied with \
+     `KILN_SNAPSHOTTER=native`";
+
+/// What is said where steps have no namespaces.
+const UNCONFINED: &str = "warning: steps run with `--isolation=chroot`: they see the processes and the network of this machine, have \
+     no `/proc` and no `/sys`, and can do what kiln can; secrets are in files; build nothing that you do not trust";
+
 impl Ids {
+    /// What keeps steps apart.
+    pub(crate) fn isolation(&self) -> Isolation {
+        self.isolation
+    }
+
     /// With something to say when the first step runs.
-    pub(crate) fn new(note: Option<String>) -> Self {
-        Self { sight: OnceLock::new(), note }
+    pub(crate) fn new(note: Option<String>, isolation: Isolation) -> Self {
+        Self { sight: OnceLock::new(), note, isolation }
     }
 
     /// Finds out what this machine and the file system of the state directory can do, once; says so if it is less.
@@ -46,7 +63,11 @@ impl Ids {
             if let Some(note) = &self.note {
                 reporter.report(Event::Note(note.clone()));
             }
-            let made = if is_machine_root() { own(&store.root()) } else { nested() };
+            if self.isolation == Isolation::Chroot {
+                reporter.report(Event::Note(UNCONFINED.to_owned()));
+                return Sight::Plain;
+            }
+            let made = if is_machine_root() { own(&store.root(), store.stacking()) } else { nested() };
             made.unwrap_or_else(|error| {
                 let why = std::error::Error::source(&error).map(|why| format!(": {why}")).unwrap_or_default();
                 let text = format!("warning: steps run with the user ids of this machine: {error}{why}");
@@ -59,10 +80,12 @@ impl Ids {
 }
 
 /// Makes the namespace, and tries it on what every state directory has.
-pub(crate) fn own(state: &Path) -> std::result::Result<Sight, kiln_sys::Error> {
+pub(crate) fn own(state: &Path, stacking: Stacking) -> std::result::Result<Sight, kiln_sys::Error> {
     let shifted = Shifted::new(state, Arc::new(UserNamespace::new()?))?;
     let lowers = vec![state.join("empty"), state.join("layers")];
-    Overlay { lowers, upper: None, userxattr: false }.mount_shifted(&shifted)?;
+    if stacking == Stacking::Overlay {
+        Overlay { lowers, upper: None, userxattr: false }.mount_shifted(&shifted)?;
+    }
     Ok(Sight::Own(Arc::new(shifted)))
 }
 
@@ -75,10 +98,15 @@ impl Sight {
     /// The namespace.
     pub(crate) fn users(&self) -> Option<&Arc<UserNamespace>> {
         match self {
-            Self::Host => None,
+            Self::Host | Self::Plain => None,
             Self::Own(shifted) => Some(shifted.users()),
             Self::Nested(users) => Some(users),
         }
+    }
+
+    /// Whether steps see copies of their files, and nothing is mounted for them.
+    pub(crate) fn is_plain(&self) -> bool {
+        matches!(self, Self::Plain)
     }
 
     /// Says when a step cannot run as a user, whose ids it would not have.
@@ -90,10 +118,11 @@ impl Sight {
     /// Mounts an overlay of the state directory nowhere: it is gone with its descriptor.
     pub(crate) fn mount(&self, overlay: &Overlay) -> Result<OwnedFd> {
         let mount = match self {
-            Self::Host | Self::Nested(_) => overlay.mount_detached(),
+            Self::Host | Self::Nested(_) | Self::Plain => overlay.mount_detached(),
             Self::Own(shifted) => overlay.mount_shifted(shifted),
         };
-        mount.or_environment(|| "cannot mount a step's files".into())
+        let mount = mount.or_environment(|| "cannot mount a step's files".into());
+        mount.map_err(|failure| failure.hint(ELSEWHERE))
     }
 
     /// Clones the mount of a part of the state directory.
@@ -101,6 +130,7 @@ impl Sight {
         let mount = match self {
             Self::Host | Self::Nested(_) => bind_path_detached(path, bind),
             Self::Own(shifted) => shifted.bind(path, bind),
+            Self::Plain => Root::open_ambient(path).map(Root::into_fd),
         };
         mount.or_environment(|| format!("cannot mount `{}`", path.display()))
     }
@@ -109,6 +139,7 @@ impl Sight {
     pub(crate) fn bind_of_host(&self, path: &Path, bind: Bind) -> std::result::Result<OwnedFd, kiln_sys::Error> {
         match self {
             Self::Host | Self::Nested(_) => bind_path_detached(path, bind),
+            Self::Plain => Root::open_ambient(path).map(Root::into_fd),
             Self::Own(shifted) => bind_shifted(path, bind, shifted.users()),
         }
     }

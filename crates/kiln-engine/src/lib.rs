@@ -88,12 +88,14 @@ pub use explain::{Advice, Cause, Step, Story, Summary};
 pub use forecast::{Forecast, ForecastStep};
 pub use frontend::named_contexts;
 pub use gather::Gathered;
-pub use kiln_exec::{Resources, Terminal};
+pub use kiln_exec::{Isolation, Resources, Terminal};
 pub use kiln_fs::layer::Aspect;
 pub use kiln_image::SettingsFiles;
 pub use kiln_image::objects::{ActionsOptions, AwsKeys, AzureOptions, ObjectOptions, S3Options, Secret, StoreLayout};
 pub use kiln_solver::{Became, Change, Fate, FileChange, MissReason, Verdict, place_of_files};
-pub use kiln_store::{Condition, Entry, EntryKind, Field, Holder, Need, Pattern, PatternError, RecordType, Test, Why};
+pub use kiln_store::{
+    Condition, Entry, EntryKind, Field, Holder, Need, Pattern, PatternError, RecordType, Stacking, Test, Why,
+};
 pub use lock::{LockAnswer, LockChange, LockMode};
 pub use mounts::{
     DEFAULT_MAX_SIZE, Existing, ExportedMount, MountExport, MountImport, MountPlace, MountSummary, MountsExported,

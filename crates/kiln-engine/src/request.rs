@@ -10,9 +10,10 @@ use std::num::NonZero;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use kiln_exec::Isolation;
 use kiln_image::SettingsFiles;
 use kiln_oci::{Platform, Reference};
-use kiln_store::Condition;
+use kiln_store::{Condition, Stacking};
 use serde::{Deserialize, Serialize};
 
 pub use cache::{CacheEntry, CacheFrom, CacheManifest, CacheMode, CachePlace, CacheTo};
@@ -49,6 +50,12 @@ pub struct EngineConfig {
     pub proxies: BTreeMap<String, String>,
     /// What is said of user ids when the first step runs.
     pub ids_note: Option<String>,
+    /// Whether [`crate::become_root`] was called, after which layers are read and written.
+    pub has_become_root: bool,
+    /// What keeps steps apart from the machine.
+    pub isolation: Isolation,
+    /// How layers become trees; by default overlayfs does it, where it can.
+    pub stacking: Option<Stacking>,
     /// Whether nothing is asked of the network. RUN steps are another matter: they have the network they are given.
     pub is_offline: bool,
 }

@@ -2,8 +2,8 @@
 
 use std::ffi::OsStr;
 
-use kiln_exec::Error;
 use kiln_exec::rootless::{NoRange, Obstacle, Standing};
+use kiln_exec::{Error, Isolation};
 use kiln_report::Failure;
 
 use crate::failure::environment;
@@ -11,9 +11,9 @@ use crate::job::Result;
 
 /// Becomes root of a user namespace where the user is not the machine's root; to be done first, while the process has one
 /// thread. Programs that it takes are looked for in `path`. Gives what there is to say about it once a step runs.
-pub fn become_root(path: Option<&OsStr>) -> Result<Option<String>> {
-    match kiln_exec::rootless::enter(path) {
-        Ok(Standing::AsBefore | Standing::Range) => Ok(None),
+pub fn become_root(path: Option<&OsStr>, isolation: Isolation) -> Result<Option<String>> {
+    match kiln_exec::rootless::enter(path, isolation) {
+        Ok(Standing::AsBefore | Standing::Confined | Standing::Range) => Ok(None),
         Ok(Standing::Single { user, why }) => Ok(Some(single(&user, &why))),
         Err(error) => Err(blocked(error)),
     }
@@ -41,8 +41,13 @@ fn blocked(error: Error) -> Failure {
         Error::NoUserNamespace { obstacle, .. } => way_past(*obstacle),
         _ => None,
     };
-    hint.into_iter().fold(environment(error), Failure::hint)
+    let chroot = hint.filter(|_| kiln_exec::rootless::may_chroot()).map(|_| CHROOT);
+    hint.into_iter().chain(chroot).fold(environment(error), Failure::hint)
 }
+
+/// The way out that is left to root of a container.
+pub(crate) const CHROOT: &str =
+    "build what you trust with `--isolation=chroot`, by which steps are not confined any more than kiln is";
 
 fn way_past(obstacle: Obstacle) -> Option<&'static str> {
     Some(match obstacle {

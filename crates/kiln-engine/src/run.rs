@@ -56,6 +56,9 @@ pub(crate) fn own(stream: impl AsFd) -> Result<OwnedFd> {
 }
 
 fn prepare(store: &Store, request: &RunRequest, sight: &Sight) -> Result<(ContainerSpec, Scratch<ActiveSnapshot>)> {
+    if sight.is_plain() {
+        return Err(environment(kiln_exec::Error::NeedsNamespaces { what: "an image to run".into() }));
+    }
     let lease = store.lease().map_err(environment)?;
     let image = crate::images::one(store, &request.image, request.platform.as_ref())?;
     let config = crate::images::read_config(store, &image.record.id)?;
@@ -78,9 +81,8 @@ fn prepare(store: &Store, request: &RunRequest, sight: &Sight) -> Result<(Contai
     };
     // It holds the lease, and so the image, as long as it lives.
     let scratch = Scratch::upon(store, Some(&snapshot), &lease)?;
-    let mut overlay = scratch.overlay()?;
-    overlay.lowers.push(crate::step::stubs(store, &lease, &mounts)?);
-    let tree = Tree { root: Root::new(sight.mount(&overlay)?), mounts, sight };
+    let stubs = crate::step::stubs(store, &lease, &mounts)?;
+    let tree = Tree { root: Root::new(scratch.show(Some(&stubs), &sight)?), mounts, sight };
     Ok((spec(request, config, tree)?, scratch))
 }
 

@@ -1,19 +1,25 @@
 //! Trees being written: thrown away unless they are kept, however the work on them ends.
 
+use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
-use kiln_store::{ActiveLayer, ActiveSnapshot, Lease, Snapshot, Snapshotter as _, Store};
-use kiln_sys::mount::Overlay;
+use kiln_fs::flat::TreeState;
+use kiln_store::{ActiveLayer, ActiveSnapshot, Lease, Snapshot, Snapshotter as _, Stacking, Store};
+use kiln_sys::mount::{Bind, Depth, MountAttrFlags};
 use kiln_sys::root::Root;
 
 use crate::failure::{Context as _, environment};
+use crate::ids::Sight;
 use crate::job::Result;
 
 /// A tree being written. Dropping it removes it; let go of what has it mounted first.
 pub(crate) struct Scratch<A: Discard> {
     store: Store,
     active: Option<A>,
+    /// Where there is no overlay: what the copy of the tree was before anybody wrote to it, and what does not count.
+    before: Mutex<Option<(TreeState, BTreeSet<Vec<u8>>)>>,
 }
 
 /// What a store can throw away.
@@ -45,7 +51,7 @@ impl<A: Discard> Drop for Scratch<A> {
 
 impl<A: Discard> Scratch<A> {
     fn new(store: &Store, active: A) -> Self {
-        Self { store: store.clone(), active: Some(active) }
+        Self { store: store.clone(), active: Some(active), before: Mutex::default() }
     }
 
     fn active(&self) -> &A {
@@ -64,14 +70,59 @@ impl Scratch<ActiveSnapshot> {
         Ok(Self::new(store, store.prepare(parent, lease).map_err(environment)?))
     }
 
-    /// How to mount it for writing.
-    pub(crate) fn overlay(&self) -> Result<Overlay> {
-        self.store.mounts(self.active()).map_err(environment)
+    /// Mounts it for a step that writes to it, with one more layer below all others; it is unmounted with its descriptor.
+    pub(crate) fn show(&self, below: Option<&Path>, sight: &Sight) -> Result<OwnedFd> {
+        if sight.is_plain() || self.store.stacking() == Stacking::Native {
+            let dir = self.lay(below)?;
+            self.watch(BTreeSet::new())?;
+            return sight.bind(&dir, Bind { depth: Depth::One, attributes: MountAttrFlags::empty() });
+        }
+        let mut overlay = self.store.mounts(self.active()).map_err(environment)?;
+        overlay.lowers.extend(below.map(Path::to_owned));
+        sight.mount(&overlay)
     }
 
-    /// Mounts it for writing, nowhere: it is unmounted with its descriptor.
-    pub(crate) fn mount(&self) -> Result<OwnedFd> {
-        self.overlay()?.mount_detached().or_environment(|| "cannot mount a step's files".into())
+    /// Opens it for us to write to.
+    pub(crate) fn open(&self) -> Result<Root> {
+        if self.store.stacking() == Stacking::Native {
+            let dir = self.lay(None)?;
+            self.watch(BTreeSet::new())?;
+            return open_dir(&dir);
+        }
+        let overlay = self.store.mounts(self.active()).map_err(environment)?;
+        overlay.mount_detached().map(Root::new).or_environment(|| "cannot mount a step's files".into())
+    }
+
+    /// Copies all of the tree, with one more layer below all others, into one directory.
+    pub(crate) fn lay(&self, below: Option<&Path>) -> Result<PathBuf> {
+        self.store.lay(self.active(), below).map_err(environment)
+    }
+
+    /// Takes what the copy is now for what was there before. What is at the paths in `apart` is no part of the tree.
+    pub(crate) fn watch(&self, apart: BTreeSet<Vec<u8>>) -> Result<()> {
+        let dir = self.active().flat_dir();
+        let doing = || "cannot read a step's files".into();
+        let state = TreeState::of(&open_dir(&dir)?).or_environment(doing)?;
+        *self.before.lock().unwrap_or_else(PoisonError::into_inner) = Some((state, apart));
+        Ok(())
+    }
+
+    /// Has what changed where it belongs. Nothing may write to the tree any more.
+    fn settle(&self) -> Result<()> {
+        let before = self.before.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some((before, apart)) = before else { return Ok(()) };
+        self.store.take_changes(self.active(), &before, &apart).map_err(environment)
+    }
+
+    /// Whether what is written goes to the upper directory of an overlay at once.
+    pub(crate) fn is_stacked(&self) -> bool {
+        self.store.stacking() == Stacking::Overlay
+    }
+
+    /// The directory that holds what has changed. Nothing may write to the tree any more.
+    pub(crate) fn changes(&self) -> Result<PathBuf> {
+        self.settle()?;
+        Ok(self.upper_dir())
     }
 
     /// The directory that receives what changes.
@@ -81,6 +132,7 @@ impl Scratch<ActiveSnapshot> {
 
     /// Keeps what was written. Nothing may have it mounted any more.
     pub(crate) fn commit(self) -> Result<Snapshot> {
+        self.settle()?;
         let store = self.store.clone();
         store.commit(self.take()).map_err(environment)
     }

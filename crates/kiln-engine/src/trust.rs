@@ -56,6 +56,11 @@ impl Trust {
     }
 
     /// A directory for one step; nothing when there is nothing to trust.
+    /// Whether steps are given certificates.
+    pub(crate) fn is_given(&self) -> bool {
+        !self.0.is_empty()
+    }
+
     pub(crate) fn for_step(&self) -> Result<Option<Trusted<'_>>> {
         if self.0.is_empty() {
             return Ok(None);

@@ -204,6 +204,7 @@ fn launch(
     let groups = has_groups().then_some(groups);
     Ok(Launch {
         proc: Some(proc),
+        chroot: None,
         takes_terminal: false,
         cwd: CString::new(spec.cwd.as_str()).map_err(|_| Error::Nul { what: "the working directory" })?,
         stdio,
@@ -229,7 +230,7 @@ fn launch(
 const FILES: (u64, u64) = (1024, 1 << 20);
 
 /// No core dumps unless asked for: they hold secrets and land in the image, or on the host.
-fn limits(spec: &ContainerSpec) -> Vec<Clamped> {
+pub(crate) fn limits(spec: &ContainerSpec) -> Vec<Clamped> {
     let usual = [Limit::Core.clamp(Some(0), None), Limit::NoFile.clamp(Some(FILES.0), Some(FILES.1))];
     let asked = spec.ulimits.iter().map(|ulimit| ulimit.limit.clamp(ulimit.soft, ulimit.hard));
     let mut limits: Vec<Clamped> = Vec::new();
@@ -242,7 +243,7 @@ fn limits(spec: &ContainerSpec) -> Vec<Clamped> {
 }
 
 /// Starts the process and waits for its end.
-fn supervise(launch: Launch, control: &Control) -> Result<Outcome, Error> {
+pub(crate) fn supervise(launch: Launch, control: &Control) -> Result<Outcome, Error> {
     let fail = |source| Error::Prepare { what: "a container's process", source };
     let child = launch.start().map_err(fail)?;
     // The container has its own handles now, and readers wait for the last writer to go.
@@ -275,7 +276,7 @@ fn streams(stdio: Stdio, dev: &Root, uid: u32) -> Result<[OwnedFd; 3], Error> {
 }
 
 /// Programs open `/dev/stdout` anew, for which a pipe must be theirs. Files and terminals of the host keep their owner.
-fn give_pipes(io: &ProcessIo, uid: u32) {
+pub(crate) fn give_pipes(io: &ProcessIo, uid: u32) {
     for stream in [Some(&io.stdout), Some(&io.stderr), io.stdin.as_ref()].into_iter().flatten() {
         let is_pipe = Metadata::of(stream).is_ok_and(|metadata| metadata.kind == FileKind::Fifo);
         if is_pipe && uid != 0 {

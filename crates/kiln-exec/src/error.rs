@@ -122,6 +122,12 @@ pub enum Error {
         /// What the kernel said.
         source: kiln_sys::Error,
     },
+    /// A step is to have what only namespaces give.
+    #[error("a step without namespaces cannot have {what}")]
+    NeedsNamespaces {
+        /// What.
+        what: String,
+    },
     /// The process could not be prepared.
     #[error("cannot start a container: `{step}` did not succeed")]
     Start {
@@ -178,6 +184,16 @@ pub enum Error {
 }
 
 impl Error {
+    /// Tells whether the kernel, or a container around us, refuses what namespaces are made of.
+    pub fn is_refused(&self) -> bool {
+        let is = |errno: Option<i32>| errno == Some(rustix::io::Errno::PERM.raw_os_error());
+        match self {
+            Error::Prepare { source, .. } | Error::Mount { source, .. } => is(source.errno()),
+            Error::Start { source, .. } => is(source.raw_os_error()),
+            _ => false,
+        }
+    }
+
     /// Tells whether the image or the command is at fault, rather than this machine.
     pub fn is_image_fault(&self) -> bool {
         match self {
@@ -197,6 +213,7 @@ impl Error {
             | Error::Mount { .. }
             | Error::NoFilter { .. }
             | Error::Start { .. }
+            | Error::NeedsNamespaces { .. }
             | Error::Prepare { .. }
             | Error::NoNetwork { .. }
             | Error::NotTheDevice { .. }

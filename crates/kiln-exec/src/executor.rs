@@ -8,13 +8,15 @@ use tokio::sync::oneshot;
 
 use crate::Error;
 use crate::assemble;
+use crate::chroot;
 use crate::control::Control;
 use crate::kit::Kit;
-use crate::spec::{ContainerSpec, ExitStatus, Stdio};
+use crate::spec::{ContainerSpec, ExitStatus, Isolation, Stdio};
 
 /// Runs containers. Cheap to make and to clone; what all containers share is made with the first.
 #[derive(Debug, Clone, Default)]
 pub struct Executor {
+    isolation: Isolation,
     shared: Arc<OnceLock<Shared>>,
 }
 
@@ -52,20 +54,33 @@ impl Executor {
         Executor::default()
     }
 
+    /// The same, with another isolation. In a `chroot` the root is a directory, and nothing is mounted.
+    #[must_use]
+    pub fn isolated_by(self, isolation: Isolation) -> Self {
+        Executor { isolation, ..self }
+    }
+
     /// Runs a process in a container and gives how it ended. What the process writes goes to `stdio` as it comes.
     ///
     /// All processes of the container are dead when this returns. Dropping the future kills them, and returns when
     /// they are gone; so what was mounted for them can be removed then.
     pub async fn run(&self, spec: ContainerSpec, stdio: impl Into<Stdio>) -> Result<ExitStatus, Error> {
         let stdio = stdio.into();
-        self.shared()?;
+        if self.isolation == Isolation::Namespaces {
+            self.shared()?;
+        }
         let control = Arc::new(Control::default());
         let (sender, receiver) = oneshot::channel();
         let thread = std::thread::Builder::new().name("kiln-container".into()).stack_size(STACK);
         let (executor, in_thread) = (self.clone(), Arc::clone(&control));
         let work = move || {
             let _ended = Ended(&in_thread);
-            let result = executor.shared().and_then(|shared| assemble::run(shared, spec, stdio, &in_thread));
+            let result = match executor.isolation {
+                Isolation::Namespaces => {
+                    executor.shared().and_then(|shared| assemble::run(shared, spec, stdio, &in_thread))
+                }
+                Isolation::Chroot => chroot::run(&spec, stdio, &in_thread),
+            };
             // Nobody listens to a run that was dropped.
             let _ = sender.send(result);
         };

@@ -8,6 +8,7 @@
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests name files of the machine"))]
 
 mod assemble;
+mod chroot;
 mod control;
 mod diagnose;
 mod error;
@@ -32,14 +33,15 @@ mod user;
 
 pub use error::Error;
 pub use executor::Executor;
+pub use files::machine_files;
 pub use groups::{ControlGroup, Controller, Reached, Resources, memory_budget};
 pub use host::{HostCommand, HostOutput};
 pub use kiln_sys::secret::Secret;
 pub use network::{Networks, PendingNetwork, PrivateNetwork};
 pub use preprocess::{PreprocessError, preprocess};
 pub use spec::{
-    ContainerMount, ContainerSpec, DeviceNode, ExitStatus, Limit, MountSource, Network, ProcessIo, Security, Stdio,
-    Ulimit, User,
+    ContainerMount, ContainerSpec, DeviceNode, ExitStatus, Isolation, Limit, MountSource, Network, ProcessIo, Security,
+    Stdio, Ulimit, User,
 };
 pub use stubs::{Stub, StubKind, stubs, stubs_for, write_stubs};
 pub use terminal::Terminal;

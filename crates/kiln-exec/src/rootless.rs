@@ -10,11 +10,12 @@ use std::path::Path;
 use std::process::{Child, Stdio};
 
 use kiln_sys::caps::{self, CapabilitySet};
-use kiln_sys::userns::Empty;
+use kiln_sys::userns::{Empty, is_machine_root};
 use rustix::io::Errno;
 use rustix::process::{getgid, getuid};
 
 use crate::Error;
+use crate::spec::Isolation;
 
 /// Where ranges of ids are set aside, and the program that hands them out: of users, of groups.
 const KINDS: [(&str, &str); 2] = [("/etc/subuid", "newuidmap"), ("/etc/subgid", "newgidmap")];
@@ -24,6 +25,8 @@ const KINDS: [(&str, &str); 2] = [("/etc/subuid", "newuidmap"), ("/etc/subgid", 
 pub enum Standing {
     /// All that the user may whom it was started by.
     AsBefore,
+    /// All that root of a container may who cannot mount: enough for a `chroot`.
+    Confined,
     /// It is root of a namespace with many ids.
     Range,
     /// It is root of a namespace with one id.
@@ -90,12 +93,30 @@ pub struct Range {
     pub count: u32,
 }
 
+/// What it takes to write the files of others, and to run steps as others in another root.
+const FOR_CHROOT: CapabilitySet = CapabilitySet::SYS_CHROOT
+    .union(CapabilitySet::CHOWN)
+    .union(CapabilitySet::DAC_OVERRIDE)
+    .union(CapabilitySet::FOWNER)
+    .union(CapabilitySet::SETUID)
+    .union(CapabilitySet::SETGID);
+
+/// Whether we may run steps in another root without namespaces.
+pub fn may_chroot() -> bool {
+    caps::permitted().is_ok_and(|may| may.contains(FOR_CHROOT))
+}
+
 /// Enters a user namespace if that takes one. This process must have one thread, and nothing of its own to handle signals.
 /// Programs are looked for in `path`.
-pub fn enter(path: Option<&OsStr>) -> Result<Standing, Error> {
+pub fn enter(path: Option<&OsStr>, isolation: Isolation) -> Result<Standing, Error> {
+    // Asked before anything is entered: a namespace with all ids of a container looks like the machine's.
+    let _ = is_machine_root();
     let may = caps::permitted().map_err(blocked)?;
     if may.contains(CapabilitySet::SYS_ADMIN) {
         return Ok(Standing::AsBefore);
+    }
+    if isolation == Isolation::Chroot && may.contains(FOR_CHROOT) {
+        return Ok(Standing::Confined);
     }
     let empty = Empty::new().map_err(blocked)?;
     let (standing, empty) = give_ids(empty, may, path)?;

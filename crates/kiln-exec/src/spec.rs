@@ -127,6 +127,16 @@ pub enum Network {
     None,
 }
 
+/// What keeps steps apart from the machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Isolation {
+    /// Namespaces.
+    #[default]
+    Namespaces,
+    /// Another root directory, and nothing else.
+    Chroot,
+}
+
 /// How far a container is confined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Security {

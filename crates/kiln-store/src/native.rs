@@ -2,6 +2,7 @@
 //!
 //! For places where the kernel stacks no directories: a state directory that is on an overlay itself, a filesystem without
 //! the attributes that marks are kept in, a container that may not mount. Layers are the same as those of an overlay.
+#![expect(clippy::disallowed_methods, reason = "the state directory is ours alone")]
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;

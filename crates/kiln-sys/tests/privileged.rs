@@ -222,6 +222,7 @@ mod process {
         let c = |text: &str| CString::new(text).unwrap();
         let null = || std::fs::File::options().read(true).write(true).open("/dev/null").unwrap();
         Launch {
+            chroot: None,
             proc: Some(ProcMount {
                 target: root.open_path("proc").unwrap(),
                 replaces: false,

@@ -22,6 +22,7 @@ use std::path::PathBuf;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand};
+use kiln_engine::Isolation;
 
 use crate::commands::cache::CacheCommand;
 use crate::commands::{
@@ -120,6 +121,14 @@ impl Command {
 }
 
 impl Command {
+    /// What was typed of what keeps steps apart from the machine.
+    pub(crate) fn isolation(&self) -> Option<Isolation> {
+        match self {
+            Self::Build(build) => build.isolation,
+            _ => None,
+        }
+    }
+
     /// Whether layers are made, read or removed, for which kiln must be root somewhere.
     pub(crate) fn touches_layers(&self) -> bool {
         matches!(

@@ -11,6 +11,7 @@ mod ui;
 use std::io::Write;
 use std::process::ExitCode;
 
+use kiln_engine::Isolation;
 use kiln_report::{render, without_credentials};
 
 use args::Environment;
@@ -42,6 +43,8 @@ fn run() -> u8 {
         max_layer_size: cli.max_layer_size,
         is_root: rustix::process::geteuid().is_root(),
         ids_note: None,
+        has_become_root: false,
+        isolation: Isolation::default(),
         arrival: None,
     };
     let command = cli.command.ungrouped();
@@ -65,10 +68,12 @@ fn run() -> u8 {
 
 /// Takes the rights that a command needs over files of others, while there is one thread.
 fn become_root(command: &args::Command, setting: &mut Setting) -> Result<(), Exit> {
+    setting.isolation = command.isolation().map_or_else(|| setting.environment.isolation(), Ok)?;
     if matches!(command, args::Command::Doctor(_)) {
-        setting.arrival = kiln_engine::arrive(setting.environment.raw("PATH"));
+        setting.arrival = kiln_engine::arrive(setting.environment.raw("PATH"), setting.isolation);
     } else if command.touches_layers() {
-        setting.ids_note = kiln_engine::become_root(setting.environment.raw("PATH"))?;
+        setting.ids_note = kiln_engine::become_root(setting.environment.raw("PATH"), setting.isolation)?;
+        setting.has_become_root = true;
     }
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use kiln_engine::{Arrival, Engine, EngineConfig};
+use kiln_engine::{Arrival, Engine, EngineConfig, Isolation};
 use kiln_report::{Failure, FailureKind};
 
 use crate::args::{Environment, space};
@@ -29,6 +29,10 @@ pub(crate) struct Setting {
     pub(crate) is_root: bool,
     /// What is said of user ids when the first step runs.
     pub(crate) ids_note: Option<String>,
+    /// Whether this process has the rights over layers that it can have.
+    pub(crate) has_become_root: bool,
+    /// What keeps steps apart from the machine.
+    pub(crate) isolation: Isolation,
     /// Which user asks `kiln doctor`.
     pub(crate) arrival: Option<Arrival>,
 }
@@ -53,6 +57,9 @@ impl Setting {
             gc: space::gc(&self.environment)?,
             proxies: self.environment.proxies(),
             ids_note: self.ids_note.clone(),
+            stacking: self.environment.stacking()?,
+            has_become_root: self.has_become_root,
+            isolation: self.isolation,
             is_offline: network == Network::None || self.environment.switch("KILN_OFFLINE")?,
         })
     }

@@ -6,6 +6,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
+use kiln_exec::Isolation;
 use kiln_exec::rootless::{self, user_name};
 
 use super::facts::{Ranges, Refusal, Tool};
@@ -27,12 +28,12 @@ pub struct Arrival {
 /// Becomes root of a user namespace as a build does, and remembers who asked; nothing where root asks, who may lack the rights
 /// of one in a container and then is nobody special. To be done first, while
 /// the process has one thread. Programs are looked for in `path`.
-pub fn arrive(path: Option<&OsStr>) -> Option<Arrival> {
+pub fn arrive(path: Option<&OsStr>, isolation: Isolation) -> Option<Arrival> {
     let uid = rustix::process::geteuid();
     let name = user_name();
     let ranges = ranges(&name, uid.as_raw(), &Search(path));
     let arrival = Arrival { name, uid: uid.as_raw(), ranges, ..Arrival::default() };
-    Some(match crate::become_root(path) {
+    Some(match crate::become_root(path, isolation) {
         Ok(_) if uid.is_root() => return None,
         Ok(note) => Arrival { note, ..arrival },
         Err(failure) => {

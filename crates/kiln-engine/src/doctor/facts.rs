@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use kiln_exec::Isolation;
+
 /// Everything there is to judge.
 #[derive(Debug, Clone)]
 pub(super) struct Facts {
@@ -11,6 +13,10 @@ pub(super) struct Facts {
     /// Which container we are in.
     pub(super) container: Option<String>,
     pub(super) filter: Filter,
+    /// What was chosen to keep steps apart.
+    pub(super) isolation: Isolation,
+    /// Whether steps could be run in another root alone.
+    pub(super) may_chroot: bool,
     /// Whether user namespaces can be made.
     pub(super) users: Trial,
     /// What a build tells users to do about that.

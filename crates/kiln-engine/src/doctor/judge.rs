@@ -72,6 +72,7 @@ pub(super) fn judge(facts: &Facts) -> Vec<Check> {
     let mut checks: Vec<Check> = needed.into();
     checks.extend(facts.container.as_deref().map(|name| Check::ok("container", name)));
     checks.push(isolation::users(facts));
+    checks.extend(isolation::used(facts));
     // Without a namespace nothing of users can be tried that takes one.
     let may_try = facts.users.is_ok() || !matches!(facts.standing, Standing::User { .. });
     if may_try {
@@ -79,7 +80,7 @@ pub(super) fn judge(facts: &Facts) -> Vec<Check> {
     }
     checks.push(surroundings::state(facts).needed());
     if may_try && facts.state.writable.is_ok() {
-        checks.push(isolation::overlay(facts).needed());
+        checks.push(isolation::overlay(facts));
         checks.extend(isolation::shifted(facts));
     }
     checks.push(isolation::groups(facts));

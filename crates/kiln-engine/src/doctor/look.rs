@@ -38,6 +38,8 @@ pub(super) async fn look(config: &EngineConfig, request: &DoctorRequest) -> Fact
         standing,
         container: container(request),
         filter: filter(),
+        isolation: config.isolation,
+        may_chroot: kiln_exec::rootless::may_chroot(),
         switches: switches(),
         state: state::look(&config.state),
         groups: groups(),

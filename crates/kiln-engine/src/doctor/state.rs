@@ -4,6 +4,7 @@
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
+use kiln_store::Stacking;
 use kiln_sys::mount::{Overlay, Upper};
 use kiln_sys::userns::is_machine_root;
 
@@ -64,7 +65,7 @@ impl Ground {
 
     /// The same with other ids.
     fn shift(&self) -> Trial {
-        let Sight::Own(sight) = ids::own(self.root.path())? else { return Ok(()) };
+        let Sight::Own(sight) = ids::own(self.root.path(), Stacking::Overlay)? else { return Ok(()) };
         Ok(self.overlay().mount_shifted(&sight).map(drop)?)
     }
 }

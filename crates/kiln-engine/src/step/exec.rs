@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use kiln_dockerfile::check::sounds_secret;
-use kiln_exec::{ContainerMount, ContainerSpec, ExitStatus, MountSource, Security, User};
+use kiln_exec::{ContainerMount, ContainerSpec, ExitStatus, Isolation, MountSource, Security, User};
 use kiln_graph::llb::{ExecOp, Meta, Mount, MountType, NetMode, ProxyEnv, SecurityMode};
 use kiln_oci::{Digest, Hasher};
 use kiln_report::{Failure, FailureKind};
@@ -36,7 +36,7 @@ use crate::trust::{self, Trusted};
 pub(crate) use enter::enter;
 
 /// The host name steps see unless they are given one; BuildKit's.
-const HOST_NAME: &str = "buildkitsandbox";
+pub(super) const HOST_NAME: &str = "buildkitsandbox";
 
 /// One exec vertex.
 #[derive(Clone)]
@@ -182,8 +182,16 @@ impl ExecStep {
         }
         let job = &self.place.job;
         // It is made while the files are.
-        let network = job.networks.begin(self.op.network())?;
+        let mode = match (job.ids.isolation(), self.op.network()) {
+            (Isolation::Chroot, _) => {
+                self.check_for_chroot()?;
+                NetMode::Host
+            }
+            (Isolation::Namespaces, mode) => mode,
+        };
+        let network = job.networks.begin(mode)?;
         let sight = match (self.op.security(), job.user_ids) {
+            _ if job.ids.isolation() == Isolation::Chroot => job.ids.sight(&job.store, &job.reporter),
             (SecurityMode::Sandbox, UserIds::Own) => job.ids.sight(&job.store, &job.reporter),
             (SecurityMode::Insecure, _) | (_, UserIds::Host) => Sight::Host,
         };
@@ -224,7 +232,7 @@ impl ExecStep {
             cwd,
             user,
             users: sight.users().cloned(),
-            mounts: prepared.mounts,
+            mounts: if sight.is_plain() { Vec::new() } else { prepared.mounts },
             hostname: if meta.hostname.is_empty() { HOST_NAME.to_owned() } else { meta.hostname },
             extra_hosts: crate::network::hosts(hosts, &network),
             network,
@@ -237,6 +245,19 @@ impl ExecStep {
             group: limited.group,
         };
         Ok((spec, prepared.held, redactor))
+    }
+
+    /// Fails when the step is to have what cannot be without namespaces.
+    fn check_for_chroot(&self) -> Result<()> {
+        let what = match (self.op.network(), self.op.security()) {
+            (NetMode::None, _) => "no network",
+            (_, SecurityMode::Insecure) => "`--security=insecure`",
+            _ if self.place.job.trust.is_given() => "certificates of `--ca-cert`",
+            _ if !self.devices.mounts()?.is_empty() => "devices",
+            _ => return Ok(()),
+        };
+        let error = kiln_exec::Error::NeedsNamespaces { what: what.to_owned() };
+        Err(Failure::from_error(FailureKind::Environment, &error).hint("build without `--isolation=chroot`"))
     }
 
     fn device_mounts(&self) -> Result<Vec<ContainerMount>> {
@@ -263,7 +284,8 @@ impl ExecStep {
         let inner = Failure::from_error(kind, error);
         let mut failure = Failure::new(kind, format!("process `{}` could not be started", self.command()));
         failure.causes = std::iter::once(inner.message).chain(inner.causes).collect();
-        failure
+        let may_chroot = self.place.job.ids.isolation() == Isolation::Namespaces && kiln_exec::rootless::may_chroot();
+        if error.is_refused() && may_chroot { failure.hint(crate::rootless::CHROOT) } else { failure }
     }
 
     fn command(&self) -> String {

@@ -201,7 +201,7 @@ struct Tree {
 
 impl Tree {
     fn mount(scratch: Scratch<ActiveSnapshot>) -> Result<Self> {
-        Ok(Self { root: Root::new(scratch.mount()?), is_stale: Cell::new(false), scratch })
+        Ok(Self { root: scratch.open()?, is_stale: Cell::new(false), scratch })
     }
 
     /// Shows all that is there.
@@ -233,7 +233,7 @@ impl Work<'_> {
         outputs.sort_unstable();
         let trees: Vec<Tree> = outputs.iter().filter_map(|(_, slot)| self.slots[*slot].take()).collect();
         for tree in &trees {
-            self.step.place.job.guard.check_layer(&tree.scratch.upper_dir())?;
+            self.step.place.job.guard.check_layer(&tree.scratch.changes()?)?;
         }
         trees.into_iter().map(commit).collect()
     }
@@ -293,8 +293,8 @@ impl Work<'_> {
         let owner = self.owner(copy.owner.as_ref(), tree)?;
         let limits = self.step.place.job.registry.limits();
         let spec = CopySpec { limits, ..copy_spec(copy, owner)? };
-        let upper = open_dir(&tree.scratch.upper_dir())?;
-        let target = kiln_fs::Target { root: &tree.root, upper: Some(&upper) };
+        let upper = tree.scratch.is_stacked().then(|| open_dir(&tree.scratch.upper_dir())).transpose()?;
+        let target = kiln_fs::Target { root: &tree.root, upper: upper.as_ref() };
         let stats = match self.reading(action, source)? {
             Some((readings, place)) => readings.each[place].copy_upon(opened.tree(), target, &spec),
             None => kiln_fs::copy_upon(opened.tree(), target, &spec),

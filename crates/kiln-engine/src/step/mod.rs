@@ -8,6 +8,7 @@ mod keys;
 mod merge;
 pub(crate) mod missing;
 mod mounts;
+mod place;
 mod source;
 
 pub(crate) use file::copy_spec;
@@ -27,7 +28,7 @@ use kiln_solver::{CacheMap, InputKey, KeyParts, Plan, PlanVertex, Step};
 use kiln_sys::root::Root;
 
 use crate::artifact::Artifact;
-use crate::failure::Context as _;
+use crate::failure::{Context as _, environment};
 use crate::job::{Job, Result};
 use identity::Identity;
 
@@ -226,9 +227,13 @@ impl Place {
     }
 }
 
-/// Mounts a snapshot for reading, nowhere: it is gone with its descriptor.
+/// Mounts a snapshot for reading, nowhere: it is gone with its descriptor. Without overlayfs it is a directory.
 pub(crate) fn view(store: &kiln_store::Store, snapshot: &kiln_store::Snapshot) -> Result<std::os::fd::OwnedFd> {
     use kiln_store::Snapshotter as _;
+    if store.stacking() == kiln_store::Stacking::Native {
+        let dir = store.flat_view(snapshot).map_err(environment)?;
+        return crate::scratch::open_dir(&dir).map(Root::into_fd);
+    }
     let overlay = store.view(snapshot).or_environment(|| "cannot mount a snapshot".into())?;
     overlay.mount_detached().or_environment(|| "cannot mount a snapshot".into())
 }

@@ -1,27 +1,29 @@
 //! What a RUN step sees: its root, its mounts, its secrets; and what becomes of them afterwards.
 
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use kiln_exec::{ContainerMount, MountSource, Secret};
+use kiln_exec::{ContainerMount, MountSource, Network, Secret};
 use kiln_fs::CopySpec;
 use kiln_graph::llb::{CacheOpt, CacheSharing, ExecOp, Mount, MountType};
 use kiln_oci::Hasher;
 use kiln_report::{Failure, FailureKind};
 use kiln_store::{
-    ActiveSnapshot, CacheMount, CacheMountName, CacheMountSpec, Lease, Sharing, Snapshot, Snapshotter as _, Store,
+    ActiveSnapshot, CacheMount, CacheMountName, CacheMountSpec, Lease, Sharing, Snapshot, Snapshotter as _, Stacking,
+    Store,
 };
-use kiln_sys::mount::{Bind, DATA, Depth};
+use kiln_sys::mount::{Bind, DATA, Depth, MountAttrFlags};
 use kiln_sys::root::Root;
 
 use crate::artifact::Artifact;
 use crate::failure::{Context as _, build, environment};
 use crate::ids::Sight;
 use crate::job::{Job, Result};
-use crate::scratch::Scratch;
+use crate::scratch::{Scratch, open_dir};
 use crate::session::Session;
 use crate::ssh::{self, Access, Socket};
+use crate::step::place::{Cache, Files, Placed};
 use crate::step::{Opened, Place};
 
 /// A secret larger than this is refused, as BuildKit does.
@@ -34,6 +36,8 @@ const LOOK: Duration = Duration::from_millis(200);
 /// What a running step keeps open, and what it writes to: thrown away however the step ends, unless it is committed.
 #[derive(Default)]
 pub(crate) struct Held {
+    /// What was put into a tree instead of being mounted. Before the trees, for it comes out of them first.
+    placed: Option<Placed>,
     /// Trees whose changes are results, by output.
     outputs: Vec<(i64, Scratch<ActiveSnapshot>)>,
     /// Trees whose changes are thrown away.
@@ -68,7 +72,7 @@ pub(crate) fn prepare(
     devices: Vec<ContainerMount>,
     sight: &Sight,
 ) -> Result<Prepared> {
-    let mut work = Work { place, inputs, sight, held: Held::default(), mounts: Vec::new() };
+    let mut work = Work { place, inputs, sight, held: Held::default(), mounts: Vec::new(), caches: Vec::new() };
     // Locked cache mounts are taken in one order by all, lest two steps wait for each other.
     let mut ordered = Vec::new();
     for (index, mount) in op.mounts.iter().enumerate().filter(|(_, mount)| mount.dest != "/") {
@@ -86,7 +90,7 @@ pub(crate) fn prepare(
     let env = work.secret_env(op)?;
     let root = op.mounts.iter().find(|mount| mount.dest == "/");
     let root = root.ok_or_else(|| Failure::new(FailureKind::Build, "a step has no root"))?;
-    let root = work.root(root)?;
+    let root = work.root(root, op)?;
     Ok(Prepared { root, mounts: work.mounts, env, held: work.held })
 }
 
@@ -102,6 +106,8 @@ struct Work<'a> {
     sight: &'a Sight,
     held: Held,
     mounts: Vec<ContainerMount>,
+    /// Which of them are cache mounts.
+    caches: Vec<Cache>,
 }
 
 impl Work<'_> {
@@ -110,13 +116,21 @@ impl Work<'_> {
     }
 
     /// The root: the parent's layers, an upper directory, and below all of it the mount points the image may lack.
-    fn root(&mut self, mount: &Mount) -> Result<OwnedFd> {
+    fn root(&mut self, mount: &Mount, op: &ExecOp) -> Result<OwnedFd> {
         let job = &self.place.job;
         let parent = self.input(mount).map(Artifact::snapshot).transpose()?;
         let tree = Scratch::upon(&job.store, parent, &job.lease)?;
-        let mut overlay = tree.overlay()?;
-        overlay.lowers.push(stubs(&job.store, &job.lease, &self.mounts)?);
-        let root = self.sight.mount(&overlay)?;
+        let stubs = stubs(&job.store, &job.lease, &self.mounts)?;
+        if self.sight.is_plain() {
+            let dir = tree.lay(Some(&stubs))?;
+            let texts = machine_files(op);
+            let placed = Files::new(dir.clone())?.place(&self.mounts, &texts, &self.caches)?;
+            tree.watch(placed.apart.clone())?;
+            self.held.placed = Some(placed);
+            self.held.keep(mount, tree);
+            return Ok(open_dir(&dir)?.into_fd());
+        }
+        let root = tree.show(Some(&stubs), self.sight)?;
         self.held.keep(mount, tree);
         Ok(root)
     }
@@ -153,9 +167,7 @@ impl Work<'_> {
             return Ok(MountSource::Tree { dir, subpath });
         }
         let tree = Scratch::upon(&job.store, parent, &job.lease)?;
-        let mut overlay = tree.overlay()?;
-        overlay.lowers.extend(context);
-        let dir = self.sight.mount(&overlay)?;
+        let dir = tree.show(context.as_deref(), self.sight)?;
         self.held.keep(mount, tree);
         Ok(MountSource::Tree { dir, subpath })
     }
@@ -166,7 +178,14 @@ impl Work<'_> {
 
     /// A snapshot for reading, nowhere.
     fn view(&self, snapshot: &Snapshot) -> Result<OwnedFd> {
-        let overlay = self.place.job.store.view(snapshot).or_environment(|| "cannot mount a snapshot".into())?;
+        let store = &self.place.job.store;
+        if self.sight.is_plain() || store.stacking() == Stacking::Native {
+            let attributes = DATA | MountAttrFlags::MOUNT_ATTR_RDONLY;
+            return self
+                .sight
+                .bind(&store.flat_view(snapshot).map_err(environment)?, Bind { depth: Depth::One, attributes });
+        }
+        let overlay = store.view(snapshot).or_environment(|| "cannot mount a snapshot".into())?;
         self.sight.mount(&overlay)
     }
 
@@ -204,9 +223,12 @@ impl Work<'_> {
                 self.held.caches.len() - 1
             }
         };
+        let dir = self.held.caches[index].mount.dir();
         // What a cache begins with was chosen when it was filled; without that, `source` is a place in the cache.
         let subpath = if mount.input < 0 { mount.selector.clone() } else { String::new() };
-        Ok(MountSource::Tree { dir: self.bind_dir(self.held.caches[index].mount.dir())?, subpath })
+        let inside = Path::new(&subpath).components().filter(|part| matches!(part, Component::Normal(_)));
+        self.caches.push((mount.dest.clone(), dir.join(inside.collect::<PathBuf>())));
+        Ok(MountSource::Tree { dir: self.bind_dir(dir)?, subpath })
     }
 
     fn take_cache(&self, wanted: &WantedCache) -> Result<CacheMount> {
@@ -310,6 +332,14 @@ fn no_agent(id: &str) -> Failure {
     Failure::new(FailureKind::Build, format!("ssh agent `{id}` was not given")).hint(ssh::how_to_lend(id))
 }
 
+/// What `/etc` says of the machine, for a step that has the machine's network.
+fn machine_files(op: &ExecOp) -> [(&'static str, Vec<u8>); 3] {
+    let meta = op.meta.clone().unwrap_or_default();
+    let hosts = meta.extra_hosts.into_iter().map(|host| (host.host, host.ip));
+    let hosts = crate::network::hosts(hosts, &Network::Host);
+    kiln_exec::machine_files(super::exec::HOST_NAME, &hosts, &Network::Host)
+}
+
 /// A cache mount without an id is called by its place.
 fn cache_id(mount: &Mount) -> Option<String> {
     let opt = mount.cache_opt.as_ref().filter(|_| mount.mount_type() == MountType::Cache)?;
@@ -364,16 +394,18 @@ impl Held {
 
     /// The tree of an output, unless it holds a secret; all else is thrown away.
     pub(crate) fn into_output(mut self, output: i64, job: &Job) -> Option<Scratch<ActiveSnapshot>> {
+        drop(self.placed.take());
         let at = self.outputs.iter().position(|(of, _)| *of == output)?;
         let (_, tree) = self.outputs.swap_remove(at);
-        job.guard.check_layer(&tree.upper_dir()).ok().map(|()| tree)
+        job.guard.check_layer(&tree.changes().ok()?).ok().map(|()| tree)
     }
 
     /// Keeps what was written, in the order of the outputs. Nothing is kept when one of them holds a secret.
     pub(crate) fn commit(mut self, job: &Job) -> Result<Vec<Snapshot>> {
+        drop(self.placed.take());
         self.outputs.sort_by_key(|(output, _)| *output);
         for (_, tree) in &self.outputs {
-            job.guard.check_layer(&tree.upper_dir()).map_err(|leak| self.with_caches(leak, job))?;
+            job.guard.check_layer(&tree.changes()?).map_err(|leak| self.with_caches(leak, job))?;
         }
         self.outputs.into_iter().map(|(_, tree)| tree.commit()).collect()
     }

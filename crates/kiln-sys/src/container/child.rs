@@ -13,7 +13,7 @@ use rustix::thread::futex;
 
 use super::launch::Step;
 use super::stack::Stack;
-use crate::raw::{CloneArguments, RawErrno, clone3, syscall};
+use crate::raw::{CloneArguments, RawErrno, clone, clone3, syscall};
 use crate::{Error, Result};
 
 /// All a child needs. Pointers are to data that the caller of [`start`] keeps.
@@ -38,6 +38,8 @@ pub(super) struct Prepared<'a> {
     pub(super) limits: &'a [(u32, [u64; 2])],
     /// The user namespace to enter.
     pub(super) users: Option<RawFd>,
+    /// The directory that becomes its root.
+    pub(super) root: Option<RawFd>,
     pub(super) cwd: *const libc::c_char,
     pub(super) stdio: [RawFd; 3],
     pub(super) takes_terminal: bool,
@@ -80,7 +82,7 @@ struct Failure {
 type Done<T = ()> = std::result::Result<T, Failure>;
 
 /// More than ten times what the deepest step needs without optimisation.
-const STACK: usize = 256 * 1024;
+pub(super) const STACK: usize = 256 * 1024;
 
 /// Starts the child in a new pid namespace, and returns when it has executed the program or is dead. Signals must be
 /// blocked in the calling thread, which stands still meanwhile; another has `meanwhile` do what takes a handle of the
@@ -167,6 +169,15 @@ impl Born {
 
 const FLAGS: u64 = (libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_NEWPID | libc::CLONE_PIDFD).cast_unsigned() as u64;
 
+/// Starts the child in the namespaces of who calls, from a process that makes system calls only; gives its number, or what
+/// the kernel said, negative.
+pub(super) fn start_here(prepared: &Prepared<'_>, stack: *mut libc::c_void) -> i32 {
+    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
+    // SAFETY: as in `start`; the caller vouches for the stack.
+    let started = unsafe { clone(flags, stack, live, std::ptr::from_ref(prepared).cast_mut().cast()) };
+    started.map_or_else(|RawErrno(errno)| -errno.cast_signed(), |pid| pid as i32)
+}
+
 /// Clones; in a control group of the second version, if there is one: entering one later waits for all processors.
 fn begin(prepared: &mut Prepared<'_>, stack: &Stack) -> std::result::Result<OwnedFd, RawErrno> {
     if let Some(group) = prepared.born_in.take() {
@@ -244,6 +255,10 @@ fn become_the_program(prepared: &Prepared<'_>) -> Done<std::convert::Infallible>
     // From here on we have no rights over the namespaces we are in, only over files and processes of these ids.
     if let Some(users) = prepared.users {
         step(Step::Users, libc::SYS_setns, [users as usize, libc::CLONE_NEWUSER as usize, 0, 0, 0, 0])?;
+    }
+    if let Some(root) = prepared.root {
+        step(Step::Root, libc::SYS_fchdir, [root as usize, 0, 0, 0, 0, 0])?;
+        step(Step::Root, libc::SYS_chroot, [c".".as_ptr() as usize, 0, 0, 0, 0, 0])?;
     }
     enter_cwd(prepared.cwd)?;
     for (to, from) in (0usize..).zip(prepared.stdio) {

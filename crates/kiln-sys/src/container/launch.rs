@@ -4,13 +4,15 @@ use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::pipe::PipeFlags;
 use rustix::process::{PidfdFlags, Signal, WaitId, WaitIdOptions};
 use rustix::thread::CapabilitySet;
 
 use super::child::{self, ProcTarget};
+use super::isolate::block_signals;
+use super::keeper::Keeper;
 use super::watchdog::Watchdog;
 use crate::limits::Clamped;
 use crate::seccomp::Filter;
@@ -22,6 +24,9 @@ use crate::{Error, Result, dumpable};
 pub struct Launch {
     /// Its `/proc`; without one the process sees what its root has there.
     pub proc: Option<ProcMount>,
+    /// A directory that becomes its root without namespaces of its own: what is left of it when it ends is killed, and
+    /// nothing hides the processes of others from it. Without one it is the first of a new pid namespace.
+    pub chroot: Option<OwnedFd>,
     /// Its working directory, absolute.
     pub cwd: CString,
     /// Standard input, output and error.
@@ -116,10 +121,11 @@ pub enum Step {
     Program,
     Interpreter,
     Exec,
+    Root,
 }
 
 impl Step {
-    const ALL: [Step; 21] = [
+    const ALL: [Step; 22] = [
         Step::DieWithParent,
         Step::Session,
         Step::MountProc,
@@ -141,6 +147,7 @@ impl Step {
         Step::Program,
         Step::Interpreter,
         Step::Exec,
+        Step::Root,
     ];
 
     fn from_raw(raw: u32) -> Option<Step> {
@@ -174,8 +181,16 @@ pub enum Outcome {
 pub struct Child {
     pidfd: OwnedFd,
     report: OwnedFd,
-    _watchdog: Watchdog,
+    minder: Minder,
     reaped: bool,
+}
+
+/// Who sees to its end when we die.
+#[derive(Debug)]
+enum Minder {
+    Watchdog(#[expect(dead_code, reason = "dropped with the child")] Watchdog),
+    /// It also reaps it.
+    Keeper(Keeper),
 }
 
 impl Launch {
@@ -190,11 +205,11 @@ impl Launch {
         let (stdin, stdout) = (above_stdio(stdin.as_fd())?, above_stdio(stdout.as_fd())?);
         let stderr = above_stdio(stderr.as_fd())?;
         let stdio = [stdin.as_raw_fd(), stdout.as_raw_fd(), stderr.as_raw_fd()];
-        let (pidfd, watchdog) = self.clone_child(ourselves, write.as_raw_fd(), stdio)?;
-        Ok(Child { pidfd, report: read, _watchdog: watchdog, reaped: false })
+        let (pidfd, minder) = self.clone_child(ourselves, write.as_raw_fd(), stdio)?;
+        Ok(Child { pidfd, report: read, minder, reaped: false })
     }
 
-    fn clone_child(&self, ourselves: OwnedFd, report: RawFd, stdio: [RawFd; 3]) -> Result<(OwnedFd, Watchdog)> {
+    fn clone_child(&self, ourselves: OwnedFd, report: RawFd, stdio: [RawFd; 3]) -> Result<(OwnedFd, Minder)> {
         let pointers = |strings: &[CString]| -> Vec<*const libc::c_char> {
             strings.iter().map(|s| s.as_ptr()).chain([std::ptr::null()]).collect()
         };
@@ -228,6 +243,7 @@ impl Launch {
             badness: badness.as_bytes(),
             limits: &limits,
             users: self.users.as_ref().map(|users| users.as_fd().as_raw_fd()),
+            root: self.chroot.as_ref().map(AsRawFd::as_raw_fd),
             cwd: self.cwd.as_ptr(),
             stdio,
             takes_terminal: self.takes_terminal,
@@ -240,7 +256,17 @@ impl Launch {
             env: env.as_ptr(),
         };
         // The child's change of user marks the memory it shares with us as secret, and core dumps would be off for good.
-        dumpable::kept(|| child::start(prepared, |child| Watchdog::start(ourselves, child, is_watched.clone())))
+        dumpable::kept(|| {
+            if prepared.root.is_some() {
+                // A keeper has left our process group before it starts the program.
+                is_watched.store(1, Ordering::Release);
+                block_signals()?;
+                let (keeper, pidfd) = Keeper::start(&prepared, &ourselves)?;
+                return Ok((pidfd, Minder::Keeper(keeper)));
+            }
+            let watch = |child: BorrowedFd<'_>| Watchdog::start(ourselves, child, is_watched.clone());
+            child::start(prepared, watch).map(|(pidfd, watchdog)| (pidfd, Minder::Watchdog(watchdog)))
+        })
     }
 }
 
@@ -279,7 +305,7 @@ impl Child {
 
     /// Waits for its end. All processes of its pid namespace are dead then.
     pub fn wait(mut self) -> Result<Outcome> {
-        let status = self.reap()?;
+        let status = self.end()?;
         let mut report = [0; 12];
         // The pipe is empty if the program was executed, and the message is shorter than what a pipe splits.
         if let Ok(12) = rustix::io::read(&self.report, &mut report) {
@@ -290,6 +316,20 @@ impl Child {
                 return Ok(Outcome::NotStarted { step, source, index: word(8) as usize });
             }
         }
+        Ok(status)
+    }
+
+    /// Waits for the end of all that belongs to it.
+    fn end(&mut self) -> Result<Outcome> {
+        if let Minder::Keeper(keeper) = &self.minder {
+            let status = keeper.wait()?;
+            self.reaped = true;
+            return Ok(match libc::WIFEXITED(status) {
+                true => Outcome::Exited(libc::WEXITSTATUS(status)),
+                false => Outcome::Killed(libc::WTERMSIG(status)),
+            });
+        }
+        let status = self.reap()?;
         Ok(match (status.exit_status(), status.terminating_signal()) {
             (Some(code), _) => Outcome::Exited(code),
             (None, signal) => Outcome::Killed(signal.unwrap_or(libc::SIGKILL)),
@@ -308,7 +348,7 @@ impl Drop for Child {
     fn drop(&mut self) {
         if !self.reaped {
             self.kill();
-            let _ = self.reap();
+            let _ = self.end();
         }
     }
 }

@@ -7,6 +7,7 @@
 
 mod child;
 mod isolate;
+mod keeper;
 mod launch;
 mod stack;
 mod watchdog;

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use clap::{Args, ValueEnum};
 use kiln_dockerfile::is_remote_context;
 use kiln_engine::{
-    BuildRequest, Context, DockerfileSource, Entitlement, ImageOptions, NamedContext, NetworkMode, Output, Pull,
-    Rewrite, Ulimit, UserIds,
+    BuildRequest, Context, DockerfileSource, Entitlement, ImageOptions, Isolation, NamedContext, NetworkMode, Output,
+    Pull, Rewrite, Ulimit, UserIds,
 };
 use kiln_oci::{Platform, Reference};
 use kiln_report::Failure;
@@ -171,6 +171,11 @@ pub(crate) struct BuildArgs {
     #[arg(long, value_name = "MODE", value_parser = userns, default_value = "default")]
     pub(crate) userns: UserIds,
 
+    /// What keeps RUN steps apart from this machine: default (also: oci, rootless), namespaces; or chroot, next to nothing, for
+    /// containers that allow no namespaces [env: KILN_ISOLATION]
+    #[arg(long, value_name = "MODE", value_parser = value::isolation)]
+    pub(crate) isolation: Option<Isolation>,
+
     /// Have programs in RUN steps trust the certificates of a file, too; nothing of it is in the image
     #[arg(long, value_name = "FILE")]
     pub(crate) ca_cert: Vec<PathBuf>,
@@ -245,7 +250,6 @@ impl Table for BuildTable {
     // tidy: table
     const REFUSED: &'static [Flag] = &[
         ("attest", None, Takes::Value),
-        ("isolation", None, Takes::Value),
         ("policy", None, Takes::Value),
         ("security-opt", None, Takes::Value),
         ("squash", None, Takes::Nothing),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
-use kiln_engine::{DoctorRequest, SettingsFiles};
+use kiln_engine::{DoctorRequest, Isolation, SettingsFiles, Stacking};
 use kiln_oci::{Platform, PlatformError};
 use kiln_report::{Failure, FailureKind};
 
@@ -33,6 +33,25 @@ impl Environment {
         let Some(text) = self.text(name) else { return Ok(false) };
         value::go_bool(text)
             .map_err(|_| Failure::new(FailureKind::Usage, format!("`{name}` is `{text}`: expected `1` or `0`")))
+    }
+
+    /// How layers become trees: `KILN_SNAPSHOTTER`.
+    pub(crate) fn stacking(&self) -> Result<Option<Stacking>, Failure> {
+        match self.text("KILN_SNAPSHOTTER") {
+            None | Some("auto") => Ok(None),
+            Some("overlay") => Ok(Some(Stacking::Overlay)),
+            Some("native") => Ok(Some(Stacking::Native)),
+            Some(other) => {
+                let message = format!("`KILN_SNAPSHOTTER` is `{other}`: expected `auto`, `overlay` or `native`");
+                Err(Failure::new(FailureKind::Usage, message))
+            }
+        }
+    }
+
+    /// What keeps steps apart from the machine: `KILN_ISOLATION`.
+    pub(crate) fn isolation(&self) -> Result<Isolation, Failure> {
+        let Some(text) = self.text("KILN_ISOLATION") else { return Ok(Isolation::default()) };
+        value::isolation(text).map_err(|wrong| Failure::new(FailureKind::Usage, format!("`KILN_ISOLATION`: {wrong}")))
     }
 
     /// A variable as it is, for build arguments and secrets.

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::num::NonZero;
 
-use kiln_engine::Ulimit;
+use kiln_engine::{Isolation, Ulimit};
 use kiln_report::{Failure, FailureKind};
 
 /// Says why a value is none.
@@ -26,6 +26,18 @@ pub(crate) fn go_bool(text: &str) -> Result<bool, Wrong> {
         "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
         "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
         _ => wrong("expected `true` or `false`"),
+    }
+}
+
+/// What keeps steps apart from the machine, in docker's and buildah's words.
+pub(crate) fn isolation(text: &str) -> Result<Isolation, Wrong> {
+    match text {
+        "default" | "oci" | "rootless" => Ok(Isolation::Namespaces),
+        "chroot" => Ok(Isolation::Chroot),
+        other => {
+            let near = did_you_mean(other, ["default", "chroot", "oci", "rootless"]);
+            wrong(format!("`{other}` is no isolation: expected `default`, `oci`, `rootless` or `chroot`{near}"))
+        }
     }
 }
 

@@ -132,6 +132,9 @@ fn build() {
           --add-host <NAME:IP>           Add a line to /etc/hosts of RUN steps
           --userns <MODE>                User ids of RUN steps: default, their own; or host, which lets
                                          them make device nodes [default: default]
+          --isolation <MODE>             What keeps RUN steps apart from this machine: default (also:
+                                         oci, rootless), namespaces; or chroot, next to nothing, for
+                                         containers that allow no namespaces [env: KILN_ISOLATION]
           --ca-cert <FILE>               Have programs in RUN steps trust the certificates of a file,
                                          too; nothing of it is in the image
           --shm-size <BYTES>             Size of /dev/shm in RUN steps

@@ -1,5 +1,7 @@
 //! Verdicts on what keeps steps apart from the machine, and from each other.
 
+use kiln_exec::Isolation;
+
 use super::{Check, Mark, Trouble};
 use crate::doctor::facts::{Facts, Refusal, Standing, Tool};
 
@@ -85,6 +87,28 @@ pub(super) fn users(facts: &Facts) -> Check {
         Standing::User { .. } => {
             let lost = "`RUN` steps of other users than root".into();
             Check::bad(NAME, Mark::Missing, Trouble { found, lost, mend }).needed()
+        }
+    }
+}
+
+/// What keeps steps apart from the machine; nothing where namespaces are refused and there is no other way.
+pub(super) fn used(facts: &Facts) -> Option<Check> {
+    const NAME: &str = "isolation";
+    if facts.isolation == Isolation::Chroot {
+        let found = "a chroot alone, as was asked for".to_owned();
+        let lost = "what keeps steps from kiln's files, processes and network, and `/proc` in steps".to_owned();
+        let mend = "unset `KILN_ISOLATION` where namespaces can be made".to_owned();
+        return Some(Check::bad(NAME, Mark::Degraded, Trouble { found, lost, mend }));
+    }
+    // Root of a container that got no namespace is like anybody else, and may still have another root.
+    let is_refused = facts.users.is_err() && matches!(facts.standing, Standing::User { .. });
+    match (is_refused, facts.may_chroot) {
+        (false, _) => Some(Check::ok(NAME, "namespaces")),
+        (true, false) => None,
+        (true, true) => {
+            let found = "namespaces, which cannot be made".to_owned();
+            let mend = "build what you trust with `--isolation=chroot`, or `KILN_ISOLATION=chroot`".to_owned();
+            Some(Check::bad(NAME, Mark::Missing, Trouble { found, lost: "`RUN` steps".into(), mend }))
         }
     }
 }
@@ -203,7 +227,12 @@ pub(super) fn overlay(facts: &Facts) -> Check {
         (_, true) => (refusal.why.clone(), OPEN_CONTAINER.to_owned()),
         _ => (refusal.why.clone(), elsewhere.to_owned()),
     };
-    Check::bad(NAME, Mark::Missing, Trouble { found, lost: "`RUN` and `COPY` onto an image".into(), mend })
+    // Who may not mount at all has no containers either.
+    if is_refused && facts.isolation == Isolation::Namespaces {
+        return Check::bad(NAME, Mark::Missing, Trouble { found, lost: "`RUN` steps".into(), mend }).needed();
+    }
+    let lost = "builds are slower and take more space: layers are copied for each step".into();
+    Check::bad(NAME, Mark::Degraded, Trouble { found, lost, mend })
 }
 
 /// Whether files can be shown to steps with ids of their own, which only root of the machine can have done.

@@ -1,5 +1,7 @@
 //! Every trouble has a verdict of its own, and a way out.
 
+use kiln_exec::Isolation;
+
 use crate::doctor::Diagnosis;
 use crate::doctor::facts::*;
 
@@ -11,6 +13,8 @@ fn sound() -> Facts {
         standing: Standing::Root,
         container: None,
         filter: Filter { is_available: true, is_around_us: false, no_new_rights: false },
+        isolation: Isolation::Namespaces,
+        may_chroot: false,
         users: Ok(()),
         way_in: None,
         note: None,
@@ -141,7 +145,7 @@ fn the_state_directory_decides_what_can_be_stacked() {
     let state = sound().state;
     let (name, mark, mend, can_build) =
         of(State { overlay: refused(22), filesystem: "overlay".into(), ..state.clone() });
-    assert_eq!((name, mark, can_build), ("overlay", Mark::Missing, false));
+    assert_eq!((name, mark, can_build), ("overlay", Mark::Degraded, true));
     assert!(mend.contains("-v kiln:/var/lib/kiln"));
     assert!(of(State { overlay: refused(22), filesystem: "nfs".into(), ..state.clone() }).2.contains("--state DIR"));
     let (name, mark, _, can_build) = of(State { shifted: refused(22), filesystem: "fuse".into(), ..state.clone() });
@@ -164,6 +168,27 @@ fn a_container_that_may_not_mount_is_told_how_to_be_started() {
     let (name, _, mend, can_build) = trouble(&facts);
     assert_eq!((name, can_build), ("overlay", false));
     assert!(mend.contains("--privileged"));
+}
+
+#[test]
+fn a_chroot_is_named_where_it_is_all_there_is_and_marked_where_it_is_used() {
+    let refused_to_root = Facts {
+        standing: Standing::User { name: "root".into(), uid: 0 },
+        container: Some("docker".into()),
+        users: refused(1),
+        ..user()
+    };
+    assert!(troubles(&refused_to_root).0.iter().all(|check| check.name != "isolation"));
+    let (found, can_build) = troubles(&Facts { may_chroot: true, ..refused_to_root.clone() });
+    let check = found.iter().find(|check| check.name == "isolation").unwrap();
+    assert_eq!((check.mark, can_build), (Mark::Missing, false));
+    assert!(check.mend.as_ref().unwrap().contains("`--isolation=chroot`"));
+    let used = Facts { isolation: Isolation::Chroot, standing: Standing::RootOfSome, ..sound() };
+    let (name, mark, mend, can_build) = trouble(&used);
+    assert_eq!((name, mark, can_build), ("isolation", Mark::Degraded, true));
+    assert!(mend.contains("KILN_ISOLATION"));
+    let (_, can_build) = troubles(&Facts { state: State { overlay: refused(1), ..sound().state }, ..used });
+    assert!(can_build, "layers are copied, and nothing is mounted");
 }
 
 #[test]
