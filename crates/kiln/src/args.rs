@@ -136,6 +136,7 @@ impl Command {
             Self::Build(_)
                 | Self::Lock(_)
                 | Self::Run(_)
+                | Self::Shell(_)
                 | Self::Pull(_)
                 | Self::Push(_)
                 | Self::Diff(_)

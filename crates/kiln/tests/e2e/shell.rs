@@ -304,3 +304,12 @@ fn without_a_terminal_no_shell_is_promised() {
     let run = project.build(&["--on-failure=shell"]).fails(2);
     run.says("`--on-failure=shell` needs a terminal").says("hint: leave it out: `kiln shell`").never_says("RUN exit 1");
 }
+
+#[test]
+fn an_ordinary_user_enters_steps() {
+    let Some(project) = crate::rootless::theirs() else { return };
+    let project = project.with_busybox();
+    project.dockerfile("FROM busybox\nRUN echo left >/x; exit 1\n");
+    project.build(&[]).fails(1);
+    assert_eq!(project.kiln(&["shell", "--", "cat", "/x"]).ok().stdout, "left\n");
+}
