@@ -273,4 +273,24 @@ mod tests {
         drop(placed);
         assert!(at("kept/new").exists() && !at("kept/before").exists());
     }
+
+    #[test]
+    fn a_link_to_the_machine_is_neither_emptied_nor_taken_for_a_cache() {
+        let all = tempfile::tempdir().unwrap();
+        let at = |path: &str| all.path().join(path);
+        for dir in ["canary", "linked", "files/dev", "files/cache", "kept"] {
+            fs::create_dir_all(at(dir)).unwrap();
+        }
+        fs::write(at("canary/f"), "f").unwrap();
+        let link = |path: &str| std::os::unix::fs::symlink(at("canary"), at(path)).unwrap();
+        link("linked/dev");
+        assert!(Files::new(at("linked")).unwrap().place(&[], &[], &[]).is_err());
+        let placed = Files::new(at("files")).unwrap().place(&[], &[], &[("/cache".into(), at("kept"))]).unwrap();
+        fs::write(at("files/cache/new"), "n").unwrap();
+        // As a step may do.
+        fs::rename(at("files/cache"), at("files/moved")).unwrap();
+        link("files/cache");
+        drop(placed);
+        assert!(at("canary/f").exists() && at("kept/new").exists() && !at("kept/f").exists());
+    }
 }
