@@ -72,7 +72,7 @@ pub(crate) fn unknown(store: &Store, text: &str) -> Failure {
     if near.is_empty() {
         return failure.hint(format!("build it, or fetch it with `kiln pull {text}`"));
     }
-    failure.hint(format!("did you mean `{}`?", near.join("` or `")))
+    failure.hint(format!("did you mean `{}`? Else fetch it with `kiln pull {text}`", near.join("` or `")))
 }
 
 /// The config of an image.

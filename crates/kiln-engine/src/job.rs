@@ -102,6 +102,8 @@ pub(crate) struct Subject {
     pub(crate) images: Arc<Images>,
     /// How layers are packed while others are made, when they will be wanted packed.
     pub(crate) packings: Vec<Packing>,
+    /// The name of the only stage, where there is one.
+    pub(crate) only_stage: String,
 }
 
 /// The kernel writes files back within half a minute: older ones cost little to sync.
@@ -110,7 +112,7 @@ const SETTLE_AGE: Duration = Duration::from_secs(60);
 impl Job {
     /// A job of a build, which may have several.
     pub(crate) fn new(engine: &Engine, request: &BuildRequest, basis: &Basis, subject: Subject) -> Result<Arc<Self>> {
-        let Subject { project, origin, trees, images, packings } = subject;
+        let Subject { project, origin, trees, images, packings, only_stage } = subject;
         let Basis { store, lease, session, reporter, watch, purpose, pins } = basis;
         let registry = engine.registry();
         let blobs = StoreBlobs { store: store.clone(), lease: lease.clone() };
@@ -139,7 +141,7 @@ impl Job {
             seen: Default::default(),
             witness: Default::default(),
             limits: Limits::new(request)?,
-            patience: Patience::new(request),
+            patience: Patience::new(request, only_stage),
             wrecks: Wrecks::default(),
             devices: Devices::new(engine.device_specs(), request.allowed.clone()),
             host_env: engine.host_env(),
@@ -197,15 +199,31 @@ impl Limits {
 /// How long steps may run, how often they are tried, and how often they were.
 #[derive(Debug, Default)]
 pub(crate) struct Patience {
-    pub(crate) timeouts: PerStage<Duration>,
-    pub(crate) retries: PerStage<u32>,
+    timeouts: PerStage<Duration>,
+    retries: PerStage<u32>,
+    /// The name of the only stage, whose steps do not say it.
+    only_stage: String,
     attempts: Mutex<HashMap<Digest, u32>>,
 }
 
 impl Patience {
-    fn new(request: &BuildRequest) -> Self {
+    fn new(request: &BuildRequest, only_stage: String) -> Self {
         let (timeouts, retries) = (request.timeouts.clone(), request.retries.clone());
-        Self { timeouts, retries, attempts: Mutex::default() }
+        Self { timeouts, retries, only_stage, attempts: Mutex::default() }
+    }
+
+    /// How long a step of this stage may run; empty is the only one.
+    pub(crate) fn timeout(&self, stage: &str) -> Option<Duration> {
+        self.timeouts.of(self.named(stage)).filter(|limit| !limit.is_zero())
+    }
+
+    /// How often a step of this stage is tried again.
+    pub(crate) fn retries(&self, stage: &str) -> u32 {
+        self.retries.of(self.named(stage)).unwrap_or_default()
+    }
+
+    fn named<'a>(&'a self, stage: &'a str) -> &'a str {
+        if stage.is_empty() { &self.only_stage } else { stage }
     }
 
     /// Notes which attempt a vertex came to.

@@ -29,7 +29,9 @@ impl Limited {
         let (group, refused) = usual(&limits.resources);
         if let Some(why) = refused {
             limits.told.get_or_init(|| {
-                let text = format!("warning: steps are not limited as asked: {why}");
+                let text = format!(
+                    "warning: steps are not limited as asked: {why}; `kiln doctor` says what this machine allows"
+                );
                 job.reporter.report(Event::Note(text));
             });
         }
@@ -52,9 +54,27 @@ fn usual(asked: &Resources) -> (Option<ControlGroup>, Option<io::Error>) {
     match most(asked) {
         Ok(group) => (Some(group), None),
         Err(_) if *asked == nothing => (None, None),
-        Err(why) => (most(&nothing).ok(), Some(why)),
+        Err(why) => {
+            let mut kept = nothing;
+            for part in PARTS {
+                let mut more = kept.clone();
+                part(&mut more, asked);
+                kept = if most(&more).is_ok() { more } else { kept };
+            }
+            (most(&kept).ok(), Some(why))
+        }
     }
 }
+
+/// Limits that stand or fall together, taken over from what is asked for: one that cannot be takes no others with it.
+const PARTS: [fn(&mut Resources, &Resources); 6] = [
+    |to, from| to.parent.clone_from(&from.parent),
+    |to, from| (to.memory, to.memory_and_swap) = (from.memory, from.memory_and_swap),
+    |to, from| to.cpu_shares = from.cpu_shares,
+    |to, from| (to.cpu_period, to.cpu_quota) = (from.cpu_period, from.cpu_quota),
+    |to, from| to.cpus.clone_from(&from.cpus),
+    |to, from| to.mems.clone_from(&from.mems),
+];
 
 /// What is said of limits that were reached, and the way out.
 pub(crate) fn reached(group: Option<&ControlGroup>) -> Option<(String, String)> {

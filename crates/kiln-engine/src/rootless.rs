@@ -22,7 +22,7 @@ pub fn become_root(path: Option<&OsStr>, isolation: Isolation) -> Result<Option<
 fn single(user: &str, why: &NoRange) -> String {
     let way_out = match why {
         NoRange::NoEntry { .. } | NoRange::Refused { .. } => {
-            format!("run `{}` as root", more_ids(user))
+            format!("run `{}` as root, with numbers that nobody else has", more_ids(user))
         }
         NoRange::NoProgram(_) => "install the package `uidmap` (`shadow-utils` on Fedora)".to_owned(),
     };

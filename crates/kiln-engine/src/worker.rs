@@ -208,9 +208,10 @@ pub(crate) async fn prepare(
     let Union { definition, targets, mut warnings, context_reads } = Union::of(lowered);
     warnings.extend(context::check(&trees, &context_reads, &settings.check, ContextChecks::Rules)?);
     frontend::judge(&source, &settings, settings.admit(&file, warnings), reporter.as_ref())?;
+    let only_stage = frontend::only_stage(&file);
     let project = project(&request.context, source.name());
     let origin = origin(&request.context, source.name());
-    let job = Job::new(engine, request, &basis, Subject { project, origin, trees, images, packings })?;
+    let job = Job::new(engine, request, &basis, Subject { project, origin, trees, images, packings, only_stage })?;
     Ok(Prepared { job, definition, targets, unpacked, imported })
 }
 

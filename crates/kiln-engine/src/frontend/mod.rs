@@ -204,6 +204,14 @@ pub(crate) async fn lower(
     }
 }
 
+/// The name of a file's only stage; empty if it has several.
+pub(crate) fn only_stage(file: &kiln_dockerfile::Dockerfile) -> String {
+    match kiln_dockerfile::targets(file).as_mut_slice() {
+        [only] => only.name.take().unwrap_or_else(|| "stage-0".to_owned()),
+        _ => String::new(),
+    }
+}
+
 /// Tells names of `--no-cache-filter` and of settings for some stages that are of no stage: they do nothing.
 pub(crate) fn filters(file: &kiln_dockerfile::Dockerfile, request: &BuildRequest, reporter: &dyn Reporter) {
     let filters = request.no_cache_filter.iter().map(|name| ("--no-cache-filter ", name, ""));

@@ -26,6 +26,8 @@ use crate::session::{Session, Watched};
 pub(crate) use forms::forms;
 pub(crate) use parts::{lines, passwords, telling};
 
+/// A layer, as messages call it.
+const LAYER: &str = "what the step leaves";
 /// How many places a message names.
 const SHOWN: usize = 5;
 
@@ -86,7 +88,7 @@ impl Guard {
 
     /// Fails when a tree that is to become a layer holds a secret.
     pub(crate) fn check_layer(&self, upper: &Path) -> Result<()> {
-        self.judge("what the step leaves", &|wanted| {
+        self.judge(LAYER, &|wanted| {
             let found = kiln_fs::search_layer(&open_dir(upper)?, &wanted.patterns).map_err(environment)?;
             Ok(found.iter().map(|found| wanted.leak(found.pattern, place(found))).collect())
         })
@@ -219,9 +221,15 @@ fn refusal(place: &str, leaks: &[Leak]) -> Failure {
         failure.causes.push(format!("and {} more", leaks.len() - SHOWN));
     }
     let allow: Vec<String> = ids.into_iter().map(|id| format!("--allow-leak {id}")).collect();
-    failure
-        .hint("keep it out of the image: remove the file in the step that writes it, or write it to a `--mount=type=tmpfs`")
-        .hint(format!("if everybody who has the image may know it, build with `{}`", allow.join(" ")))
+    let way_out = match place {
+        LAYER => {
+            "keep it out of the image: remove the file in the step that writes it, or write it to a `--mount=type=tmpfs`"
+        }
+        _ => {
+            "keep it out of the image: lend it to the step that needs it by `RUN --mount=type=secret`, not by `ARG`, `ENV` or a label"
+        }
+    };
+    failure.hint(way_out).hint(format!("if everybody who has the image may know it, build with `{}`", allow.join(" ")))
 }
 
 fn place(found: &Found) -> String {

@@ -18,10 +18,9 @@ impl<T> Default for PerStage<T> {
 }
 
 impl<T: Copy> PerStage<T> {
-    /// What is asked of a stage's steps. The only stage is shown without a name when it has none.
+    /// What is asked of a stage's steps.
     pub(crate) fn of(&self, stage: &str) -> Option<T> {
-        let name = if stage.is_empty() { "stage-0" } else { stage };
-        let named = self.stages.iter().find(|(named, _)| named.eq_ignore_ascii_case(name));
+        let named = self.stages.iter().find(|(named, _)| named.eq_ignore_ascii_case(stage));
         named.map(|(_, setting)| *setting).or(self.all)
     }
 }
@@ -34,7 +33,7 @@ mod tests {
     fn a_stage_that_is_named_has_its_own_setting() {
         let stages = [("build".to_owned(), 2), ("stage-0".to_owned(), 3)].into();
         let setting = PerStage { all: Some(1), stages };
-        assert_eq!(["Build", "", "stage-0", "stage-1"].map(|stage| setting.of(stage)), [2, 3, 3, 1].map(Some));
+        assert_eq!(["Build", "stage-0", "stage-1"].map(|stage| setting.of(stage)), [2, 3, 1].map(Some));
         assert_eq!(PerStage::<u32>::default().of("build"), None);
     }
 }

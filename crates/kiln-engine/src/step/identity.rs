@@ -60,7 +60,11 @@ pub(crate) fn place_of(name: &str) -> (&str, &str) {
 pub(crate) fn stage_of(name: &str) -> &str {
     match place_of(name) {
         (_, "") => "",
-        (stage, _) => stage.trim_start_matches('[').rsplit(' ').next().unwrap_or_default(),
+        (stage, _) => {
+            // What is alone may be a platform.
+            let last = stage.trim_start_matches('[').rsplit(' ').next();
+            last.filter(|stage| !stage.contains('/')).unwrap_or_default()
+        }
     }
 }
 
@@ -73,6 +77,7 @@ mod tests {
         assert_eq!(stage_of("[build 2/4] RUN ls"), "build");
         assert_eq!(stage_of("[linux/amd64 build  2/14] RUN ls"), "build");
         assert_eq!(stage_of("[stage-1 2/4] RUN ls"), "stage-1");
+        assert_eq!(stage_of("[linux/amd64->arm64 2/4] RUN ls"), "");
         assert_eq!((stage_of("[2/4] RUN ls"), stage_of("[context a/b] load")), ("", ""));
     }
 

@@ -167,7 +167,7 @@ impl Place {
         CacheMap { digest, parts, pinned: true, inputs }
     }
 
-    /// The stage it stands in; empty for the only one that has no name.
+    /// The stage it stands in; empty for the only one.
     pub(crate) fn stage(&self) -> &str {
         identity::stage_of(&self.name)
     }

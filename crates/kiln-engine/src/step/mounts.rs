@@ -1,5 +1,6 @@
 //! What a RUN step sees: its root, its mounts, its secrets; and what becomes of them afterwards.
 
+use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
 use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -322,9 +323,21 @@ pub(crate) fn lacking(op: &ExecOp, session: &dyn Session) -> Result<Option<Failu
     Ok(None)
 }
 
+/// What is said of a failed step that would have taken secrets which nobody lends.
+pub(crate) fn unlent(op: &ExecOp, session: &dyn Session) -> Vec<String> {
+    let mounts = op.mounts.iter().filter(|mount| mount.mount_type() == MountType::Secret);
+    let mounts = mounts.filter_map(|mount| Some(&mount.secret_opt.as_ref()?.id));
+    let ids: BTreeSet<&String> = mounts.chain(op.secretenv.iter().map(|secret| &secret.id)).collect();
+    let unlent = ids.into_iter().filter(|id| matches!(session.secret(id), Ok(None)));
+    unlent.map(|id| format!("the step ran without secret `{id}`: {}", how_to_give(id))).collect()
+}
+
 fn no_secret(id: &str) -> Failure {
-    Failure::new(FailureKind::Build, format!("secret `{id}` was not given"))
-        .hint(format!("give it with `--secret id={id},src=FILE` or `--secret id={id},env=NAME`"))
+    Failure::new(FailureKind::Build, format!("secret `{id}` was not given")).hint(how_to_give(id))
+}
+
+fn how_to_give(id: &str) -> String {
+    format!("give it with `--secret id={id},src=FILE` or `--secret id={id},env=NAME`")
 }
 
 fn no_agent(id: &str) -> Failure {

@@ -82,6 +82,9 @@ enum Named {
 const NAMES: [&str; 7] =
     ["memory", "memory-swap", "cpu-shares", "cpu-period", "cpu-quota", "cpuset-cpus", "cpuset-mems"];
 
+/// Docker's least memory.
+const LEAST_MEMORY: u64 = 6 << 20;
+
 /// The period that processors are counted in, in microseconds.
 const PERIOD: f64 = 100_000.0;
 
@@ -140,6 +143,9 @@ fn sensible(asked: Resources) -> Result<Resources, Failure> {
         cpu_quota: asked.cpu_quota.filter(|time| *time != 0),
         ..asked
     };
+    if all.memory.is_some_and(|bytes| bytes < LEAST_MEMORY) {
+        return Err(usage("`--memory` must be 6m or more, as in docker: no program starts with less"));
+    }
     match (all.memory, all.memory_and_swap) {
         (None, Some(_)) => Err(usage("`--memory-swap` is memory and swap together, so it needs `--memory`")),
         (Some(memory), Some(both)) if u64::try_from(both).is_ok_and(|both| both < memory) => {
@@ -235,8 +241,9 @@ mod tests {
     #[test]
     fn swap_counts_with_memory_only() {
         let all = |memory, memory_and_swap| sensible(Resources { memory, memory_and_swap, ..Resources::default() });
-        assert!(all(None, Some(1)).is_err() && all(Some(2), Some(1)).is_err());
-        assert!(all(Some(2), Some(-1)).is_ok() && all(Some(2), Some(2)).is_ok() && all(None, None).is_ok());
+        let most = Some(LEAST_MEMORY);
+        assert!(all(None, Some(1)).is_err() && all(most, Some(1)).is_err() && all(Some(4096), None).is_err());
+        assert!(all(most, Some(-1)).is_ok() && all(most, Some(6 << 20)).is_ok() && all(None, None).is_ok());
     }
 
     #[test]

@@ -99,6 +99,10 @@ fn a_timeout_is_of_one_stage_and_makes_no_step_another() {
     assert_eq!(cached, 5);
     let run = project.build(&["--timeout", "slwo=1s", "--retry", "quick=1"]).ok();
     run.says("warning: `--timeout slwo=…` names no stage; did you mean `slow`?").never_says("--retry");
+    project.dockerfile("FROM --platform=$BUILDPLATFORM busybox AS only\nRUN sleep 2\n");
+    let out_of_time = |more: &[&str]| project.build(&[&["--timeout", "only=200ms"], more].concat()).fails(1);
+    out_of_time(&[]).says("stopped after 200ms").never_says("names no stage");
+    out_of_time(&["--platform", "linux/amd64,linux/arm64"]).says("stopped after 200ms");
 }
 
 #[test]

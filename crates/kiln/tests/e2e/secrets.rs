@@ -314,6 +314,16 @@ fn builds_at_once_see_and_show_their_own_secrets_only() {
 }
 
 #[test]
+fn a_step_that_failed_says_which_secrets_it_had_to_do_without() {
+    let project = Project::new();
+    project.dockerfile("FROM busybox\nRUN --mount=type=secret,id=npm cat /run/secrets/npm\n");
+    project.file("t", "s3cr3t-t0ken");
+    let wrong = format!("id=nmp,src={}", project.context().join("t").display());
+    let run = project.build(&["--secret", &wrong]).fails(1);
+    run.says("the step ran without secret `npm`: give it with `--secret id=npm,src=FILE`");
+}
+
+#[test]
 fn what_is_required_and_not_lent_is_told_before_anything_runs() {
     let (project, lent) = with_secret(VALUE);
     project.dockerfile(&format!(

@@ -14,7 +14,7 @@ use crate::job::Result;
 use crate::limited;
 use crate::output::Output;
 use crate::space;
-use crate::step::mounts::Held;
+use crate::step::mounts::{Held, unlent};
 use crate::wreck::Wreck;
 
 /// How long it takes until the second attempt; twice as long before each that follows.
@@ -51,7 +51,7 @@ impl ExecStep {
     /// Runs the step, again if it fails and may be tried again, each time from where it began.
     pub(super) async fn execute(&self, inputs: Vec<Artifact>) -> Result<Vec<Artifact>> {
         let (job, vertex) = (&self.place.job, &self.place.vertex);
-        let attempts = 1 + job.patience.retries.of(self.place.stage()).unwrap_or_default();
+        let attempts = 1 + job.patience.retries(self.place.stage());
         let (mut attempt, mut pause) = (1, FIRST_PAUSE);
         loop {
             let broken = match self.attempt(&inputs).await? {
@@ -139,7 +139,7 @@ impl ExecStep {
     async fn run_in_time(&self, spec: ContainerSpec, io: ProcessIo) -> std::result::Result<End, Error> {
         let job = &self.place.job;
         let running = job.executor.run(spec, io);
-        let Some(limit) = job.patience.timeouts.of(self.place.stage()).filter(|limit| !limit.is_zero()) else {
+        let Some(limit) = job.patience.timeout(self.place.stage()) else {
             return running.await.map(End::Exited);
         };
         match tokio::time::timeout(limit, running).await {
@@ -152,7 +152,7 @@ impl ExecStep {
     fn failed(&self, end: End, output: &Output, reached: Option<(String, String)>) -> Failure {
         let message = format!("process `{}` did not complete successfully: {end}", self.command());
         let lines = output.last_lines();
-        let (causes, hints) = match (end, reached) {
+        let (causes, mut hints) = match (end, reached) {
             // What met a limit says no more by what it printed.
             (_, Some((cause, hint))) => (vec![cause], vec![hint]),
             (End::Exited(status), None) => (Vec::new(), hints::for_failure(status, &lines)),
@@ -160,6 +160,7 @@ impl ExecStep {
                 (Vec::new(), vec!["give it more time with `--timeout`, or find out what it waited for".to_owned()])
             }
         };
+        hints.extend(unlent(&self.op, self.place.job.session.as_ref()));
         Failure { output: lines, hints, causes, ..Failure::new(FailureKind::Build, message) }
     }
 }

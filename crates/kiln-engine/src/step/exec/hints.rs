@@ -1,6 +1,7 @@
 //! Reads the last words of a failed step for the way out.
 
 use kiln_exec::ExitStatus;
+use kiln_sys::userns::is_machine_root;
 
 /// Where a step can do nearly all that the machine can.
 const HOST_IDS: &str = "or use `kiln build --userns=host`";
@@ -22,7 +23,10 @@ pub(super) fn for_failure(status: ExitStatus, lines: &[String]) -> Vec<String> {
     let gives =
         |line: &String| ["chown", "set user id", "set group id", "setuid"].iter().any(|name| line.contains(name));
     if lines.iter().any(|line| gives(line) && line.contains("Invalid argument")) {
-        hints.push(format!("use ids up to 2147483647, as a step has no others; {HOST_IDS}"));
+        hints.push(match is_machine_root() {
+            true => format!("use ids up to 2147483647, as a step has no others; {HOST_IDS}"),
+            false => "use ids that you have: `kiln doctor` says how many, and how to get more".to_owned(),
+        });
     }
     if lines.iter().any(|line| line.contains("Value too large for defined data type")) {
         hints.push(format!("files of ids above 2147483647 are out of a step's reach; {HOST_IDS}"));
@@ -78,7 +82,7 @@ mod tests {
     #[test]
     fn ids_that_steps_lack_are_told_whoever_gives_them() {
         for line in ["chown: /f: Invalid argument", "su: cannot set user id: Invalid argument"] {
-            assert!(for_failure(ExitStatus::Code(1), &[line.to_owned()])[0].contains("up to 2147483647"), "{line}");
+            assert!(for_failure(ExitStatus::Code(1), &[line.to_owned()])[0].contains("use ids"), "{line}");
         }
     }
 

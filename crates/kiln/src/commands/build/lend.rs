@@ -1,10 +1,10 @@
 //! What the command line lends to a build: secrets, agents for ssh, and the standard streams.
 
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 use std::sync::Mutex;
 
@@ -25,15 +25,18 @@ pub(crate) struct Lender {
 }
 
 impl Lender {
-    /// Lends these. Files of secrets must be there now, not first when a step asks.
+    /// Lends these. Files of secrets must be there now, not first when a step asks; what is no file, as a pipe, is read now,
+    /// since that can be done but once.
     pub(crate) fn new(
-        secrets: BTreeMap<String, SecretSource>,
+        mut secrets: BTreeMap<String, SecretSource>,
         agents: BTreeMap<String, SshAgent>,
         stdin: Option<Box<dyn Read + Send>>,
     ) -> Result<Self, Failure> {
-        for (id, source) in &secrets {
-            if let SecretSource::File(path) = source {
-                read(id, path)?;
+        for (id, source) in &mut secrets {
+            let SecretSource::File(path) = source else { continue };
+            let value = read(id, path)?;
+            if !std::fs::metadata(path).is_ok_and(|found| found.is_file()) {
+                *source = SecretSource::Value(OsString::from_vec(value));
             }
         }
         Ok(Self { secrets, agents, stdin: Mutex::new(stdin), stdout: Mutex::new(Some(std::io::stdout())) })
@@ -84,7 +87,9 @@ fn read(id: &str, path: &Path) -> Result<Vec<u8>, Failure> {
     let cannot = |error: std::io::Error| {
         let mut failure = usage(format!("cannot read secret `{id}` from `{}`", path.display()));
         failure.causes.push(error.to_string());
-        failure
+        failure.hint(format!(
+            "name a file that is there, `id={id},src=FILE`, or a variable that is set, `id={id},env=NAME`"
+        ))
     };
     let mut bytes = Vec::new();
     File::open(path).and_then(|file| file.take(MAX_SECRET + 1).read_to_end(&mut bytes)).map_err(cannot)?;
@@ -142,6 +147,18 @@ mod tests {
         std::fs::write(&path, b"two\xff").unwrap();
         assert_eq!(lender.secret("a").unwrap().as_deref(), Some(b"two\xff".as_slice()));
         assert_eq!(lender.secret("b").unwrap(), None);
+    }
+
+    #[test]
+    fn a_pipe_is_read_once() {
+        let (read, mut write) = std::io::pipe().unwrap();
+        write.write_all(b"piped").unwrap();
+        drop(write);
+        let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&read));
+        let lender = lender(Path::new(&path)).unwrap();
+        for _ in 0..2 {
+            assert_eq!(lender.secret("a").unwrap().as_deref(), Some(b"piped".as_slice()));
+        }
     }
 
     #[test]
