@@ -1,11 +1,10 @@
 //! Trees being written: thrown away unless they are kept, however the work on them ends.
 
-use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use kiln_fs::flat::TreeState;
+use kiln_fs::flat::{Aside, TreeState, Underlaid};
 use kiln_store::{ActiveLayer, ActiveSnapshot, Lease, Snapshot, Snapshotter as _, Stacking, Store};
 use kiln_sys::mount::{Bind, Depth, MountAttrFlags};
 use kiln_sys::root::Root;
@@ -18,8 +17,16 @@ use crate::job::Result;
 pub(crate) struct Scratch<A: Discard> {
     store: Store,
     active: Option<A>,
-    /// Where there is no overlay: what the copy of the tree was before anybody wrote to it, and what does not count.
-    before: Mutex<Option<(TreeState, BTreeSet<Vec<u8>>)>>,
+    /// Where there is no overlay: what the copy of the tree was before anybody wrote to it.
+    before: Mutex<Option<Before>>,
+    /// The copy without what is new, once that is where it belongs.
+    copy: Mutex<Option<PathBuf>>,
+}
+
+/// What the copy of a tree was, and what of it is not the tree's own.
+struct Before {
+    state: TreeState,
+    aside: Aside,
 }
 
 /// What a store can throw away.
@@ -41,7 +48,11 @@ impl Discard for ActiveLayer {
 }
 
 impl<A: Discard> Drop for Scratch<A> {
+    #[expect(clippy::disallowed_methods, reason = "a directory of the state directory, which is ours alone")]
     fn drop(&mut self) {
+        if let Some(copy) = self.copy.get_mut().unwrap_or_else(PoisonError::into_inner).take() {
+            let _ = std::fs::remove_dir_all(copy);
+        }
         if let Some(active) = self.active.take() {
             // What cannot be removed now goes with the next sweep.
             let _ = active.discard(&self.store);
@@ -51,7 +62,7 @@ impl<A: Discard> Drop for Scratch<A> {
 
 impl<A: Discard> Scratch<A> {
     fn new(store: &Store, active: A) -> Self {
-        Self { store: store.clone(), active: Some(active), before: Mutex::default() }
+        Self { store: store.clone(), active: Some(active), before: Mutex::default(), copy: Mutex::default() }
     }
 
     fn active(&self) -> &A {
@@ -73,8 +84,9 @@ impl Scratch<ActiveSnapshot> {
     /// Mounts it for a step that writes to it, with one more layer below all others; it is unmounted with its descriptor.
     pub(crate) fn show(&self, below: Option<&Path>, sight: &Sight) -> Result<OwnedFd> {
         if sight.is_plain() || self.store.stacking() == Stacking::Native {
-            let dir = self.lay(below)?;
-            self.watch(BTreeSet::new())?;
+            let dir = self.active().flat_dir();
+            let under = self.lay(below)?;
+            self.watch(Aside { under, ..Aside::default() })?;
             return sight.bind(&dir, Bind { depth: Depth::One, attributes: MountAttrFlags::empty() });
         }
         let mut overlay = self.store.mounts(self.active()).map_err(environment)?;
@@ -85,33 +97,45 @@ impl Scratch<ActiveSnapshot> {
     /// Opens it for us to write to.
     pub(crate) fn open(&self) -> Result<Root> {
         if self.store.stacking() == Stacking::Native {
-            let dir = self.lay(None)?;
-            self.watch(BTreeSet::new())?;
-            return open_dir(&dir);
+            let under = self.lay(None)?;
+            self.watch(Aside { under, ..Aside::default() })?;
+            return open_dir(&self.active().flat_dir());
         }
         let overlay = self.store.mounts(self.active()).map_err(environment)?;
         overlay.mount_detached().map(Root::new).or_environment(|| "cannot mount a step's files".into())
     }
 
+    /// Where all of the tree is, once it was copied.
+    pub(crate) fn flat_dir(&self) -> PathBuf {
+        self.active().flat_dir()
+    }
+
+    /// Where what makes room in it may wait.
+    pub(crate) fn stash_dir(&self) -> PathBuf {
+        self.active().stash_dir()
+    }
+
     /// Copies all of the tree, with one more layer below all others, into one directory.
-    pub(crate) fn lay(&self, below: Option<&Path>) -> Result<PathBuf> {
+    pub(crate) fn lay(&self, below: Option<&Path>) -> Result<Underlaid> {
         self.store.lay(self.active(), below).map_err(environment)
     }
 
-    /// Takes what the copy is now for what was there before. What is at the paths in `apart` is no part of the tree.
-    pub(crate) fn watch(&self, apart: BTreeSet<Vec<u8>>) -> Result<()> {
+    /// Takes what the copy is now for what was there before, but for what is aside.
+    pub(crate) fn watch(&self, aside: Aside) -> Result<()> {
         let dir = self.active().flat_dir();
         let doing = || "cannot read a step's files".into();
         let state = TreeState::of(&open_dir(&dir)?).or_environment(doing)?;
-        *self.before.lock().unwrap_or_else(PoisonError::into_inner) = Some((state, apart));
+        *self.before.lock().unwrap_or_else(PoisonError::into_inner) = Some(Before { state, aside });
         Ok(())
     }
 
     /// Has what changed where it belongs. Nothing may write to the tree any more.
     fn settle(&self) -> Result<()> {
         let before = self.before.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some((before, apart)) = before else { return Ok(()) };
-        self.store.take_changes(self.active(), &before, &apart).map_err(environment)
+        let Some(Before { state, aside }) = before else { return Ok(()) };
+        let copy = self.store.take_changes(self.active(), &state, aside).map_err(environment)?;
+        *self.copy.lock().unwrap_or_else(PoisonError::into_inner) = Some(copy);
+        Ok(())
     }
 
     /// Whether what is written goes to the upper directory of an overlay at once.
@@ -134,7 +158,11 @@ impl Scratch<ActiveSnapshot> {
     pub(crate) fn commit(self) -> Result<Snapshot> {
         self.settle()?;
         let store = self.store.clone();
-        store.commit(self.take()).map_err(environment)
+        let copy = self.copy.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let snapshot = store.commit(self.take()).map_err(environment)?;
+        // Without it the next step's files are copied anew.
+        let _ = copy.map(|copy| store.leave(copy, &snapshot));
+        Ok(snapshot)
     }
 }
 

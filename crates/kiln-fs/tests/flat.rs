@@ -7,7 +7,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use kiln_fs::flat::{Names, TreeState, lay, take_changes};
+use kiln_fs::flat::{Names, TreeState, lay, take_changes, underlay};
 use kiln_fs::layer::{PackOptions, Times, pack_with};
 use kiln_sys::mount::{Overlay, Upper};
 use kiln_sys::root::Root;
@@ -168,4 +168,43 @@ fn a_directory_with_the_inode_of_the_one_before_is_another() {
     let names = names(&packed(&ground.root("upper"), &options));
     let names: Vec<_> = names.iter().map(|name| name.split(' ').next().unwrap()).collect();
     assert_eq!(names, ["keep/", "keep/.wh..wh..opq", "keep/new"]);
+}
+
+#[test]
+fn what_lies_below_all_is_seen_and_leaves_no_trace() {
+    let Some(ground) = Ground::new() else { return };
+    sh(
+        &ground.dir("stubs"),
+        "mkdir -p etc run/secrets proc; touch etc/hosts etc/passwd run/secrets/key; chmod 600 etc/hosts",
+    );
+    let tree = ground.lay(&["mid", "low"], "flat", Names::Kept);
+    let all = PackOptions::default();
+    let before = packed(&ground.root("flat"), &all);
+    let under = underlay(&ground.root("stubs"), &ground.root("flat")).unwrap();
+    sh(
+        &tree,
+        "[ -d proc ] && [ -f run/secrets/key ] && [ \"$(stat -c %a etc/hosts)\" = 600 ] && grep -q root etc/passwd",
+    );
+    under.take_out(&ground.root("flat")).unwrap();
+    same(&packed(&ground.root("flat"), &all), &before);
+    let under = underlay(&ground.root("stubs"), &ground.root("flat")).unwrap();
+    sh(&tree, "echo mine >run/secrets/more");
+    under.take_out(&ground.root("flat")).unwrap();
+    sh(&tree, "[ ! -e run/secrets/key ] && [ -f run/secrets/more ] && [ ! -e proc ]");
+}
+
+#[test]
+fn a_tree_without_its_changes_is_whole_again_with_them() {
+    let Some(ground) = Ground::new() else { return };
+    let tree = ground.lay(&["upper", "mid", "low"], "flat", Names::Parted);
+    let before = TreeState::of(&ground.root("flat")).unwrap();
+    sh(
+        &tree,
+        "echo a >>opt/app/x; rm -r gone/dir new; mkdir gone/dir; chmod 700 keep; ln -s x opt/link; rm etc/passwd",
+    );
+    let all = PackOptions::default();
+    let changed = packed(&ground.root("flat"), &all);
+    take_changes(&ground.root("flat"), &before, &ground.root("upper"), &BTreeSet::new()).unwrap();
+    lay(&[ground.root("upper")], &ground.root("flat"), Names::Parted).unwrap();
+    same(&packed(&ground.root("flat"), &all), &changed);
 }

@@ -138,7 +138,7 @@ impl Store {
 
     /// Overlay's own directory, or a copy in its place, is of no use to a finished layer.
     fn clear_overlay_work(&self, active: &ActiveLayer) -> Result<()> {
-        let own = [active.overlay_work(), active.flat()];
+        let own = [active.overlay_work(), active.flat(), active.stash()];
         own.iter().filter(|dir| dir.symlink_metadata().is_ok()).try_for_each(|dir| remove_dir(dir))
     }
 

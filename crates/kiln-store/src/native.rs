@@ -4,12 +4,12 @@
 //! the attributes that marks are kept in, a container that may not mount. Layers are the same as those of an overlay.
 #![expect(clippy::disallowed_methods, reason = "the state directory is ours alone")]
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use kiln_fs::flat::{self, Names, TreeState};
+use kiln_fs::flat::{self, Aside, Names, TreeState, Underlaid};
 use kiln_sys::mount::{Overlay, Upper};
 use kiln_sys::root::Root;
 
@@ -35,7 +35,12 @@ pub(crate) struct Views {
     lease: Option<Lease>,
     /// One that is being made is locked.
     made: HashMap<Snapshot, Arc<Mutex<Option<PathBuf>>>>,
+    /// Copies that steps have left, for the next steps to go on in; the latest last.
+    left: Vec<(Snapshot, PathBuf)>,
 }
+
+/// As many copies as steps may leave: each takes the room of an image.
+const MOST_LEFT: usize = 2;
 
 impl fmt::Debug for Views {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -117,26 +122,71 @@ impl Store {
         try_it().map_err(|source: kiln_sys::Error| Error::NoOverlay { source })
     }
 
-    /// Copies a tree being written, and a layer below all others, into a directory of its own; says what it is now.
-    /// Whoever writes there has [`Store::take_changes`] find what they wrote.
-    pub fn lay(&self, active: &ActiveSnapshot, below: Option<&Path>) -> Result<PathBuf> {
-        let mut layers = vec![active.layer.tree()];
-        layers.extend(self.mounts(active)?.lowers);
-        layers.extend(below.map(Path::to_owned));
+    /// Copies a tree being written, and a layer below all others, into a directory of its own
+    /// ([`ActiveSnapshot::flat_dir`]); says what came of the lowest. Whoever writes there has [`Store::take_changes`] find what
+    /// they wrote.
+    pub fn lay(&self, active: &ActiveSnapshot, below: Option<&Path>) -> Result<Underlaid> {
         let dir = active.layer.flat();
-        lay(&layers, &dir, Names::Parted)?;
-        Ok(dir)
+        let is_new = Root::open_ambient(active.layer.tree()).and_then(|upper| upper.read_dir("/"));
+        if !is_new.is_ok_and(|names| names.is_empty()) || !self.go_on(&active.parent, &dir)? {
+            let mut layers = vec![active.layer.tree()];
+            layers.extend(self.mounts(active)?.lowers);
+            lay(&layers, &dir, Names::Parted)?;
+        }
+        let Some(below) = below else { return Ok(Underlaid::default()) };
+        flat::underlay(&open(below)?, &open(&dir)?).map_err(|source| failed(&dir, source))
     }
 
-    /// Puts what has changed in the copy of a tree since `before` into the layer that is being written, and removes the
-    /// copy. Paths in `apart` do not count.
-    pub fn take_changes(&self, active: &ActiveSnapshot, before: &TreeState, apart: &BTreeSet<Vec<u8>>) -> Result<()> {
+    /// Takes the copy that a step has left, if there is one of this snapshot.
+    fn go_on(&self, snapshot: &Snapshot, dir: &Path) -> Result<bool> {
+        let mut views = locked(&self.shared.views);
+        let Some(at) = views.left.iter().rposition(|(of, _)| of == snapshot) else { return Ok(false) };
+        let (_, left) = views.left.remove(at);
+        std::fs::rename(&left, dir).context("rename", &left)?;
+        Ok(true)
+    }
+
+    /// Leaves the copy of a tree for the next step, once its changes are a layer: they are copied back, and nothing else. What
+    /// cannot be left is removed.
+    pub fn leave(&self, copy: PathBuf, snapshot: &Snapshot) -> Result<()> {
+        let Some(layer) = snapshot.layers().last() else { return crate::clean::remove_dir(&copy) };
+        let upon = |layer: Root| flat::lay(&[layer], &open(&copy)?, Names::Parted).map_err(|e| failed(&copy, e));
+        if let Err(error) = open(&self.layer_dir(layer)).and_then(upon) {
+            crate::clean::remove_dir(&copy)?;
+            return Err(error);
+        }
+        let late = {
+            let mut views = locked(&self.shared.views);
+            views.left.push((snapshot.clone(), copy));
+            (views.left.len() > MOST_LEFT).then(|| views.left.remove(0))
+        };
+        late.map_or(Ok(()), |(_, copy)| crate::clean::remove_dir(&copy))
+    }
+
+    /// Where a copy can wait, away from the layer that it was made for.
+    fn waiting_place(&self) -> Result<PathBuf> {
+        let mut views = locked(&self.shared.views);
+        if views.lease.is_none() {
+            views.lease = Some(self.lease()?);
+        }
+        let lease = views.lease.as_ref().expect("it was made above");
+        Ok(self.shared.layout.work().join(lease.fresh_name()))
+    }
+
+    /// Puts what has changed in the copy of a tree since `before` into the layer that is being written. What is aside does not
+    /// count, and is taken out. The copy without the changes is given, to be [left](Store::leave).
+    pub fn take_changes(&self, active: &ActiveSnapshot, before: &TreeState, aside: Aside) -> Result<PathBuf> {
         let (dir, upper) = (active.layer.flat(), active.layer.tree());
-        let taken = open(&dir)
-            .and_then(|tree| open(&upper).map(|upper| (tree, upper)))
-            .and_then(|(tree, upper)| flat::take_changes(&tree, before, &upper, apart).map_err(|e| failed(&dir, e)));
+        let taken = open(&dir).and_then(|tree| open(&upper).map(|upper| (tree, upper))).and_then(|(tree, upper)| {
+            flat::take_changes(&tree, before, &upper, &aside.apart).map_err(|e| failed(&dir, e))
+        });
         taken?;
-        crate::clean::remove_dir(&dir)
+        let tree = open(&dir)?;
+        let restored = aside.stash.map_or(Ok(()), |stash| stash.put_back(&tree));
+        restored.and_then(|()| aside.under.take_out(&tree)).map_err(|source| failed(&dir, source))?;
+        let place = self.waiting_place()?;
+        std::fs::rename(&dir, &place).context("rename", &dir)?;
+        Ok(place)
     }
 
     /// A snapshot as one directory, to be read and not to be written. It stays until [`Store::forget_views`].
@@ -163,7 +213,8 @@ impl Store {
     pub fn forget_views(&self) -> Result<()> {
         let views = std::mem::take(&mut *locked(&self.shared.views));
         let dirs = views.made.values().filter_map(|made| locked(made).take()).collect::<Vec<_>>();
-        dirs.iter().try_for_each(|dir| crate::clean::remove_dir(dir))
+        let left = views.left.iter().map(|(_, dir)| dir);
+        dirs.iter().chain(left).try_for_each(|dir| crate::clean::remove_dir(dir))
     }
 }
 

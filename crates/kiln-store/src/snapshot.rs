@@ -133,6 +133,11 @@ impl ActiveSnapshot {
         self.layer.flat()
     }
 
+    /// Where what makes room in the copy may wait.
+    pub fn stash_dir(&self) -> PathBuf {
+        self.layer.stash()
+    }
+
     /// What it stands on.
     pub fn parent(&self) -> &Snapshot {
         &self.parent
@@ -160,6 +165,11 @@ impl ActiveLayer {
     /// Where all of the tree is, where there is no overlay.
     pub(crate) fn flat(&self) -> PathBuf {
         self.dir.join("flat")
+    }
+
+    /// Where what makes room in it waits.
+    pub(crate) fn stash(&self) -> PathBuf {
+        self.dir.join("stash")
     }
 
     /// The lease it is made under.

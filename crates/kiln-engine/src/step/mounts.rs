@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use kiln_exec::{ContainerMount, MountSource, Network, Secret};
 use kiln_fs::CopySpec;
+use kiln_fs::flat::Aside;
 use kiln_graph::llb::{CacheOpt, CacheSharing, ExecOp, Mount, MountType};
 use kiln_oci::Hasher;
 use kiln_report::{Failure, FailureKind};
@@ -123,10 +124,11 @@ impl Work<'_> {
         let tree = Scratch::upon(&job.store, parent, &job.lease)?;
         let stubs = stubs(&job.store, &job.lease, &self.mounts)?;
         if self.sight.is_plain() {
-            let dir = tree.lay(Some(&stubs))?;
+            let (dir, under) = (tree.flat_dir(), tree.lay(Some(&stubs))?);
             let texts = machine_files(op);
-            let placed = Files::new(dir.clone())?.place(&self.mounts, &texts, &self.caches)?;
-            tree.watch(placed.apart.clone())?;
+            let files = Files::new(dir.clone(), &tree.stash_dir())?;
+            let (placed, apart, stash) = files.place(&self.mounts, &texts, &self.caches)?;
+            tree.watch(Aside { apart, under, stash: Some(stash) })?;
             self.held.placed = Some(placed);
             self.held.keep(mount, tree);
             return Ok(open_dir(&dir)?.into_fd());

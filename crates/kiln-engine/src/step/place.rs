@@ -10,11 +10,11 @@ use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 
 use kiln_exec::{ContainerMount, Error, MountSource};
+use kiln_fs::flat::Stash;
 use kiln_fs::{CopySpec, SourceTree};
 use kiln_report::{Failure, FailureKind};
 use kiln_sys::metadata::{Device, FileKind, Metadata};
 use kiln_sys::root::{Root, set_mode, set_owner};
-use rustix::fs::OFlags;
 
 use crate::failure::{Context as _, build};
 use crate::job::Result;
@@ -27,13 +27,12 @@ const DEVICES: [(&str, u32, u32); 6] =
 /// Where the kernel's own files would be.
 const KERNEL: [&str; 3] = ["dev", "proc", "sys"];
 
-/// What was put into a step's files.
-#[derive(Default)]
+/// What was put into a step's files: dropping it takes it out.
 pub(super) struct Placed {
-    /// Where, from the root of the files.
-    pub(super) apart: BTreeSet<Vec<u8>>,
-    /// Directories whose content is a cache mount's, by handle: a step may move them; and where it goes.
-    caches: Vec<(Root, PathBuf)>,
+    /// The step's files. The step may have left links anywhere: nothing of this may lead out.
+    root: Root,
+    /// In the order in which it was put there, from the root of the files. What is a cache mount's goes back to that.
+    paths: Vec<(Vec<u8>, Option<PathBuf>)>,
 }
 
 /// A cache mount: its target, and its directory.
@@ -43,13 +42,18 @@ pub(super) type Cache = (String, PathBuf);
 pub(super) struct Files {
     dir: PathBuf,
     root: Root,
+    stash: Stash,
+    /// What does not count, from the root of the files.
+    apart: BTreeSet<Vec<u8>>,
     placed: Placed,
 }
 
 impl Files {
-    /// In this directory.
-    pub(super) fn new(dir: PathBuf) -> Result<Self> {
-        Ok(Self { root: open_dir(&dir)?, dir, placed: Placed::default() })
+    /// In this directory; what is in the way waits in another, beside it.
+    pub(super) fn new(dir: PathBuf, stash: &Path) -> Result<Self> {
+        let stash = Stash::new(stash).or_environment(|| "cannot make room in a step's files".into())?;
+        let placed = Placed { root: open_dir(&dir)?, paths: Vec::new() };
+        Ok(Self { root: open_dir(&dir)?, dir, stash, apart: BTreeSet::new(), placed })
     }
 
     /// Puts everything where it belongs: parents come before what lies in them.
@@ -58,7 +62,7 @@ impl Files {
         mounts: &[ContainerMount],
         texts: &[(&str, Vec<u8>)],
         caches: &[Cache],
-    ) -> Result<Placed> {
+    ) -> Result<(Placed, BTreeSet<Vec<u8>>, Stash)> {
         self.devices()?;
         for (target, text) in texts {
             self.text(target, text, (0o644, 0, 0))?;
@@ -70,9 +74,10 @@ impl Files {
         }
         for (target, cache) in caches {
             let path = self.find(target)?;
-            self.placed.caches.push((self.directory(&path).or_build(|| cannot(target))?, cache.clone()));
+            let known = self.placed.paths.iter_mut().find(|(placed, _)| *placed == path);
+            known.into_iter().for_each(|(_, to)| *to = Some(cache.clone()));
         }
-        Ok(self.placed)
+        Ok((self.placed, self.apart, self.stash))
     }
 
     fn mount(&mut self, mount: &ContainerMount) -> Result<()> {
@@ -137,18 +142,18 @@ impl Files {
         write().or_environment(|| cannot(target))
     }
 
-    /// Takes away the file that stands for a target.
+    /// Makes room for a target.
     fn clear(&mut self, target: &str) -> Result<Vec<u8>> {
         let path = self.find(target)?;
-        let (parent, name) = self.root.open_parent(OsStr::from_bytes(&path)).or_build(|| cannot(target))?;
-        kiln_fs::remove_tree(parent, &name).or_build(|| cannot(target))?;
+        self.stash.put_away(&self.root, &path).or_build(|| cannot(target))?;
+        self.placed.paths.push((path.clone(), None));
         Ok(path)
     }
 
-    /// Takes away what is in the directory that is a target.
+    /// Makes an empty directory of a target.
     fn empty(&mut self, target: &str) -> Result<Vec<u8>> {
-        let path = self.find(target)?;
-        self.directory(&path).and_then(|directory| empty(&directory)).or_build(|| cannot(target))?;
+        let path = self.clear(target)?;
+        self.root.mkdir(OsStr::from_bytes(&path), 0o755).or_build(|| cannot(target))?;
         Ok(path)
     }
 
@@ -168,45 +173,70 @@ impl Files {
         let dir = std::fs::canonicalize(&self.dir).or_environment(doing)?;
         let path = at.strip_prefix(&dir).ok().filter(|path| !path.as_os_str().is_empty());
         let path = path.ok_or_else(|| Failure::new(FailureKind::Build, doing()))?.as_os_str().to_owned().into_vec();
-        self.placed.apart.insert(path.clone());
+        self.apart.insert(path.clone());
         Ok(path)
-    }
-
-    /// A directory of the files, which no link leads to.
-    fn directory(&self, path: &[u8]) -> std::io::Result<Root> {
-        let opened = self.root.open_nofollow(OsStr::from_bytes(path))?;
-        match Metadata::of(&opened)?.kind {
-            FileKind::Directory => Ok(Root::new(opened)),
-            _ => Err(std::io::ErrorKind::NotADirectory.into()),
-        }
     }
 
     /// Makes devices, if we may. Without a device of that name much is written to a file `null`, which is there for that.
     fn devices(&mut self) -> Result<()> {
         let doing = || "cannot make `/dev` for a step".to_owned();
-        self.placed.apart.extend(KERNEL.map(|name| name.as_bytes().to_vec()));
-        let dev = self.directory(b"dev").or_build(doing)?;
-        empty(&dev).or_build(doing)?;
+        self.apart.extend(KERNEL.map(|name| name.as_bytes().to_vec()));
+        self.empty("/dev")?;
         for (name, major, minor) in DEVICES {
-            let made = dev.mknod(name, FileKind::CharDevice, 0o666, Device { major, minor });
+            let path = format!("dev/{name}");
+            let made = self.root.mknod(&path, FileKind::CharDevice, 0o666, Device { major, minor });
             // A filesystem may have no devices although they can be made there.
-            if made.is_ok() && (name == "tty" || dev.open(name, OFlags::RDONLY).is_ok()) {
+            if made.is_ok() && (name == "tty" || self.root.open(&path, rustix::fs::OFlags::RDONLY).is_ok()) {
                 continue;
             }
-            kiln_fs::remove_tree(&dev, OsStr::new(name)).or_environment(doing)?;
+            kiln_fs::remove_tree(
+                self.root.open("dev", rustix::fs::OFlags::DIRECTORY).or_build(doing)?,
+                OsStr::new(name),
+            )
+            .or_environment(doing)?;
             if name == "null" {
-                dev.create_file(name, 0o666).or_environment(doing)?;
+                self.root.create_file("dev/null", 0o666).or_environment(doing)?;
             }
         }
-        dev.mkdir_all("shm", 0o1777).map(drop).or_environment(doing)
+        self.root.mkdir_all("dev/shm", 0o1777).map(drop).or_environment(doing)
     }
 }
 
 impl Drop for Placed {
     fn drop(&mut self) {
-        for (from, to) in &self.caches {
-            // A cache that is lost costs time alone.
-            let _ = move_content(from, to);
+        for (index, (path, cache)) in self.paths.iter().enumerate().rev() {
+            let is_in =
+                |(other, _): &(Vec<u8>, _)| path.strip_prefix(other.as_slice()).is_some_and(|it| it.starts_with(b"/"));
+            // A cache that is lost costs time alone, and all else goes with the tree.
+            let _ = match cache {
+                Some(cache) => self
+                    .root
+                    .subroot(OsStr::from_bytes(path))
+                    .map_err(Into::into)
+                    .and_then(|it| move_content(&it, cache)),
+                None => self.void(path, self.paths[..index].iter().any(is_in)),
+            };
+        }
+    }
+}
+
+impl Placed {
+    /// Takes away what is in a file or a directory. What lies in something else that was placed goes altogether, lest a secret
+    /// become part of a cache mount. All else stays, or the directory that it is in would have changed.
+    fn void(&self, path: &[u8], goes: bool) -> std::io::Result<()> {
+        let path = OsStr::from_bytes(path);
+        if goes {
+            let (parent, name) = self.root.open_parent(path)?;
+            return kiln_fs::remove_tree(parent, &name);
+        }
+        let found = self.root.metadata(path)?;
+        match found.kind {
+            FileKind::Directory => empty(&self.root.subroot(path)?),
+            FileKind::Regular => {
+                let flags = rustix::fs::OFlags::WRONLY | rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
+                std::fs::File::from(self.root.open(path, flags)?).set_len(0)
+            }
+            _ => Ok(()),
         }
     }
 }
@@ -215,18 +245,18 @@ fn cannot(target: &str) -> String {
     format!("cannot put anything at `{target}`")
 }
 
-fn empty(directory: &Root) -> std::io::Result<()> {
-    for entry in directory.read_dir(".")? {
-        kiln_fs::remove_tree(directory, &entry.name)?;
+fn empty(root: &Root) -> std::io::Result<()> {
+    for entry in root.read_dir("/")? {
+        kiln_fs::remove_tree(root.try_clone()?.into_fd(), &entry.name)?;
     }
     Ok(())
 }
 
-/// Puts what is in one directory in the place of what is in another, which is the state directory's.
+/// Puts what is in one directory in the place of what is in another.
 fn move_content(from: &Root, to: &Path) -> std::io::Result<()> {
     let to = Root::open_ambient(to)?;
     empty(&to)?;
-    for entry in from.read_dir(".")? {
+    for entry in from.read_dir("/")? {
         rustix::fs::renameat(from, &entry.name, &to, &entry.name)?;
     }
     Ok(())
@@ -260,22 +290,32 @@ mod tests {
         let mounts =
             [mount("/link/key", secret), mount("/cache", tree("kept", "")), mount("/run/f", tree("source", "sub/f"))];
         fs::write(at("files/run/f"), "").unwrap();
-        let files = Files::new(at("files")).unwrap();
-        let placed = files.place(&mounts, &[], &[("/cache".into(), at("kept"))]).unwrap();
+        let files = Files::new(at("files"), &at("stash")).unwrap();
+        let (placed, apart, stash) = files.place(&mounts, &[], &[("/cache".into(), at("kept"))]).unwrap();
         assert_eq!(fs::read_to_string(at("files/run/key")).unwrap(), "s");
         assert_eq!(fs::read_to_string(at("files/run/f")).unwrap(), "f");
         assert!(at("files/cache/before").exists() && !at("files/cache/old").exists());
-        let apart: Vec<_> = placed.apart.iter().map(|path| String::from_utf8_lossy(path)).collect();
+        let apart: Vec<_> = apart.iter().map(|path| String::from_utf8_lossy(path)).collect();
         assert_eq!(apart, ["cache", "dev", "proc", "run/f", "run/key", "sys"]);
         assert!(at("files/dev/null").exists());
         fs::write(at("files/cache/new"), "n").unwrap();
         fs::remove_file(at("files/cache/before")).unwrap();
+        // A step may turn against its files: nothing outside of them is touched.
+        fs::create_dir_all(at("outside/key")).unwrap();
+        fs::write(at("outside/f"), "outside").unwrap();
+        fs::remove_file(at("files/run/f")).unwrap();
+        std::os::unix::fs::symlink(at("outside/f"), at("files/run/f")).unwrap();
         drop(placed);
+        assert_eq!(fs::read_to_string(at("outside/f")).unwrap(), "outside");
+        assert_eq!(fs::read_to_string(at("files/run/key")).unwrap(), "", "a secret is not left on disk");
         assert!(at("kept/new").exists() && !at("kept/before").exists());
+        stash.put_back(&Root::open_ambient(at("files")).unwrap()).unwrap();
+        assert_eq!(fs::read_to_string(at("files/run/key")).unwrap(), "the image's");
+        assert!(at("files/cache/old").exists() && !at("files/dev/null").exists());
     }
 
     #[test]
-    fn a_link_to_the_machine_is_neither_emptied_nor_taken_for_a_cache() {
+    fn links_to_the_machine_lead_nowhere() {
         let all = tempfile::tempdir().unwrap();
         let at = |path: &str| all.path().join(path);
         for dir in ["canary", "linked", "files/dev", "files/cache", "kept"] {
@@ -284,13 +324,16 @@ mod tests {
         fs::write(at("canary/f"), "f").unwrap();
         let link = |path: &str| std::os::unix::fs::symlink(at("canary"), at(path)).unwrap();
         link("linked/dev");
-        assert!(Files::new(at("linked")).unwrap().place(&[], &[], &[]).is_err());
-        let placed = Files::new(at("files")).unwrap().place(&[], &[], &[("/cache".into(), at("kept"))]).unwrap();
-        fs::write(at("files/cache/new"), "n").unwrap();
+        drop(Files::new(at("linked"), &at("first stash")).unwrap().place(&[], &[], &[]));
+        let kept = MountSource::Tree { dir: Root::open_ambient(at("kept")).unwrap().into_fd(), subpath: String::new() };
+        let mount = ContainerMount { target: "/cache".into(), readonly: false, source: kept };
+        let files = Files::new(at("files"), &at("stash")).unwrap();
+        let (placed, ..) = files.place(&[mount], &[], &[("/cache".into(), at("kept"))]).unwrap();
         // As a step may do.
         fs::rename(at("files/cache"), at("files/moved")).unwrap();
         link("files/cache");
         drop(placed);
-        assert!(at("canary/f").exists() && at("kept/new").exists() && !at("kept/f").exists());
+        let names: Vec<_> = fs::read_dir(at("canary")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert!(names == ["f"] && !at("kept/f").exists(), "{names:?}");
     }
 }

@@ -1,7 +1,7 @@
 //! What has changed in a tree, as the upper directory of an overlay would have it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
@@ -10,6 +10,7 @@ use kiln_sys::root::Root;
 use rustix::fs::Mode;
 use rustix::io::Errno;
 
+use super::stash::split;
 use super::state::{TreeState, list, look};
 use crate::copy::CopySpec;
 use crate::copy::file::{Look, open_itself};
@@ -159,12 +160,5 @@ impl Take<'_> {
             dress().map_err(Error::io("set the attributes of", path))?;
         }
         Ok(())
-    }
-}
-
-fn split(path: &[u8]) -> (&[u8], &OsStr) {
-    match path.iter().rposition(|byte| *byte == b'/') {
-        Some(at) => (&path[..at], OsStr::from_bytes(&path[at + 1..])),
-        None => (b"", OsStr::from_bytes(path)),
     }
 }

@@ -10,6 +10,7 @@ use kiln_sys::metadata::Metadata;
 use kiln_sys::root::{Root, read_dir_fd};
 use rayon::prelude::*;
 use rustix::fs::{AtFlags, Mode};
+use rustix::io::Errno;
 
 use crate::copy::CopySpec;
 use crate::copy::file::{From, Look, open_itself};
@@ -26,7 +27,8 @@ pub enum Names {
     Parted,
 }
 
-/// Copies layers, topmost first, into an empty directory: what an overlay of them shows.
+/// Copies layers, topmost first, into a directory: what an overlay of them shows. The directory is empty, or has all of a tree
+/// but for what one layer upon it changes.
 ///
 /// The directory itself gets the look of the topmost layer. Contents share blocks with those of the layers where the
 /// filesystem can.
@@ -114,7 +116,10 @@ impl Lay<'_> {
             match found {
                 Found::Gone => {}
                 Found::Directory { layers, .. } => {
-                    rustix::fs::mkdirat(&to, &name, Mode::RWXU).map_err(Error::io("create the copy of", &path))?;
+                    match rustix::fs::mkdirat(&to, &name, Mode::RWXU) {
+                        Err(Errno::EXIST) => {}
+                        made => made.map_err(Error::io("create the copy of", &path))?,
+                    }
                     made.directories.push(Directory { path, layers });
                 }
                 Found::File(layer, metadata) if metadata.nlink > 1 && self.names == Names::Kept => {

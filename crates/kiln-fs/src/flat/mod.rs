@@ -6,8 +6,12 @@
 
 mod changes;
 mod lay;
+mod stash;
 mod state;
+mod under;
 
 pub use changes::take_changes;
 pub use lay::{Names, lay};
+pub use stash::{Aside, Stash};
 pub use state::TreeState;
+pub use under::{Underlaid, underlay};

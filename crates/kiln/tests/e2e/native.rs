@@ -129,3 +129,19 @@ fn layers_of_a_user_with_a_range_are_not_taken_for_those_of_one_id() {
         .says("`--state`");
     project.build(&[]).ok();
 }
+
+#[test]
+fn what_was_placed_for_a_step_is_gone_for_the_next() {
+    let project = Project::new();
+    project.file("secret", "q7-x-5511").dockerfile(
+        "FROM busybox\nRUN mkdir /c && echo image >/c/own\n\
+         RUN --mount=type=cache,target=/c --mount=type=secret,id=s,target=/c/key test -s /c/key && echo k >/c/kept && ! test -e /c/own\n\
+         RUN cat /c/own && ! test -e /c/kept && ! test -e /c/key && ls -A /dev | wc -l >/devices\n\
+         RUN --mount=type=cache,target=/c test -e /c/kept && ! test -e /c/key\n",
+    );
+    let run = with(&project, &[], &["--isolation=chroot"]).ok();
+    assert!(!run.stderr.contains("warning: layers are copied"), "{}", run.stderr);
+    // Nor is it in what is kept.
+    let found = Command::new("grep").args(["-rl", "q7-x-5511"]).arg(project.state()).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&found.stdout), "");
+}
