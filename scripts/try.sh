@@ -5,7 +5,7 @@
 set -euo pipefail
 source "$(dirname "$0")/env.sh"
 
-((EUID == 0)) || die "making base images and running steps needs root for now: sudo $0"
+((EUID == 0)) || die "making base images needs root: sudo $0"
 export KILN_STATE=${KILN_STATE:-$KILN_CACHE/state}
 
 packages gcc libc6-dev python3 curl
