@@ -10,14 +10,15 @@ mod settings;
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use kiln_sys::container::UnifiedGroup;
-use rustix::fs::{AtFlags, unlinkat};
+use rustix::fs::{AtFlags, CWD, unlinkat};
 use rustix::io::Errno;
+use rustix::process::{Pid, Signal, kill_process};
 
 use home::{Hierarchy, Home, Version, hierarchies, inherit_cpuset};
 use settings::settings;
@@ -75,6 +76,8 @@ struct Place {
     above: File,
     /// The file by which a process enters.
     entrance: File,
+    /// The directory itself, locked: so others know that we live, in whatever pid namespace they are.
+    _lock: File,
 }
 
 /// Whether containers can be limited by a controller.
@@ -158,17 +161,20 @@ impl ControlGroup {
         }
         let make = || {
             std::fs::create_dir(&directory)?;
+            let lock = File::open(&directory)?;
+            lock.lock_shared()?;
             if home.version == Version::First && home.has("cpuset") {
                 inherit_cpuset(&home.directory, &directory)?;
             }
             // A thread alone, as whoever enters is, needs no lock of the whole machine.
             let entrance = if home.version == Version::First { "tasks" } else { "cgroup.procs" };
             let entrance = OpenOptions::new().write(true).open(directory.join(entrance))?;
-            Ok((File::open(&home.directory)?, entrance))
+            Ok((File::open(&home.directory)?, entrance, lock))
         };
         match make() {
-            Ok((above, entrance)) => {
-                self.places.push(Place { version: home.version, directory: directory.clone(), above, entrance });
+            Ok((above, entrance, lock)) => {
+                let place = Place { version: home.version, directory: directory.clone(), above, entrance, _lock: lock };
+                self.places.push(place);
                 Ok(directory)
             }
             Err::<_, io::Error>(error) => {
@@ -228,26 +234,39 @@ fn ours() -> io::Result<Vec<Hierarchy>> {
 impl Drop for ControlGroup {
     fn drop(&mut self) {
         for Place { directory, above, .. } in &self.places {
-            let name = directory.file_name().unwrap_or_default();
-            // The kernel counts the dead as members for a moment.
-            for _ in 0..50 {
-                match unlinkat(above, name, AtFlags::REMOVEDIR) {
-                    Err(Errno::BUSY) => std::thread::sleep(Duration::from_millis(2)),
-                    _ => break,
-                }
-            }
+            remove(above, Path::new(directory.file_name().unwrap_or_default()));
         }
     }
 }
 
-/// Removes groups whose kiln is no more.
+/// Removes groups whose kiln is no more, and what still lives in them.
 fn forget_the_dead(home: &Path) {
     for entry in std::fs::read_dir(home).into_iter().flatten().flatten() {
         let name = entry.file_name();
         let pid = name.to_str().and_then(|name| name.strip_prefix("kiln-")?.split_once('-')).map(|(pid, _)| pid);
-        if pid.is_some_and(|pid| pid.parse::<u32>().is_ok() && !Path::new("/proc").join(pid).exists()) {
-            // One in which somebody still lives stays.
-            let _ = std::fs::remove_dir(entry.path());
+        let is_dead = |pid: &str| pid.parse::<u32>().is_ok() && !Path::new("/proc").join(pid).exists();
+        if !pid.is_some_and(is_dead) {
+            continue;
+        }
+        // A kiln of another pid namespace has other numbers, but it holds the lock.
+        let Some(_lock) = File::open(entry.path()).ok().filter(|group| group.try_lock().is_ok()) else { continue };
+        let members = std::fs::read_to_string(entry.path().join("cgroup.procs")).unwrap_or_default();
+        for pid in members.lines().filter_map(|pid| Pid::from_raw(pid.parse().ok()?)) {
+            let _ = kill_process(pid, Signal::KILL);
+        }
+        remove(CWD, &entry.path());
+    }
+}
+
+/// Removes a group. The kernel counts the dead as members for a moment.
+fn remove(above: impl AsFd, path: &Path) {
+    for _ in 0..50 {
+        match unlinkat(&above, path, AtFlags::REMOVEDIR) {
+            Err(Errno::BUSY) => std::thread::sleep(Duration::from_millis(2)),
+            _ => break,
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

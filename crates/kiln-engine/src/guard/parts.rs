@@ -47,9 +47,12 @@ pub(crate) fn telling(value: &[u8]) -> Vec<Cow<'_, [u8]>> {
     if let Ok(text) = std::str::from_utf8(value) {
         let words = named(text).chain(passwords(text)).chain(last_of_few(text)).chain(lone_tokens(text));
         parts.extend(words.flat_map(|word| pieces(word.as_bytes())).map(Cow::from));
-        let keys = private_keys(text);
-        parts.extend(keys.iter().filter_map(|key| decoded(key)).map(Cow::from));
-        parts.extend(keys.into_iter().map(|key| Cow::from(key.as_bytes())));
+        // In JSON a key is one line, whose breaks are written out.
+        let unfolded = text.replace("\\n", "\n");
+        for key in private_keys(&unfolded) {
+            parts.extend(decoded(key).map(Cow::from));
+            parts.push(key.as_bytes().to_vec().into());
+        }
     }
     match text {
         Some(text) if text.len() <= LONGEST_TEXT => parts.push(value.into()),
@@ -100,7 +103,11 @@ fn named(text: &str) -> impl Iterator<Item = &str> {
     let separators = |c: char| c.is_whitespace() || "\"'=:<>,;|()[]".contains(c);
     let pairs = text.lines().flat_map(move |line| {
         let words: Vec<&str> = line.split(separators).filter(|word| !word.is_empty()).collect();
-        let followers: Vec<&str> = words.windows(2).filter(|pair| is_secret(pair[0])).map(|pair| pair[1]).collect();
+        // In XML `key="…"` says what something is called.
+        let is_one = |name: &str| is_secret(name) && !(name == "key" && line.trim_start().starts_with('<'));
+        let names = words.iter().enumerate().filter(|(_, word)| is_one(word));
+        let value = |(at, _)| words.get(at + 1).filter(|word| **word != "value").or_else(|| words.get(at + 2)).copied();
+        let followers: Vec<&str> = names.filter_map(value).collect();
         followers
     });
     // What a value has of the signs that part names from values is its own.
@@ -109,7 +116,7 @@ fn named(text: &str) -> impl Iterator<Item = &str> {
         let value = value.trim().trim_end_matches(',').trim_matches(['"', '\'']);
         (is_secret(name.rsplit([' ', ':']).next()?) && !value.contains(char::is_whitespace)).then_some(value)
     });
-    pairs.chain(assigned).filter(|value| !value.starts_with(['$', '%', '/', '{']))
+    pairs.chain(assigned).filter(|value| !value.starts_with(['$', '%', '/', '{']) && !value.starts_with("-----"))
 }
 
 /// Whether a value of this name is secret.
@@ -128,7 +135,7 @@ fn is_secret(name: &str) -> bool {
         SECRET.contains(&word) || ends.iter().any(|end| word.ends_with(end))
     };
     let is_harmless = words.split(' ').any(|word| HARMLESS.contains(&word));
-    !name.starts_with('/') && !is_harmless && words.split(' ').any(sounds)
+    name.len() <= LONG && !name.starts_with('/') && !is_harmless && words.split(' ').any(sounds)
 }
 
 /// The passwords of URLs.
@@ -193,6 +200,7 @@ mod tests {
             ("user\nlong-enough\n", "long-enough"),
             ("db.acme.dev:5432:app:me:s3cr3t-pw", "s3cr3t-pw"),
             ("export TOKEN='ab=cd:ef=gh'\n", "ab=cd:ef=gh"),
+            ("<add key=\"Password\" value=\"s3cr3t-pw\" />", "s3cr3t-pw"),
             ("# one a line\nglpat-aaaa1111bbbb2222\nglpat-cccc3333dddd4444\n", "glpat-cccc3333dddd4444"),
         ] {
             let found = found(file);
@@ -235,6 +243,21 @@ mod tests {
         assert!(found.len() == 2 && found.iter().all(|found| wanted[1..].iter().any(|part| **found == **part)));
         let certificate = pem("CERTIFICATE");
         assert_eq!(telling(certificate.as_bytes()), [certificate.trim().as_bytes()]);
+    }
+
+    #[test]
+    fn a_key_within_json_is_the_key_and_what_all_keys_begin_with_is_not() {
+        let digits = "MIIEvQIBADANBgkqhkiG9w0BAQEFAASC0123456789abcdef";
+        let pem = format!("-----BEGIN PRIVATE KEY-----\\n{digits}\\n-----END PRIVATE KEY-----\\n");
+        for break_ in ["", "\n"] {
+            let file = format!("{{\"private_key\": \"{pem}\",{break_} \"client_email\": \"a@b.dev\"}}");
+            let found = telling(format!("{file}{}", " ".repeat(LONGEST_TEXT)).as_bytes()).len();
+            let parts = telling(file.as_bytes());
+            let has = |wanted: &[u8]| parts.iter().any(|part| **part == *wanted);
+            assert!(has(digits.as_bytes()) && has(&STANDARD_NO_PAD.decode(digits).unwrap()), "{parts:?}");
+            assert!(parts.iter().all(|part| !part.starts_with(b"-----") && **part != *b"client_email"), "{parts:?}");
+            assert!(found >= 2);
+        }
     }
 
     #[test]

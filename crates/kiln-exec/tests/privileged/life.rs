@@ -190,15 +190,7 @@ fn the_death_of_kiln_is_the_death_of_its_containers() {
     // Who is killed cannot tidy up, so its files are in a place of ours.
     let dir = tempfile::tempdir().unwrap();
     for (command, sleep) in commands.into_iter().zip(["sleep 74741", "sleep 74742", "sleep 74743"]) {
-        #[allow(clippy::disallowed_methods, reason = "a process to kill")]
-        let mut kiln = std::process::Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "life::victim", "--nocapture", "--test-threads=1"])
-            .env(VICTIM, command)
-            .env("TMPDIR", dir.path())
-            .process_group(0)
-            .stdout(std::process::Stdio::null())
-            .spawn()
-            .unwrap();
+        let mut kiln = kiln_with(command, dir.path());
         assert!(eventually(|| !sleeping(sleep).is_empty()), "`{command}` did not start");
         // All of it, as a terminal or a job runner does.
         let group = rustix::process::Pid::from_child(&kiln);
@@ -211,6 +203,30 @@ fn the_death_of_kiln_is_the_death_of_its_containers() {
         assert!(eventually(|| !std::path::Path::new(&format!("/proc/{ours}")).exists()));
     }
     assert!(eventually(|| processes("life::victim").is_empty()), "a watchdog is left");
+}
+
+#[test]
+fn a_container_that_nobody_watches_is_killed() {
+    require_containers!();
+    let dir = tempfile::tempdir().unwrap();
+    let mut kiln = kiln_with("exec su app -c 'exec sleep 74744'", dir.path());
+    assert!(eventually(|| !sleeping("sleep 74744").is_empty()));
+    let status = |pid: &u32| std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let is_watchdog =
+        |status: &str| status.contains("Name:\twatchdog\n") && status.contains(&format!("PPid:\t{}\n", kiln.id()));
+    let watchdog = processes("life::victim").into_iter().find(|pid| is_watchdog(&status(pid))).unwrap();
+    let watchdog = rustix::process::Pid::from_raw(watchdog as i32).unwrap();
+    rustix::process::kill_process(watchdog, rustix::process::Signal::KILL).unwrap();
+    assert!(eventually(|| sleeping("sleep 74744").is_empty()), "it lives on");
+    kiln.wait().unwrap();
+}
+
+/// A process that runs a container with this command, in a process group of its own.
+fn kiln_with(command: &str, dir: &std::path::Path) -> std::process::Child {
+    #[allow(clippy::disallowed_methods, reason = "a process to kill")]
+    let mut kiln = std::process::Command::new(std::env::current_exe().unwrap());
+    kiln.args(["--exact", "life::victim", "--nocapture", "--test-threads=1"]).env(VICTIM, command).env("TMPDIR", dir);
+    kiln.process_group(0).stdout(std::process::Stdio::null()).spawn().unwrap()
 }
 
 /// Processes that are this sleep, not shells that mention it.

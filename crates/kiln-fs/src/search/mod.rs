@@ -3,13 +3,13 @@
 mod content;
 mod zip;
 
-use std::ffi::OsStr;
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, Read, Seek as _};
 use std::os::unix::ffi::OsStrExt;
 
 use aho_corasick::{AhoCorasick, MatchKind};
-use kiln_sys::metadata::FileKind;
+use kiln_sys::metadata::{FileKind, Metadata};
 use kiln_sys::root::Root;
 use rayon::prelude::*;
 use rustix::fs::OFlags;
@@ -86,15 +86,27 @@ pub fn search_layer(upper: &Root, patterns: &Patterns) -> Result<Vec<Found>> {
     let tree = SourceTree::snapshot(upper.try_clone().map_err(Error::io("open", b""))?);
     let top = tree.locate(b"", LastLink::Keep)?;
     let listing = tree.list(b"", top.metadata, &Selection::default())?;
+    let mut seen = HashSet::new();
+    // What has many names is searched under the first.
+    let is_first: Vec<bool> = listing.entries.iter().map(|entry| is_new(&entry.metadata, &mut seen)).collect();
     let looked: Vec<Option<Found>> = (0..listing.entries.len())
         .into_par_iter()
         .with_max_len(64)
-        .map(|index| entry(&tree, &listing, index, patterns))
+        .map(|index| entry(&tree, &listing, (index, is_first[index]), patterns))
         .collect::<Result<_>>()?;
     Ok(looked.into_iter().flatten().collect())
 }
 
-fn entry(tree: &SourceTree, listing: &Listing, index: usize, patterns: &Patterns) -> Result<Option<Found>> {
+fn is_new(file: &Metadata, seen: &mut HashSet<(u64, u64)>) -> bool {
+    file.kind != FileKind::Regular || file.nlink < 2 || seen.insert((file.dev, file.ino))
+}
+
+fn entry(
+    tree: &SourceTree,
+    listing: &Listing,
+    (index, is_first): (usize, bool),
+    patterns: &Patterns,
+) -> Result<Option<Found>> {
     let entry = &listing.entries[index];
     let path = listing.path(index);
     let found = |place, pattern| Some(Found { path: path.clone(), place, pattern });
@@ -110,10 +122,13 @@ fn entry(tree: &SourceTree, listing: &Listing, index: usize, patterns: &Patterns
     match entry.metadata.kind {
         FileKind::Directory => Ok(in_attributes(&entry.xattrs)),
         FileKind::Symlink => {
-            let target = tree.root.read_link(OsStr::from_bytes(&path)).map_err(Error::io("read the link", &path))?;
+            let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let link = open_beneath(&tree.root, &path, flags);
+            let target = link.and_then(|link| rustix::fs::readlinkat(link, "", Vec::new()));
+            let target = target.map_err(Error::io("read the link", &path))?;
             Ok(patterns.find(target.as_bytes()).and_then(|pattern| found(FoundIn::Target, pattern)))
         }
-        FileKind::Regular => {
+        FileKind::Regular if is_first => {
             let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
             let file: File = open_beneath(&tree.root, &path, flags).map_err(Error::io("open", &path))?.into();
             let attributes = tree.attributes(&file).map_err(Error::io("read the attributes of", &path))?;

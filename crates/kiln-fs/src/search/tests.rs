@@ -1,5 +1,6 @@
 //! What is found, and where.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::symlink;
@@ -48,6 +49,25 @@ fn what_lies_across_the_pieces_that_are_read_is_found() {
         let place = only(|dir| fs::write(dir.join("f"), &content).unwrap());
         assert_eq!(place, FoundIn::Content { offset: before as u64, line: Some(1) });
     }
+}
+
+#[test]
+fn what_has_many_names_is_told_once_and_what_lies_deep_is_reached() {
+    let (mut root, name) = (None, "d".repeat(200));
+    let found = found_in(|dir| {
+        fs::write(dir.join("a"), SECRET).unwrap();
+        fs::hard_link(dir.join("a"), dir.join("b")).unwrap();
+        let mut place = Root::open_ambient(dir).unwrap();
+        for _ in 0..25 {
+            place.mkdir(&name, 0o755).unwrap();
+            place = place.subroot(&name).unwrap();
+        }
+        place.create_file("f", 0o644).unwrap().write_all(SECRET.as_bytes()).unwrap();
+        place.symlink(SECRET, "l").unwrap();
+        root = Some(place);
+    });
+    let deep = |end: &str| found.iter().any(|(path, _)| path.len() > 5000 && path.ends_with(end));
+    assert!(found.len() == 3 && deep("/f") && deep("/l"), "{found:?}");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::ops::Range;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
 use kiln_sys::metadata::{FileKind, Metadata};
@@ -319,12 +319,26 @@ pub(crate) fn open_directory(root: &Root, path: &[u8]) -> Result<OwnedFd, rustix
     open_beneath(root, path, flags)
 }
 
-/// Opens a path without links below a directory.
+/// The longest path that the kernel takes at once (`PATH_MAX`, path_resolution(7), less the byte that ends it).
+const LONGEST: usize = 4095;
+
+/// Opens a path without links below a directory, however long it is.
 pub(crate) fn open_beneath(root: impl AsFd, path: &[u8], flags: OFlags) -> Result<OwnedFd, rustix::io::Errno> {
+    let (mut reached, mut path): (Option<OwnedFd>, &[u8]) = (None, path);
+    while let Some(part) = path.get(..=LONGEST) {
+        let at = part.iter().rposition(|byte| *byte == b'/').ok_or(rustix::io::Errno::NAMETOOLONG)?;
+        let from = reached.as_ref().map_or(root.as_fd(), AsFd::as_fd);
+        reached = Some(open_at_once(from, &path[..at], OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC)?);
+        path = &path[at + 1..];
+    }
+    open_at_once(reached.as_ref().map_or(root.as_fd(), AsFd::as_fd), path, flags)
+}
+
+fn open_at_once(root: BorrowedFd<'_>, path: &[u8], flags: OFlags) -> Result<OwnedFd, rustix::io::Errno> {
     let path: &[u8] = if path.is_empty() { b"." } else { path };
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
     loop {
-        match rustix::fs::openat2(&root, path, flags, Mode::empty(), resolve) {
+        match rustix::fs::openat2(root, path, flags, Mode::empty(), resolve) {
             Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {}
             result => return result,
         }

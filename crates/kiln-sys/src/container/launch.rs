@@ -188,7 +188,7 @@ pub struct Child {
 /// Who sees to its end when we die.
 #[derive(Debug)]
 enum Minder {
-    Watchdog(#[expect(dead_code, reason = "dropped with the child")] Watchdog),
+    Watchdog(Watchdog),
     /// It also reaps it.
     Keeper(Keeper),
 }
@@ -321,13 +321,16 @@ impl Child {
 
     /// Waits for the end of all that belongs to it.
     fn end(&mut self) -> Result<Outcome> {
-        if let Minder::Keeper(keeper) = &self.minder {
-            let status = keeper.wait()?;
-            self.reaped = true;
-            return Ok(match libc::WIFEXITED(status) {
-                true => Outcome::Exited(libc::WEXITSTATUS(status)),
-                false => Outcome::Killed(libc::WTERMSIG(status)),
-            });
+        match &self.minder {
+            Minder::Watchdog(watchdog) => watchdog.outlast(self.pidfd.as_fd()),
+            Minder::Keeper(keeper) => {
+                let status = keeper.wait()?;
+                self.reaped = true;
+                return Ok(match libc::WIFEXITED(status) {
+                    true => Outcome::Exited(libc::WEXITSTATUS(status)),
+                    false => Outcome::Killed(libc::WTERMSIG(status)),
+                });
+            }
         }
         let status = self.reap()?;
         Ok(match (status.exit_status(), status.terminating_signal()) {

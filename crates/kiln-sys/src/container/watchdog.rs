@@ -12,7 +12,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use rustix::process::{WaitId, WaitIdOptions};
+use rustix::event::{PollFd, PollFlags};
+use rustix::process::{Signal, WaitId, WaitIdOptions};
 
 use super::stack::Stack;
 use crate::raw::syscall;
@@ -56,6 +57,17 @@ impl Watchdog {
         // SAFETY: the kernel has just opened it for us, and nobody else knows the number.
         let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
         Ok(Watchdog { pidfd, _stack: stack, _watched: watched, _ourselves: ourselves })
+    }
+}
+
+impl Watchdog {
+    /// Waits until the container is dead, and kills it should the watchdog die before: nobody would if we died then.
+    pub(super) fn outlast(&self, container: BorrowedFd<'_>) {
+        let mut both = [container, self.pidfd.as_fd()].map(|process| PollFd::from_borrowed_fd(process, PollFlags::IN));
+        let _ = rustix::io::retry_on_intr(|| rustix::event::poll(&mut both, None));
+        if both[0].revents().is_empty() {
+            let _ = rustix::process::pidfd_send_signal(container, Signal::KILL);
+        }
     }
 }
 

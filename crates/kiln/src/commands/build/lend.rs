@@ -100,7 +100,7 @@ fn read(id: &str, path: &Path) -> Result<Vec<u8>, Failure> {
 }
 
 fn too_large(id: &str) -> Failure {
-    usage(format!("secret `{id}` is larger than {} kB", MAX_SECRET / 1024))
+    usage(format!("secret `{id}` is larger than {} KiB", MAX_SECRET / 1024))
 }
 
 /// Fails when the context is no directory, and says what it may have been meant as.
@@ -164,7 +164,7 @@ mod tests {
     #[test]
     fn a_secret_that_would_fill_memory_is_refused() {
         let message = lender(Path::new("/dev/zero")).err().unwrap().message;
-        assert_eq!(message, "secret `a` is larger than 500 kB");
+        assert_eq!(message, "secret `a` is larger than 500 KiB");
     }
 
     #[test]
