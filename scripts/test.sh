@@ -49,7 +49,7 @@ mkdir "$SCRATCH/tmp"
 export TMPDIR=$SCRATCH/tmp
 scripts/leaks.py snapshot "$SCRATCH/before"
 if cargo nextest --version >/dev/null 2>&1; then
-  cargo nextest run --workspace --locked
+  cargo nextest run --workspace --locked ${CI:+--profile ci}
   cargo test --workspace --locked --doc --quiet
 else
   cargo test --workspace --locked

@@ -135,7 +135,8 @@ fn is_secret(name: &str) -> bool {
         SECRET.contains(&word) || ends.iter().any(|end| word.ends_with(end))
     };
     let is_harmless = words.split(' ').any(|word| HARMLESS.contains(&word));
-    name.len() <= LONG && !name.starts_with('/') && !is_harmless && words.split(' ').any(sounds)
+    let is_name = name.len() <= LONG && !name.starts_with('/') && !name.contains("-----");
+    is_name && !is_harmless && words.split(' ').any(sounds)
 }
 
 /// The passwords of URLs.

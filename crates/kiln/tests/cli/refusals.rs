@@ -103,6 +103,7 @@ fn values_say_what_they_should_be() {
     --- stderr
     error: cannot read secret `x` from `none`
       caused by: No such file or directory (os error 2)
+    hint: name a file that is there, `id=x,src=FILE`, or a variable that is set, `id=x,env=NAME`
     ");
     insta::assert_snapshot!(kiln.run(&["build", "nowhere"]), @"
     exit 2

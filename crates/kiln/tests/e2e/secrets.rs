@@ -339,7 +339,7 @@ fn what_is_required_and_not_lent_is_told_before_anything_runs() {
     assert!(project.build(&[]).ok().cached() >= 2);
     // Values that are too large, and mounts of the context, which are in no layer.
     fs::write(project.path().join("s"), vec![b'x'; (500 << 10) + 1]).unwrap();
-    build(&project, &lent, &[]).fails(2).says("larger than 500 kB");
+    build(&project, &lent, &[]).fails(2).says("larger than 500 KiB");
     project.file(".env", "CONTEXT-9c1e44aa77").dockerfile("FROM busybox\nRUN --mount=target=/ctx cat /ctx/.env\n");
     let tree = project.tree(&[]);
     assert!(!holds(&tree, "CONTEXT-9c1e44aa77") && !tree.join("ctx").exists());

@@ -59,8 +59,15 @@ fn under_attack(attack: &Attack, directory: &Path, pairs: &[Pair<'_>], work: &mu
     let mut rounds = 0;
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            while !is_over.load(Ordering::Relaxed) {
+            for turn in 0_u64.. {
+                if is_over.load(Ordering::Relaxed) {
+                    break;
+                }
                 swaps.iter().for_each(Swap::swap);
+                // Pauses of different lengths let some of what is attacked end well: only then is there something to look at.
+                if turn % 500 == 0 {
+                    std::thread::sleep(Duration::from_millis(turn / 500 % 10));
+                }
             }
         });
         // Ends the thread when work panics, too.
