@@ -64,9 +64,9 @@ fn under_attack(attack: &Attack, directory: &Path, pairs: &[Pair<'_>], work: &mu
                     break;
                 }
                 swaps.iter().for_each(Swap::swap);
-                // Pauses of different lengths let some of what is attacked end well: only then is there something to look at.
-                if turn % 500 == 0 {
-                    std::thread::sleep(Duration::from_millis(turn / 500 % 10));
+                // Pauses of different lengths, in both states, let some of what is attacked end well: only then is there something to look at.
+                if turn % 501 == 0 {
+                    std::thread::sleep(Duration::from_millis(turn / 501 % 20));
                 }
             }
         });
