@@ -64,9 +64,11 @@ fn under_attack(attack: &Attack, directory: &Path, pairs: &[Pair<'_>], work: &mu
                     break;
                 }
                 swaps.iter().for_each(Swap::swap);
-                // Pauses of different lengths, in both states, let some of what is attacked end well: only then is there something to look at.
+                // Pauses, some of them long, and in both states: some of what is attacked must end well, or there is nothing to
+                // look at.
+                let pause = if turn % 5511 == 0 { 200 } else { turn / 501 % 10 };
                 if turn % 501 == 0 {
-                    std::thread::sleep(Duration::from_millis(turn / 501 % 20));
+                    std::thread::sleep(Duration::from_millis(pause));
                 }
             }
         });
@@ -109,17 +111,20 @@ fn builds(pairs: &[Pair<'_>], dockerfiles: &[&str]) {
     attack.project.file(".dockerignore", "own\n");
     let (out, context) = (attack.project.path().join("out.tar"), attack.project.context());
     let output = format!("type=tar,dest={}", out.display());
-    let (mut turn, mut built) = (0, 0);
+    let (mut turn, mut built, mut failed) = (0, 0, String::new());
     let rounds = under_attack(&attack, &context, pairs, &mut || {
         let text = dockerfiles[turn % dockerfiles.len()];
         turn += 1;
         // It may fail; what was made must be the context's own.
-        if attack.build_with(text, &["-o", &output]).code == 0 {
+        let run = attack.build_with(text, &["-o", &output]);
+        if run.code == 0 {
             built += 1;
             is_clean(&out);
+        } else {
+            failed = run.stderr;
         }
     });
-    assert!(rounds > 2 * dockerfiles.len() && built > 0, "{built} builds of {rounds} show nothing");
+    assert!(rounds > 2 * dockerfiles.len() && built > 0, "{built} builds of {rounds} show nothing\n{failed}");
     is_clean(&attack.project.state());
 }
 
