@@ -11,6 +11,7 @@ use rustix::pipe::PipeFlags;
 use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions};
 
 use super::child::{self, Prepared};
+use super::minding::{keep_open, poll_in, wait_for_one};
 use super::stack::Stack;
 use crate::raw::syscall;
 use crate::{Error, Result};
@@ -177,30 +178,6 @@ fn kill_listed(file: usize) {
             number = 0;
         }
     }
-}
-
-/// Closes all descriptors but two.
-fn keep_open([one, other]: [RawFd; 2]) {
-    let (low, high) = if one < other { (one as usize, other as usize) } else { (other as usize, one as usize) };
-    if low > 0 {
-        call(libc::SYS_close_range, [0, low - 1, 0, 0, 0, 0]);
-    }
-    if low + 1 < high {
-        call(libc::SYS_close_range, [low + 1, high - 1, 0, 0, 0, 0]);
-    }
-    call(libc::SYS_close_range, [high + 1, u32::MAX as usize, 0, 0, 0, 0]);
-}
-
-fn poll_in(fd: RawFd) -> libc::pollfd {
-    libc::pollfd { fd, events: libc::POLLIN, revents: 0 }
-}
-
-/// Waits until one of the processes has ended; tells whether it is the first.
-fn wait_for_one(processes: &mut [libc::pollfd]) -> bool {
-    let arguments = [processes.as_mut_ptr() as usize, processes.len(), 0, 0, 0, 0];
-    // No signal reaches us (all are blocked), so a failure can only be final.
-    call(libc::SYS_ppoll, arguments);
-    processes.first().is_some_and(|process| process.revents != 0)
 }
 
 /// Makes a call; a failure is its number, negative.

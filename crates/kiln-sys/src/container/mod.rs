@@ -9,6 +9,7 @@ mod child;
 mod isolate;
 mod keeper;
 mod launch;
+mod minding;
 mod stack;
 mod watchdog;
 

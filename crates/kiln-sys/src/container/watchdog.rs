@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use rustix::event::{PollFd, PollFlags};
 use rustix::process::{Signal, WaitId, WaitIdOptions};
 
+use super::minding::{keep_open, poll_in, wait_for_one};
 use super::stack::Stack;
 use crate::raw::syscall;
 use crate::{Error, Result};
@@ -85,40 +86,21 @@ impl Drop for Watchdog {
 extern "C" fn watch(argument: *mut libc::c_void) -> libc::c_int {
     // SAFETY: `start` passes a `Watched` that outlives this process.
     let watched = unsafe { &*argument.cast::<Watched>() };
-    let (ourselves, container) = (watched.ourselves as usize, watched.container as usize);
-    let (low, high) = if ourselves < container { (ourselves, container) } else { (container, ourselves) };
+    let (ourselves, container) = (watched.ourselves, watched.container);
     // Out of the session, so that what is meant for the process group of kiln does not kill the one who cleans up.
     call(libc::SYS_setsid, [0; 6]);
     watched.is_ready.store(1, Ordering::Release);
     call(libc::SYS_futex, [watched.is_ready.as_ptr() as usize, libc::FUTEX_WAKE as usize, 1, 0, 0, 0]);
     call(libc::SYS_prctl, [libc::PR_SET_NAME as usize, c"watchdog".as_ptr() as usize, 0, 0, 0, 0]);
-    if low > 0 {
-        call(libc::SYS_close_range, [0, low - 1, 0, 0, 0, 0]);
-    }
-    if low + 1 < high {
-        call(libc::SYS_close_range, [low + 1, high - 1, 0, 0, 0, 0]);
-    }
-    call(libc::SYS_close_range, [high + 1, u32::MAX as usize, 0, 0, 0, 0]);
+    keep_open([watched.ourselves, watched.container]);
     if wait_for_one(&mut [poll_in(ourselves), poll_in(container)]) {
-        call(libc::SYS_pidfd_send_signal, [container, libc::SIGKILL as usize, 0, 0, 0, 0]);
+        call(libc::SYS_pidfd_send_signal, [container as usize, libc::SIGKILL as usize, 0, 0, 0, 0]);
         wait_for_one(&mut [poll_in(container)]);
     }
     0
 }
 
-fn poll_in(fd: usize) -> libc::pollfd {
-    libc::pollfd { fd: fd as RawFd, events: libc::POLLIN, revents: 0 }
-}
-
-/// Waits until one of the processes has ended; tells whether it is the first.
-fn wait_for_one(processes: &mut [libc::pollfd]) -> bool {
-    let arguments = [processes.as_mut_ptr() as usize, processes.len(), 0, 0, 0, 0];
-    // No signal reaches us (all are blocked), so a failure can only be final.
-    call(libc::SYS_ppoll, arguments);
-    processes.first().is_some_and(|process| process.revents != 0)
-}
-
 fn call(number: libc::c_long, arguments: [usize; 6]) {
-    // SAFETY: all callers pass numbers, constants, or a slice of pollfds that is theirs.
+    // SAFETY: all callers pass numbers and constants.
     let _ = unsafe { syscall(number, arguments) };
 }

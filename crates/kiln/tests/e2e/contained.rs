@@ -40,7 +40,7 @@ impl Ground {
         let image = project.inspect("app")["Id"].as_str().unwrap().to_owned();
         project.kiln(&["save", "-o", project.path().join("busybox.tar").to_str().unwrap(), "busybox"]).ok();
         let ground = Self { project, image };
-        for name in ["usr", "etc", "proc", "sys", "dev", "tmp", "root", "var/lib", "work"] {
+        for name in ["usr", "etc", "proc", "sys", "dev", "tmp", "root", "var/lib", "srv"] {
             fs::create_dir_all(ground.root().join(name)).unwrap();
         }
         for name in ["bin", "sbin", "lib", "lib64"] {
@@ -63,7 +63,7 @@ impl Ground {
         let mut command = Command::new("podman");
         // Its own limits may be higher than those that we can give.
         command.args(["run", "--rm", "--network=none", "--ulimit=nofile=1024:1024", "--ulimit=nproc=1024:1024"]);
-        command.args(["-v", "/usr:/usr:ro", "-v", &format!("{all}:/work:ro")]).args(options);
+        command.args(["-v", "/usr:/usr:ro", "-v", &format!("{all}:/srv:ro")]).args(options);
         command.arg("--rootfs").arg(format!("{}{overlay}", self.root().display())).args(["sh", "-c", script]);
         run(command.stdin(Stdio::null()))
     }
@@ -71,8 +71,8 @@ impl Ground {
     /// Builds inside, with a state directory of its own.
     fn build(&self, options: &[&str], overlay: &str) -> Run {
         let _ = fs::remove_dir_all(self.root().join("var/lib/kiln"));
-        let script = "/work/kiln load -i /work/busybox.tar && /work/kiln build --progress=plain --reproducible -t app \
-             /work/context && /work/kiln inspect app";
+        let script = "/srv/kiln load -i /srv/busybox.tar && /srv/kiln build --progress=plain --reproducible -t app \
+             /srv/context && /srv/kiln inspect app";
         self.podman(options, overlay, script)
     }
 
@@ -116,7 +116,7 @@ fn where_a_container_allows_no_namespaces_a_chroot_is_the_way_out() {
     fs::write(&filter, NO_NAMESPACES).unwrap();
     let filter = format!("--security-opt=seccomp={}", filter.display());
     ground.build(&[&filter], "").fails(3).says("gives its users no user namespaces").says("`--isolation=chroot`");
-    let doctor = ground.podman(&[&filter], "", "/work/kiln doctor");
+    let doctor = ground.podman(&[&filter], "", "/srv/kiln doctor");
     assert_eq!(doctor.code, 3, "{doctor:?}");
     assert!(doctor.stdout.contains("build what you trust with `--isolation=chroot`"), "{}", doctor.stdout);
     for overlay in ["", ":O"] {
