@@ -1,6 +1,7 @@
 //! Layers as one tree: overlayfs over a list of directories.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, unlinkat};
@@ -9,11 +10,15 @@ use rustix::mount::{MountAttrFlags, MountFlags};
 use rustix::thread::UnshareFlags;
 
 use super::{Bind, Depth, NewMount, Shifted, bind_path_detached, make_private};
-use crate::root::proc_path;
-use crate::{Error, Result};
+use crate::root::{proc_path, read_dir_fd};
+use crate::{Error, Result, xattr};
 
 /// As many layers as the kernel stacks (`OVL_MAX_STACK`).
-pub const MAX_LAYERS: usize = 500;
+const MAX_STACK: usize = 500;
+
+/// As many layers as can be had, when the lowest are a stack of their own: the kernel stacks stacks once
+/// (`FILESYSTEM_MAX_STACK_DEPTH`). Layers that say nothing do not count.
+pub const MAX_LAYERS: usize = 2 * MAX_STACK - 1;
 
 /// What every kiln overlay has switched off: a layer must mean the same on every kernel and after every copy.
 const FIXED: [(&str, &str); 4] = [("redirect_dir", "nofollow"), ("metacopy", "off"), ("index", "off"), ("xino", "off")];
@@ -67,8 +72,7 @@ impl Overlay {
         if let Some((only, bind)) = self.alone()? {
             return view.bind(only, bind);
         }
-        let open = |path: &Path| view.open(path, LAYER);
-        match Layers::open(self, open).and_then(|layers| self.stack_of(&layers, Dialect::Descriptors)) {
+        match self.stack_of(Dialect::Descriptors, |path| view.open(path, LAYER)) {
             Err(e) if e.errno() == Some(libc::EINVAL) => self.mount_staged(view),
             result => result,
         }
@@ -111,17 +115,61 @@ impl Overlay {
     fn stack_in(&self, dialect: Dialect) -> Result<OwnedFd> {
         match dialect {
             Dialect::Classic => self.stack_classic(),
-            _ => self.stack_of(&Layers::open(self, open_layer)?, dialect),
+            _ => self.stack_of(dialect, open_layer),
         }
     }
 
-    fn stack_of(&self, layers: &Layers, dialect: Dialect) -> Result<OwnedFd> {
-        let mut mount = NewMount::open("overlay")?;
-        for lower in &layers.lowers {
-            put(&mut mount, dialect, "lowerdir+", lower.as_fd())?;
+    /// Directories are open one at a time, however many there are.
+    fn stack_of(&self, dialect: Dialect, open: impl Fn(&Path) -> Result<OwnedFd> + Copy) -> Result<OwnedFd> {
+        if self.lowers.len() > MAX_STACK {
+            return self.stack_many(dialect, open);
         }
-        if let Some((upper, work)) = &layers.upper {
-            put(&mut mount, dialect, "upperdir", upper.as_fd())?;
+        self.stack_upon(None, dialect, open)
+    }
+
+    /// More layers than the kernel takes: those that say nothing are passed over, and if that is not enough, the lowest
+    /// are stacked apart. Nothing is below them, so that their whiteouts have nothing to hide from the stack above.
+    fn stack_many(&self, dialect: Dialect, open: impl Fn(&Path) -> Result<OwnedFd> + Copy) -> Result<OwnedFd> {
+        let (top, others) = self.lowers.split_first().expect("there are more than the kernel stacks");
+        let mut lowers = vec![top.clone()];
+        for path in others {
+            if says_something(open(path)?, path)? {
+                lowers.push(path.clone());
+            }
+        }
+        if lowers.len() <= MAX_STACK {
+            // The lowest stays in any case: an upper alone is no stack.
+            lowers.extend((lowers.len() == 1).then(|| others.last().cloned()).flatten());
+            return Overlay { lowers, ..self.clone() }.stack_upon(None, dialect, open);
+        }
+        if lowers.len() > MAX_LAYERS {
+            return Err(Error::TooManyLayers { count: lowers.len(), limit: MAX_LAYERS });
+        }
+        let lowest = Overlay { lowers: lowers.split_off(MAX_STACK - 1), upper: None, userxattr: self.userxattr };
+        let mount = lowest.stack_upon(None, dialect, open)?;
+        // A mount's descriptor stands for a path; a layer must be open.
+        let lowest = rustix::fs::openat(&mount, ".", LAYER, Mode::empty());
+        let lowest = lowest.map_err(|e| Error::call("open the stack of the lowest layers", e))?;
+        Overlay { lowers, ..self.clone() }.stack_upon(Some(lowest), dialect, open)
+    }
+
+    fn stack_upon(
+        &self,
+        lowest: Option<OwnedFd>,
+        dialect: Dialect,
+        open: impl Fn(&Path) -> Result<OwnedFd>,
+    ) -> Result<OwnedFd> {
+        let mut mount = NewMount::open("overlay")?;
+        for path in &self.lowers {
+            put(&mut mount, dialect, "lowerdir+", open(path)?.as_fd())?;
+        }
+        if let Some(lowest) = lowest {
+            put(&mut mount, dialect, "lowerdir+", lowest.as_fd())?;
+        }
+        if let Some(Upper { upper, work }) = &self.upper {
+            let work = open(work)?;
+            forget_earlier_volatile_mount(work.as_fd());
+            put(&mut mount, dialect, "upperdir", open(upper)?.as_fd())?;
             put(&mut mount, dialect, "workdir", work.as_fd())?;
             mount.flag_if_known("volatile")?;
         }
@@ -158,7 +206,7 @@ impl Overlay {
                     .map_err(|e| Error::call("make a mount namespace", e))?;
                 make_private()?;
                 // Opened here, because a layer must be seen through the namespace in which it is stacked.
-                let layers = Layers::open(self, open_layer)?;
+                let layers = Layers::open(self)?;
                 let options = self.classic_options(&layers);
                 let data = std::ffi::CString::new(options.as_str()).expect("the options are numbers and constants");
                 let flags = if self.upper.is_some() { MountFlags::empty() } else { MountFlags::RDONLY };
@@ -196,29 +244,35 @@ fn put(mount: &mut NewMount, dialect: Dialect, key: &str, directory: BorrowedFd<
     }
 }
 
-/// The layers' directories, open.
+/// The layers' directories, all of them open.
 struct Layers {
     lowers: Vec<OwnedFd>,
     upper: Option<(OwnedFd, OwnedFd)>,
 }
 
 impl Layers {
-    fn open(overlay: &Overlay, open: impl Fn(&Path) -> Result<OwnedFd>) -> Result<Layers> {
-        let count = overlay.lowers.len();
-        if count > MAX_LAYERS {
-            return Err(Error::TooManyLayers { count, limit: MAX_LAYERS });
-        }
-        let lowers = overlay.lowers.iter().map(|path| open(path)).collect::<Result<_>>()?;
+    fn open(overlay: &Overlay) -> Result<Layers> {
+        let lowers = overlay.lowers.iter().map(|path| open_layer(path)).collect::<Result<_>>()?;
         let upper = match &overlay.upper {
             Some(Upper { upper, work }) => {
-                let work = open(work)?;
+                let work = open_layer(work)?;
                 forget_earlier_volatile_mount(work.as_fd());
-                Some((open(upper)?, work))
+                Some((open_layer(upper)?, work))
             }
             None => None,
         };
         Ok(Layers { lowers, upper })
     }
+}
+
+/// Whether a layer changes what is below it: something is in it, or it is marked.
+fn says_something(layer: OwnedFd, path: &Path) -> Result<bool> {
+    let unreadable = |e| Error::path("read the layer", path, Errno::from_io_error(&e).unwrap_or(Errno::IO));
+    if !read_dir_fd(&layer).map_err(unreadable)?.is_empty() {
+        return Ok(true);
+    }
+    let is_mark = |name: &std::ffi::OsString| name.as_bytes().windows(8).any(|part| part == b"overlay.");
+    Ok(xattr::list(&layer)?.iter().any(is_mark))
 }
 
 /// How a layer is opened.
@@ -247,7 +301,7 @@ mod tests {
         let lowers = vec![PathBuf::from("/"); MAX_LAYERS + 1];
         let many = Overlay { lowers, upper: None, userxattr: false };
         let message = many.mount_detached().unwrap_err().to_string();
-        assert_eq!(message, "an overlay of 501 layers is over the kernel's limit of 500");
+        assert_eq!(message, "an overlay of 1000 layers is over the kernel's limit of 999");
         let missing = Overlay { lowers: vec!["/".into(), "/no/layer".into()], upper: None, userxattr: false };
         assert_eq!(missing.mount_detached().unwrap_err().to_string(), "cannot open the layer `/no/layer`");
     }
@@ -290,5 +344,47 @@ mod tests {
             mount.create_file("new", 0o640).unwrap();
             assert!(upper.upper.join("new").exists(), "{dialect:?}");
         }
+    }
+
+    #[test]
+    fn more_layers_than_the_kernel_stacks_are_one_tree() {
+        if !rustix::process::geteuid().is_root() {
+            println!("skipped: mounting an overlay needs root");
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let layer = |name: String| {
+            let path = dir.path().join(name);
+            std::fs::create_dir(&path).unwrap();
+            path
+        };
+        let lowers: Vec<_> = (0..MAX_LAYERS + 300).rev().map(|n| layer(format!("l{n}"))).collect();
+        let bottom_up: Vec<_> = lowers.iter().rev().collect();
+        // Every fourth says nothing. One whiteout is in the lowest stack, one hides what is in it from above.
+        let is_full = |n: &usize| !n.is_multiple_of(4);
+        for n in (0..lowers.len()).filter(is_full) {
+            std::fs::write(bottom_up[n].join(format!("f{n}")), n.to_string()).unwrap();
+            std::fs::write(bottom_up[n].join("top"), n.to_string()).unwrap();
+        }
+        let whiteout = |path: PathBuf| {
+            let kind = rustix::fs::FileType::CharacterDevice;
+            rustix::fs::mknodat(CWD, path, kind, Mode::empty(), 0).unwrap();
+        };
+        whiteout(bottom_up[9].join("f1"));
+        whiteout(bottom_up[1201].join("f2"));
+        let upper = Upper { upper: layer("u".into()), work: layer("w".into()) };
+        let overlay = Overlay { lowers: lowers.clone(), upper: Some(upper.clone()), userxattr: false };
+        let root = crate::root::Root::new(overlay.mount_detached().unwrap());
+        let count = (0..lowers.len()).filter(is_full).count();
+        assert!(count > MAX_STACK && count <= MAX_LAYERS);
+        assert_eq!(root.read_dir(".").unwrap().len(), count + 1 - 2);
+        assert_eq!(root.read_to_limit("top", 10).unwrap(), b"1298");
+        assert_eq!(root.read_to_limit("f3", 10).unwrap(), b"3");
+        assert!(!root.contains("f1").unwrap() && !root.contains("f2").unwrap());
+        root.unlink("f3").unwrap();
+        root.create_file("new", 0o640).unwrap();
+        drop(root);
+        let changed: Vec<_> = std::fs::read_dir(&upper.upper).unwrap().map(|e| e.unwrap().file_name()).collect();
+        assert_eq!(changed.len(), 2, "{changed:?}");
     }
 }
