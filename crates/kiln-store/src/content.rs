@@ -1,4 +1,4 @@
-//! Content by digest: visible only when whole, verified and on disk.
+//! Content by digest: visible only when whole and verified.
 #![expect(clippy::disallowed_methods, reason = "the state directory is ours alone")]
 
 use std::fs::File;
@@ -30,6 +30,16 @@ pub(crate) enum Rot {
     Changed,
 }
 
+impl Shared {
+    /// The size that the row of a blob says it has.
+    pub(crate) fn recorded_size(&self, digest: &Digest) -> Result<Option<u64>> {
+        self.db.read(|db| {
+            let mut select = db.prepare_cached("SELECT size FROM blobs WHERE digest = ?1")?;
+            select.query_row([digest.as_str()], |row| row.get(0)).optional()
+        })
+    }
+}
+
 impl ContentStore {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
         Self { shared }
@@ -42,7 +52,7 @@ impl ContentStore {
 
     /// The size of content that is here.
     pub fn len(&self, digest: &Digest) -> Result<Option<u64>> {
-        let Some(size) = self.recorded_size(digest)? else { return Ok(None) };
+        let Some(size) = self.shared.recorded_size(digest)? else { return Ok(None) };
         let found = std::fs::symlink_metadata(self.shared.layout.blob(digest));
         Ok(found.ok().filter(|file| file.is_file() && file.len() == size).map(|file| file.len()))
     }
@@ -112,7 +122,7 @@ impl ContentStore {
             // Of another size counts as missing too, and pruned content is not broken.
             let is_there = self.shared.layout.blob(digest).exists();
             let rot = if is_there { Rot::Changed } else { Rot::Missing };
-            return Ok(self.recorded_size(digest)?.map(|_| rot));
+            return Ok(self.shared.recorded_size(digest)?.map(|_| rot));
         }
         Ok((self.digest_of(&self.shared.layout.blob(digest))? != *digest).then_some(Rot::Changed))
     }
@@ -141,12 +151,5 @@ impl ContentStore {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error).context("remove", path),
             _ => Ok(()),
         }
-    }
-
-    fn recorded_size(&self, digest: &Digest) -> Result<Option<u64>> {
-        self.shared.db.read(|db| {
-            let mut select = db.prepare_cached("SELECT size FROM blobs WHERE digest = ?1")?;
-            select.query_row([digest.as_str()], |row| row.get(0)).optional()
-        })
     }
 }

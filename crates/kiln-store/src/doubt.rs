@@ -1,10 +1,11 @@
 //! Layers and content that turn out not to be there, or not to be whole: what needs them goes with them.
 //!
-//! Layers are not synced when they are made: that would cost seconds. Each says in which boot of the machine it was
-//! written until somebody synced it. After another boot those that do not are looked at before anything uses them.
+//! Neither is synced when it is made: that would cost seconds. Each says in which boot of the machine it was written
+//! until somebody synced it. After another boot those that still say so are looked at before anything uses them.
 
 use std::fs::File;
 use std::path::Path;
+use std::str::FromStr;
 use std::time::Duration;
 
 use kiln_fs::{Limits, compress};
@@ -118,33 +119,58 @@ impl Store {
         std::mem::take(&mut *locked(&self.shared.notes))
     }
 
-    /// Looks at the layers that another boot left unsynced. One that is what its digest says stays; others go, with all
-    /// that needs them. Costs one look at an index when there are none.
+    /// Looks at what another boot left unsynced. What is what its digest says stays; all else goes, with what needs it.
+    /// Costs a look at two indexes when there is nothing.
     pub(crate) fn doubt_unsynced(&self) -> Result<()> {
         let boot = boot_id();
-        if unsynced(&self.shared, &boot)?.is_empty() {
+        // Layers are compared with the tars they came as, so those come first.
+        let found = [unsynced_blobs(&self.shared, &boot)?, unsynced_layers(&self.shared, &boot)?].concat();
+        if found.is_empty() {
             return Ok(());
         }
-        let look = |id: LayerId| {
-            let is_whole = self.layer(&id).ok().and_then(|info| self.proves_whole(&id, &info)) == Some(true);
-            (id, is_whole)
-        };
-        let doubted: Vec<_> = unsynced(&self.shared, &boot)?.into_iter().map(look).collect();
+        let doubted: Vec<_> = found.into_iter().map(|item| (self.is_whole(&item), item)).collect();
         reached("doubt: looked at");
         let _alone = self.shared.sweeper()?;
-        let still = unsynced(&self.shared, &boot)?;
-        for (id, is_whole) in doubted.into_iter().filter(|(id, _)| still.contains(id)) {
+        let still = [unsynced_blobs(&self.shared, &boot)?, unsynced_layers(&self.shared, &boot)?].concat();
+        for (is_whole, item) in doubted.into_iter().filter(|(_, item)| still.contains(item)) {
             if is_whole {
-                self.shared.db.write(|db| mark_synced(db, std::slice::from_ref(&id)))?;
+                self.shared.db.write(|db| mark_synced(db, std::slice::from_ref(&item)))?;
                 continue;
             }
-            let dropped = self.shared.db.write(|db| Item::Layer(id.clone()).forget(db))?;
+            let dropped = self.shared.db.write(|db| item.forget(db))?;
             reached("doubt: forgotten");
-            remove_dir(&self.shared.layout.layer(&id))?;
-            let what = format!("layer {id} was written shortly before the machine stopped, and may not be whole");
+            let what = self.take_away(&item)?;
+            let what = format!("{what} was written shortly before the machine stopped, and may not be whole");
             self.shared.note(dropped.note(&what));
         }
         Ok(())
+    }
+
+    fn is_whole(&self, item: &Item) -> bool {
+        match item {
+            Item::Blob(digest) => self.content().examine(digest).is_ok_and(|rot| rot.is_none()),
+            Item::Layer(id) => self.layer(id).ok().and_then(|info| self.proves_whole(id, &info)) == Some(true),
+        }
+    }
+
+    /// Removes the files of what has no row any more; says what it was.
+    #[expect(clippy::disallowed_methods, reason = "the state directory is ours alone")]
+    fn take_away(&self, item: &Item) -> Result<String> {
+        match item {
+            Item::Layer(id) => {
+                remove_dir(&self.shared.layout.layer(id))?;
+                Ok(format!("layer {id}"))
+            }
+            Item::Blob(digest) => {
+                let path = self.shared.layout.blob(digest);
+                match std::fs::remove_file(&path) {
+                    Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                        Err(error).context("remove", &path)?
+                    }
+                    _ => Ok(format!("content {digest}")),
+                }
+            }
+        }
     }
 
     /// Whether a layer's files are what its digest says: packed again they have it, or they are those of the tar they
@@ -183,18 +209,17 @@ impl Store {
         Some(hasher.finish())
     }
 
-    /// Makes sure that layers made longer than `age` ago are on disk; says how many were not known to be.
+    /// Makes sure that what was made longer than `age` ago is on disk; says how much was not known to be.
     ///
     /// The kernel writes files back within half a minute by itself, so for older ones there is little left to do. It
     /// may still wait for what other programs write: not for a thread that somebody waits for.
     #[expect(clippy::disallowed_methods, reason = "the state directory is ours alone")]
     pub fn settle(&self, age: Duration) -> Result<usize> {
         let before = now().saturating_sub(i64::try_from(age.as_secs()).unwrap_or(i64::MAX));
-        let old = self
-            .shared
-            .db
-            .read(|db| column(db, "SELECT id FROM layers WHERE boot <> '' AND created <= ?1", [before]))?;
-        let old: Vec<LayerId> = old.iter().filter_map(|id| id.parse().ok()).collect();
+        let old = |sql| self.shared.db.read(|db| column(db, sql, [before]));
+        let blobs = old("SELECT digest FROM blobs WHERE boot <> '' AND created <= ?1")?;
+        let layers = old("SELECT id FROM layers WHERE boot <> '' AND created <= ?1")?;
+        let old = [items(&blobs, Item::Blob), items(&layers, Item::Layer)].concat();
         if old.is_empty() {
             return Ok(0);
         }
@@ -217,15 +242,28 @@ impl Store {
     }
 }
 
-fn unsynced(shared: &Shared, boot: &str) -> Result<Vec<LayerId>> {
+fn unsynced_layers(shared: &Shared, boot: &str) -> Result<Vec<Item>> {
     let sql = "SELECT id FROM layers WHERE boot <> '' AND boot <> ?1";
-    let found = shared.db.read(|db| column(db, sql, [boot]))?;
-    Ok(found.iter().filter_map(|id| id.parse().ok()).collect())
+    Ok(items(&shared.db.read(|db| column(db, sql, [boot]))?, Item::Layer))
 }
 
-fn mark_synced(db: &Transaction<'_>, layers: &[LayerId]) -> rusqlite::Result<()> {
-    let mut update = db.prepare_cached("UPDATE layers SET boot = '' WHERE id = ?1")?;
-    layers.iter().try_for_each(|id| update.execute([id.as_str()]).map(drop))
+fn unsynced_blobs(shared: &Shared, boot: &str) -> Result<Vec<Item>> {
+    let sql = "SELECT digest FROM blobs WHERE boot <> '' AND boot <> ?1";
+    Ok(items(&shared.db.read(|db| column(db, sql, [boot]))?, Item::Blob))
+}
+
+fn items<T: FromStr>(names: &[String], item: fn(T) -> Item) -> Vec<Item> {
+    names.iter().filter_map(|name| name.parse().ok().map(item)).collect()
+}
+
+fn mark_synced(db: &Transaction<'_>, items: &[Item]) -> rusqlite::Result<()> {
+    items.iter().try_for_each(|item| {
+        let (sql, key) = match item {
+            Item::Layer(id) => ("UPDATE layers SET boot = '' WHERE id = ?1", id.as_str()),
+            Item::Blob(digest) => ("UPDATE blobs SET boot = '' WHERE digest = ?1", digest.as_str()),
+        };
+        db.prepare_cached(sql)?.execute([key]).map(drop)
+    })
 }
 
 /// The name of this boot of the machine. Never empty: that means synced.

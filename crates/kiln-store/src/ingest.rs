@@ -13,6 +13,7 @@ use kiln_sys::passing::Passing;
 use rusqlite::params;
 
 use crate::db::{locked, now};
+use crate::doubt::boot_id;
 use crate::error::{Error, IoContext as _, Result};
 use crate::lease::{Item, Lease};
 use crate::lock::{self, Guard};
@@ -120,7 +121,7 @@ impl Ingest {
 
     /// Makes the content visible under its digest, which must be `expected` when that is given.
     ///
-    /// Fsync of the file, rename, fsync of the directory, row: in that order, so that a row always has its content.
+    /// Rename, then the row: a row always has its content. After a power cut it may not be whole, and is doubted.
     pub fn commit(mut self, expected: Option<&Digest>, media_type: impl Into<MediaType>) -> Result<Descriptor> {
         // What is refused here is of no use to the next one either.
         self.rest = Rest::Nothing;
@@ -150,41 +151,30 @@ impl Ingest {
 
     fn publish(&mut self, descriptor: &Descriptor) -> Result<()> {
         let target = self.shared.layout.blob(&descriptor.digest);
-        let is_new = !has_size(&target, descriptor.size);
-        if is_new {
-            self.sync()?;
-        }
-        reached("content: synced");
         let shared = Arc::clone(&self.shared);
         let _no_sweep = shared.no_sweep()?;
         self.lease.note(&[Item::Blob(descriptor.digest.clone())])?;
-        if !has_size(&target, descriptor.size) {
-            if !is_new {
-                self.sync()?; // a sweep took the twin meanwhile
-            }
+        // What lies there without a row may be left of a power cut.
+        let is_new = !has_size(&target, descriptor.size) || self.shared.recorded_size(&descriptor.digest)?.is_none();
+        if is_new {
+            let mode = Permissions::from_mode(0o400);
+            self.file.get_ref().file().set_permissions(mode).context("change the mode of", &self.path)?;
             std::fs::rename(&self.path, &target).context("rename", &self.path)?;
             self.rest = Rest::Content;
             self.shared.grew();
             locked(&self.shared.written).insert(descriptor.digest.clone());
             reached("content: renamed");
-            let dir = self.shared.layout.blobs();
-            File::open(&dir).and_then(|dir| dir.sync_all()).context("sync", &dir)?;
         }
         reached("content: in place");
+        let boot = boot_id();
         self.shared.db.write(|db| {
-            let sql = "INSERT INTO blobs (digest, size, media_type, created) VALUES (?1, ?2, ?3, ?4)
-                       ON CONFLICT (digest) DO UPDATE SET size = excluded.size";
-            let digest = descriptor.digest.as_str();
-            db.prepare_cached(sql)?.execute(params![digest, descriptor.size, descriptor.media_type.as_str(), now()])
+            let sql = "INSERT INTO blobs (digest, size, media_type, created, boot) VALUES (?1, ?2, ?3, ?4, ?5)
+                       ON CONFLICT (digest) DO UPDATE SET size = excluded.size, boot = iif(?6, excluded.boot, boot)";
+            let (digest, kind) = (descriptor.digest.as_str(), descriptor.media_type.as_str());
+            db.prepare_cached(sql)?.execute(params![digest, descriptor.size, kind, now(), boot, is_new])
         })?;
         reached("content: recorded");
         Ok(())
-    }
-
-    fn sync(&self) -> Result<()> {
-        let file = self.file.get_ref().file();
-        file.set_permissions(Permissions::from_mode(0o400)).context("change the mode of", &self.path)?;
-        file.sync_data().context("sync", &self.path)
     }
 }
 

@@ -8,12 +8,12 @@ pub(crate) const APPLICATION_ID: i64 = 0x6b69_6c6e;
 pub(crate) const VERSION: i64 = MIGRATIONS.len() as i64;
 
 /// Step `n` takes schema `n` to `n + 1`. Steps are only ever added.
-pub(crate) const MIGRATIONS: &[&str] = &[FIRST, BUILDS, UNSYNCED, USE];
+pub(crate) const MIGRATIONS: &[&str] = &[FIRST, BUILDS, UNSYNCED, USE, UNSYNCED_BLOBS];
 
 /// Laws held by the schema itself:
 /// - a layer or blob that an image holds cannot be deleted (no `ON DELETE` on those references);
 /// - a layer or blob that a result holds takes the result with it, so that the step is a miss, never a broken hit;
-/// - `boot` names the boot in which a layer was written and not yet synced, so that an unclean restart can doubt it.
+/// - `boot` names the boot in which a layer or blob was written and not yet synced, so that an unclean restart can doubt it.
 const FIRST: &str = "
 CREATE TABLE blobs (
     digest      TEXT PRIMARY KEY,
@@ -144,4 +144,10 @@ ALTER TABLE results ADD COLUMN origin TEXT NOT NULL DEFAULT ''; -- the Dockerfil
 ALTER TABLE results ADD COLUMN uses INTEGER NOT NULL DEFAULT 1;
 ALTER TABLE cache_mounts ADD COLUMN uses INTEGER NOT NULL DEFAULT 1;
 ALTER TABLE cache_mounts ADD COLUMN disk INTEGER; -- bytes of disk it takes, unless it was used since
+";
+
+/// Content is not synced when it is written, either.
+const UNSYNCED_BLOBS: &str = "
+ALTER TABLE blobs ADD COLUMN boot TEXT NOT NULL DEFAULT '';
+CREATE INDEX blobs_unsynced ON blobs (boot) WHERE boot <> '';
 ";

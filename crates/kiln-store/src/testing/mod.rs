@@ -13,7 +13,6 @@ static STOP: OnceLock<fn(&'static str)> = OnceLock::new();
 /// Every point between a write and the next step that would make it visible, in no order.
 pub const POINTS: &[&str] = &[
     "content: written",
-    "content: synced",
     "content: renamed",
     "content: in place",
     "content: recorded",

@@ -3,14 +3,15 @@
 use std::time::Duration;
 
 use kiln_oci::{Digest, Hasher, Reference};
-use kiln_store::{Holds, LayerId, Snapshot, Store, Unpacked};
+use kiln_store::{Holds, ImageRecord, LayerId, Snapshot, Store, Unpacked};
 use kiln_sys::root::Root;
 
 use crate::{Fixture, key};
 
-/// As if the machine had been switched off since the layers were written.
+/// As if the machine had been switched off since all this was written.
 fn reboot(f: &Fixture) {
     sql(f, "UPDATE layers SET boot = 'an earlier one' WHERE boot <> ''");
+    sql(f, "UPDATE blobs SET boot = 'an earlier one' WHERE boot <> ''");
 }
 
 fn sql(f: &Fixture, text: &str) {
@@ -70,6 +71,49 @@ fn what_its_digest_proves_whole_stays() {
     assert!(lease.hold_snapshot(&whole).unwrap() && !lease.hold_snapshot(&torn).unwrap());
     reboot(&f);
     assert!(Store::open(&f.root()).unwrap().take_notes().is_empty(), "what was read back is on disk");
+}
+
+#[test]
+fn content_that_is_not_what_its_digest_says_goes_with_what_needs_it() {
+    let f = Fixture::new();
+    let lease = f.store.lease().unwrap();
+    let put = |bytes: &[u8]| f.store.content().put(&lease, "text/plain", bytes).unwrap().digest;
+    let [whole, torn, gone] = [put(b"whole"), put(b"torn"), put(b"gone")];
+    let image = |name: &str, blob: &Digest| {
+        let image = ImageRecord { blobs: vec![blob.clone()], ..f.image(&lease, name, None) };
+        f.store.images().put(&image, &[name.parse::<Reference>().unwrap()]).unwrap();
+    };
+    image("kept", &whole);
+    image("lost", &torn);
+    let file = |digest: &Digest| f.root().join("blobs/sha256").join(digest.hex());
+    // What a file system shows of a file whose bytes never came to the disk: its name, and its length.
+    std::fs::remove_file(file(&torn)).unwrap();
+    std::fs::write(file(&torn), [0; 4]).unwrap();
+    std::fs::remove_file(file(&gone)).unwrap();
+    reboot(&f);
+    let store = Store::open(&f.root()).unwrap();
+    let notes = store.take_notes();
+    assert_eq!(notes.len(), 2, "{notes:?}");
+    let note = format!(
+        "content {torn} was written shortly before the machine stopped, and may not be whole; forgotten with it: image \
+         `docker.io/library/lost:latest`"
+    );
+    assert!(notes.contains(&note), "{notes:?}");
+    assert!(store.images().find("kept").is_ok() && store.images().find("lost").is_err());
+    assert!(store.content().verify(&whole).is_ok() && !file(&torn).exists());
+    reboot(&f);
+    assert!(Store::open(&f.root()).unwrap().take_notes().is_empty(), "what was read back is on disk");
+}
+
+#[test]
+fn content_without_a_row_is_not_taken_for_what_arrives() {
+    let f = Fixture::new();
+    let lease = f.store.lease().unwrap();
+    let digest = Digest::sha256("right");
+    let file = f.root().join("blobs/sha256").join(digest.hex());
+    std::fs::write(&file, "wrong").unwrap();
+    f.store.content().put(&lease, "text/plain", b"right").unwrap();
+    assert_eq!(std::fs::read(&file).unwrap(), b"right");
 }
 
 #[test]

@@ -75,7 +75,10 @@ fn a_state_directory_of_an_older_kiln_becomes_a_current_one() {
     f.store.records().put_fact("kind", "key", b"1");
     drop(f.store);
     let db = rusqlite::Connection::open(root.join("kiln.db")).unwrap();
-    for column in ["results.step", "results.origin", "results.uses", "cache_mounts.uses", "cache_mounts.disk"] {
+    db.execute_batch("DROP INDEX blobs_unsynced").unwrap();
+    for column in
+        ["blobs.boot", "results.step", "results.origin", "results.uses", "cache_mounts.uses", "cache_mounts.disk"]
+    {
         let (table, column) = column.split_once('.').unwrap();
         db.execute_batch(&format!("ALTER TABLE {table} DROP COLUMN {column}")).unwrap();
     }
