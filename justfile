@@ -33,10 +33,12 @@ examples *NAMES:
     cargo build --bin kiln
     scripts/examples.sh {{NAMES}}
 
-# Measure against the builders that are installed.
+# Measure against the other builders, and write docs/performance.md: forty minutes on a machine that does nothing else.
 bench *ARGS:
     cargo build --release --bin kiln
-    bench/run.py {{ARGS}}
+    scripts/bases.sh busybox python
+    -scripts/peers.sh setup
+    bench/run.py --publish {{ARGS}}
 
 # Accept changed snapshots after looking at them.
 review:

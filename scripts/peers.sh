@@ -1,11 +1,14 @@
 #!/usr/bin/env bash
 # The builders we compare ourselves with, from Debian's newest packages, apart from this machine's own.
 #
-#   peers.sh setup                 a tree with docker, its BuildKit, buildx and buildah (about 1 GiB, a minute or two)
+#   peers.sh setup                 a tree with docker, its BuildKit, buildx, buildah and podman (about 1 GiB, a minute or two)
 #   peers.sh source DIR            builds buildkitd in it from DIR, BuildKit's source as a git directory or a work tree
 #   peers.sh start                 starts dockerd, and buildkitd if `source` has built one (buildx calls it `source`)
 #   peers.sh run COMMAND [ARG]...  runs a command beside them; /tmp and this repository have the same paths there
 #   peers.sh versions | status | stop
+#   peers.sh with COMMAND [ARG]... runs a command in the tree without the daemons, in name spaces that end with it; the
+#                                  directory KILN_PEERS_SHARED has the same path there, too
+#   peers.sh sweep                 removes the control groups that it has left
 #
 # The daemons have mount, process, ipc and host name spaces of their own, and live in the cache directory; from outside they
 # are one process and its children, and end with it. They share the network, to reach the registry on loopback, and leave
@@ -23,7 +26,10 @@ CGROUPS=kiln-peers
 
 setup() {
   ((EUID == 0)) || die "a tree of Debian packages needs root"
-  [[ -x $TREE/usr/bin/dockerd || -x $TREE/usr/sbin/dockerd ]] && return
+  if [[ -x $TREE/usr/bin/dockerd || -x $TREE/usr/sbin/dockerd ]]; then
+    complete
+    return
+  fi
   packages mmdebstrap
   mkdir -p "$DIR"
   compgen -G '/var/lib/apt/lists/*_Packages*' >/dev/null || apt-get update -qq >&2
@@ -32,8 +38,15 @@ setup() {
   mapfile -t options < <(apt-config dump | sed -nE 's/^(Acquire::[^ ]*Proxy[^ ]* .*)/--aptopt=\1/ip')
   rm -rf "$TREE"
   mmdebstrap --quiet --mode=root --variant=minbase --aptopt="$OLD_IS_GOOD" "${options[@]}" \
-    --include=docker.io,docker-cli,docker-buildx,containerd,runc,buildah,netavark,ca-certificates,xz-utils,bzip2,zstd,git \
+    --include=docker.io,docker-cli,docker-buildx,containerd,runc,buildah,podman,python3,netavark,ca-certificates,xz-utils,bzip2,zstd,git \
     "$KILN_PEERS_SUITE" "$TREE" "$mirror"
+}
+
+# A tree that was made before these were wanted gets them now.
+complete() {
+  [[ -x $TREE/usr/bin/podman && -x $TREE/usr/bin/python3 ]] && return
+  say "adding podman and python3 to the tree"
+  in_tree "apt-get -o Acquire::Check-Valid-Until=false update -qq; apt-get install -qq --no-install-recommends podman python3 >/dev/null 2>&1"
 }
 
 # Builds in the tree, with the tree's Go and the libraries that come with the source.
@@ -105,9 +118,10 @@ TOML
   echo '{"default": [{"type": "insecureAcceptAnything"}]}' >"$TREE/etc/containers/policy.json"
 }
 
-# Runs as the first process: makes the tree its root, starts the daemons and ends them.
+# Runs as the first process: makes the tree its root; then starts the daemons and ends them, or runs what it is given.
 write_init() {
-  cat >"$DIR/init" <<'BASH'
+  # One that runs keeps the file that it reads.
+  cat >"$DIR/init.new" <<'BASH'
 set -euo pipefail
 mount --bind "$TREE" "$TREE"
 cd "$TREE"
@@ -120,17 +134,25 @@ mount --bind /tmp tmp
 mkdir -p ".$ROOT" ".$DIR/state"
 mount --bind "$ROOT" ".$ROOT"
 mount --bind "$DIR/state" ".$DIR/state"
+if [[ -n ${KILN_PEERS_SHARED:-} ]]; then
+  mkdir -p ".$KILN_PEERS_SHARED"
+  mount --bind "$KILN_PEERS_SHARED" ".$KILN_PEERS_SHARED"
+fi
 mkdir -p .outside
 pivot_root . .outside
 cd /
 umount -l /.outside
+inside=(env -i HOME=/root PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin TMPDIR=/tmp)
+# Not `exec`: the first process has to bury what its children leave behind.
+if (($#)); then "${inside[@]}" "$@"; exit; fi
 : >"$DIR/state/inside"
-exec env -i HOME=/root PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin TMPDIR=/tmp bash -uc '
+exec "${inside[@]}" bash -uc '
   trap "kill \$(jobs -p); wait" TERM
   [[ ! -x /usr/local/bin/buildkitd ]] || buildkitd &
   dockerd &
   wait'
 BASH
+  mv "$DIR/init.new" "$DIR/init"
 }
 
 start() {
@@ -153,6 +175,19 @@ start() {
     sleep 0.2
   done
   ready || die "the daemons do not answer, see $DIR/log"
+}
+
+with() {
+  ((EUID == 0)) || die "builders in name spaces need root"
+  setup >&2
+  # Another may be at it.
+  exec 9>"$DIR/lock"
+  flock 9
+  configure
+  write_init
+  exec 9>&-
+  export TREE ROOT DIR
+  exec unshare --mount --pid --ipc --uts --fork --kill-child --propagation private bash "$DIR/init" "$@"
 }
 
 # Before the tree is its root, the first process still sees the machine's own files.
@@ -193,16 +228,21 @@ stop() {
   # Whatever still runs dies with the first process of its space.
   kill -KILL "$pid" 2>/dev/null || true
   rm -f "$PID_FILE"
-  find /sys/fs/cgroup -depth -type d -path "*/$CGROUPS*" -exec rmdir {} + 2>/dev/null || true
+  sweep
 }
+
+# Those that are in use stay.
+sweep() { find /sys/fs/cgroup -depth -type d -path "*/$CGROUPS*" -exec rmdir {} + 2>/dev/null || true; }
 
 case ${1:-} in
   setup) setup ;;
   source) build_from_source "${2:-}" ;;
   start) start ;;
   run) running || die "the daemons do not run: \`scripts/peers.sh start\`"; inside "${@:2}" ;;
+  with) with "${@:2}" ;;
   versions) versions ;;
   status) if running; then echo running; else echo stopped; exit 1; fi ;;
   stop) stop ;;
-  *) sed -n '2,12s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+  sweep) sweep ;;
+  *) sed -n '2,15s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
 esac

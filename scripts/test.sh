@@ -44,6 +44,9 @@ cargo clippy --workspace --all-targets --locked -- -D warnings
 say "fuzz targets compile"
 cargo check --manifest-path fuzz/Cargo.toml --target-dir target --locked --quiet
 
+say "sums of the benchmarks"
+python3 -m unittest discover -q -s bench
+
 say "tests"
 mkdir "$SCRATCH/tmp"
 export TMPDIR=$SCRATCH/tmp

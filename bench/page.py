@@ -1,0 +1,171 @@
+"""Writes docs/performance.md: the tables between two marks, everything else stays as it was typed; and the numbers as JSON."""
+
+import json
+import os
+
+import chart
+import figures
+from room import ROOT
+
+PAGE, DATA, CHART = (os.path.join(ROOT, f"docs/performance.{kind}") for kind in ("md", "json", "svg"))
+BEGIN, END = "<!-- begin: made by bench/run.py -->", "<!-- end: made by bench/run.py -->"
+ORDER = ["kiln", "buildctl", "docker", "buildah", "podman"]
+SIGNS = {"reached": "✓", "floor": "≈ floor", "missed": "✗", None: ""}
+
+
+def published():
+    """The results in docs/performance.json, or None."""
+    try:
+        with open(DATA) as file:
+            return json.load(file)
+    except FileNotFoundError:
+        return None
+
+
+def joined(before, now):
+    """What is published after a run: rows that were not measured this time stay, with the day they are of."""
+    if not before:
+        return dict(now, of={})
+    measured = set(now["rows"])
+    kept = {row: entries for row, entries in before["rows"].items() if row not in measured}
+    days = {row: before["of"].get(row, before["when"]) for row in kept}
+    notes = [note for note in before["notes"] if note["row"] in kept]
+    floors = {row: floor for row, floor in before["floors"].items() if row in kept}
+    return dict(now, rows=kept | now["rows"], floors=floors | now["floors"], notes=notes + now["notes"], of=days)
+
+
+def publish(rows, results, before):
+    drawing = chart.draw(rows, results["rows"])
+    text = generated(rows, results, before, os.path.basename(CHART) if drawing else None)
+    with open(PAGE) as file:
+        whole = file.read()
+    with open(PAGE, "w") as file:
+        file.write(replaced(whole, text))
+    with open(DATA, "w") as file:
+        json.dump(results, file, indent=1, ensure_ascii=False)
+        file.write("\n")
+    if drawing:
+        with open(CHART, "w") as file:
+            file.write(drawing)
+
+
+def replaced(whole, text):
+    """The page with another generated part."""
+    if whole.count(BEGIN) != 1 or whole.count(END) != 1 or whole.index(BEGIN) > whole.index(END):
+        raise ValueError(f"docs/performance.md needs one line `{BEGIN}` and below it one `{END}`")
+    head, rest = whole.split(BEGIN)
+    return f"{head}{BEGIN}\n\n{text.strip()}\n\n{END}{rest.split(END)[1]}"
+
+
+def generated(rows, results, before, chart):
+    measured = results["rows"]
+    names = [name for name in ORDER if any(name in entries for entries in measured.values())]
+    parts = [summary(results), f"![how many times kiln's time the others take]({chart})" if chart else "",
+             times(rows, results, names), footnotes(results), failures(results), floors(rows, results), memory(rows, results, names),
+             growth(results), compared(before, results)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def summary(results):
+    built = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
+    lines = [f"Measured {results['when']} on {results['machine']}: {built}; {results['runs']} rounds, {results['minutes']} minutes."]
+    lines += [f"**Skipped: {name}**: {why}." for name, why in results["skipped"].items()]
+    if results.get("of"):
+        lines.append("From earlier runs: " + ", ".join(f"{row} ({day})" for row, day in sorted(results["of"].items())) + ".")
+    return "\n".join(lines)
+
+
+def cell(entry, ours, name):
+    if not entry:
+        return "–"
+    if not entry["seconds"]:
+        return "failed"
+    text = f"{figures.seconds(figures.least(entry))} / {figures.seconds(figures.median(entry))}"
+    if name != "kiln" and figures.has_time(ours):
+        text += f" ({figures.least(entry) / max(figures.least(ours), 1e-5):.1f}×)"
+    return text
+
+
+def goal_cell(row, entries, floor):
+    goal, sign = figures.goal_of(row, floor), figures.verdict(row, entries, floor)
+    text = f"{figures.seconds(goal)}" if goal is not None else "fastest"
+    if row.beyond_floor is not None:
+        text += f" (floor + {row.beyond_floor})"
+    return f"{text} {SIGNS[sign]}".strip()
+
+
+def floor_cell(entries, floor):
+    if not figures.has_time(floor):
+        return "–"
+    text, ours = figures.seconds(figures.least(floor)), entries.get("kiln")
+    return f"{text} ({figures.least(ours) / figures.least(floor):.1f}×)" if figures.has_time(ours) else text
+
+
+def times(rows, results, names):
+    lines = ["Seconds, minimum / median; in brackets how many times kiln's minimum. The floor's bracket: kiln in units of it.", "",
+             "| | what | " + " | ".join(names) + " | goal | floor |", "|---|---|" + "---|" * (len(names) + 2)]
+    for name, row in rows.items():
+        entries, floor = results["rows"].get(name), results["floors"].get(name)
+        if entries:
+            cells = [cell(entries.get(builder), entries.get("kiln"), builder) for builder in names]
+            unit = "" if row.unit == "s" else f" ({row.unit})"
+            lines.append(f"| {name} | {row.title}{unit} | {' | '.join(cells)} | {goal_cell(row, entries, floor)} | {floor_cell(entries, floor)} |")
+    return "\n".join(lines)
+
+
+def footnotes(results):
+    return "\n".join(f"- {note['row']}, {note['builder']}: {note['text']}." for note in results["notes"])
+
+
+def failures(results):
+    lines = [f"- {row}, {name}: {entry['failed'].replace('|', '¦').replace('<', '‹')}" for row, entries in results["rows"].items()
+             for name, entry in entries.items() if entry.get("failed")]
+    return "What failed:\n\n" + "\n".join(lines) if lines else ""
+
+
+def floors(rows, results):
+    lines = [f"- {name}: {results['floors'][name]['what']}" for name in rows if name in results["floors"]]
+    return "The floors, taken in the same run, without a builder:\n\n" + "\n".join(lines) if lines else ""
+
+
+def memory(rows, results, names):
+    lines = ["Memory, MiB at most: the largest process, and of builders with daemons those with it.", "",
+             "| | " + " | ".join(names) + " | kiln's goal |", "|---|" + "---|" * (len(names) + 1)]
+    for name, row in rows.items():
+        entries = results["rows"].get(name)
+        if entries:
+            ours = entries.get("kiln", {}).get("memory")
+            sign = "" if not ours else " ✓" if ours <= row.memory else " ✗"
+            lines.append(f"| {name} | {' | '.join(str(entries[b]['memory']) if figures.has_time(entries.get(b)) else '–' for b in names)} | {row.memory}{sign} |")
+    together = [f"{name} {entries[b]['together']} ({b})" for name, entries in results["rows"].items() if name.startswith("B15")
+                for b in names if entries.get(b, {}).get("together")]
+    if together:
+        lines += ["", f"All processes of B15 together, MiB, what they share counted once: {', '.join(together)}."]
+    files = [f"{name} {entries['kiln']['files']}" for name, entries in results["rows"].items() if entries.get("kiln", {}).get("files")]
+    if files:
+        lines += ["", f"Files that one process of kiln had open at once, at most: {', '.join(files)}."]
+    return "\n".join(lines)
+
+
+def growth(results):
+    told = [f"{name} {ratio:.2f}" for name in ORDER if (ratio := figures.growth(results["rows"], name)) is not None]
+    ours = figures.growth(results["rows"])
+    if ours is None:
+        return ""
+    return (f"What a file costs in a cold context of 100,000 in units of what it costs in one of 10,000, goal for kiln at most 1.5 "
+            f"{'✓' if ours <= 1.5 else '✗'}: {', '.join(told)}.")
+
+
+def compared(before, results):
+    if not before:
+        return ""
+    found = figures.changes(before["rows"], {row: e for row, e in results["rows"].items() if row not in results.get("of", {})})
+    named = [f"- {row} {figures.change(old, new)}" for row, old, new, is_beyond in found if is_beyond]
+    quiet = [row for row, _, _, is_beyond in found if not is_beyond]
+    if not found:
+        return ""
+    lines = [f"kiln, compared with {before['when']} ({before['machine']}); a change counts when it is larger than 5 % and than the distance "
+             "between minimum and median:", "", *named]
+    if quiet:
+        lines.append(f"- within the noise: {', '.join(quiet)}")
+    return "\n".join(lines)

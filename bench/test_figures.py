@@ -1,0 +1,110 @@
+"""The sums, the page and the chart, on numbers made up: python3 -m unittest discover -s bench"""
+
+import os
+import sys
+import unittest
+import xml.etree.ElementTree
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import chart  # noqa: E402
+import figures  # noqa: E402
+import page  # noqa: E402
+from case import Row  # noqa: E402
+
+ROWS = {"A": Row("a case <of two>", goal=1.0), "B": Row("a case by its floor", beyond_floor=0.3), "C": Row("a case without a goal")}
+
+
+def took(*seconds, **more):
+    return {"seconds": list(seconds), "memory": 50, **more}
+
+
+def results(rows, **more):
+    return {"when": "2030-01-02", "machine": "2 cores", "runs": 3, "minutes": 1, "versions": {"kiln": "1", "docker": "2"}, "skipped": {},
+            "rows": rows, "floors": {}, "notes": [], **more}
+
+
+class Verdicts(unittest.TestCase):
+    def test_a_goal_is_reached_by_the_minimum(self):
+        self.assertEqual(figures.verdict(ROWS["A"], {"kiln": took(0.9, 1.5)}, None), "reached")
+        self.assertEqual(figures.verdict(ROWS["A"], {"kiln": took(1.1)}, None), "missed")
+
+    def test_a_missed_goal_near_the_floor_is_the_floor_s(self):
+        self.assertEqual(figures.verdict(ROWS["A"], {"kiln": took(1.3)}, took(1.0)), "floor")
+        self.assertEqual(figures.verdict(ROWS["A"], {"kiln": took(1.31)}, took(1.0)), "missed")
+
+    def test_a_goal_above_the_floor_moves_with_it(self):
+        self.assertEqual(figures.goal_of(ROWS["B"], took(2.0, 3.0)), 2.3)
+        self.assertIsNone(figures.goal_of(ROWS["B"], None))
+
+    def test_without_a_goal_the_fastest_other_is_it(self):
+        self.assertEqual(figures.verdict(ROWS["C"], {"kiln": took(2), "docker": took(3), "buildah": took(1.9)}, None), "missed")
+        self.assertEqual(figures.verdict(ROWS["C"], {"kiln": took(2), "docker": took(3), "buildah": took()}, None), "reached")
+        self.assertIsNone(figures.verdict(ROWS["C"], {"kiln": took(2)}, None))
+
+    def test_kiln_that_failed_has_missed(self):
+        self.assertEqual(figures.verdict(ROWS["A"], {"kiln": took(failed="no")}, None), "missed")
+
+
+class Changes(unittest.TestCase):
+    def test_a_change_within_the_noise_is_not_named(self):
+        found = figures.changes({"A": {"kiln": took(1.0, 1.0, 1.2)}, "B": {"kiln": took(1.0)}, "C": {"kiln": took(1.0, 1.0, 1.0)}},
+                                {"A": {"kiln": took(1.04)}, "B": {"kiln": took(0.9, 1.1, 1.2)}, "C": {"kiln": took(0.9)}})
+        self.assertEqual([(row, beyond) for row, _, _, beyond in found], [("A", False), ("B", False), ("C", True)])
+
+    def test_a_change_is_said_in_both_and_in_percent(self):
+        self.assertEqual(figures.change(0.76, 0.70), "0.760 → 0.700 s, -8 %")
+
+    def test_cost_of_a_file_is_compared_between_sizes(self):
+        rows = {"B13-10k": {"kiln": took(1.0)}, "B13-100k": {"kiln": took(15.0, 30.0)}}
+        self.assertAlmostEqual(figures.growth(rows), 1.5)
+        self.assertIsNone(figures.growth({"B13-10k": {"kiln": took(1.0)}}))
+
+
+class Page(unittest.TestCase):
+    def test_what_was_typed_by_hand_stays(self):
+        whole = f"# Mine\n{page.BEGIN}\nold\n{page.END}\nmine, too\n"
+        self.assertEqual(page.replaced(whole, "new"), f"# Mine\n{page.BEGIN}\n\nnew\n\n{page.END}\nmine, too\n")
+
+    def test_a_page_without_marks_is_not_written_over(self):
+        with self.assertRaises(ValueError):
+            page.replaced("# Mine\n", "new")
+
+    def test_the_page_has_its_marks(self):
+        with open(page.PAGE) as file:
+            self.assertIn("new numbers", page.replaced(file.read(), "new numbers"))
+
+    def test_who_is_absent_or_failed_is_named(self):
+        text = page.generated(ROWS, results({"A": {"kiln": took(1.0), "docker": took(failed="exit 1: too many layers")}}, skipped={"podman": "not there"}), None, None)
+        self.assertIn("**Skipped: podman**: not there.", text)
+        self.assertIn("- A, docker: exit 1: too many layers", text)
+        self.assertIn("| failed |", text)
+
+    def test_the_table_has_minimum_median_and_ratio(self):
+        text = page.generated(ROWS, results({"A": {"kiln": took(1.0, 1.2, 3.0), "docker": took(2.5)}}), None, None)
+        self.assertIn("| 1.00 / 1.20 | 2.50 / 2.50 (2.5×) | 1.00 ✓ | – |", text)
+
+    def test_rows_that_were_not_measured_stay_with_their_day(self):
+        before = page.joined(None, results({"A": {"kiln": took(1.0)}, "B": {"kiln": took(1.0)}}))
+        after = page.joined(before, results({"B": {"kiln": took(0.5)}}, when="2030-02-03"))
+        self.assertEqual((after["of"], after["rows"]["B"]["kiln"]["seconds"]), ({"A": "2030-01-02"}, [0.5]))
+        text = page.generated(ROWS, after, before, None)
+        self.assertIn("A (2030-01-02)", text)
+        self.assertIn("- B 1.00 → 0.500 s, -50 %", text)
+        self.assertNotIn("- A 1.00", text)
+
+
+class Chart(unittest.TestCase):
+    def test_it_is_well_formed_and_has_each_ratio(self):
+        drawing = chart.draw(ROWS, {"A": {"kiln": took(1.0), "docker": took(4.0), "buildah": took(0.3)}, "B": {"kiln": took(1.0)}})
+        texts = [element.text for element in xml.etree.ElementTree.fromstring(drawing).iter() if element.text]
+        self.assertIn("docker, A: 4.0 times", texts)
+        self.assertIn("buildah, A: 0.3 times", texts)
+        self.assertNotIn("B", texts)
+        self.assertIn("prefers-color-scheme: dark", drawing)
+
+    def test_alone_kiln_gives_no_chart(self):
+        self.assertIsNone(chart.draw(ROWS, {"A": {"kiln": took(1.0)}}))
+
+
+if __name__ == "__main__":
+    unittest.main()
