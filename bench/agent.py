@@ -61,11 +61,11 @@ def descendants(roots):
 
 
 class Sampler(threading.Thread):
-    """Looks at the processes of one program twenty times a second: open files of one, memory of all together."""
+    """Looks at the processes of one program twenty times a second: open files and memory of one, memory of all together."""
 
     def __init__(self, roots, name):
         super().__init__(daemon=True)
-        self.roots, self.name, self.files, self.together, self.over = roots, name, 0, 0, threading.Event()
+        self.roots, self.name, self.files, self.largest, self.together, self.over = roots, name, 0, 0, 0, threading.Event()
 
     def run(self):
         while not self.over.wait(0.05):
@@ -77,10 +77,17 @@ class Sampler(threading.Thread):
                     self.files = max(self.files, len(os.listdir(f"/proc/{pid}/fd")))
                     with open(f"/proc/{pid}/statm") as file:
                         _, resident, common = map(int, file.read().split()[:3])
+                    self.largest = max(self.largest, high_water(pid))
                 except OSError:
                     continue
                 private, shared = private + resident - common, max(shared, common)
             self.together = max(self.together, (private + shared) * PAGE / MIB)
+
+
+def high_water(pid):
+    """MiB that a process has taken at most; 0 for one that is about to end."""
+    with open(f"/proc/{pid}/status") as file:
+        return sum(int(line.split()[1]) for line in file if line.startswith("VmHWM")) / 1024
 
 
 def daemons_of(roots):
@@ -101,8 +108,7 @@ def peak(roots):
     total = 0
     for pid in daemons_of(roots):
         try:
-            with open(f"/proc/{pid}/status") as file:
-                total += sum(int(line.split()[1]) for line in file if line.startswith("VmHWM")) / 1024
+            total += high_water(pid)
         except OSError:
             pass
     return total
@@ -139,7 +145,7 @@ def measure(request):
     if sampler:
         sampler.over.set()
         sampler.join()
-        answer |= {"files": sampler.files, "together": max(sampler.together, memory)}
+        answer |= {"files": sampler.files, "own": sampler.largest, "together": max(sampler.together, memory)}
     return answer
 
 

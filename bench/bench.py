@@ -11,7 +11,8 @@ import tempfile
 import threading
 import time
 
-from room import Failed, Room
+from disk import Disk
+from room import Failed, Room, Wrong
 
 INSIDE = ("usr/local/sbin", "usr/local/bin", "usr/sbin", "usr/bin", "sbin", "bin")
 MOST = 10 << 30  # bytes that the stores of one case may take before they are swept
@@ -21,18 +22,62 @@ class Bench:
     """What a case is given."""
 
     def __init__(self, options):
-        self.options, self.rows, self.floors, self.notes, self.open = options, {}, {}, [], []
+        self.options, self.rows, self.floors, self.notes, self.skipped, self.open = options, {}, {}, [], {}, []
         os.makedirs(options.work, exist_ok=True)
-        self.work, self.count = tempfile.mkdtemp(prefix="bench-", dir=options.work), 0
-        self.log = os.path.join(self.work, "log")
-        self.here, self.tree = Room(), None
-        self.own, self.server = None, None
-        self.closed, self.free = [], shutil.disk_usage(self.work).free
+        self.top, self.count = tempfile.mkdtemp(prefix="bench-", dir=options.work), 0
+        self.here, self.tree, self.disk = Room(), None, None
+        self.own, self.server, self.closed = None, None, []
+
+    # --- begin and end of a case ---
+
+    def begin(self, kinds):
+        """An empty work directory, and the rooms that see it."""
+        self.count += 1
+        self.work = os.path.join(self.top, f"case-{self.count}")
+        if self.options.plain:
+            os.mkdir(self.work)
+        else:
+            self.disk = Disk(self.work)
+        self.log, self.free = os.path.join(self.work, "log"), shutil.disk_usage(self.work).free
+        if any(kind.name != "kiln" for kind in kinds):
+            self.tree = Room(shared=self.work)
+
+    def finish(self):
+        """Ends what runs, and removes what was made."""
+        for builder in self.open:
+            self.end(builder)
+        self.open.clear()
+        self.closed.clear()
+        if self.server:
+            self.server.shutdown()
+            self.server.server_close()
+            self.server = None
+        if self.own:
+            self.own[0].terminate()
+            self.own[0].wait()
+            self.own = None
+        if self.tree:
+            self.tree.close()
+            self.tree = None
+        if self.disk:
+            self.disk.close()
+            self.disk = None
+        else:
+            self.remove(self.work)
+        rest()
+
+    def abandon(self):
+        """Ends all that runs, after an interrupt."""
+        self.open.clear()
+        for room in (self.here, self.tree):
+            if room:
+                room.abandon()
+
+    def close(self):
+        self.here.close()
+        shutil.rmtree(self.top, ignore_errors=True)
 
     # --- builders ---
-
-    def enter_tree(self):
-        self.tree = Room(shared=self.work)
 
     def room_of(self, kind):
         return self.here if kind.name == "kiln" else self.tree
@@ -147,12 +192,14 @@ class Bench:
         entry = self.floors.setdefault(row, {"what": what, "seconds": []})
         entry["seconds"].append(round(seconds, 5))
 
-    def failed(self, rows, name, why):
-        """Says that a builder could not do something; what it has not measured by now is told as failed."""
+    def failed(self, rows, name, why, is_wrong=False):
+        """Says that a builder could not do something; what it has not measured by now is told as failed, and all if it is wrong."""
         first = why.strip().splitlines()
         print(f"  {name}: {why}", file=sys.stderr)
         for row in rows:
             entry = self.rows.setdefault(row, {}).setdefault(name, {"seconds": [], "memory": 0})
+            if is_wrong:
+                entry["seconds"].clear()
             if not entry["seconds"]:
                 entry["failed"] = " … ".join(first[:1] + first[-1:] if len(first) > 1 else first)[:300]
 
@@ -162,45 +209,12 @@ class Bench:
         if remark not in self.notes:
             self.notes.append(remark)
 
-    # --- ends ---
-
-    def clear(self):
-        """Removes what a case has made, and waits until the disk rests: files made soon after many were deleted take longer."""
-        for builder in self.open:
-            self.end(builder)
-        self.open.clear()
-        self.closed.clear()
-        if self.server:
-            self.server.shutdown()
-            self.server.server_close()
-            self.server = None
-        if self.own:
-            self.own[0].terminate()
-            self.own[0].wait()
-            self.own = None
-        self.remove(*(entry.path for entry in os.scandir(self.work)))
-        rest()
-
     def remove(self, *paths):
         for path in paths:
             if os.path.isdir(path) and not os.path.islink(path):
                 shutil.rmtree(path, ignore_errors=True)
             elif os.path.lexists(path):
                 os.remove(path)
-
-    def abandon(self):
-        """Ends all that runs, after an interrupt."""
-        self.open.clear()
-        for room in (self.here, self.tree):
-            if room:
-                room.abandon()
-
-    def close(self):
-        self.clear()
-        for room in (self.here, self.tree):
-            if room:
-                room.close()
-        shutil.rmtree(self.work, ignore_errors=True)
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
@@ -210,7 +224,7 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
 
 def expect(condition, claim):
     if not condition:
-        raise Failed(f"the result is wrong: not so that {claim}")
+        raise Wrong(f"the result is wrong: not so that {claim}")
 
 
 def free_port():

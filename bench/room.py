@@ -14,12 +14,18 @@ class Failed(Exception):
     """A builder did not do what it was asked; the text says what it said."""
 
 
+class Wrong(Failed):
+    """What it made is not what it should have made; its time does not count."""
+
+
 class Measured:
     """What one timed command, or several at once, took."""
 
     def __init__(self, answer):
         self.seconds = answer["seconds"]
-        self.memory = answer["memory"] + answer["daemons"]  # MiB: the largest process, and the daemons it talks to
+        # MiB: the largest process, and the daemons it talks to. What a step runs counts in the first of these, but not in the second.
+        self.memory = answer["memory"] + answer["daemons"]
+        self.own = answer["own"] + answer["daemons"] if "own" in answer else None
         self.files = answer.get("files")  # open at once in one process, at most
         self.together = answer["together"] + answer["daemons"] if "together" in answer else None  # MiB, of all processes
 
@@ -76,11 +82,17 @@ class Room:
         self.ask(do="stop", pid=pid)
 
     def close(self):
-        self.agent.stdin.close()
+        try:
+            self.agent.stdin.close()
+        except BrokenPipeError:
+            pass  # it was abandoned
         self.agent.wait()
         if self.is_tree:
             subprocess.run([PEERS, "sweep"], check=False)
 
     def abandon(self):
         """Ends all that runs; nothing can be asked any more."""
-        self.agent.terminate()
+        if self.is_tree:
+            self.agent.kill()  # its name spaces go with it
+        else:
+            self.agent.terminate()

@@ -14,9 +14,9 @@ import argparse
 import json
 import os
 import platform
-import shutil
 import subprocess
 import sys
+import tarfile
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
@@ -25,7 +25,10 @@ from bench import Bench  # noqa: E402
 from cases import CASES  # noqa: E402
 from floors import Floors, bases  # noqa: E402
 from peers import BUILDERS  # noqa: E402
-from room import ROOT, Failed  # noqa: E402
+from room import ROOT, Failed, Wrong  # noqa: E402
+
+
+INSIDE = "KILN_BENCH_INSIDE"
 
 
 def machine():
@@ -53,8 +56,12 @@ def choose(bench, wanted):
 def run_case(bench, case, kinds, runs):
     """All turns of a case; the names of builders that failed."""
     failed, floors = set(), Floors(bench)
-    bench.free = shutil.disk_usage(bench.work).free
-    case.prepare(bench)
+    try:
+        case.prepare(bench)
+    except subprocess.CalledProcessError as error:
+        bench.skipped[case.name] = f"its inputs cannot be made: {error}"
+        print(f"skipped: {case.name}: {bench.skipped[case.name]}", file=sys.stderr)
+        return failed
     for number in range(runs):
         case.floor(bench, floors)
         first = number % len(kinds)
@@ -63,9 +70,11 @@ def run_case(bench, case, kinds, runs):
                 continue
             try:
                 case.turn(bench, kind, number)
-            except Failed as error:
+            except (Failed, ValueError, KeyError, tarfile.TarError, EOFError) as error:
+                # All but `Failed` come from an image that cannot be read.
                 failed.add(kind.name)
-                bench.failed(case.rows, kind.name, str(error))
+                told = str(error) if isinstance(error, Failed) else f"its image is broken: {error!r}"
+                bench.failed(case.rows, kind.name, told, is_wrong=isinstance(error, Wrong) or not isinstance(error, Failed))
             ready = [value[0] if isinstance(value, tuple) else value for value in case.ready.values()]
             bench.settle(ready)
         bench.sweep()
@@ -82,8 +91,10 @@ def arguments():
     parser.add_argument("--builders", default=",".join(kind.name for kind in BUILDERS))
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--work", default=os.path.join(cache, "bench"), help="where stores and contexts go; 35 GiB")
+    parser.add_argument("--plain", action="store_true", help="in the work directory itself, without a filesystem for each case")
     parser.add_argument("--publish", action="store_true", help="write docs/performance.*, too")
     options = parser.parse_args()
+    options.plain |= os.geteuid() != 0
     options.kiln, options.work = os.path.abspath(options.kiln), os.path.abspath(options.work)
     options.bases, options.inputs, options.peers_tree = bases(), os.path.join(options.work, "inputs"), os.path.join(cache, "peers/tree")
     return options
@@ -105,33 +116,45 @@ def selected(only):
 def main():
     options = arguments()
     cases = selected(options.only)
+    if not options.plain and INSIDE not in os.environ:
+        # Mounts of a name space of ours end with us, however we end.
+        command = ["unshare", "--mount", "--propagation", "private", sys.executable, *sys.argv]
+        os.execvpe(command[0], command, dict(os.environ, **{INSIDE: "1"}))
     if not options.registry:
         script = os.path.join(ROOT, "scripts/registry.sh")
         options.registry = subprocess.run([script, "start"], capture_output=True, text=True, check=True).stdout.strip()
     bench = Bench(options)
     try:
-        kinds, skipped = choose(bench, options.builders.split(","))
-        for name, why in skipped.items():
+        kinds, bench.skipped = choose(bench, options.builders.split(","))
+        for name, why in bench.skipped.items():
             print(f"skipped: {name}: {why}", file=sys.stderr)
         if not kinds:
             print("error: none of the builders is here; build kiln with `cargo build --release`", file=sys.stderr)
             return 3
-        if any(kind.name != "kiln" for kind in kinds):
-            bench.enter_tree()
+        bench.begin(kinds)
         versions = {kind.name: kind.version(bench) for kind in kinds}
+        bench.finish()
         print(f"{machine()}; {', '.join(f'{name} {version}' for name, version in versions.items())}", file=sys.stderr)
         began, broken = time.monotonic(), set()
         for kind in cases:
             case, started = kind(), time.monotonic()
             print(f"{case.name} …", file=sys.stderr)
-            broken |= run_case(bench, case, kinds, options.runs)
-            bench.clear()
+            bench.begin(kinds)
+            try:
+                broken |= run_case(bench, case, kinds, options.runs)
+            except KeyboardInterrupt:
+                bench.abandon()
+                raise
+            finally:
+                bench.finish()
             print(f"{case.name} took {time.monotonic() - started:.0f} s", file=sys.stderr)
-        results = {"when": time.strftime("%Y-%m-%d"), "machine": machine(), "runs": options.runs, "versions": versions, "skipped": skipped,
+        results = {"when": time.strftime("%Y-%m-%d"), "machine": machine(), "runs": options.runs, "versions": versions, "skipped": bench.skipped,
                    "minutes": round((time.monotonic() - began) / 60), "rows": bench.rows, "floors": bench.floors, "notes": bench.notes}
     except KeyboardInterrupt:
-        bench.abandon()
         return 130
+    except Failed as error:
+        print(f"error: {error}\nhint: `--plain` does without filesystems in files", file=sys.stderr)
+        return 3
     finally:
         bench.close()
     write(results, options.publish)
