@@ -3,6 +3,7 @@
 import statistics
 
 FLOOR_RATIO = 1.3  # a goal that is missed is excused by a floor that is nearly reached
+SIZES = {"1k": 1_000, "10k": 10_000, "100k": 100_000}  # files of B13's contexts
 NOISE = 0.05  # a change of less is never named
 
 
@@ -64,12 +65,16 @@ def changes(before, now):
     return found
 
 
+def file_cost(rows, size, builder="kiln"):
+    """Seconds for a file of a cold context of `1k`, `10k` or `100k`, or None."""
+    entry = rows.get(f"B13-{size}", {}).get(builder)
+    return least(entry) / SIZES[size] if has_time(entry) else None
+
+
 def growth(rows, builder="kiln"):
     """Cost of a file at 100,000 files in units of that at 10,000, cold; None when either is missing."""
-    small, large = rows.get("B13-10k", {}).get(builder), rows.get("B13-100k", {}).get(builder)
-    if not (has_time(small) and has_time(large)):
-        return None
-    return (least(large) / 100_000) / (least(small) / 10_000)
+    small, large = file_cost(rows, "10k", builder), file_cost(rows, "100k", builder)
+    return large / small if small and large else None
 
 
 def seconds(value):

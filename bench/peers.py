@@ -69,8 +69,8 @@ class Builder:
     def cache_from(self, name):
         return ["--cache-from", f"type=registry,ref={name}"]
 
-    def image(self, context, tag="bench"):
-        """Tree and config of an image that was built; not timed."""
+    def image(self, context, tag="bench", more=()):
+        """Tree and config of an image that was built; not timed. `more` is what it was built with, for who builds it again to export it."""
         raise NotImplementedError
 
     def export(self):
@@ -111,7 +111,7 @@ class Kiln(Builder):
     def load(self, context, daemon):
         return ["env", f"DOCKER_HOST={daemon.address}", *self.build(context, "--load=docker")]
 
-    def image(self, context, tag="bench"):
+    def image(self, context, tag="bench", more=()):
         out = self.export()
         self.run(self.kiln("save", "-o", out, tag))
         try:
@@ -171,9 +171,9 @@ class Buildctl(Daemon):
         piped = shlex.join(self.build(context, output="type=docker,name=bench,compression=uncompressed"))
         return ["sh", "-ec", f"{piped} | docker --host {daemon.address} load"]
 
-    def image(self, context, tag="bench"):
+    def image(self, context, tag="bench", more=()):
         out = self.export()
-        self.run(self.build(context, output=f"type=oci,tar=false,dest={out}"))
+        self.run(self.build(context, *more, output=f"type=oci,tar=false,dest={out}"))
         try:
             return images.read_oci(out)
         finally:
@@ -210,7 +210,7 @@ class Docker(Daemon):
         self.run(["docker", "tag", "bench", name])
         return ["docker", "push", "--quiet", name]
 
-    def image(self, context, tag="bench"):
+    def image(self, context, tag="bench", more=()):
         out = self.export()
         self.run(["docker", "save", "-o", out, tag])
         try:
@@ -262,7 +262,7 @@ class Buildah(Builder):
     def cache_from(self, name):
         return ["--cache-from", name]
 
-    def image(self, context, tag="bench"):
+    def image(self, context, tag="bench", more=()):
         out = self.export()
         self.run([*self.command, "push", *self.raw, tag, f"dir:{out}"])
         try:

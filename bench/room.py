@@ -34,7 +34,7 @@ class Room:
     """An agent, and the words for talking to it."""
 
     def __init__(self, shared=None):
-        self.is_tree, command = shared is not None, ["python3", "-SE", os.path.join(HERE, "agent.py")]
+        self.shared, self.is_tree, command = shared, shared is not None, ["python3", "-SE", os.path.join(HERE, "agent.py")]
         if self.is_tree:
             self.variables = {"HOME": "/root", "TMPDIR": "/tmp", "TERM": "dumb",
                               "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
@@ -88,7 +88,7 @@ class Room:
             pass  # it was abandoned
         self.agent.wait()
         if self.is_tree:
-            subprocess.run([PEERS, "sweep"], check=False)
+            subprocess.run([PEERS, "sweep"], env=dict(os.environ, KILN_PEERS_SHARED=self.shared), check=False)
 
     def abandon(self):
         """Ends all that runs; nothing can be asked any more."""

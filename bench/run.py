@@ -24,7 +24,7 @@ import page  # noqa: E402
 from bench import Bench  # noqa: E402
 from cases import CASES  # noqa: E402
 from floors import Floors, bases  # noqa: E402
-from peers import BUILDERS  # noqa: E402
+from peers import BUILDERS, images  # noqa: E402
 from room import ROOT, Failed, Wrong  # noqa: E402
 
 
@@ -151,6 +151,7 @@ def main():
                 raise
             finally:
                 bench.finish()
+            images.LAYERS.clear()
             print(f"{case.name} took {time.monotonic() - started:.0f} s", file=sys.stderr)
         results = {"when": time.strftime("%Y-%m-%d"), "machine": machine(), "runs": options.runs, "versions": versions, "skipped": bench.skipped,
                    "minutes": round((time.monotonic() - began) / 60), "rows": bench.rows, "floors": bench.floors, "notes": bench.notes}

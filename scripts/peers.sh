@@ -8,7 +8,7 @@
 #   peers.sh versions | status | stop
 #   peers.sh with COMMAND [ARG]... runs a command in the tree without the daemons, in name spaces that end with it; the
 #                                  directory KILN_PEERS_SHARED has the same path there, too
-#   peers.sh sweep                 removes the control groups that it has left
+#   peers.sh sweep                 removes the control groups and the mount point that it has left
 #
 # The daemons have mount, process, ipc and host name spaces of their own, and live in the cache directory; from outside they
 # are one process and its children, and end with it. They share the network, to reach the registry on loopback, and leave
@@ -231,8 +231,11 @@ stop() {
   sweep
 }
 
-# Those that are in use stay.
-sweep() { find /sys/fs/cgroup -depth -type d -path "*/$CGROUPS*" -exec rmdir {} + 2>/dev/null || true; }
+# What is in use stays.
+sweep() {
+  find /sys/fs/cgroup -depth -type d -path "*/$CGROUPS*" -exec rmdir {} + 2>/dev/null || true
+  [[ -z ${KILN_PEERS_SHARED:-} ]] || (cd "$TREE" && rmdir -p ".$KILN_PEERS_SHARED" 2>/dev/null) || true
+}
 
 case ${1:-} in
   setup) setup ;;

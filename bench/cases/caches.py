@@ -12,9 +12,9 @@ class Results(Case):
 
     def prepare(self, bench):
         bench.own_registry()
-        # A step that runs again makes another id: so the image tells who was here.
+        # A step that runs again says so, and makes another id: log and image tell who was here.
         made = "".join(f"RUN mkdir -p /lib/p{s}; cd /lib/p{s}; for f in $(seq 1000); do seq $f $((f + 200)) >m$f; done; "
-                       f"cat /proc/sys/kernel/random/uuid >id\n" for s in range(STEPS))
+                       f"cat /proc/sys/kernel/random/uuid >id; echo ran-$((1 + 1))\n" for s in range(STEPS))
         self.text = f"FROM {bench.base()}\nCOPY requirements.txt /\n{made}COPY app /app\n"
 
     def turn(self, bench, kind, number):
@@ -22,11 +22,13 @@ class Results(Case):
         context = bench.context({"Dockerfile": self.text, "requirements.txt": f"{kind.name} {number}\n",
                                  **{f"app/m{i}": f"{i}\n" * 40 for i in range(200)}})
         first = bench.cold(kind)
-        first.run(first.build(context, *first.cache_to(cache)))
+        expect("ran-2" in first.run(first.build(context, *first.cache_to(cache))), "the steps have run on the first machine")
         before, _ = first.image(context)
         second = bench.cold(kind)
         bench.note("B11", second, bench.time(second, second.build(context, *second.cache_from(cache))))
-        after, _ = second.image(context)
+        with open(second.log, errors="replace") as log:
+            expect("ran-2" not in log.read(), "no step has run again")
+        after, _ = second.image(context, more=second.cache_from(cache))
         for step in range(STEPS):
             expect(before[f"lib/p{step}/id"].content == after[f"lib/p{step}/id"].content, "no step has run again")
         expect(len(after) == len(before) and "app/m199" in after, "the image has all its files")

@@ -2,8 +2,7 @@
 
 from bench import expect
 from case import Case, Row
-
-COUNTS = {"1k": 1_000, "10k": 10_000, "100k": 100_000}
+from figures import SIZES
 
 
 class Contexts(Case):
@@ -12,7 +11,7 @@ class Contexts(Case):
     size = ""
 
     def prepare(self, bench):
-        files = {f"d{i // 500:03}/f{i:06}": b"%d\n" % i * 40 for i in range(COUNTS[self.size])}
+        files = {f"d{i // 500:03}/f{i:06}": b"%d\n" % i * 40 for i in range(SIZES[self.size])}
         self.context = bench.context({**files, "Dockerfile": f"FROM {bench.base()}\nCOPY d* /data/\n", "keep/one": "one\n"})
         self.ignored = f"{self.context}/.dockerignore"
 
@@ -21,7 +20,7 @@ class Contexts(Case):
         floors.looked_at(f"B13n-{self.size}", self.context)
 
     def turn(self, bench, kind, number):
-        count = COUNTS[self.size]
+        count = SIZES[self.size]
         bench.remove(self.ignored)
         builder = bench.warm(kind)
         build = builder.build(self.context)
