@@ -41,7 +41,8 @@ class Room:
             command = [PEERS, "with", *command]
         else:
             self.variables, command[0] = dict(os.environ), os.path.realpath(sys.executable)
-        # A session of its own: an interrupt is for the bench, which ends its rooms then.
+        # A session of its own: an interrupt is for the bench, which ends its rooms then. And if that is killed, they end, too.
+        command = ["setpriv", "--pdeathsig", "KILL" if self.is_tree else "TERM", *command]
         self.agent = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True,
                                       env=dict(os.environ, KILN_PEERS_SHARED=shared or ""))
 

@@ -139,6 +139,7 @@ def main():
         versions = {kind.name: kind.version(bench) for kind in kinds}
         bench.finish()
         print(f"{machine()}; {', '.join(f'{name} {version}' for name, version in versions.items())}", file=sys.stderr)
+        name = os.path.join(ROOT, "bench/results", time.strftime("%Y-%m-%dT%H-%M-%S"))
         began, broken = time.monotonic(), set()
         for kind in cases:
             case, started = kind(), time.monotonic()
@@ -152,9 +153,11 @@ def main():
             finally:
                 bench.finish()
             images.LAYERS.clear()
+            results = {"when": time.strftime("%Y-%m-%d"), "machine": machine(), "runs": options.runs, "versions": versions,
+                       "skipped": bench.skipped, "minutes": round((time.monotonic() - began) / 60), "rows": bench.rows,
+                       "floors": bench.floors, "notes": bench.notes}
+            keep(results, name)  # what has been measured is not lost when a later case is
             print(f"{case.name} took {time.monotonic() - started:.0f} s", file=sys.stderr)
-        results = {"when": time.strftime("%Y-%m-%d"), "machine": machine(), "runs": options.runs, "versions": versions, "skipped": bench.skipped,
-                   "minutes": round((time.monotonic() - began) / 60), "rows": bench.rows, "floors": bench.floors, "notes": bench.notes}
     except KeyboardInterrupt:
         return 130
     except Failed as error:
@@ -162,23 +165,26 @@ def main():
         return 3
     finally:
         bench.close()
-    write(results, options.publish)
+    tell(results, name, options.publish)
     return 1 if "kiln" in broken else 0
 
 
-def write(results, publish):
-    rows = {name: row for kind in CASES for name, row in kind.rows.items()}
-    kept = os.path.join(ROOT, "bench/results", time.strftime("%Y-%m-%dT%H-%M-%S"))
+def keep(results, name):
+    with open(name + ".json", "w") as file:
+        json.dump(results, file, indent=1)
+
+
+def tell(results, name, publish):
+    """Prints the tables, and writes them down."""
+    rows = {row: meaning for kind in CASES for row, meaning in kind.rows.items()}
     before = page.published()
     if publish:
         page.publish(rows, page.joined(before, results), before)
     text = page.generated(rows, results, before, chart=None)
-    with open(kept + ".json", "w") as file:
-        json.dump(results, file, indent=1)
-    with open(kept + ".md", "w") as file:
+    with open(name + ".md", "w") as file:
         file.write(text)
     print(text)
-    print(f"written to {os.path.relpath(kept)}.json and .md" + (" and docs/performance.*" if publish else ""), file=sys.stderr)
+    print(f"written to {os.path.relpath(name)}.json and .md" + (" and docs/performance.*" if publish else ""), file=sys.stderr)
 
 
 if __name__ == "__main__":
