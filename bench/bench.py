@@ -103,6 +103,8 @@ class Bench:
         self.open.remove(builder)
         builder.close()
         self.remove(builder.store)
+        if self.disk:
+            self.disk.trim()
 
     def has(self, kind):
         """Whether its programs are there."""
@@ -129,6 +131,8 @@ class Bench:
         if self.free - free > MOST:
             self.remove(*(builder.store for builder in self.closed))
             self.closed.clear()
+            if self.disk:
+                self.disk.trim()
             rest()
 
     # --- inputs ---

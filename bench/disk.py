@@ -37,6 +37,10 @@ class Disk:
             run("losetup", "--detach", device)
         os.rmdir(os.path.join(path, "lost+found"))
 
+    def trim(self):
+        """Gives back to the disk below what was removed here."""
+        run("fstrim", self.path)
+
     def close(self):
         # What still has a file open there keeps it a little longer; the name is gone at once.
         run("umount", "--lazy", self.path)

@@ -31,7 +31,7 @@ def joined(before, now):
     days = {row: before["of"].get(row, before["when"]) for row in kept}
     notes = [note for note in before["notes"] if note["row"] in kept]
     floors = {row: floor for row, floor in before["floors"].items() if row in kept}
-    return dict(now, rows=kept | now["rows"], floors=floors | now["floors"], notes=notes + now["notes"], of=days)
+    return dict(now, versions=before["versions"] | now["versions"], rows=kept | now["rows"], floors=floors | now["floors"], notes=notes + now["notes"], of=days)
 
 
 def publish(rows, results, before):
@@ -68,11 +68,11 @@ def generated(rows, results, before, chart):
 
 def summary(results):
     built = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
-    lines = [f"Measured {results['when']} on {results['machine']}: {built}; {results['runs']} rounds, {results['minutes']} minutes."]
+    lines = [f"Measured {results['when']} on {results['machine']}: {built}. Rounds: {results['runs']}, minutes: {results['minutes']}."]
     lines += [f"**Skipped: {name}**: {why}." for name, why in results["skipped"].items()]
     if results.get("of"):
         lines.append("From earlier runs: " + ", ".join(f"{row} ({day})" for row, day in sorted(results["of"].items())) + ".")
-    return "\n".join(lines)
+    return "\n\n".join(lines)
 
 
 def cell(entry, ours, name):

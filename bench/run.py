@@ -35,7 +35,7 @@ PATIENCE = 100  # seconds; a case that has taken longer has further rounds with 
 def machine():
     with open("/proc/meminfo") as file:
         memory = round(int(file.readline().split()[1]) / (1 << 20))
-    return f"{os.cpu_count()} cores, {memory} GiB, Linux {platform.release()}"
+    return f"{os.cpu_count()} cores, {memory} GiB, Linux {platform.release().split('-')[0]}"
 
 
 def choose(bench, wanted):
