@@ -254,7 +254,8 @@ class Buildah(Builder):
         return [*self.command, "push", "--tls-verify=false", "bench", f"docker://{name}"]
 
     def load(self, context, daemon):
-        return ["env", f"DOCKER_HOST={daemon.address}", *self.command, "push", "bench", "docker-daemon:bench:latest"]
+        # Its own way (`docker-daemon:`) ends with a closed pipe where docker keeps its images in containerd.
+        return ["sh", "-ec", f"{self.command[0]} push --quiet bench docker-archive:/dev/stdout:bench:latest | docker --host {daemon.address} load"]
 
     def cache_to(self, name):
         return ["--cache-to", name]
