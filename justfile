@@ -33,7 +33,7 @@ examples *NAMES:
     cargo build --bin kiln
     scripts/examples.sh {{NAMES}}
 
-# Measure against the other builders, and write docs/performance.md: forty minutes on a machine that does nothing else.
+# Measure against the other builders, and write docs/performance.md, on a machine that does nothing else.
 bench *ARGS:
     cargo build --release --bin kiln
     scripts/bases.sh busybox python
