@@ -40,6 +40,17 @@ bench *ARGS:
     -scripts/peers.sh setup
     bench/run.py --publish {{ARGS}}
 
+# Measure parts: language, pattern, tree, layer, lookup, cached, start; all of them without a name.
+micro NAME="*":
+    cargo bench --workspace --bench '{{NAME}}'
+
+# Count the instructions of a build that finds everything in the cache: see bench/README.md.
+instructions *ARGS:
+    cargo build --bin kiln
+    scripts/registry.sh start
+    scripts/bases.sh busybox
+    scripts/instructions.py {{ARGS}}
+
 # Accept changed snapshots after looking at them.
 review:
     cargo insta review

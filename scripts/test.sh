@@ -63,6 +63,8 @@ if ((EUID == 0)); then
   KILN=target/debug/kiln scripts/interop.sh
   say "examples"
   KILN=target/debug/kiln scripts/examples.sh hello build-arg secret non-root apt-packages python-flask python-multistage guide-errors
+  say "instructions"
+  scripts/instructions.py target/debug/kiln
 fi
 
 say "left behind"
