@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
+use futures::future::LocalBoxFuture;
 use kiln_exec::{Executor, Terminal};
 use kiln_oci::{Descriptor, Platform, Reference};
 use kiln_report::{Failure, Reporter};
@@ -35,6 +36,8 @@ use crate::verify::Verified;
 use crate::{images, mounts, run, transfer, usage, worker};
 
 /// Builds images and looks after them. Opening it costs next to nothing: what a verb needs is set up when it does.
+///
+/// Verbs that wait are boxed, so that they are compiled here, once, and not with whoever awaits them.
 pub struct Engine {
     config: EngineConfig,
     store: OnceLock<Store>,
@@ -112,42 +115,42 @@ impl Engine {
     }
 
     /// Builds an image. Dropping the future stops it: processes are killed, nothing half-made is kept.
-    pub async fn build(
-        &self,
-        request: &BuildRequest,
+    pub fn build<'a>(
+        &'a self,
+        request: &'a BuildRequest,
         session: Arc<dyn Session>,
         reporter: Arc<dyn Reporter>,
-    ) -> Result<BuildResult> {
-        worker::build(self, request, session, reporter).await
+    ) -> LocalBoxFuture<'a, Result<BuildResult>> {
+        Box::pin(worker::build(self, request, session, reporter))
     }
 
     /// Tells what a build would do. Nothing runs, and nothing is written.
-    pub async fn forecast(
-        &self,
-        request: &BuildRequest,
+    pub fn forecast<'a>(
+        &'a self,
+        request: &'a BuildRequest,
         session: Arc<dyn Session>,
         reporter: Arc<dyn Reporter>,
-    ) -> Result<Forecast> {
-        crate::forecast::forecast(self, request, session, reporter).await
+    ) -> LocalBoxFuture<'a, Result<Forecast>> {
+        Box::pin(crate::forecast::forecast(self, request, session, reporter))
     }
 
     /// Has all contexts of a build here, to look at them.
-    pub async fn gather(
-        &self,
-        request: &BuildRequest,
+    pub fn gather<'a>(
+        &'a self,
+        request: &'a BuildRequest,
         lent: (Arc<dyn Session>, Arc<dyn Reporter>),
-    ) -> Result<Gathered> {
-        crate::gather::gather(self, request, lent).await
+    ) -> LocalBoxFuture<'a, Result<Gathered>> {
+        Box::pin(crate::gather::gather(self, request, lent))
     }
 
     /// Makes, mends or checks the lock beside a build's Dockerfile.
-    pub async fn lock(
-        &self,
-        request: &BuildRequest,
-        mode: &LockMode,
+    pub fn lock<'a>(
+        &'a self,
+        request: &'a BuildRequest,
+        mode: &'a LockMode,
         lent: (Arc<dyn Session>, Arc<dyn Reporter>),
-    ) -> Result<LockAnswer> {
-        crate::lock::lock(self, request, mode, lent).await
+    ) -> LocalBoxFuture<'a, Result<LockAnswer>> {
+        Box::pin(crate::lock::lock(self, request, mode, lent))
     }
 
     /// The record of builds, newest first.
@@ -162,41 +165,41 @@ impl Engine {
     }
 
     /// Fetches an image, or several that are one name's, from its registry into the local store.
-    pub async fn pull(
-        &self,
-        reference: &Reference,
-        platforms: &Platforms,
+    pub fn pull<'a>(
+        &'a self,
+        reference: &'a Reference,
+        platforms: &'a Platforms,
         reporter: Arc<dyn Reporter>,
-    ) -> Result<PullResult> {
-        transfer::pull(self, reference, platforms, &reporter).await
+    ) -> LocalBoxFuture<'a, Result<PullResult>> {
+        Box::pin(async move { transfer::pull(self, reference, platforms, &reporter).await })
     }
 
     /// Sends what a name of the local store stands for to the registry it says: all, or the image for one platform.
-    pub async fn push(
-        &self,
-        reference: &Reference,
-        platform: Option<&Platform>,
+    pub fn push<'a>(
+        &'a self,
+        reference: &'a Reference,
+        platform: Option<&'a Platform>,
         reporter: Arc<dyn Reporter>,
-    ) -> Result<Descriptor> {
-        transfer::push(self, reference, platform, &reporter).await
+    ) -> LocalBoxFuture<'a, Result<Descriptor>> {
+        Box::pin(async move { transfer::push(self, reference, platform, &reporter).await })
     }
 
     /// Makes an image of others that are in registries or layouts, and pushes it under all its names; without any it is only told.
-    pub async fn combine(
-        &self,
-        request: &crate::combine::CombineRequest,
+    pub fn combine<'a>(
+        &'a self,
+        request: &'a crate::combine::CombineRequest,
         reporter: Arc<dyn Reporter>,
-    ) -> Result<crate::combine::RemoteDocument> {
-        crate::combine::combine(self, request, &reporter).await
+    ) -> LocalBoxFuture<'a, Result<crate::combine::RemoteDocument>> {
+        Box::pin(async move { crate::combine::combine(self, request, &reporter).await })
     }
 
     /// What its registry or layout says of a name.
-    pub async fn look(
-        &self,
-        name: &crate::combine::ImagePlace,
+    pub fn look<'a>(
+        &'a self,
+        name: &'a crate::combine::ImagePlace,
         depth: crate::combine::Depth,
-    ) -> Result<crate::combine::RemoteImage> {
-        crate::combine::look(self, name, depth).await
+    ) -> LocalBoxFuture<'a, Result<crate::combine::RemoteImage>> {
+        Box::pin(crate::combine::look(self, name, depth))
     }
 
     /// All images, newest first.
@@ -211,30 +214,34 @@ impl Engine {
     }
 
     /// Builds twice, without anything that was kept, and tells whether the image is the same.
-    pub async fn verify(
-        &self,
-        request: &BuildRequest,
+    pub fn verify<'a>(
+        &'a self,
+        request: &'a BuildRequest,
         session: Arc<dyn Session>,
         reporter: Arc<dyn Reporter>,
-    ) -> Result<Verified> {
-        crate::verify::verify(self, request, session, reporter).await
+    ) -> LocalBoxFuture<'a, Result<Verified>> {
+        Box::pin(crate::verify::verify(self, request, session, reporter))
     }
 
     /// Builds an image again from the record of the build that made it, and tells whether it is the same; of an index all images,
     /// or those for the platforms of `given`. That also adds values of build arguments that no record holds.
-    pub async fn verify_image(
-        &self,
-        name: &str,
-        given: &BuildRequest,
+    pub fn verify_image<'a>(
+        &'a self,
+        name: &'a str,
+        given: &'a BuildRequest,
         session: Arc<dyn Session>,
         reporter: Arc<dyn Reporter>,
-    ) -> Result<Verified> {
-        crate::verify::verify_image(self, name, given, session, reporter).await
+    ) -> LocalBoxFuture<'a, Result<Verified>> {
+        Box::pin(crate::verify::verify_image(self, name, given, session, reporter))
     }
 
     /// Tells what two images differ in.
-    pub async fn diff(&self, request: &DiffRequest, reporter: Arc<dyn Reporter>) -> Result<Differences> {
-        crate::diff::diff(self, request, &reporter).await
+    pub fn diff<'a>(
+        &'a self,
+        request: &'a DiffRequest,
+        reporter: Arc<dyn Reporter>,
+    ) -> LocalBoxFuture<'a, Result<Differences>> {
+        Box::pin(async move { crate::diff::diff(self, request, &reporter).await })
     }
 
     /// Gives an image one more name.
@@ -248,36 +255,52 @@ impl Engine {
     }
 
     /// Writes images as a Docker archive: all that the names stand for, or those for one platform.
-    pub async fn save(&self, names: &[String], platform: Option<&Platform>, out: Box<dyn Write + Send>) -> Result<()> {
-        transfer::save(self, names, platform, || Ok(OutFile::plain(out))).await
+    pub fn save<'a>(
+        &'a self,
+        names: &'a [String],
+        platform: Option<&'a Platform>,
+        out: Box<dyn Write + Send>,
+    ) -> LocalBoxFuture<'a, Result<()>> {
+        Box::pin(transfer::save(self, names, platform, || Ok(OutFile::plain(out))))
     }
 
     /// Writes images as a Docker archive to a file, which is there whole, or as it was before.
-    pub async fn save_to_file(&self, names: &[String], platform: Option<&Platform>, path: &Path) -> Result<()> {
-        crate::export::check_file(path)?;
-        let saved = transfer::save(self, names, platform, || OutFile::replacing(path)).await;
-        saved.map_err(|failure| crate::space::explain(failure, &self.config.state))
+    pub fn save_to_file<'a>(
+        &'a self,
+        names: &'a [String],
+        platform: Option<&'a Platform>,
+        path: &'a Path,
+    ) -> LocalBoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            crate::export::check_file(path)?;
+            let saved = transfer::save(self, names, platform, || OutFile::replacing(path)).await;
+            saved.map_err(|failure| crate::space::explain(failure, &self.config.state))
+        })
     }
 
     /// Reads images from a Docker or OCI archive into the local store.
-    pub async fn load(&self, input: Box<dyn Read + Send>, platforms: &Platforms) -> Result<Vec<Loaded>> {
-        transfer::load(self, input, platforms).await
+    pub fn load<'a>(
+        &'a self,
+        input: Box<dyn Read + Send>,
+        platforms: &'a Platforms,
+    ) -> LocalBoxFuture<'a, Result<Vec<Loaded>>> {
+        Box::pin(transfer::load(self, input, platforms))
     }
 
     /// Runs an image in the foreground, on the caller's standard streams; gives its exit code.
-    pub async fn run(&self, request: &RunRequest, reporter: Arc<dyn Reporter>) -> Result<i32> {
-        run::run(self, request, &reporter).await
+    pub fn run<'a>(&'a self, request: &'a RunRequest, reporter: Arc<dyn Reporter>) -> LocalBoxFuture<'a, Result<i32>> {
+        Box::pin(async move { run::run(self, request, &reporter).await })
     }
 
     /// Opens a shell in a step of an earlier build, or runs a command there, on the caller's standard streams or on a
     /// terminal; gives its exit code. A step that failed is as it was left. Nothing that is changed there is kept.
-    pub async fn shell(
-        &self,
-        request: &ShellRequest,
+    pub fn shell<'a>(
+        &'a self,
+        request: &'a ShellRequest,
         lent: (Arc<dyn Session>, Arc<dyn Reporter>),
         terminal: Option<Terminal>,
-    ) -> Result<i32> {
-        crate::shell::shell(self, request, lent, terminal).await
+    ) -> LocalBoxFuture<'a, Result<i32>> {
+        Box::pin(crate::shell::shell(self, request, lent, terminal))
     }
 
     /// Gives back space that nothing needs.
@@ -310,8 +333,8 @@ impl Engine {
     }
 
     /// Tells what this machine allows, and what is in the way of the rest. Nothing is left of what is tried.
-    pub async fn doctor(&self, request: &DoctorRequest) -> Diagnosis {
-        crate::doctor::examine(&self.config, request).await
+    pub fn doctor<'a>(&'a self, request: &'a DoctorRequest) -> LocalBoxFuture<'a, Diagnosis> {
+        Box::pin(crate::doctor::examine(&self.config, request))
     }
 
     /// All cache mounts, by id.
@@ -325,32 +348,41 @@ impl Engine {
     }
 
     /// Sends cache mounts elsewhere; what is there of an earlier time is not sent again.
-    pub async fn export_cache_mounts(
-        &self,
-        request: &MountExport,
-        place: &MountPlace,
+    pub fn export_cache_mounts<'a>(
+        &'a self,
+        request: &'a MountExport,
+        place: &'a MountPlace,
         reporter: Arc<dyn Reporter>,
-    ) -> Result<MountsExported> {
-        mounts::export_to(&self.store()?, request, place, (&self.registry, &reporter)).await
+    ) -> LocalBoxFuture<'a, Result<MountsExported>> {
+        Box::pin(async move {
+            async move { mounts::export_to(&self.store()?, request, place, (&self.registry, &reporter)).await }.await
+        })
     }
 
     /// Brings cache mounts back from where they were sent.
-    pub async fn import_cache_mounts(
-        &self,
-        request: &MountImport,
-        place: &MountPlace,
+    pub fn import_cache_mounts<'a>(
+        &'a self,
+        request: &'a MountImport,
+        place: &'a MountPlace,
         reporter: Arc<dyn Reporter>,
-    ) -> Result<MountsImported> {
-        mounts::import_from(&self.store()?, request, place, (&self.registry, &reporter)).await
+    ) -> LocalBoxFuture<'a, Result<MountsImported>> {
+        Box::pin(async move {
+            async move { mounts::import_from(&self.store()?, request, place, (&self.registry, &reporter)).await }.await
+        })
     }
 
     /// Checks credentials with a registry and keeps them; says whether they went to a credential helper.
-    pub async fn login(&self, registry: &str, username: &str, password: &str) -> Result<()> {
-        transfer::login(self, registry, username, password).await
+    pub fn login<'a>(
+        &'a self,
+        registry: &'a str,
+        username: &'a str,
+        password: &'a str,
+    ) -> LocalBoxFuture<'a, Result<()>> {
+        Box::pin(transfer::login(self, registry, username, password))
     }
 
     /// Forgets credentials; says whether there were any.
-    pub async fn logout(&self, registry: &str) -> Result<bool> {
-        transfer::logout(self, registry).await
+    pub fn logout<'a>(&'a self, registry: &'a str) -> LocalBoxFuture<'a, Result<bool>> {
+        Box::pin(transfer::logout(self, registry))
     }
 }

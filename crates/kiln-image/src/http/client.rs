@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use reqwest::header::{AUTHORIZATION, COOKIE, HeaderMap, HeaderName, LOCATION};
 use reqwest::{Method, Response, StatusCode, Url};
 
@@ -173,25 +174,27 @@ impl HttpClient {
     }
 
     /// Sends, follows, and tries again. Gives back any answer but those that may pass.
-    pub(crate) async fn send(&self, call: &Call) -> Result<Reply> {
-        let mut patience = Patience::new(self.retry());
-        loop {
-            let host = authority(&call.url);
-            let turn = self.turn(&host).await;
-            let reply = match self.follow(call).await {
-                Ok(reply) => reply,
-                Err(error) if is_worth_retrying(&error) => {
-                    patience.wait(error).await?;
-                    continue;
+    pub(crate) fn send<'a>(&'a self, call: &'a Call) -> BoxFuture<'a, Result<Reply>> {
+        Box::pin(async move {
+            let mut patience = Patience::new(self.retry());
+            loop {
+                let host = authority(&call.url);
+                let turn = self.turn(&host).await;
+                let reply = match self.follow(call).await {
+                    Ok(reply) => reply,
+                    Err(error) if is_worth_retrying(&error) => {
+                        patience.wait(error).await?;
+                        continue;
+                    }
+                    Err(error) => return Err(error),
+                };
+                if !is_passing(reply.status()) {
+                    self.served(&host, turn);
+                    return Ok(reply);
                 }
-                Err(error) => return Err(error),
-            };
-            if !is_passing(reply.status()) {
-                self.served(&host, turn);
-                return Ok(reply);
+                self.wait_out(&call.doing, &call.url, reply, &mut patience).await?;
             }
-            self.wait_out(&call.doing, &call.url, reply, &mut patience).await?;
-        }
+        })
     }
 
     /// Waits until a host that asked for a pause may be called.
