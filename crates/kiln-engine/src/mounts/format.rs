@@ -28,6 +28,8 @@ pub(crate) const NAME: &str = "kiln.cache-mount.name";
 pub(crate) const PACK_SIZE: usize = 16 << 20;
 /// The largest pack that is taken, compressed or not.
 const PACK_LIMIT: u64 = 64 << 20;
+/// Bytes that are decompressed at once.
+const PIECE: usize = 128 << 10;
 /// The largest list of chunks that is taken, compressed or not.
 pub(crate) const CONTENTS_LIMIT: u64 = 64 << 20;
 /// The largest chunk that is taken.
@@ -120,15 +122,36 @@ pub(crate) async fn open(from: &dyn BlobSource, manifest: &Descriptor, limit: u6
 
 /// Decompresses at most `limit` bytes.
 pub(crate) fn decompress(bytes: &[u8], limit: u64) -> std::io::Result<Vec<u8>> {
-    use std::io::Read as _;
     let mut out = Vec::new();
+    decompress_to(bytes, limit, |piece| {
+        out.extend_from_slice(piece);
+        Ok(())
+    })?;
+    Ok(out)
+}
+
+/// The same, piece by piece; says how many bytes there were.
+pub(crate) fn decompress_to(
+    bytes: &[u8],
+    limit: u64,
+    mut take: impl FnMut(&[u8]) -> std::io::Result<()>,
+) -> std::io::Result<u64> {
+    use std::io::Read as _;
     let mut decoder = zstd::Decoder::with_buffer(bytes)?;
     decoder.window_log_max(27)?;
-    decoder.take(limit + 1).read_to_end(&mut out)?;
-    if out.len() as u64 > limit {
-        return Err(std::io::Error::other(format!("it is larger than {limit} bytes, decompressed")));
+    let mut buffer = vec![0; PIECE];
+    let mut size = 0;
+    loop {
+        let read = decoder.read(&mut buffer)?;
+        if read == 0 {
+            return Ok(size);
+        }
+        size += read as u64;
+        if size > limit {
+            return Err(std::io::Error::other(format!("it is larger than {limit} bytes, decompressed")));
+        }
+        take(&buffer[..read])?;
     }
-    Ok(out)
 }
 
 /// Compresses, the same bytes to the same bytes.

@@ -14,7 +14,7 @@ use kiln_oci::{Descriptor, Digest};
 use kiln_report::{Failure, FailureKind};
 use kiln_sys::root::{Root, set_mode, set_owner};
 
-use super::format::{Chunk, Contents, Opened, decompress, open};
+use super::format::{Chunk, Contents, Opened, decompress_to, open};
 use crate::blocking::blocking;
 use crate::failure::{Context as _, build, registry};
 use crate::job::Result;
@@ -59,12 +59,20 @@ async fn spool_pack(from: &dyn BlobSource, pack: &Descriptor, size: u64, to: (Ar
     let bytes = from.fetch(pack).await.map_err(registry)?.bytes(&doing, pack.size).await.map_err(registry)?;
     let digest = pack.digest.clone();
     blocking(move || {
-        let bytes = decompress(&bytes, size).or_build(|| format!("cannot read pack `{digest}` of a cache mount"))?;
-        if bytes.len() as u64 != size {
-            let message = format!("pack `{digest}` of a cache mount has {} bytes, not {size}", bytes.len());
+        let (file, mut at) = to;
+        let mut kept = Ok(());
+        let found = decompress_to(&bytes, size, |piece| {
+            kept = file.write_all_at(piece, at);
+            at += piece.len() as u64;
+            kept.as_ref().map(drop).map_err(|error| error.kind().into())
+        });
+        kept.or_environment(|| "cannot keep a pack of a cache mount".into())?;
+        let found = found.or_build(|| format!("cannot read pack `{digest}` of a cache mount"))?;
+        if found != size {
+            let message = format!("pack `{digest}` of a cache mount has {found} bytes, not {size}");
             return Err(Failure::new(FailureKind::Build, message));
         }
-        to.0.write_all_at(&bytes, to.1).or_environment(|| "cannot keep a pack of a cache mount".into())
+        Ok(())
     })
     .await
 }
