@@ -25,6 +25,9 @@ pub(crate) struct Db {
 /// How long a transaction may wait for other processes before it is an error.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// How long a reader waits for the first connection: to open another takes longer.
+const BRIEFLY: Duration = Duration::from_micros(200);
+
 /// Length of the write-ahead log beyond which a commit folds it into the database and empties it. Small, because the first
 /// process after a pause reads the log through, and no process folds it on exit. Emptied, because that process can't tell
 /// what of it was folded before, and would fold all of it again.
@@ -63,10 +66,8 @@ impl Db {
             state.commit()?;
             Ok(answer)
         };
-        match self.main.try_lock() {
-            Ok(main) => return read(&main).map_err(|source| self.error(source)),
-            Err(TryLockError::Poisoned(main)) => return read(&main.into_inner()).map_err(|source| self.error(source)),
-            Err(TryLockError::WouldBlock) => {}
+        if let Some(main) = self.main_soon() {
+            return read(&main).map_err(|source| self.error(source));
         }
         let idle = locked(&self.readers).pop();
         let reader = match idle {
@@ -76,6 +77,19 @@ impl Db {
         let answer = read(&reader).map_err(|source| self.error(source));
         locked(&self.readers).push(reader);
         answer
+    }
+
+    /// The first connection, if it is free within less than another one would take to open.
+    fn main_soon(&self) -> Option<MutexGuard<'_, Connection>> {
+        let since = Instant::now();
+        loop {
+            match self.main.try_lock() {
+                Ok(main) => return Some(main),
+                Err(TryLockError::Poisoned(main)) => return Some(main.into_inner()),
+                Err(TryLockError::WouldBlock) if since.elapsed() > BRIEFLY => return None,
+                Err(TryLockError::WouldBlock) => std::thread::yield_now(),
+            }
+        }
     }
 
     /// Runs one writing transaction; an error rolls it back.
@@ -164,6 +178,8 @@ fn connect(path: &Path) -> Result<Connection> {
         connection.busy_handler(Some(patience()))?;
         // A process that lives for milliseconds must not pay for folding the log (three fsyncs) when it ends.
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+        // Plans do not depend on what is bound: else statements are prepared anew whenever that changes.
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
         connection.set_prepared_statement_cache_capacity(64);
         connection
             .execute_batch("PRAGMA foreign_keys = ON; PRAGMA synchronous = NORMAL; PRAGMA wal_autocheckpoint = 0")?;
