@@ -35,10 +35,7 @@ examples *NAMES:
 
 # Measure against the other builders, and write docs/performance.md, on a machine that does nothing else.
 bench *ARGS:
-    cargo build --release --bin kiln
-    scripts/bases.sh busybox python
-    -scripts/peers.sh setup
-    bench/run.py --publish {{ARGS}}
+    scripts/bench.sh {{ARGS}}
 
 # Measure parts: language, pattern, tree, layer, lookup, cached, start; all of them without a name.
 micro NAME="*":
