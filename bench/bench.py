@@ -1,5 +1,6 @@
 """The work directory, the rooms, the builders that are open, the inputs and the numbers of one run."""
 
+import contextlib
 import functools
 import http.server
 import os
@@ -7,10 +8,10 @@ import shutil
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 
+import leftovers
 from disk import Disk
 from room import Failed, Room, Wrong
 
@@ -23,12 +24,24 @@ class Bench:
 
     def __init__(self, options):
         self.options, self.rows, self.floors, self.notes, self.skipped, self.open = options, {}, {}, [], {}, []
-        os.makedirs(options.work, exist_ok=True)
-        self.top, self.count = tempfile.mkdtemp(prefix="bench-", dir=options.work), 0
+        self.top, self.lock = leftovers.claim(options.work)
+        self.count, self.is_over = 0, False
         self.here, self.tree, self.disk = Room(), None, None
         self.own, self.server, self.closed = None, None, []
 
     # --- begin and end of a case ---
+
+    @contextlib.contextmanager
+    def case(self, kinds):
+        """Begins and finishes, whatever happens in between."""
+        try:
+            self.begin(kinds)
+            yield
+        except KeyboardInterrupt:
+            self.abandon()
+            raise
+        finally:
+            self.finish()
 
     def begin(self, kinds):
         """An empty work directory, and the rooms that see it."""
@@ -39,6 +52,8 @@ class Bench:
         else:
             self.disk = Disk(self.work)
         self.log, self.free = os.path.join(self.work, "log"), shutil.disk_usage(self.work).free
+        if not self.here.is_alive():
+            self.here = Room()
         if any(kind.name != "kiln" for kind in kinds):
             self.tree = Room(shared=self.work)
 
@@ -64,10 +79,12 @@ class Bench:
             self.disk = None
         else:
             self.remove(self.work)
-        rest()
+        if not self.is_over:
+            rest()
 
     def abandon(self):
         """Ends all that runs, after an interrupt."""
+        self.is_over = True
         self.open.clear()
         for room in (self.here, self.tree):
             if room:
@@ -75,7 +92,8 @@ class Bench:
 
     def close(self):
         self.here.close()
-        shutil.rmtree(self.top, ignore_errors=True)
+        leftovers.remove(self.top)
+        self.lock.close()
 
     # --- builders ---
 
@@ -162,7 +180,7 @@ class Bench:
             with open(f"{top}/config.yml", "w") as file:
                 file.write(f"version: 0.1\nlog: {{level: warn}}\nstorage: {{filesystem: {{rootdirectory: {top}/data}}}}\nhttp: {{addr: '{address}'}}\n")
             with open(f"{top}/log", "w") as log:
-                process = subprocess.Popen(["docker-registry", "serve", f"{top}/config.yml"], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+                process = subprocess.Popen(["setpriv", "--pdeathsig", "TERM", "docker-registry", "serve", f"{top}/config.yml"], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
             wait_for(address)
             self.own = process, address
         return self.own[1]
@@ -198,14 +216,19 @@ class Bench:
 
     def failed(self, rows, name, why, is_wrong=False):
         """Says that a builder could not do something; what it has not measured by now is told as failed, and all if it is wrong."""
-        first = why.strip().splitlines()
         print(f"  {name}: {why}", file=sys.stderr)
         for row in rows:
             entry = self.rows.setdefault(row, {}).setdefault(name, {"seconds": [], "memory": 0})
             if is_wrong:
                 entry["seconds"].clear()
             if not entry["seconds"]:
-                entry["failed"] = " … ".join(first[:1] + first[-1:] if len(first) > 1 else first)[:300]
+                entry["failed"] = first_and_last(why)
+
+    def skip(self, what, why):
+        """Says that a builder, a case or a row is not measured."""
+        if what not in self.skipped:
+            print(f"skipped: {what}: {why}", file=sys.stderr)
+            self.skipped[what] = why
 
     def tell(self, row, text, name=""):
         """A remark below the table."""
@@ -226,6 +249,12 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
         pass
 
 
+def first_and_last(text):
+    """The first and the last line of what something said, in one of at most 300 characters."""
+    lines = text.strip().splitlines()
+    return " … ".join(lines[:1] + lines[-1:] if len(lines) > 1 else lines)[:300]
+
+
 def expect(condition, claim):
     if not condition:
         raise Wrong(f"the result is wrong: not so that {claim}")
@@ -244,7 +273,7 @@ def wait_for(address):
             if probe.connect_ex((host, int(port))) == 0:
                 return
         time.sleep(0.05)
-    raise RuntimeError(f"nothing answers at {address}")
+    raise Failed(f"nothing answers at {address}")
 
 
 def written():

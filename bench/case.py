@@ -19,6 +19,7 @@ class Case:
 
     name = ""
     rows: dict[str, Row] = {}
+    disk = 20  # GiB that it may take with all builders
     peer_turns = None  # how often the others have their turn, where it takes them long
 
     def __init__(self):

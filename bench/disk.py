@@ -16,7 +16,7 @@ SIZE = 34 << 30  # bytes at most; only what is written is taken from the disk
 def run(*command):
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if done.returncode:
-        raise Failed(f"{' '.join(command)}: {done.stdout.strip()}")
+        raise Failed(f"{' '.join(command)}: {done.stdout.strip()}\nhint: `--plain` does without filesystems in files")
     return done.stdout.strip()
 
 

@@ -8,6 +8,7 @@ import figures
 from room import ROOT
 
 PAGE, DATA, CHART = (os.path.join(ROOT, f"docs/performance.{kind}") for kind in ("md", "json", "svg"))
+NOT_ASKED = "not asked for"
 BEGIN, END = "<!-- begin: made by bench/run.py -->", "<!-- end: made by bench/run.py -->"
 ORDER = ["kiln", "buildctl", "docker", "buildah", "podman"]
 SIGNS = {"reached": "✓", "floor": "≈ floor", "missed": "✗", None: ""}
@@ -114,7 +115,7 @@ def times(rows, results, names):
 
 
 def footnotes(results):
-    return "\n".join(f"- {note['row']}, {note['builder']}: {note['text']}." for note in results["notes"])
+    return "\n".join(f"- {', '.join(filter(None, (note['row'], note['builder'])))}: {note['text']}." for note in results["notes"])
 
 
 def failures(results):

@@ -47,10 +47,14 @@ class Room:
                                       env=dict(os.environ, KILN_PEERS_SHARED=shared or ""))
 
     def ask(self, **request):
-        print(json.dumps(request), file=self.agent.stdin, flush=True)
-        line = self.agent.stdout.readline()
+        try:
+            print(json.dumps(request), file=self.agent.stdin, flush=True)
+            line = self.agent.stdout.readline()
+        except BrokenPipeError:
+            line = ""
         if not line:
-            raise RuntimeError(f"the agent ended with {self.agent.wait()}; in the tree of scripts/peers.sh, look there")
+            where = "the tree of scripts/peers.sh (`scripts/peers.sh setup` makes it)" if self.is_tree else "this machine"
+            raise Failed(f"nothing can be run in {where}: the agent ended with {self.agent.wait()}")
         answer = json.loads(line)
         if "error" in answer:
             raise Failed(answer["error"])
@@ -81,6 +85,9 @@ class Room:
 
     def stop(self, pid):
         self.ask(do="stop", pid=pid)
+
+    def is_alive(self):
+        return self.agent.poll() is None
 
     def close(self):
         try:

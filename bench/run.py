@@ -4,32 +4,43 @@
     bench/run.py [--only B1,B3] [--builders kiln,docker] [--runs 3] [--publish]
 
 Needs root, the bases busybox and python (scripts/bases.sh) with their registry, and for the others a tree
-(scripts/peers.sh setup). What is absent is skipped, and said. bench/README.md tells what is measured and how.
-Results go to bench/results/; with --publish also to docs/performance.{md,svg,json}, which are compared with before.
-Exit code: 0 measured, 1 kiln failed or made something wrong, 2 usage, 3 something is missing,
-130 interrupted.
+(scripts/peers.sh setup). What is absent is skipped, and said. scripts/bench.sh does all of that before.
+bench/README.md tells what is measured and how. Results go to bench/results/; with --publish also to
+docs/performance.{md,svg,json}, which are compared with before.
+Exit code: 0 measured, 1 kiln failed or made something wrong, 2 usage, 3 something is missing, 130 interrupted.
 """
 
-import argparse
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
 import tarfile
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import options as asked  # noqa: E402
 import page  # noqa: E402
-from bench import Bench  # noqa: E402
+from bench import Bench, first_and_last  # noqa: E402
 from cases import CASES  # noqa: E402
-from floors import Floors, bases  # noqa: E402
+from floors import Floors  # noqa: E402
 from peers import BUILDERS, images  # noqa: E402
 from room import ROOT, Failed, Wrong  # noqa: E402
 
 
 INSIDE = "KILN_BENCH_INSIDE"
 PATIENCE = 100  # seconds; a case that has taken longer has further rounds with kiln alone
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+# Of an image that cannot be read.
+BROKEN = (ValueError, KeyError, tarfile.TarError, EOFError)
+
+
+def interrupted(*_):
+    # The first one counts: what follows is clean-up.
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 def machine():
@@ -43,9 +54,7 @@ def choose(bench, wanted):
     kinds, skipped = [], {}
     for kind in BUILDERS:
         if kind.name not in wanted:
-            skipped[kind.name] = "not asked for"
-        elif kind.name != "kiln" and os.geteuid() != 0:
-            skipped[kind.name] = "its name spaces need root"
+            skipped[kind.name] = page.NOT_ASKED
         elif not bench.has(kind):
             where = bench.options.kiln if kind.name == "kiln" else "the tree of scripts/peers.sh"
             skipped[kind.name] = f"not all of {', '.join(kind.programs) or 'it'} is in {where}"
@@ -54,18 +63,39 @@ def choose(bench, wanted):
     return kinds, skipped
 
 
+def versions_of(bench, kinds):
+    """The version of each builder; who cannot tell it is skipped."""
+    versions = {}
+    with bench.case(kinds):
+        for kind in list(kinds):
+            try:
+                versions[kind.name] = kind.version(bench)
+            except (Failed, OSError, ValueError, IndexError) as error:
+                kinds.remove(kind)
+                bench.skip(kind.name, f"it does not say its version: {first_and_last(str(error))}")
+    if "kiln" in versions:
+        versions["kiln"] += f" ({asked.built_from(bench.options.kiln)})"
+    return versions
+
+
 def run_case(bench, case, kinds, runs):
     """All turns of a case; the names of builders that failed."""
-    failed, floors = set(), Floors(bench)
+    failed, floors, has_floor = set(), Floors(bench), True
     try:
         case.prepare(bench)
-    except subprocess.CalledProcessError as error:
-        bench.skipped[case.name] = f"its inputs cannot be made: {error}"
-        print(f"skipped: {case.name}: {bench.skipped[case.name]}", file=sys.stderr)
+    except Exception as error:  # whatever it is, the other cases go on
+        bench.skip(case.name, f"its inputs cannot be made: {first_and_last(str(error) or repr(error))}")
         return failed
     started, late = time.monotonic(), False
     for number in range(runs):
-        case.floor(bench, floors)
+        try:
+            if has_floor:
+                case.floor(bench, floors)
+        except Exception as error:
+            has_floor = False
+            told = f"the floor cannot be taken: {first_and_last(str(error) or repr(error))}"
+            print(f"  {told}", file=sys.stderr)
+            bench.tell(next(iter(case.rows)), told)
         first = number % len(kinds)
         for kind in kinds[first:] + kinds[:first]:
             is_enough = number > 0 and kind.name != "kiln" and (number >= (case.peer_turns or runs) or late)
@@ -73,11 +103,10 @@ def run_case(bench, case, kinds, runs):
                 continue
             try:
                 case.turn(bench, kind, number)
-            except (Failed, ValueError, KeyError, tarfile.TarError, EOFError) as error:
-                # All but `Failed` come from an image that cannot be read.
+            except (Failed, OSError, *BROKEN) as error:
                 failed.add(kind.name)
-                told = str(error) if isinstance(error, Failed) else f"its image is broken: {error!r}"
-                bench.failed(case.rows, kind.name, told, is_wrong=isinstance(error, Wrong) or not isinstance(error, Failed))
+                told = f"its image is broken: {error!r}" if isinstance(error, BROKEN) else str(error)
+                bench.failed(case.rows, kind.name, told, is_wrong=isinstance(error, (Wrong, *BROKEN)))
             ready = [value[0] if isinstance(value, tuple) else value for value in case.ready.values()]
             bench.settle(ready)
         bench.sweep()
@@ -86,72 +115,65 @@ def run_case(bench, case, kinds, runs):
     return failed
 
 
-def arguments():
-    cache = os.environ.get("KILN_CACHE", os.path.join(ROOT, ".cache"))
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--kiln", default=os.path.join(ROOT, "target/release/kiln"))
-    parser.add_argument("--registry", help="its address, by default that of scripts/registry.sh")
-    parser.add_argument("--only", help="cases: B3, B14 for all that begin with it; by default all")
-    parser.add_argument("--builders", default=",".join(kind.name for kind in BUILDERS))
-    parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--work", default=os.path.join(cache, "bench"), help="where stores and contexts go; 35 GiB")
-    parser.add_argument("--plain", action="store_true", help="in the work directory itself, without a filesystem for each case")
-    parser.add_argument("--publish", action="store_true", help="write docs/performance.*, too")
-    options = parser.parse_args()
-    options.plain |= os.geteuid() != 0
-    options.kiln, options.work = os.path.abspath(options.kiln), os.path.abspath(options.work)
-    options.bases, options.inputs, options.peers_tree = bases(), os.path.join(options.work, "inputs"), os.path.join(cache, "peers/tree")
-    return options
-
-
-def selected(only):
-    if not only:
-        return CASES
-    wanted = only.split(",")
-    known = {part for kind in CASES for part in (kind.name, kind.name.split("-")[0])}
-    unknown = [name for name in wanted if name not in known]
-    if unknown:
-        print(f"error: no case `{unknown[0]}`; there are {', '.join(sorted(known))}", file=sys.stderr)
-        sys.exit(2)
-    # `B14` stands for all of its counts, stages too.
-    return [kind for kind in CASES if kind.name in wanted or kind.name.split("-")[0].rstrip("s") in wanted or kind.name.split("-")[0] in wanted]
+def registry():
+    """The address of the project's own registry, and whether it has been started for this."""
+    script = os.path.join(ROOT, "scripts/registry.sh")
+    is_running = subprocess.run([script, "status"], stdout=subprocess.DEVNULL).returncode == 0
+    done = subprocess.run([script, "start"], stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        raise Failed("the registry does not start: see above; --registry names another")
+    return done.stdout.strip(), not is_running
 
 
 def main():
-    options = arguments()
-    cases = selected(options.only)
-    if not options.plain and INSIDE not in os.environ:
-        # Mounts of a name space of ours end with us, however we end.
-        command = ["unshare", "--mount", "--propagation", "private", sys.executable, *sys.argv]
-        os.execvpe(command[0], command, dict(os.environ, **{INSIDE: "1"}))
-    if not options.registry:
-        script = os.path.join(ROOT, "scripts/registry.sh")
-        options.registry = subprocess.run([script, "start"], capture_output=True, text=True, check=True).stdout.strip()
-    bench = Bench(options)
+    options = asked.complete(asked.parser(__doc__, [kind.name for kind in BUILDERS]).parse_args())
+    for number in SIGNALS:
+        signal.signal(number, interrupted)
+    is_ours = False
     try:
-        kinds, bench.skipped = choose(bench, options.builders.split(","))
-        for name, why in bench.skipped.items():
-            print(f"skipped: {name}: {why}", file=sys.stderr)
+        cases = asked.selected(options.only, CASES)
+        names = asked.wanted(options.builders, [kind.name for kind in BUILDERS])
+        asked.check(options, cases, names)
+        if not options.plain and INSIDE not in os.environ:
+            # Mounts of a name space of ours end with us, however we end.
+            command = ["unshare", "--mount", "--propagation", "private", sys.executable, *sys.argv]
+            os.execvpe(command[0], command, dict(os.environ, **{INSIDE: "1"}))
+        if not options.registry:
+            options.registry, is_ours = registry()
+        asked.check_bases(options)
+        return measure(options, cases, names)
+    except asked.Usage as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except (Failed, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 3
+    except KeyboardInterrupt:
+        print("interrupted; nothing is finished", file=sys.stderr)
+        return 130
+    finally:
+        if is_ours:
+            subprocess.run([os.path.join(ROOT, "scripts/registry.sh"), "stop"], check=False)
+
+
+def measure(options, cases, names):
+    """All cases, one after another; the exit code."""
+    name = os.path.join(ROOT, "bench/results", time.strftime("%Y-%m-%dT%H-%M-%S"))
+    bench, results = Bench(options), None
+    try:
+        kinds, bench.skipped = choose(bench, names)
+        for kind, why in bench.skipped.items():
+            print(f"skipped: {kind}: {why}", file=sys.stderr)
+        versions = versions_of(bench, kinds)
         if not kinds:
-            print("error: none of the builders is here; build kiln with `cargo build --release`", file=sys.stderr)
-            return 3
-        bench.begin(kinds)
-        versions = {kind.name: kind.version(bench) for kind in kinds}
-        bench.finish()
+            raise Failed("none of the builders can be measured")
         print(f"{machine()}; {', '.join(f'{name} {version}' for name, version in versions.items())}", file=sys.stderr)
-        name = os.path.join(ROOT, "bench/results", time.strftime("%Y-%m-%dT%H-%M-%S"))
         began, broken = time.monotonic(), set()
         for kind in cases:
             case, started = kind(), time.monotonic()
             print(f"{case.name} …", file=sys.stderr)
-            bench.begin(kinds)
-            try:
+            with bench.case(kinds):
                 broken |= run_case(bench, case, kinds, options.runs)
-            except KeyboardInterrupt:
-                bench.abandon()
-                raise
-            finally:
-                bench.finish()
             images.LAYERS.clear()
             results = {"when": time.strftime("%Y-%m-%d"), "machine": machine(), "runs": options.runs, "versions": versions,
                        "skipped": bench.skipped, "minutes": round((time.monotonic() - began) / 60), "rows": bench.rows,
@@ -159,10 +181,8 @@ def main():
             keep(results, name)  # what has been measured is not lost when a later case is
             print(f"{case.name} took {time.monotonic() - started:.0f} s", file=sys.stderr)
     except KeyboardInterrupt:
+        print(f"interrupted; finished cases are in {os.path.relpath(name)}.json" if results else "interrupted; nothing is finished", file=sys.stderr)
         return 130
-    except Failed as error:
-        print(f"error: {error}\nhint: `--plain` does without filesystems in files", file=sys.stderr)
-        return 3
     finally:
         bench.close()
     tell(results, name, options.publish)

@@ -71,6 +71,8 @@ def copy(source, sink, size):
 class Large(Case):
     """A context of two GiB."""
 
+    disk = 35
+
     peer_turns = 1
 
     def prepare(self, bench):
