@@ -24,15 +24,29 @@ def published():
 
 
 def joined(before, now):
-    """What is published after a run: rows that were not measured this time stay, with the day they are of."""
+    """What is published after a run: what was not measured this time stays, with the day, the machine and the rounds it is of.
+
+    `of` has these for a row, and as `row, builder` for one builder's time in a row that was measured with others.
+    """
     if not before:
         return dict(now, of={})
-    measured = set(now["rows"])
-    kept = {row: entries for row, entries in before["rows"].items() if row not in measured}
-    days = {row: before["of"].get(row, before["when"]) for row in kept}
-    notes = [note for note in before["notes"] if note["row"] in kept]
-    floors = {row: floor for row, floor in before["floors"].items() if row in kept}
-    return dict(now, versions=before["versions"] | now["versions"], rows=kept | now["rows"], floors=floors | now["floors"], notes=notes + now["notes"], of=days)
+    origin = {field: before[field] for field in ("when", "machine", "runs")}
+    rows, of = {}, {}
+    for row, entries in before["rows"].items():
+        fresh = now["rows"].get(row)
+        rows[row] = entries | (fresh or {})
+        for name in entries if fresh else ():
+            if name not in fresh:
+                of[f"{row}, {name}"] = before["of"].get(f"{row}, {name}") or before["of"].get(row, origin)
+        if not fresh:
+            of[row] = before["of"].get(row, origin)
+            of |= {key: value for key, value in before["of"].items() if key.startswith(f"{row}, ")}
+    rows |= {row: entries for row, entries in now["rows"].items() if row not in rows}
+    notes = [note for note in before["notes"] if note["row"] in of or f"{note['row']}, {note['builder']}" in of]
+    floors = {row: floor for row, floor in before["floors"].items() if row in of} | now["floors"]
+    shown = {name for entries in rows.values() for name in entries}
+    skipped = {name: why for name, why in now["skipped"].items() if why != NOT_ASKED or name not in shown}
+    return dict(now, versions=before["versions"] | now["versions"], rows=rows, floors=floors, notes=notes + now["notes"], of=of, skipped=skipped)
 
 
 def publish(rows, results, before):
@@ -71,8 +85,10 @@ def summary(results):
     built = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
     lines = [f"Measured {results['when']} on {results['machine']}: {built}. Rounds: {results['runs']}, minutes: {results['minutes']}."]
     lines += [f"**Skipped: {name}**: {why}." for name, why in results["skipped"].items()]
-    if results.get("of"):
-        lines.append("From earlier runs: " + ", ".join(f"{row} ({day})" for row, day in sorted(results["of"].items())) + ".")
+    origins = {}
+    for row, origin in sorted(results.get("of", {}).items()):
+        origins.setdefault((origin["when"], origin["machine"], origin["runs"]), []).append(row.replace(", ", " of "))
+    lines += [f"From {when} on {where}, rounds: {runs}: {', '.join(kept)}." for (when, where, runs), kept in sorted(origins.items())]
     return "\n\n".join(lines)
 
 

@@ -115,14 +115,15 @@ def run_case(bench, case, kinds, runs):
     return failed
 
 
+REGISTRY = os.path.join(ROOT, "scripts/registry.sh")
+
+
 def registry():
-    """The address of the project's own registry, and whether it has been started for this."""
-    script = os.path.join(ROOT, "scripts/registry.sh")
-    is_running = subprocess.run([script, "status"], stdout=subprocess.DEVNULL).returncode == 0
-    done = subprocess.run([script, "start"], stdout=subprocess.PIPE, text=True)
+    """The address of the project's own registry, which is started if it does not run."""
+    done = subprocess.run([REGISTRY, "start"], stdout=subprocess.PIPE, text=True)
     if done.returncode:
         raise Failed("the registry does not start: see above; --registry names another")
-    return done.stdout.strip(), not is_running
+    return done.stdout.strip()
 
 
 def main():
@@ -139,7 +140,8 @@ def main():
             command = ["unshare", "--mount", "--propagation", "private", sys.executable, *sys.argv]
             os.execvpe(command[0], command, dict(os.environ, **{INSIDE: "1"}))
         if not options.registry:
-            options.registry, is_ours = registry()
+            is_ours = subprocess.run([REGISTRY, "status"], stdout=subprocess.DEVNULL).returncode != 0
+            options.registry = registry()
         asked.check_bases(options)
         return measure(options, cases, names)
     except asked.Usage as error:
@@ -153,7 +155,7 @@ def main():
         return 130
     finally:
         if is_ours:
-            subprocess.run([os.path.join(ROOT, "scripts/registry.sh"), "stop"], check=False)
+            subprocess.run([REGISTRY, "stop"], check=False)
 
 
 def measure(options, cases, names):

@@ -1,15 +1,20 @@
-"""The sums, the page and the chart, on numbers made up: python3 -m unittest discover -s bench"""
+"""The sums, the page, the chart, the options and the clean-up, on numbers made up: python3 -m unittest discover -s bench"""
 
+import contextlib
+import io
 import os
 import sys
+import tempfile
 import unittest
 import xml.etree.ElementTree
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import chart  # noqa: E402
 import figures  # noqa: E402
+import leftovers  # noqa: E402
+import options  # noqa: E402
 import page  # noqa: E402
-from case import Row  # noqa: E402
+from case import Case, Row  # noqa: E402
 
 ROWS = {"A": Row("a case <of two>", goal=1.0), "B": Row("a case by its floor", beyond_floor=0.3), "C": Row("a case without a goal")}
 
@@ -86,11 +91,68 @@ class Page(unittest.TestCase):
     def test_rows_that_were_not_measured_stay_with_their_day(self):
         before = page.joined(None, results({"A": {"kiln": took(1.0)}, "B": {"kiln": took(1.0)}}))
         after = page.joined(before, results({"B": {"kiln": took(0.5)}}, when="2030-02-03"))
-        self.assertEqual((after["of"], after["rows"]["B"]["kiln"]["seconds"]), ({"A": "2030-01-02"}, [0.5]))
+        origin = {"when": "2030-01-02", "machine": "2 cores", "runs": 3}
+        self.assertEqual((after["of"], after["rows"]["B"]["kiln"]["seconds"]), ({"A": origin}, [0.5]))
         text = page.generated(ROWS, after, before, None)
-        self.assertIn("A (2030-01-02)", text)
+        self.assertIn("From 2030-01-02 on 2 cores, rounds: 3: A.", text)
         self.assertIn("- B 1.00 → 0.500 s, -50 %", text)
         self.assertNotIn("- A 1.00", text)
+
+
+    def test_a_builder_that_was_not_measured_again_stays_in_its_row(self):
+        first = results({"A": {"kiln": took(1.0), "docker": took(4.0)}}, runs=5)
+        first["notes"] = [{"row": "A", "builder": "docker", "text": "slow"}, {"row": "A", "builder": "kiln", "text": "quick"}]
+        after = page.joined(page.joined(None, first), results({"A": {"kiln": took(0.5)}}, when="2030-02-03", skipped={"docker": page.NOT_ASKED}))
+        again = page.joined(after, results({"B": {"kiln": took(1.0)}}, when="2030-03-04", machine="8 cores"))
+        text = page.generated(ROWS, again, None, None)
+        self.assertEqual(after["rows"]["A"], {"kiln": took(0.5), "docker": took(4.0)})
+        self.assertEqual([note["text"] for note in after["notes"]], ["slow"])
+        self.assertEqual(after["skipped"], {})
+        self.assertIn("From 2030-01-02 on 2 cores, rounds: 5: A of docker.", text)
+        self.assertIn("From 2030-02-03 on 2 cores, rounds: 3: A.", text)
+        self.assertIn("Measured 2030-03-04 on 8 cores", text)
+
+    def test_a_remark_on_a_row_names_no_builder(self):
+        self.assertEqual(page.footnotes({"notes": [{"row": "A", "builder": "", "text": "no floor"}]}), "- A: no floor.")
+
+
+class Options(unittest.TestCase):
+    def kind(self, name, *rows):
+        return type(name, (Case,), {"name": name, "rows": dict.fromkeys(rows or [name]), "disk": 35 if name == "B4" else 20})
+
+    def test_a_row_stands_for_its_case_and_a_family_for_all(self):
+        cases = [self.kind("B1"), self.kind("B3", "B3", "B3b"), self.kind("B14-10", "B14-10", "B14n-10"), self.kind("B14s-1")]
+        for only, names in {"B3b": ["B3"], "B14": ["B14-10", "B14s-1"], "B14s": ["B14s-1"], "B14n-10, B1": ["B1", "B14-10"]}.items():
+            self.assertEqual([kind.name for kind in options.selected(only, cases)], names)
+        with self.assertRaisesRegex(options.Usage, "no case or row `B9`; there are B1, B14"):
+            options.selected("B9", cases)
+
+    def test_an_unknown_builder_is_told_with_those_there_are(self):
+        self.assertEqual(options.wanted("kiln, docker", ["kiln", "docker"]), ["kiln", "docker"])
+        with self.assertRaisesRegex(options.Usage, "no builder `nix`; there are kiln, docker"):
+            options.wanted("kiln,nix", ["kiln", "docker"])
+
+    def test_the_profile_is_that_of_the_path(self):
+        self.assertEqual([options.profile(path) for path in ("/x/target/release/kiln", "/x/target/debug/kiln", "/x/kiln-debug", "/usr/bin/kiln")],
+                         ["release", "debug", "debug", "unknown profile"])
+        self.assertEqual(options.built_from("/usr/bin/kiln-debug"), "kiln-debug from elsewhere, debug")
+
+    def test_kiln_alone_needs_less_space(self):
+        cases = [self.kind("B1"), self.kind("B4")]
+        self.assertEqual((options.space(cases, ["kiln", "docker"]), options.space(cases[:1], ["kiln", "docker"]), options.space(cases, ["kiln"])), (35, 20, 12))
+
+
+class Runs(unittest.TestCase):
+    def test_what_a_dead_run_has_left_goes_and_a_living_one_stays(self):
+        with tempfile.TemporaryDirectory() as work, contextlib.redirect_stderr(io.StringIO()):
+            dead, lock = leftovers.claim(work)
+            lock.close()
+            os.mkdir(os.path.join(dead, "case-1"))
+            alive, kept = leftovers.claim(work)
+            other, another = leftovers.claim(work)
+            self.assertEqual([os.path.exists(top) for top in (dead, alive, other)], [False, True, True])
+            kept.close()
+            another.close()
 
 
 class Chart(unittest.TestCase):

@@ -9,6 +9,7 @@ import sys
 from bench import expect
 from case import Case, Row
 from floors import base_root
+from room import Failed
 
 WANTED = ["flask", "requests", "numpy"]
 
@@ -19,7 +20,9 @@ def wheels(bench):
     if not os.path.exists(f"{kept}/done"):
         shutil.rmtree(kept, ignore_errors=True)
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--dest", kept, "--only-binary=:all:", "--python-version", "3.11", *WANTED]
-        subprocess.run(command, check=True)
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        if done.returncode:
+            raise Failed(f"{' '.join(command[:4])} ended with {done.returncode}\n{done.stdout.strip()}")
         open(f"{kept}/done", "w").close()
     return kept
 
