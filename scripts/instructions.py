@@ -188,11 +188,13 @@ def record(profile, count, valgrind):
 
 
 def main():
-    parser = argparse.ArgumentParser(description="Counts the instructions of a build that finds everything in the cache.")
-    parser.add_argument("kiln", nargs="?", default=os.path.join(ROOT, "target/debug/kiln"))
-    parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--record", action="store_true")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("kiln", nargs="?", default=os.path.join(ROOT, "target/debug/kiln"), help="by default target/debug/kiln")
+    parser.add_argument("--runs", type=int, default=3, help="builds that are counted, at least one; by default 3")
+    parser.add_argument("--record", action="store_true", help="keep the number in bench/instructions.json")
     options = parser.parse_args()
+    if options.runs < 1:
+        parser.error(f"--runs {options.runs}: at least one is needed")
     kiln = os.path.realpath(options.kiln)
     if not os.access(kiln, os.X_OK):
         sys.exit(f"error: there is no program at `{options.kiln}`: run `cargo build`, or name another")

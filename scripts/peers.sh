@@ -18,6 +18,7 @@ source "$(dirname "$0")/env.sh"
 
 DIR=$KILN_CACHE/peers
 TREE=$DIR/tree
+UNFINISHED=$DIR/unfinished
 PID_FILE=$DIR/pid
 : "${KILN_PEERS_SUITE:=sid}"
 # A mirror may be older than its promise; these trees are for comparing, not for serving.
@@ -26,12 +27,18 @@ CGROUPS=kiln-peers
 
 setup() {
   ((EUID == 0)) || die "a tree of Debian packages needs root"
-  if [[ -x $TREE/usr/bin/dockerd || -x $TREE/usr/sbin/dockerd ]]; then
+  mkdir -p "$DIR"
+  (flock 7; make_tree) 7>"$DIR/setup.lock"
+}
+
+# A tree whose making was interrupted is made anew.
+make_tree() {
+  if [[ ! -e $UNFINISHED ]] && [[ -x $TREE/usr/bin/dockerd || -x $TREE/usr/sbin/dockerd ]]; then
     complete
     return
   fi
   packages mmdebstrap
-  mkdir -p "$DIR"
+  : >"$UNFINISHED"
   compgen -G '/var/lib/apt/lists/*_Packages*' >/dev/null || apt-get update -qq >&2
   local mirror options=()
   mirror=$(apt-get indextargets 'Created-By: Packages' 'Origin: Debian' --format '$(REPO_URI)' | grep -v security | sort -u | head -1)
@@ -40,6 +47,7 @@ setup() {
   mmdebstrap --quiet --mode=root --variant=minbase --aptopt="$OLD_IS_GOOD" "${options[@]}" \
     --include=docker.io,docker-cli,docker-buildx,containerd,runc,buildah,podman,python3,netavark,ca-certificates,xz-utils,bzip2,zstd,git \
     "$KILN_PEERS_SUITE" "$TREE" "$mirror"
+  rm "$UNFINISHED"
 }
 
 # A tree that was made before these were wanted gets them now.
@@ -51,7 +59,8 @@ complete() {
 
 # Builds in the tree, with the tree's Go and the libraries that come with the source.
 build_from_source() {
-  local source=${1:?the directory with the source}
+  local source=$1
+  git -C "$source" rev-parse HEAD >/dev/null || die "\`$source\` is no git directory with BuildKit's source"
   setup
   rm -rf "$TREE/src/buildkit"
   mkdir -p "$TREE/src/buildkit"
@@ -61,7 +70,9 @@ build_from_source() {
   in_tree "apt-get update -qq; apt-get install -qq --no-install-recommends golang-go >/dev/null
     cd /src/buildkit
     export CGO_ENABLED=0 GOFLAGS=-mod=vendor GOTOOLCHAIN=local GOPROXY=off
-    go build -o /usr/local/bin/ -ldflags '-X github.com/moby/buildkit/version.Version=$revision' ./cmd/buildkitd ./cmd/buildctl"
+    mkdir -p /src/bin
+    go build -o /src/bin/ -ldflags '-X github.com/moby/buildkit/version.Version=$revision' ./cmd/buildkitd ./cmd/buildctl
+    mv /src/bin/* /usr/local/bin/"
 }
 
 in_tree() {
@@ -237,15 +248,18 @@ sweep() {
   [[ -z ${KILN_PEERS_SHARED:-} ]] || (cd "$TREE" && rmdir -p ".$KILN_PEERS_SHARED" 2>/dev/null) || true
 }
 
+usage() { sed -n '2,15s/^# \{0,1\}//p' "$0"; }
+
 case ${1:-} in
   setup) setup ;;
-  source) build_from_source "${2:-}" ;;
+  source) [[ -n ${2:-} ]] || { echo "usage: peers.sh source DIR" >&2; exit 2; }; build_from_source "$2" ;;
   start) start ;;
   run) running || die "the daemons do not run: \`scripts/peers.sh start\`"; inside "${@:2}" ;;
   with) with "${@:2}" ;;
-  versions) versions ;;
+  versions) running || die "the daemons do not run: \`scripts/peers.sh start\`"; versions ;;
   status) if running; then echo running; else echo stopped; exit 1; fi ;;
   stop) stop ;;
   sweep) sweep ;;
-  *) sed -n '2,15s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+  -h | --help) usage ;;
+  *) usage >&2; exit 2 ;;
 esac

@@ -37,6 +37,7 @@ start() {
   exec 9>"$REGISTRY_DIR/lock"
   flock 9
   running && return 0
+  command -v curl >/dev/null || packages curl
   packages docker-registry
   local address pid
   address=127.0.0.1:$(free_port)
