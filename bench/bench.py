@@ -222,17 +222,21 @@ class Bench:
             if is_wrong:
                 entry["seconds"].clear()
             if not entry["seconds"]:
-                entry["failed"] = first_and_last(why)
+                entry["failed"] = self.public(first_and_last(why))
 
     def skip(self, what, why):
         """Says that a builder, a case or a row is not measured."""
         if what not in self.skipped:
             print(f"skipped: {what}: {why}", file=sys.stderr)
-            self.skipped[what] = why
+            self.skipped[what] = self.public(why)
+
+    def public(self, text):
+        """Without where the work directory of this run is."""
+        return text.replace(self.top + os.sep, "")
 
     def tell(self, row, text, name=""):
         """A remark below the table."""
-        remark = {"row": row, "builder": name, "text": text}
+        remark = {"row": row, "builder": name, "text": self.public(text)}
         if remark not in self.notes:
             self.notes.append(remark)
 
