@@ -72,11 +72,11 @@ class Bench:
             self.own[0].wait()
             self.own = None
         if self.tree:
-            self.tree.close()
-            self.tree = None
+            tree, self.tree = self.tree, None
+            tree.close()
         if self.disk:
-            self.disk.close()
-            self.disk = None
+            disk, self.disk = self.disk, None
+            disk.close()
         else:
             self.remove(self.work)
         if not self.is_over:

@@ -16,7 +16,6 @@ import platform
 import signal
 import subprocess
 import sys
-import tarfile
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
@@ -32,8 +31,6 @@ from room import ROOT, Failed, Wrong  # noqa: E402
 INSIDE = "KILN_BENCH_INSIDE"
 PATIENCE = 100  # seconds; a case that has taken longer has further rounds with kiln alone
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-# Of an image that cannot be read.
-BROKEN = (ValueError, KeyError, tarfile.TarError, EOFError)
 
 
 def interrupted(*_):
@@ -103,10 +100,12 @@ def run_case(bench, case, kinds, runs):
                 continue
             try:
                 case.turn(bench, kind, number)
-            except (Failed, OSError, *BROKEN) as error:
+            except Exception as error:
                 failed.add(kind.name)
-                told = f"its image is broken: {error!r}" if isinstance(error, BROKEN) else str(error)
-                bench.failed(case.rows, kind.name, told, is_wrong=isinstance(error, (Wrong, *BROKEN)))
+                is_told = isinstance(error, (Failed, OSError, subprocess.SubprocessError))
+                # All others come from an image that cannot be read.
+                told = str(error) if is_told else f"its image is broken: {error!r}"
+                bench.failed(case.rows, kind.name, told, is_wrong=isinstance(error, Wrong) or not is_told)
             ready = [value[0] if isinstance(value, tuple) else value for value in case.ready.values()]
             bench.settle(ready)
         bench.sweep()
@@ -174,8 +173,11 @@ def measure(options, cases, names):
         for kind in cases:
             case, started = kind(), time.monotonic()
             print(f"{case.name} …", file=sys.stderr)
-            with bench.case(kinds):
-                broken |= run_case(bench, case, kinds, options.runs)
+            try:
+                with bench.case(kinds):
+                    broken |= run_case(bench, case, kinds, options.runs)
+            except (Failed, OSError) as error:
+                bench.skip(case.name, f"its work directory cannot be made or removed: {first_and_last(str(error))}")
             images.LAYERS.clear()
             results = {"when": time.strftime("%Y-%m-%d"), "machine": machine(), "runs": options.runs, "versions": versions,
                        "skipped": bench.skipped, "minutes": round((time.monotonic() - began) / 60), "rows": bench.rows,
@@ -187,6 +189,8 @@ def measure(options, cases, names):
         return 130
     finally:
         bench.close()
+    if not bench.rows:
+        raise Failed("nothing could be measured; why is told above")
     tell(results, name, options.publish)
     return 1 if "kiln" in broken else 0
 
