@@ -354,9 +354,7 @@ impl Engine {
         place: &'a MountPlace,
         reporter: Arc<dyn Reporter>,
     ) -> LocalBoxFuture<'a, Result<MountsExported>> {
-        Box::pin(async move {
-            async move { mounts::export_to(&self.store()?, request, place, (&self.registry, &reporter)).await }.await
-        })
+        Box::pin(async move { mounts::export_to(&self.store()?, request, place, (&self.registry, &reporter)).await })
     }
 
     /// Brings cache mounts back from where they were sent.
@@ -366,9 +364,7 @@ impl Engine {
         place: &'a MountPlace,
         reporter: Arc<dyn Reporter>,
     ) -> LocalBoxFuture<'a, Result<MountsImported>> {
-        Box::pin(async move {
-            async move { mounts::import_from(&self.store()?, request, place, (&self.registry, &reporter)).await }.await
-        })
+        Box::pin(async move { mounts::import_from(&self.store()?, request, place, (&self.registry, &reporter)).await })
     }
 
     /// Checks credentials with a registry and keeps them; says whether they went to a credential helper.

@@ -28,12 +28,12 @@ pub(crate) async fn read_blob<T: Send + 'static>(
     work: impl Fn(&mut (dyn Read + Send)) -> Use<T> + Send + Sync + 'static,
 ) -> Result<T> {
     let work = Arc::new(work);
-    if let Some(mut file) = held(kept, blob)? {
-        return blocking(move || work(&mut file).map_err(Flaw::into_failure)).await;
+    if let Some(done) = read_kept(kept, blob, &work).await? {
+        return Ok(done);
     }
     let _claim = claim(&kept.store, &blob.digest).await;
-    if let Some(mut file) = held(kept, blob)? {
-        return blocking(move || work(&mut file).map_err(Flaw::into_failure)).await;
+    if let Some(done) = read_kept(kept, blob, &work).await? {
+        return Ok(done);
     }
     crate::space::require(&kept.store.root(), blob.size, &format!("layer `{}`", blob.digest))?;
     let arrival = Arrival { kept, source, blob, meter };
@@ -79,6 +79,22 @@ impl From<Failure> for Flaw {
     fn from(failure: Failure) -> Self {
         Self::Refused(failure)
     }
+}
+
+/// Reads a blob that is here. One that has rotted is removed, and counts as not here.
+async fn read_kept<T: Send + 'static>(
+    kept: &StoreBlobs,
+    blob: &Descriptor,
+    work: &Arc<impl Fn(&mut (dyn Read + Send)) -> Use<T> + Send + Sync + 'static>,
+) -> Result<Option<T>> {
+    let Some(mut file) = held(kept, blob)? else { return Ok(None) };
+    let (content, digest, work) = (kept.store.content(), blob.digest.clone(), Arc::clone(work));
+    blocking(move || match work(&mut file) {
+        Ok(done) => Ok(Some(done)),
+        Err(_) if matches!(content.verify(&digest), Err(kiln_store::Error::DigestMismatch { .. })) => Ok(None),
+        Err(flaw) => Err(flaw.into_failure()),
+    })
+    .await
 }
 
 fn held(kept: &StoreBlobs, blob: &Descriptor) -> Result<Option<File>> {

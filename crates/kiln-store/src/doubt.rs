@@ -8,14 +8,15 @@ use std::path::Path;
 use std::str::FromStr;
 use std::time::Duration;
 
+use kiln_fs::layer::LayerError;
 use kiln_fs::{Limits, compress};
-use kiln_oci::{Digest, Hasher};
+use kiln_oci::{Descriptor, Hasher};
 use kiln_sys::root::Root;
 use rusqlite::{Connection, Transaction, params};
 
 use crate::clean::remove_dir;
 use crate::db::{locked, now};
-use crate::error::{IoContext as _, Result};
+use crate::error::{Error, IoContext as _, Result};
 use crate::image::column;
 use crate::lease::Item;
 use crate::record::mark_lost;
@@ -95,6 +96,7 @@ impl Shared {
     /// Costs one look for each layer. Content is looked at by whoever opens it.
     #[expect(clippy::disallowed_methods, reason = "the state directory is ours alone")]
     pub(crate) fn is_present(&self, item: &Item) -> Result<bool> {
+        self.decided(item)?;
         let Item::Layer(id) = item else { return Ok(true) };
         let tree = self.layout.layer(id).join("fs");
         match std::fs::symlink_metadata(&tree) {
@@ -108,6 +110,14 @@ impl Shared {
         Ok(false)
     }
 
+    /// An error for what could not be looked at after another boot.
+    pub(crate) fn decided(&self, item: &Item) -> Result<()> {
+        match locked(&self.undecided).get(item) {
+            Some(why) => Err(Error::Undecided { what: item.label(), why: why.clone() }),
+            None => Ok(()),
+        }
+    }
+
     fn note(&self, note: String) {
         locked(&self.notes).push(note);
     }
@@ -119,9 +129,15 @@ impl Store {
         std::mem::take(&mut *locked(&self.shared.notes))
     }
 
-    /// Looks at what another boot left unsynced. What is what its digest says stays; all else goes, with what needs it.
-    /// Costs a look at two indexes when there is nothing.
+    /// Looks at what another boot left unsynced. What is what its digest says stays; all else goes, with what needs it. What
+    /// cannot be looked at stays, and is not used. Costs a look at two indexes when there is nothing.
+    ///
+    /// To an ordinary user files have other ids than in his namespace, so that no layer is what its digest says. What he does
+    /// outside it uses none.
     pub(crate) fn doubt_unsynced(&self) -> Result<()> {
+        if !rustix::process::geteuid().is_root() {
+            return Ok(());
+        }
         let boot = boot_id();
         // Layers are compared with the tars they came as, so those come first.
         let found = [unsynced_blobs(&self.shared, &boot)?, unsynced_layers(&self.shared, &boot)?].concat();
@@ -133,80 +149,93 @@ impl Store {
         let _alone = self.shared.sweeper()?;
         let still = [unsynced_blobs(&self.shared, &boot)?, unsynced_layers(&self.shared, &boot)?].concat();
         for (is_whole, item) in doubted.into_iter().filter(|(_, item)| still.contains(item)) {
-            if is_whole {
-                self.shared.db.write(|db| mark_synced(db, std::slice::from_ref(&item)))?;
-                continue;
+            match is_whole {
+                Ok(true) => {
+                    self.shared.db.write(|db| mark_synced(db, std::slice::from_ref(&item)))?;
+                    continue;
+                }
+                Ok(false) => {}
+                Err(error) => {
+                    locked(&self.shared.undecided).insert(item, told(&error));
+                    continue;
+                }
             }
             let dropped = self.shared.db.write(|db| item.forget(db))?;
             reached("doubt: forgotten");
-            let what = self.take_away(&item)?;
-            let what = format!("{what} was written shortly before the machine stopped, and may not be whole");
+            self.take_away(&item)?;
+            let what = format!("{} was written shortly before the machine stopped, and may not be whole", item.label());
             self.shared.note(dropped.note(&what));
         }
         Ok(())
     }
 
-    fn is_whole(&self, item: &Item) -> bool {
+    fn is_whole(&self, item: &Item) -> Result<bool> {
         match item {
-            Item::Blob(digest) => self.content().examine(digest).is_ok_and(|rot| rot.is_none()),
-            Item::Layer(id) => self.layer(id).ok().and_then(|info| self.proves_whole(id, &info)) == Some(true),
+            Item::Blob(digest) => Ok(self.content().examine(digest)?.is_none()),
+            Item::Layer(id) => Ok(self.proves_whole(id, &self.layer(id)?)? == Some(true)),
         }
     }
 
-    /// Removes the files of what has no row any more; says what it was.
+    /// Removes the files of what has no row any more.
     #[expect(clippy::disallowed_methods, reason = "the state directory is ours alone")]
-    fn take_away(&self, item: &Item) -> Result<String> {
-        match item {
-            Item::Layer(id) => {
-                remove_dir(&self.shared.layout.layer(id))?;
-                Ok(format!("layer {id}"))
-            }
-            Item::Blob(digest) => {
-                let path = self.shared.layout.blob(digest);
-                match std::fs::remove_file(&path) {
-                    Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                        Err(error).context("remove", &path)?
-                    }
-                    _ => Ok(format!("content {digest}")),
-                }
-            }
+    fn take_away(&self, item: &Item) -> Result<()> {
+        let path = match item {
+            Item::Layer(id) => return remove_dir(&self.shared.layout.layer(id)),
+            Item::Blob(digest) => self.shared.layout.blob(digest),
+        };
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error).context("remove", &path),
+            _ => Ok(()),
         }
     }
 
     /// Whether a layer's files are what its digest says: packed again they have it, or they are those of the tar they
-    /// came as, which others may have packed in another way. None when nothing can tell.
-    pub(crate) fn proves_whole(&self, layer: &LayerId, info: &LayerInfo) -> Option<bool> {
-        let diff_id = info.diff_id.as_ref()?;
-        if self.diff_id_of(layer).as_ref() == Some(diff_id) {
-            return Some(true);
+    /// came as, which others may have packed in another way. None when nothing can tell, an error when it could not be
+    /// found out.
+    #[expect(clippy::disallowed_methods, reason = "the state directory is ours alone")]
+    pub(crate) fn proves_whole(&self, layer: &LayerId, info: &LayerInfo) -> Result<Option<bool>> {
+        let Some(diff_id) = &info.diff_id else { return Ok(None) };
+        let dir = self.layer_dir(layer);
+        if !dir.try_exists().context("inspect", &dir)? {
+            return Ok(Some(false));
         }
-        if info.blobs.is_empty() { Some(false) } else { self.is_as_packed(layer, info) }
+        let kept = open(&dir)?;
+        let mut hasher = Hasher::new();
+        let packed = judged(&dir, kiln_fs::layer::pack(&kept, &mut hasher))?;
+        if packed.is_some() && hasher.finish() == *diff_id {
+            return Ok(Some(true));
+        }
+        if info.blobs.is_empty() {
+            return Ok(Some(false));
+        }
+        // It is of no use unless it is whole itself.
+        let is_whole = |blob: &&Descriptor| matches!(self.content().examine(&blob.digest), Ok(None));
+        match info.blobs.iter().find(is_whole) {
+            Some(blob) => self.is_as_packed((&kept, &dir), self.content().open(&blob.digest)?),
+            None => Ok(None),
+        }
     }
 
-    fn is_as_packed(&self, layer: &LayerId, info: &LayerInfo) -> Option<bool> {
-        let packed = info.blobs.iter().find_map(|blob| self.content().open(&blob.digest).ok())?;
-        let tar = compress::decompressor(std::io::BufReader::new(packed), &Limits::default()).ok()?;
-        let active = self.begin_layer(&self.lease().ok()?).ok()?;
-        let same = || -> Option<bool> {
-            let [fresh, kept] = [active.tree(), self.layer_dir(layer)].map(|dir| Root::open_ambient(&dir).ok());
-            let (fresh, kept) = (fresh?, kept?);
-            let stats = kiln_fs::layer::apply(tar, &fresh, &Limits::default()).ok()?;
+    fn is_as_packed(&self, (kept, dir): (&Root, &Path), packed: File) -> Result<Option<bool>> {
+        let Ok(tar) = compress::decompressor(std::io::BufReader::new(packed), &Limits::default()) else {
+            return Ok(None);
+        };
+        let active = self.begin_layer(&self.lease()?)?;
+        let same = || -> Result<bool> {
+            let tree = active.tree();
+            let fresh = open(&tree)?;
+            let Some(stats) = judged(&tree, kiln_fs::layer::apply(tar, &fresh, &Limits::default()))? else {
+                return Ok(false);
+            };
             // Directories it only passes through look as those of the layers below.
-            kiln_fs::layer::inherit_implied(&fresh, &stats.implied, std::slice::from_ref(&kept)).ok()?;
-            kiln_fs::layer::same_but_times(&kept, &fresh).ok()
+            let below = std::slice::from_ref(kept);
+            judged(&tree, kiln_fs::layer::inherit_implied(&fresh, &stats.implied, below))?;
+            Ok(judged(dir, kiln_fs::layer::same_but_times(kept, &fresh))? == Some(true))
         };
         let is_same = same();
         // What stays behind goes with the next sweep.
         let _ = self.discard_layer(active);
-        is_same
-    }
-
-    /// The digest of a layer's tar as its files are now; none when it cannot be read.
-    fn diff_id_of(&self, layer: &LayerId) -> Option<Digest> {
-        let tree = Root::open_ambient(self.layer_dir(layer)).ok()?;
-        let mut hasher = Hasher::new();
-        kiln_fs::layer::pack(&tree, &mut hasher).ok()?;
-        Some(hasher.finish())
+        is_same.map(Some)
     }
 
     /// Makes sure that what was made longer than `age` ago is on disk; says how much was not known to be.
@@ -240,6 +269,27 @@ impl Store {
                 .map(drop)
         })
     }
+}
+
+fn open(dir: &Path) -> Result<Root> {
+    let failed = |error: kiln_sys::Error| Error::Io { action: "open", path: dir.to_owned(), source: error.into() };
+    Root::open_ambient(dir).map_err(failed)
+}
+
+/// None for what is wrong with a layer, an error for what kept us from finding out.
+fn judged<T>(dir: &Path, found: Result<T, LayerError>) -> Result<Option<T>> {
+    match found {
+        Err(source @ (LayerError::Io { .. } | LayerError::Write { .. })) => {
+            Err(Error::Layer { path: dir.to_owned(), source })
+        }
+        found => Ok(found.ok()),
+    }
+}
+
+/// An error with all that caused it.
+fn told(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 fn unsynced_layers(shared: &Shared, boot: &str) -> Result<Vec<Item>> {

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use kiln_fs::layer::LayerError;
 use kiln_oci::Digest;
 
 use crate::owner::Standing;
@@ -73,6 +74,23 @@ pub enum Error {
         /// Why.
         #[source]
         source: kiln_fs::Error,
+    },
+    /// The files of a layer could not be read, or those it came as not be unpacked.
+    #[error("cannot look through `{}`", .path.display())]
+    Layer {
+        /// Where they are.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: LayerError,
+    },
+    /// What another boot of the machine left could not be looked at, so that it is not used.
+    #[error("cannot tell whether {what} is whole, which was written shortly before the machine stopped: {why}")]
+    Undecided {
+        /// The layer or content.
+        what: String,
+        /// Why not.
+        why: String,
     },
     /// A newer kiln made this state directory.
     #[error(
@@ -279,6 +297,7 @@ impl Error {
     pub fn is_no_space(&self) -> bool {
         match self {
             Self::Copy { source: kiln_fs::Error::Io { source, .. }, .. }
+            | Self::Layer { source: LayerError::Io { source, .. }, .. }
             | Self::Io { source, .. }
             | Self::NotWritable { source, .. }
             | Self::Lock { source, .. } => {

@@ -161,6 +161,7 @@ impl Store {
         })?;
         reached("layer: recorded");
         let Some(winner) = winner else { return Ok(active.id.clone()) };
+        self.shared.decided(&Item::Layer(winner.clone()))?;
         active.lease.note(&[Item::Layer(winner.clone())])?;
         Ok(winner)
     }

@@ -64,6 +64,14 @@ impl Item {
         }
     }
 
+    /// What it is called.
+    pub(crate) fn label(&self) -> String {
+        match self {
+            Self::Layer(id) => format!("layer {id}"),
+            Self::Blob(digest) => format!("content {digest}"),
+        }
+    }
+
     fn line(&self) -> String {
         match self {
             Self::Layer(id) => format!("layer {id}\n"),

@@ -1,6 +1,6 @@
 //! The store: one state directory, opened.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -16,7 +16,7 @@ use crate::db::Db;
 use crate::error::Result;
 use crate::image::Images;
 use crate::layout::Layout;
-use crate::lease::Lease;
+use crate::lease::{Item, Lease};
 use crate::lock::{self, Guard};
 use crate::native::{Stacking, Views};
 use crate::record::{Records, Touched};
@@ -45,6 +45,8 @@ pub(crate) struct Shared {
     /// How layers become trees, once it is known.
     pub(crate) stacking: OnceLock<Stacking>,
     pub(crate) views: Mutex<Views>,
+    /// What could not be looked at, and why.
+    pub(crate) undecided: Mutex<HashMap<Item, String>>,
 }
 
 impl Store {
@@ -63,6 +65,7 @@ impl Store {
             written: Mutex::default(),
             stacking: OnceLock::new(),
             views: Mutex::default(),
+            undecided: Mutex::default(),
         };
         let store = Self { shared: Arc::new(shared) };
         store.doubt_unsynced()?;

@@ -83,7 +83,7 @@ fn tree(store: &Store, id: &LayerId, deep: bool) -> Option<String> {
         Ok(info) => info,
         Err(error) => return Some(whole(&error)),
     };
-    let is_broken = deep && store.proves_whole(id, &info) == Some(false);
+    let is_broken = deep && matches!(store.proves_whole(id, &info), Ok(Some(false)));
     is_broken.then(|| "its files are not what its digest says".to_owned())
 }
 

@@ -198,6 +198,34 @@ fn a_packed_layer_that_rotted_is_thrown_out_and_made_again() {
 }
 
 #[test]
+fn a_kept_layer_that_rotted_is_fetched_anew_when_it_is_unpacked_again() {
+    let Ok(registry) = std::env::var("KILN_TEST_REGISTRY") else {
+        kiln_testkit::skip("`KILN_TEST_REGISTRY` names no registry with the base images");
+        return;
+    };
+    let project = Project::new();
+    project.dockerfile(&format!("FROM {registry}/busybox\nRUN echo x >/x\n"));
+    project.build(&[]).ok();
+    let mut rotted = 0;
+    for blob in walk(&project.state().join("blobs")) {
+        let mut bytes = fs::read(&blob).unwrap();
+        if bytes.starts_with(&[0x1f, 0x8b]) {
+            *bytes.last_mut().unwrap() ^= 1;
+            fs::remove_file(&blob).unwrap();
+            fs::write(&blob, bytes).unwrap();
+            rotted += 1;
+        }
+    }
+    assert!(rotted > 0);
+    for layer in fs::read_dir(project.state().join("layers")).unwrap() {
+        fs::remove_dir_all(layer.unwrap().path()).unwrap();
+    }
+    assert_eq!(project.build(&[]).ok().cached(), 0);
+    assert_eq!(project.sh("cat /x"), "x\n");
+    fsck(&project).ok();
+}
+
+#[test]
 fn a_damaged_database_is_told_with_the_way_out() {
     let project = Project::new();
     project.dockerfile("FROM busybox\nRUN echo x >/x\n");
