@@ -265,14 +265,14 @@ impl Layers {
     }
 }
 
-/// Whether a layer changes what is below it: something is in it, or it is marked.
+/// Whether a layer changes what is below it: something is in it, or it hides all. Other marks the kernel leaves on every
+/// upper directory.
 fn says_something(layer: OwnedFd, path: &Path) -> Result<bool> {
     let unreadable = |e| Error::path("read the layer", path, Errno::from_io_error(&e).unwrap_or(Errno::IO));
     if !read_dir_fd(&layer).map_err(unreadable)?.is_empty() {
         return Ok(true);
     }
-    let is_mark = |name: &std::ffi::OsString| name.as_bytes().windows(8).any(|part| part == b"overlay.");
-    Ok(xattr::list(&layer)?.iter().any(is_mark))
+    Ok(xattr::list(&layer)?.iter().any(|name| name.as_bytes().ends_with(b"overlay.opaque")))
 }
 
 /// How a layer is opened.
@@ -372,6 +372,9 @@ mod tests {
         };
         whiteout(bottom_up[9].join("f1"));
         whiteout(bottom_up[1201].join("f2"));
+        for n in (0..lowers.len()).filter(|n| !is_full(n)) {
+            xattr::set(open_layer(bottom_up[n]).unwrap(), "trusted.overlay.impure", b"y").unwrap();
+        }
         let upper = Upper { upper: layer("u".into()), work: layer("w".into()) };
         let overlay = Overlay { lowers: lowers.clone(), upper: Some(upper.clone()), userxattr: false };
         let root = crate::root::Root::new(overlay.mount_detached().unwrap());
