@@ -77,6 +77,15 @@ class Builder:
         self.exports += 1
         return f"{self.store}.export-{self.exports}"
 
+    def read_saved(self, save):
+        """The image that a command writes to an archive, which is gone again afterwards."""
+        out = self.export()
+        self.run(save(out))
+        try:
+            return read_archive(out)
+        finally:
+            os.remove(out)
+
     def close(self):
         """Ends daemons and mounts. Files stay: the bench removes them when nothing is timed."""
 
@@ -112,12 +121,7 @@ class Kiln(Builder):
         return ["env", f"DOCKER_HOST={daemon.address}", *self.build(context, "--load=docker")]
 
     def image(self, context, tag="bench", more=()):
-        out = self.export()
-        self.run(self.kiln("save", "-o", out, tag))
-        try:
-            return read_archive(out)
-        finally:
-            os.remove(out)
+        return self.read_saved(lambda out: self.kiln("save", "-o", out, tag))
 
     @staticmethod
     def version(bench):
@@ -211,12 +215,7 @@ class Docker(Daemon):
         return ["docker", "push", "--quiet", name]
 
     def image(self, context, tag="bench", more=()):
-        out = self.export()
-        self.run(["docker", "save", "-o", out, tag])
-        try:
-            return read_archive(out)
-        finally:
-            os.remove(out)
+        return self.read_saved(lambda out: ["docker", "save", "-o", out, tag])
 
     @staticmethod
     def version(bench):

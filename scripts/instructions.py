@@ -21,22 +21,12 @@ import sys
 import tempfile
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+sys.path.insert(0, os.path.join(ROOT, "bench"))
+from cases.cached import DOCKERFILE, FILES  # noqa: E402
+
 RECORDED = os.path.join(ROOT, "bench/instructions.json")
 # More than this many parts in a hundred above the recorded number is told aloud.
 MUCH = 5
-DOCKERFILE = """FROM {registry}/busybox
-ENV APP=bench
-WORKDIR /app
-COPY one.txt .
-RUN echo first >first
-RUN echo second >second
-COPY two.txt ./
-LABEL version=1
-EXPOSE 8080
-RUN echo third >third
-USER nobody
-CMD ["cat", "/app/one.txt"]
-"""
 # The base, WORKDIR, COPY and RUN: the others only change the config.
 STEPS = 7
 
@@ -53,7 +43,7 @@ class Project:
         # Without line numbers, which callgrind would read for seconds.
         run(["strip", "--strip-debug", "-o", self.kiln, kiln])
         os.mkdir(self.context)
-        for name, text in {"Dockerfile": DOCKERFILE.format(registry=registry), "one.txt": "one\n", "two.txt": "two\n", "../registries": ""}.items():
+        for name, text in {"Dockerfile": DOCKERFILE.format(base=f"{registry}/busybox"), **FILES, "../registries": ""}.items():
             with open(os.path.join(self.context, name), "w") as file:
                 file.write(text)
 

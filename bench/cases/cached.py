@@ -5,13 +5,8 @@ from case import Case, Row
 from floors import base_root
 
 
-class Cached(Case):
-    name = "B1"
-    rows = {"B1": Row("a rebuild of 12 instructions, nothing changed", goal=0.015)}
-
-    def prepare(self, bench):
-        self.root = base_root(bench, "busybox")
-        self.text = f"""FROM {bench.base()}
+# Counted by scripts/instructions.py, too.
+DOCKERFILE = """FROM {base}
 ENV APP=bench
 WORKDIR /app
 COPY one.txt .
@@ -24,6 +19,15 @@ RUN echo third >third
 USER nobody
 CMD ["cat", "/app/one.txt"]
 """
+FILES = {"one.txt": "one\n", "two.txt": "two\n"}
+
+
+class Cached(Case):
+    name = "B1"
+    rows = {"B1": Row("a rebuild of 12 instructions, nothing changed", goal=0.015)}
+
+    def prepare(self, bench):
+        self.root = base_root(bench, "busybox")
 
     def floor(self, bench, floors):
         floors.take("B1", "a static program that does nothing, started by `sh`", f"{self.root}/bin/busybox true")
@@ -31,7 +35,7 @@ CMD ["cat", "/app/one.txt"]
     def turn(self, bench, kind, number):
         if kind.name not in self.ready:
             builder = bench.warm(kind)
-            context = bench.context({"Dockerfile": self.text, "one.txt": "one\n", "two.txt": "two\n"})
+            context = bench.context({"Dockerfile": DOCKERFILE.format(base=bench.base()), **FILES})
             bench.time(builder, builder.build(context))
             tree, config = builder.image(context)
             expect({"app/one.txt", "app/two.txt", "app/first", "app/second", "app/third"} <= set(tree), "all five files are there")
