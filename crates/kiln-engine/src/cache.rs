@@ -175,11 +175,10 @@ impl KeyStore for Cache {
         parts(&self.store, identity)
     }
 
-    fn put_parts(&self, identity: &str, sets: &[KeyParts]) {
+    fn put_parts(&self, identity: &str, mut sets: Vec<KeyParts>) {
         if self.purpose == Purpose::Verify {
             return;
         }
-        let mut sets = sets.to_vec();
         bound_listings(&mut sets);
         // Numbers hardly shrink; it is the paths that do.
         let text = serde_json::to_vec(&sets).map(|text| zstd::bulk::compress(&text, 1));

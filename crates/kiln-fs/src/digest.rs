@@ -61,7 +61,7 @@ pub fn read_copy(tree: &SourceTree, spec: &CopySpec, cache: &dyn StatCache) -> R
     for source in sources(tree, spec)? {
         let leaves = nodes.source(&source, spec.dir_copy_contents)?;
         hasher.field(source.name());
-        hasher.field(leaves.digest.as_str().as_bytes());
+        node_field(&mut hasher, &leaves.whole);
         found.push((source, leaves));
     }
     let (sources, leaves) = found.into_iter().unzip();
@@ -118,19 +118,22 @@ struct Fresh {
     digest: Digest,
 }
 
+/// The SHA-256 of a node.
+type Node = [u8; 32];
+
 /// The digest of a source, and of each file in it.
 #[derive(Debug)]
 struct Leaves {
-    digest: Digest,
+    whole: Node,
     /// By index in the listing. A file that is a source itself has its own digest only.
-    nodes: Vec<Option<Digest>>,
+    nodes: Vec<Option<Node>>,
 }
 
 impl Leaves {
     fn prints(&self, source: &Source) -> Prints {
-        let print = |digest: &Digest| u64::from_str_radix(&digest.hex()[..16], 16).expect("a digest is of hex digits");
+        let print = |node: &Node| u64::from_be_bytes(*node.first_chunk().expect("a node has more bytes"));
         let Some(listing) = &source.listing else {
-            return Prints::from([(printable(&source.located.path), print(&self.digest))]);
+            return Prints::from([(printable(&source.located.path), print(&self.whole))]);
         };
         let files = self.nodes.iter().enumerate().filter(|(index, _)| !listing.entries[*index].metadata.is_dir());
         let files = files.filter_map(|(index, node)| Some((printable(&listing.path(index)), print(node.as_ref()?))));
@@ -142,13 +145,13 @@ impl Leaves {
 ///
 /// Mode and owner of a context's own directory do not count: they differ from checkout to checkout.
 pub fn digest_tree(tree: &SourceTree, subpath: &str, cache: &dyn StatCache) -> Result<Digest> {
-    read_tree(tree, subpath, cache).map(|(_, leaves)| leaves.digest)
+    read_tree(tree, subpath, cache).map(|(_, leaves)| Digest::from_sha256(&leaves.whole))
 }
 
 /// As [`digest_tree`], and lists what it read.
 pub fn list_tree(tree: &SourceTree, subpath: &str, cache: &dyn StatCache) -> Result<(Digest, Prints)> {
     let (source, leaves) = read_tree(tree, subpath, cache)?;
-    Ok((leaves.digest.clone(), leaves.prints(&source)))
+    Ok((Digest::from_sha256(&leaves.whole), leaves.prints(&source)))
 }
 
 fn read_tree(tree: &SourceTree, subpath: &str, cache: &dyn StatCache) -> Result<(Source, Leaves)> {
@@ -158,8 +161,8 @@ fn read_tree(tree: &SourceTree, subpath: &str, cache: &dyn StatCache) -> Result<
     let leaves = nodes.source(&source, is_context)?;
     let mut hasher = Hasher::new();
     hasher.field(definition(tree));
-    hasher.field(leaves.digest.as_str().as_bytes());
-    Ok((source, Leaves { digest: hasher.finish(), ..leaves }))
+    node_field(&mut hasher, &leaves.whole);
+    Ok((source, Leaves { whole: hasher.finish_sha256(), ..leaves }))
 }
 
 struct Nodes<'a> {
@@ -172,7 +175,7 @@ impl Nodes<'_> {
     fn source(&self, source: &Source, contents_only: bool) -> Result<Leaves> {
         let Some(listing) = &source.listing else {
             let Located { path, metadata } = &source.located;
-            return Ok(Leaves { digest: self.leaf(metadata, &|| path.clone())?, nodes: Vec::new() });
+            return Ok(Leaves { whole: self.leaf(metadata, &|| path.clone())?, nodes: Vec::new() });
         };
         self.directory(listing, contents_only)
     }
@@ -180,7 +183,7 @@ impl Nodes<'_> {
     /// Digests leaves in parallel, then joins them upwards: children stand behind their parents in a listing.
     fn directory(&self, listing: &Listing, contents_only: bool) -> Result<Leaves> {
         let count = listing.entries.len();
-        let leaf = |index: usize| -> Result<Option<Digest>> {
+        let leaf = |index: usize| -> Result<Option<Node>> {
             let entry = &listing.entries[index];
             if !entry.is_needed || entry.metadata.is_dir() {
                 return Ok(None);
@@ -198,17 +201,18 @@ impl Nodes<'_> {
             if !entry.metadata.is_dir() || !(entry.is_needed || index == 0) {
                 continue;
             }
+            let attributes = &listing.directory(index).xattrs;
             let mut hasher =
-                if index == 0 && contents_only { Hasher::new() } else { self.header(&entry.metadata, &entry.xattrs) };
+                if index == 0 && contents_only { Hasher::new() } else { self.header(&entry.metadata, attributes) };
             for (child, entry) in listing.needed(index) {
-                let digest = nodes[child].as_ref().expect("children are digested before their parents");
+                let node = nodes[child].as_ref().expect("children are digested before their parents");
                 hasher.field(entry.name.as_bytes());
-                hasher.field(digest.as_str().as_bytes());
+                node_field(&mut hasher, node);
             }
-            nodes[index] = Some(hasher.finish());
+            nodes[index] = Some(hasher.finish_sha256());
         }
-        let digest = nodes[0].clone().expect("the listed directory is digested last");
-        Ok(Leaves { digest, nodes })
+        let whole = nodes[0].expect("the listed directory is digested last");
+        Ok(Leaves { whole, nodes })
     }
 
     /// What counts of every kind of file.
@@ -234,13 +238,13 @@ impl Nodes<'_> {
         hasher
     }
 
-    fn leaf(&self, metadata: &Metadata, path: &dyn Fn() -> Vec<u8>) -> Result<Digest> {
+    fn leaf(&self, metadata: &Metadata, path: &dyn Fn() -> Vec<u8>) -> Result<Node> {
         if metadata.is_file() {
             // The digest of the content covers the attributes: a cached one makes reading them needless.
             let mut hasher = self.header(metadata, &[]);
             hasher.update(&metadata.size.to_le_bytes());
             hasher.field(self.content(path, metadata)?.as_str().as_bytes());
-            return Ok(hasher.finish());
+            return Ok(hasher.finish_sha256());
         }
         let path = &path();
         let handle = self.open_state(path, metadata, OFlags::PATH)?;
@@ -250,7 +254,7 @@ impl Nodes<'_> {
             let target = rustix::fs::readlinkat(&handle, "", Vec::new()).map_err(Error::io("read the link", path))?;
             hasher.field(target.as_bytes());
         }
-        Ok(hasher.finish())
+        Ok(hasher.finish_sha256())
     }
 
     /// The digest of a file's attributes and bytes, from memory if the file has not changed since.
@@ -312,6 +316,10 @@ pub(crate) fn check_state(handle: impl AsFd, path: &[u8], metadata: &Metadata) -
         return Ok(());
     }
     Err(Error::ChangedWhileRead { path: printable(path) })
+}
+
+fn node_field(hasher: &mut Hasher, node: &Node) {
+    hasher.field(Digest::from_sha256(node).as_str().as_bytes());
 }
 
 fn attribute_fields(hasher: &mut Hasher, attributes: &[Xattr]) {

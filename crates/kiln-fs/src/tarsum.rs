@@ -11,7 +11,7 @@ use crate::copy::sources::Source;
 use crate::digest::check_state;
 use crate::error::{Error, Result};
 use crate::meta::Xattr;
-use crate::tree::{Listing, Located, Selection, SourceTree, open_beneath};
+use crate::tree::{Directory, Listing, Located, Selection, SourceTree, open_beneath};
 
 /// Digests the file or directory at `path`, links followed.
 ///
@@ -27,9 +27,9 @@ pub fn tarsum(tree: &SourceTree, path: &str) -> Result<Digest> {
 /// A directory's header stands under an empty name, and what is in it under its names, sorted by their bytes.
 fn directory(tree: &SourceTree, listing: &Listing, index: usize) -> Result<Digest> {
     let entry = &listing.entries[index];
-    let own = match entry.path.is_empty() {
-        true => Digest::sha256(""),
-        false => header(tree, &entry.metadata, b"", &entry.xattrs).finish(),
+    let own = match listing.directory(index) {
+        Directory { path, .. } if path.is_empty() => Digest::sha256(""),
+        Directory { xattrs, .. } => header(tree, &entry.metadata, b"", xattrs).finish(),
     };
     let mut hasher = Hasher::new();
     hasher.update(b"\0");

@@ -60,8 +60,8 @@ impl KeyStore for MemoryKeys {
         self.facts().parts.get(identity).cloned().unwrap_or_default()
     }
 
-    fn put_parts(&self, identity: &str, sets: &[KeyParts]) {
-        self.facts().parts.insert(identity.to_owned(), sets.to_vec());
+    fn put_parts(&self, identity: &str, sets: Vec<KeyParts>) {
+        self.facts().parts.insert(identity.to_owned(), sets);
     }
 
     fn occupant(&self, place: &str) -> Option<String> {

@@ -58,7 +58,7 @@ impl Past {
     /// Keeps what a step ran with.
     pub(crate) fn go_on(self, keys: &dyn KeyStore, parts: KeyParts) {
         let (identity, place) = (parts.identity.clone(), parts.place.clone());
-        keys.put_parts(&identity, &remember(self.sets, parts));
+        keys.put_parts(&identity, remember(self.sets, parts));
         if !place.is_empty() {
             keys.put_occupant(&place, &identity);
         }

@@ -46,7 +46,7 @@ pub trait KeyStore: Send + Sync {
     fn parts(&self, identity: &str) -> Vec<KeyParts>;
 
     /// Keeps them, instead of what was kept under this identity.
-    fn put_parts(&self, identity: &str, sets: &[KeyParts]);
+    fn put_parts(&self, identity: &str, sets: Vec<KeyParts>);
 
     /// The identity of the step that ran last of those that stood at a place.
     fn occupant(&self, place: &str) -> Option<String>;

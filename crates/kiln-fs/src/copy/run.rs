@@ -16,7 +16,7 @@ use super::sources::{Source, sources};
 use super::{CopySpec, CopyStats, Target};
 use crate::error::{Error, Result};
 use crate::share::pieces;
-use crate::tree::{Entry, Listing, SourceTree, join, open_beneath};
+use crate::tree::{Entry, Listing, SourceTree, open_beneath};
 
 const DIRECTORY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
@@ -170,7 +170,7 @@ impl TreeCopy<'_> {
     }
 
     fn batch(&self, batch: &Batch) -> Result<Done> {
-        let directory = &self.listing.entries[batch.directory].path;
+        let directory = &self.listing.directory(batch.directory).path;
         let from = open_beneath(&self.look.tree.root, directory, DIRECTORY).map_err(|errno| gone(errno, directory))?;
         let to = self.open(batch.directory)?;
         let directories = self.overlay.as_ref().filter(|_| batch.directory == 0).unwrap_or(&to);
@@ -192,17 +192,17 @@ impl TreeCopy<'_> {
 
     /// Opens the copy of a directory. It was made or found as one: a link there now was put there meanwhile.
     fn open(&self, index: usize) -> Result<OwnedFd> {
-        let root = self.listing.entries[0].path.len();
-        let path = &self.listing.entries[index].path;
+        let root = self.listing.directory(0).path.len();
+        let path = &self.listing.directory(index).path;
         let relative = if index == 0 { &[][..] } else { &path[root + usize::from(root > 0)..] };
         open_beneath(&self.base, relative, DIRECTORY).map_err(Error::io("open the copy of", path))
     }
 
     fn link(&self, first: usize, link: usize) -> Result<()> {
+        let path = self.listing.path(link);
         let (first, link) = (&self.listing.entries[first], &self.listing.entries[link]);
         let (from, to) = (self.open(first.parent)?, self.open(link.parent)?);
-        let path = join(&self.listing.entries[link.parent].path, link.name.as_bytes());
-        let make = |name: &OsStr| rustix::fs::linkat(&from, &first.name, &to, name, AtFlags::empty());
+        let make = |name: &OsStr| rustix::fs::linkat(&from, &*first.name, &to, name, AtFlags::empty());
         let ((), pending) = self.look.make((to.as_fd(), &link.name), &path, make)?;
         pending.finish().map_err(Error::io("replace", &path))
     }
@@ -218,14 +218,14 @@ impl TreeCopy<'_> {
 
     fn dress(&self, index: usize, entry: &Entry, is_new: bool) -> Result<u64> {
         let handle = self.open(index)?;
-        let metadata = &entry.metadata;
+        let (metadata, directory) = (&entry.metadata, self.listing.directory(index));
         let dressed = if is_new || (index > 0 && entry.is_selected) {
-            self.look.dress(handle.as_fd(), metadata, &entry.xattrs)
+            self.look.dress(handle.as_fd(), metadata, &directory.xattrs)
         } else if index > 0 {
             set_mode(&handle, metadata.mode).map(|()| 0).map_err(Into::into)
         } else {
             set_times(&handle, self.look.mtime(metadata)).map(|()| 0).map_err(Into::into)
         };
-        dressed.map_err(Error::io("set the attributes of the copy of", &entry.path))
+        dressed.map_err(Error::io("set the attributes of the copy of", &directory.path))
     }
 }

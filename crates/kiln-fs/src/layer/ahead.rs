@@ -1,6 +1,7 @@
-//! Small files are read ahead of being packed, several at once: one after the other, opening them takes longer than all else.
+//! Files are looked at ahead of being packed, and small ones read, several at once: one after the other, opening them takes
+//! longer than all else. A few at a time: a directory may have very many.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::OwnedFd;
@@ -8,9 +9,10 @@ use std::os::unix::ffi::OsStrExt;
 
 use kiln_sys::metadata::Metadata;
 use rayon::prelude::*;
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::io::Errno;
 
-use super::pack::{Name, attributes};
+use super::pack::attributes;
 use super::{LayerError, Result};
 use crate::error::printable;
 use crate::meta::Xattr;
@@ -22,21 +24,53 @@ pub(super) const NAMES: usize = 128;
 /// Larger files are read when it is their turn.
 const SMALL: u64 = 16 << 10;
 
+/// One name whose turn is next.
+pub(super) struct Ahead {
+    pub(super) name: OsString,
+    pub(super) metadata: Metadata,
+    /// What was read of it, if it is a small file.
+    pub(super) small: Option<Result<Small>>,
+}
+
+/// When files are read.
+#[derive(Clone, Copy)]
+pub(super) enum Reading {
+    /// Small ones at once. With `whiteouts`, the overlay's own attributes do not count.
+    Now { whiteouts: bool },
+    /// Each in its turn.
+    Later,
+}
+
 /// What was read of a small file.
 pub(super) struct Small {
     pub(super) xattrs: Vec<Xattr>,
     pub(super) content: Vec<u8>,
 }
 
-/// Reads those of some names in a directory that are small files.
-pub(super) fn read_ahead(directory: &OwnedFd, path: &[u8], names: &mut [Name], whiteouts: bool) {
-    names.par_iter_mut().with_min_len(16).for_each(|entry| {
-        let metadata = &entry.metadata;
-        if metadata.is_file() && metadata.nlink == 1 && metadata.size <= SMALL {
-            let path = join(path, entry.name.as_bytes());
-            entry.small = Some(read(directory, &entry.name, (metadata, &path), whiteouts));
-        }
-    });
+/// What there is to be known of a name.
+type Looked = Result<(Metadata, Option<Result<Small>>), Errno>;
+
+/// Looks at some names in a directory.
+pub(super) fn look_at(
+    directory: &OwnedFd,
+    path: &[u8],
+    names: Vec<OsString>,
+    reading: Reading,
+) -> Vec<(Looked, OsString)> {
+    let look = |name: &OsStr| {
+        let metadata = Metadata::from(&rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)?);
+        let is_small = metadata.is_file() && metadata.nlink == 1 && metadata.size <= SMALL;
+        let small = match reading {
+            Reading::Now { whiteouts } if is_small => {
+                let path = join(path, name.as_bytes());
+                Some(read(directory, name, (&metadata, &path), whiteouts))
+            }
+            _ => None,
+        };
+        Ok((metadata, small))
+    };
+    let look = |name: OsString| (look(&name), name);
+    names.into_par_iter().with_min_len(16).map(look).collect()
 }
 
 fn read(directory: &OwnedFd, name: &OsStr, (metadata, path): (&Metadata, &[u8]), whiteouts: bool) -> Result<Small> {

@@ -12,11 +12,10 @@ use kiln_sys::metadata::{FileKind, Metadata, Timestamp};
 use kiln_sys::passing;
 use kiln_sys::root::{DirEntry, Root, read_dir_fd};
 use kiln_sys::xattr;
-use rayon::prelude::*;
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::ahead::{NAMES, Small, read_ahead};
+use super::ahead::{Ahead, NAMES, Reading, Small, look_at};
 use super::entry::{EntryKind, TarEntry};
 use super::header::{write_header, write_padding, write_trailer};
 use super::live::{Out, Rewind, is_gone};
@@ -119,14 +118,11 @@ fn pack_entries<'a>(root: &'a Root, out: Out<'a>, options: &'a PackOptions) -> R
     }
     pack.descend(top, Vec::new())?;
     while let Some(frame) = pack.stack.last_mut() {
-        if frame.ahead.len() == 0 {
-            frame.look_ahead(&pack.out, options);
+        match frame.ahead.next() {
+            Some(name) => pack.name(name)?,
+            None if frame.names.len() > 0 => pack.look_ahead()?,
+            None => drop(pack.stack.pop()),
         }
-        let Some(name) = frame.ahead.next() else {
-            pack.stack.pop();
-            continue;
-        };
-        pack.name(name)?;
     }
     Ok(pack.stats)
 }
@@ -145,29 +141,10 @@ pub(super) struct Pack<'a> {
 struct Frame {
     handle: Option<OwnedFd>,
     path: Vec<u8>,
-    /// In the order of their names in the archive.
-    names: std::vec::IntoIter<Name>,
+    /// As they are in the archive, and in their order there.
+    names: std::vec::IntoIter<OsString>,
     /// Those whose turn is next.
-    ahead: std::vec::IntoIter<Name>,
-}
-
-pub(super) struct Name {
-    pub(super) name: OsString,
-    /// In the archive.
-    packed: OsString,
-    pub(super) metadata: Metadata,
-    /// What was read ahead.
-    pub(super) small: Option<Result<Small>>,
-}
-
-impl Frame {
-    fn look_ahead(&mut self, out: &Out<'_>, options: &PackOptions) {
-        let mut names: Vec<Name> = self.names.by_ref().take(NAMES).collect();
-        if let Some(handle) = self.handle.as_ref().filter(|_| !out.is_live()) {
-            read_ahead(handle, &self.path, &mut names, options.whiteouts);
-        }
-        self.ahead = names.into_iter();
-    }
+    ahead: std::vec::IntoIter<Ahead>,
 }
 
 impl Pack<'_> {
@@ -178,26 +155,15 @@ impl Pack<'_> {
 
     fn descend(&mut self, handle: OwnedFd, path: Vec<u8>) -> Result<()> {
         let entries = read_dir_fd(&handle).map_err(LayerError::io("list", &path))?;
-        let stat = |entry: DirEntry| {
-            (
-                rustix::fs::statat(&handle, &entry.name, AtFlags::SYMLINK_NOFOLLOW).map(|stat| Metadata::from(&stat)),
-                entry,
-            )
-        };
-        let entries: Vec<_> = entries.into_par_iter().with_min_len(NAMES / 4).map(stat).collect();
         let mut names = Vec::with_capacity(entries.len());
-        for (metadata, entry) in entries {
-            if self.out.is_live()
-                && (matches!(metadata, Err(Errno::NOENT)) || entry.name.as_bytes().starts_with(WHITEOUT))
-            {
+        for entry in entries {
+            if self.out.is_live() && entry.name.as_bytes().starts_with(WHITEOUT) {
                 self.stats.left_out += 1;
                 continue;
             }
-            let metadata = metadata.map_err(LayerError::io("look at", &join(&path, entry.name.as_bytes())))?;
-            let packed = self.packed_name(&path, &entry.name, &metadata)?;
-            names.push(Name { name: entry.name, packed, metadata, small: None });
+            names.push(self.packed_name((&handle, &path), entry)?);
         }
-        names.sort_unstable_by(|a, b| a.packed.cmp(&b.packed));
+        names.sort_unstable();
         if let Some(above) = self.stack.len().checked_sub(KEPT_OPEN) {
             self.stack[above].handle = None;
         }
@@ -206,38 +172,73 @@ impl Pack<'_> {
     }
 
     /// The name a file has in the archive.
-    fn packed_name(&self, directory: &[u8], name: &OsStr, metadata: &Metadata) -> Result<OsString> {
+    fn packed_name(&self, (directory, path): (&OwnedFd, &[u8]), entry: DirEntry) -> Result<OsString> {
+        let DirEntry { name, kind } = entry;
         if !self.options.whiteouts {
-            return Ok(name.to_owned());
+            return Ok(name);
         }
         if name.as_bytes().starts_with(WHITEOUT) {
-            return Err(LayerError::ReservedName { path: printable(&join(directory, name.as_bytes())) });
+            return Err(LayerError::ReservedName { path: printable(&join(path, name.as_bytes())) });
         }
-        if is_whiteout(metadata) {
-            return Ok(OsString::from_vec([WHITEOUT, name.as_bytes()].concat()));
+        if !matches!(kind, FileKind::CharDevice | FileKind::Socket) {
+            return Ok(name);
         }
-        Ok(name.to_owned())
+        let stat = rustix::fs::statat(directory, &name, AtFlags::SYMLINK_NOFOLLOW);
+        let stat = stat.map_err(LayerError::io("look at", &join(path, name.as_bytes())))?;
+        let is_deletion = is_whiteout(&Metadata::from(&stat));
+        Ok(if is_deletion { OsString::from_vec([WHITEOUT, name.as_bytes()].concat()) } else { name })
     }
 
-    fn name(&mut self, Name { name, metadata, small, .. }: Name) -> Result<()> {
-        let Some(frame) = self.stack.last_mut() else { return Ok(()) };
+    /// The name on disk of what has this name in the archive.
+    fn own_name(&self, packed: OsString) -> OsString {
+        match packed.as_bytes().strip_prefix(WHITEOUT) {
+            Some(name) if self.options.whiteouts => OsStr::from_bytes(name).to_owned(),
+            _ => packed,
+        }
+    }
+
+    /// Looks at the names whose turn is next.
+    fn look_ahead(&mut self) -> Result<()> {
+        let Some(directory) = self.take_handle()? else { return Ok(()) };
+        let Some(mut frame) = self.stack.pop() else { return Ok(()) };
+        let names: Vec<OsString> = frame.names.by_ref().take(NAMES).map(|name| self.own_name(name)).collect();
+        let reading =
+            if self.out.is_live() { Reading::Later } else { Reading::Now { whiteouts: self.options.whiteouts } };
+        let mut ahead = Vec::with_capacity(names.len());
+        for (looked, name) in look_at(&directory, &frame.path, names, reading) {
+            match looked {
+                Ok((metadata, small)) => ahead.push(Ahead { name, metadata, small }),
+                Err(Errno::NOENT) if self.out.is_live() => self.stats.left_out += 1,
+                Err(errno) => return Err(LayerError::io("look at", &join(&frame.path, name.as_bytes()))(errno)),
+            }
+        }
+        self.stack.push(Frame { handle: Some(directory), ahead: ahead.into_iter(), ..frame });
+        Ok(())
+    }
+
+    /// The handle of the directory being packed. Nothing if it is gone, and may be: then it is left.
+    fn take_handle(&mut self) -> Result<Option<OwnedFd>> {
+        let Some(frame) = self.stack.last_mut() else { return Ok(None) };
+        if let Some(handle) = frame.handle.take() {
+            return Ok(Some(handle));
+        }
+        let path = frame.path.clone();
+        match self.open_directory(&path) {
+            Err(error) if self.out.is_live() && is_gone(&error) => {
+                self.stack.pop();
+                Ok(None)
+            }
+            opened => opened.map(Some),
+        }
+    }
+
+    fn name(&mut self, Ahead { name, metadata, small }: Ahead) -> Result<()> {
+        let Some(frame) = self.stack.last() else { return Ok(()) };
         let path = join(&frame.path, name.as_bytes());
         if let Some(small) = small {
             return self.small(small?, &metadata, &path);
         }
-        let directory = match frame.handle.take() {
-            Some(handle) => handle,
-            None => {
-                let path = frame.path.clone();
-                match self.open_directory(&path) {
-                    Err(error) if self.out.is_live() && is_gone(&error) => {
-                        self.stack.pop();
-                        return Ok(());
-                    }
-                    opened => opened?,
-                }
-            }
-        };
+        let Some(directory) = self.take_handle()? else { return Ok(()) };
         let deeper = self.file(&directory, &name, &metadata, &path);
         if let Some(frame) = self.stack.last_mut() {
             frame.handle = Some(directory);

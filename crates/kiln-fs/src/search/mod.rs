@@ -120,7 +120,7 @@ fn entry(
         })
     };
     match entry.metadata.kind {
-        FileKind::Directory => Ok(in_attributes(&entry.xattrs)),
+        FileKind::Directory => Ok(in_attributes(&listing.directory(index).xattrs)),
         FileKind::Symlink => {
             let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let link = open_beneath(&tree.root, &path, flags);

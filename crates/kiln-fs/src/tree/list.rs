@@ -1,6 +1,6 @@
 //! Listing a tree: level by level in parallel, asking the patterns before the disk.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -28,21 +28,33 @@ pub(crate) struct Selection {
 #[derive(Debug)]
 pub(crate) struct Entry {
     /// Its name; empty for the listed directory itself.
-    pub(crate) name: OsString,
+    pub(crate) name: Box<OsStr>,
     pub(crate) metadata: Metadata,
-    /// Where its children are in the listing. Empty for everything but directories.
-    pub(crate) children: Range<usize>,
     /// The directory it is in; the listed directory is its own.
     pub(crate) parent: usize,
-    /// Directories: the path from the root of the tree.
-    pub(crate) path: Vec<u8>,
-    /// Directories: attributes. For other kinds they are read when the file is.
-    pub(crate) xattrs: Vec<Xattr>,
+    directory: Option<Box<Directory>>,
     /// Chosen itself, not only because something in it is.
     pub(crate) is_selected: bool,
     /// Chosen, or on the way to something chosen. Everything else is to be passed over.
     pub(crate) is_needed: bool,
     is_visible: bool,
+}
+
+/// What is known of directories only: a listing is mostly of files, and in memory as a whole.
+#[derive(Debug)]
+pub(crate) struct Directory {
+    /// The path from the root of the tree.
+    pub(crate) path: Vec<u8>,
+    /// Attributes. For other kinds they are read when the file is.
+    pub(crate) xattrs: Vec<Xattr>,
+    /// Where its children are in the listing.
+    children: Range<usize>,
+}
+
+impl Directory {
+    fn new(path: Vec<u8>) -> Box<Self> {
+        Box::new(Self { path, xattrs: Vec::new(), children: 0..0 })
+    }
 }
 
 /// A directory and all in it that is visible and selected. Siblings are adjacent, sorted by the bytes of their names,
@@ -107,12 +119,10 @@ impl SourceTree {
     ) -> Result<Listing> {
         let walk = Walk { tree: self, selection, hidden_names };
         let root = Entry {
-            name: OsString::new(),
+            name: Box::default(),
             metadata,
-            children: 0..0,
             parent: 0,
-            path: path.to_vec(),
-            xattrs: Vec::new(),
+            directory: Some(Directory::new(path.to_vec())),
             is_selected: true,
             is_needed: true,
             is_visible: false,
@@ -139,9 +149,12 @@ impl SourceTree {
 impl Listing {
     fn adopt(&mut self, parent: usize, found: Listed, level: &mut Vec<Pending>) {
         let start = self.entries.len();
-        self.entries[parent].children = start..start + found.children.len();
-        self.entries[parent].xattrs = found.xattrs;
-        self.entries[parent].is_visible |= found.has_hidden_file;
+        let entry = &mut self.entries[parent];
+        if let Some(directory) = &mut entry.directory {
+            directory.children = start..start + found.children.len();
+            directory.xattrs = found.xattrs;
+        }
+        entry.is_visible |= found.has_hidden_file;
         self.hidden.extend(found.hidden);
         self.entries.extend(found.children);
         level.extend(found.pending.into_iter().map(|pending| Pending { index: start + pending.index, ..pending }));
@@ -166,17 +179,22 @@ impl Listing {
 
     /// The needed children of a directory, by index.
     pub(crate) fn needed(&self, directory: usize) -> impl Iterator<Item = (usize, &Entry)> {
-        let range = self.entries[directory].children.clone();
+        let range = self.directory(directory).children.clone();
         range.map(|index| (index, &self.entries[index])).filter(|(_, entry)| entry.is_needed)
+    }
+
+    /// An entry that is a directory.
+    pub(crate) fn directory(&self, index: usize) -> &Directory {
+        self.entries[index].directory.as_ref().expect("only directories are asked what is in them")
     }
 
     /// The path of an entry from the root of the tree.
     pub(crate) fn path(&self, index: usize) -> Vec<u8> {
         let entry = &self.entries[index];
-        if entry.metadata.is_dir() {
-            return entry.path.clone();
+        match &entry.directory {
+            Some(directory) => directory.path.clone(),
+            None => join(&self.directory(entry.parent).path, entry.name.as_bytes()),
         }
-        join(&self.entries[entry.parent].path, entry.name.as_bytes())
     }
 }
 
@@ -235,12 +253,10 @@ impl Walk<'_> {
             let index = listed.children.len();
             listed.pending.extend(verdict.descend.map(|below| Pending { index, ..below }));
             let entry = Entry {
-                name: name.name,
+                name: name.name.into(),
                 metadata,
-                children: 0..0,
                 parent: pending.index,
-                path: verdict.path,
-                xattrs: Vec::new(),
+                directory: is_dir.then(|| Directory::new(verdict.path)),
                 is_selected: verdict.is_selected,
                 is_needed: false,
                 is_visible: verdict.is_visible,

@@ -13,7 +13,7 @@ use kiln_oci::Digest;
 use kiln_sys::metadata::Metadata;
 use kiln_sys::root::Root;
 
-pub(crate) use list::{Entry, Listing, Selection, join, open_beneath, open_directory};
+pub(crate) use list::{Directory, Entry, Listing, Selection, join, open_beneath, open_directory};
 pub(crate) use locate::{LastLink, Located, split};
 pub use survey::{LeftOut, Sent, Survey, Verdict, survey, verdict};
 

@@ -269,7 +269,7 @@ impl KeyStore for Counted<MemoryKeys> {
         self.log.note("ask parts", identity);
         self.inner.parts(identity)
     }
-    fn put_parts(&self, identity: &str, sets: &[KeyParts]) {
+    fn put_parts(&self, identity: &str, sets: Vec<KeyParts>) {
         self.log.note("put parts", identity);
         self.inner.put_parts(identity, sets);
     }
