@@ -42,6 +42,9 @@ pub(crate) enum Sight {
 const ELSEWHERE: &str = "name a state directory on another filesystem with `--state`, or have layers copied with \
      `KILN_SNAPSHOTTER=native`";
 
+/// The way out where there are too many of them.
+const FEWER: &str = "make fewer layers: join instructions, or go on `FROM scratch` with a `COPY --from` of all there is";
+
 /// What is said where steps have no namespaces.
 const UNCONFINED: &str = "warning: steps run with `--isolation=chroot`: they see the processes and the network of this machine, have \
      no `/proc` and no `/sys`, and can do what kiln can; secrets are in files; build nothing that you do not trust";
@@ -121,8 +124,12 @@ impl Sight {
             Self::Host | Self::Nested(_) | Self::Plain => overlay.mount_detached(),
             Self::Own(shifted) => overlay.mount_shifted(shifted),
         };
+        let way_out = match &mount {
+            Err(kiln_sys::Error::TooManyLayers { .. }) => FEWER,
+            _ => ELSEWHERE,
+        };
         let mount = mount.or_environment(|| "cannot mount a step's files".into());
-        mount.map_err(|failure| failure.hint(ELSEWHERE))
+        mount.map_err(|failure| failure.hint(way_out))
     }
 
     /// Clones the mount of a part of the state directory.
