@@ -254,9 +254,9 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
 
 
 def first_and_last(text):
-    """The first and the last line of what something said, in one of at most 300 characters."""
+    """The first and the last line of what something said, in one; of long lines the beginning and the end."""
     lines = text.strip().splitlines()
-    return " … ".join(lines[:1] + lines[-1:] if len(lines) > 1 else lines)[:300]
+    return " … ".join(line if len(line) <= 200 else f"{line[:120]} … {line[-80:]}" for line in (lines[:1] + lines[-1:] if len(lines) > 1 else lines))
 
 
 def expect(condition, claim):

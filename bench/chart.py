@@ -7,8 +7,8 @@ import figures
 # Told apart in shape too, not by colour alone. Colours are of one lightness each for a light and a dark ground.
 MARKS = {"buildctl": ("circle", "#1f6fb4", "#6cb0ea"), "docker": ("square", "#b3541e", "#f09a63"),
          "buildah": ("diamond", "#6a4ba3", "#b79be8"), "podman": ("triangle", "#2b7a4b", "#71c795")}
-LEFT, WIDTH, ROW, TOP, RIGHT = 330, 760, 22, 58, 24
-MOST = 52  # characters of a title
+LEFT, WIDTH, ROW, TOP, RIGHT = 420, 880, 22, 58, 24
+MOST = 56  # characters of a title
 
 
 def draw(rows, measured):
@@ -22,7 +22,7 @@ def draw(rows, measured):
     low, high = min(0.5, *every) * 0.95, max(10, *every) * 1.1
     place = lambda ratio: LEFT + (math.log(ratio) - math.log(low)) / (math.log(high) - math.log(low)) * (WIDTH - LEFT - RIGHT)
     height = TOP + ROW * len(lines) + 16
-    parts = [head(height), legend(present(ratios)), *axis(place, low, high, height)]
+    parts = [head(height), f'<text x="12" y="18">Times kiln’s time: the further right, the slower (logarithmic)</text>', legend(present(ratios)), *axis(place, low, high, height)]
     for at, (name, row, _) in enumerate(lines):
         y = TOP + ROW * at + ROW / 2
         title = row.title.replace("`", "")

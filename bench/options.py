@@ -28,7 +28,8 @@ def parser(text, builders):
     made.add_argument("--runs", metavar="N", type=int, default=3, help="rounds, at least one; by default %(default)s")
     made.add_argument("--work", metavar="DIR", default=os.path.join(cache, "bench"), help="where stores and contexts go, up to 35 GiB; by default .cache/bench")
     made.add_argument("--plain", action="store_true", help="in the work directory itself, without a filesystem for each case")
-    made.add_argument("--publish", action="store_true", help="write docs/performance.*, too; rows that are not measured stay")
+    made.add_argument("--check", action="store_true", help="only say whether the options make sense")
+    made.add_argument("--publish", action="store_true", help="write docs/performance.* and README's table, too; rows that are not measured stay")
     return made
 
 
@@ -101,12 +102,16 @@ def git(*arguments):
     return done.stdout.strip() if done.returncode == 0 else ""
 
 
-def check(options, cases, names):
-    """Raises `Usage` or `Failed` for what would stop every case."""
+def check_words(options):
+    """Raises `Usage` for what makes no sense on any machine."""
     if options.runs < 1:
         raise Usage(f"--runs {options.runs}: at least one round is needed")
     if os.path.exists(options.work) and not os.path.isdir(options.work):
         raise Usage(f"--work {options.work}: that is no directory")
+
+
+def check(options, cases, names):
+    """Raises `Usage` or `Failed` for what would stop every case."""
     if options.publish and not options.is_named and profile(os.path.realpath(options.kiln)) == "debug":
         raise Usage(f"{options.kiln} is a debug build, which is not published unless --kiln names it")
     if os.geteuid() != 0:

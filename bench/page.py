@@ -5,10 +5,11 @@ import os
 
 import chart
 import figures
+import readme
 from room import ROOT
 
 PAGE, DATA, CHART = (os.path.join(ROOT, f"docs/performance.{kind}") for kind in ("md", "json", "svg"))
-NOT_ASKED = "not asked for"
+NOT_ASKED, NOT_TRIED = "not asked for", "not tried"
 BEGIN, END = "<!-- begin: made by bench/run.py -->", "<!-- end: made by bench/run.py -->"
 ORDER = ["kiln", "buildctl", "docker", "buildah", "podman"]
 SIGNS = {"reached": "✓", "floor": "≈ floor", "missed": "✗", None: ""}
@@ -26,11 +27,11 @@ def published():
 def joined(before, now):
     """What is published after a run: what was not measured this time stays, with the day, the machine and the rounds it is of.
 
-    `of` has these for a row, and as `row, builder` for one builder's time in a row that was measured with others.
+    `of` has these and kiln's version for a row, and as `row, builder` for one builder's time in a row that was measured with others.
     """
     if not before:
         return dict(now, of={})
-    origin = {field: before[field] for field in ("when", "machine", "runs")}
+    origin = {field: before[field] for field in ("when", "machine", "runs")} | {"kiln": before["versions"].get("kiln", "")}
     rows, of = {}, {}
     for row, entries in before["rows"].items():
         fresh = now["rows"].get(row)
@@ -49,8 +50,14 @@ def joined(before, now):
     return dict(now, versions=before["versions"] | now["versions"], rows=rows, floors=floors, notes=notes + now["notes"], of=of, skipped=skipped)
 
 
+def of_one_run(results, row):
+    """The times of a row that were taken in the same run as kiln's: only those are compared."""
+    of, entries = results.get("of", {}), results["rows"][row]
+    return {name: entry for name, entry in entries.items() if of.get(f"{row}, {name}") == of.get(f"{row}, kiln")}
+
+
 def publish(rows, results, before):
-    drawing = chart.draw(rows, results["rows"])
+    drawing = chart.draw(rows, {row: of_one_run(results, row) for row in results["rows"]})
     text = generated(rows, results, before, os.path.basename(CHART) if drawing else None)
     with open(PAGE) as file:
         whole = file.read()
@@ -62,6 +69,7 @@ def publish(rows, results, before):
     if drawing:
         with open(CHART, "w") as file:
             file.write(drawing)
+    readme.write(results)
 
 
 def replaced(whole, text):
@@ -87,8 +95,8 @@ def summary(results):
     lines += [f"**Skipped: {name}**: {why}." for name, why in results["skipped"].items()]
     origins = {}
     for row, origin in sorted(results.get("of", {}).items()):
-        origins.setdefault((origin["when"], origin["machine"], origin["runs"]), []).append(row.replace(", ", " of "))
-    lines += [f"From {when} on {where}, rounds: {runs}: {', '.join(kept)}." for (when, where, runs), kept in sorted(origins.items())]
+        origins.setdefault((origin["when"], origin["machine"], origin["runs"], origin["kiln"]), []).append(row.replace(", ", " of "))
+    lines += [f"From {when} on {where}, kiln {kiln}, rounds: {runs}: {', '.join(kept)}." for (when, where, runs, kiln), kept in sorted(origins.items())]
     return "\n\n".join(lines)
 
 
@@ -96,9 +104,9 @@ def cell(entry, ours, name):
     if not entry:
         return "–"
     if not entry["seconds"]:
-        return "failed"
+        return NOT_TRIED if entry["failed"].startswith(NOT_TRIED) else "failed"
     text = f"{figures.seconds(figures.least(entry))} / {figures.seconds(figures.median(entry))}"
-    if name != "kiln" and figures.has_time(ours):
+    if ours and name != "kiln" and figures.has_time(ours):
         text += f" ({figures.least(entry) / max(figures.least(ours), 1e-5):.1f}×)"
     return text
 
@@ -124,9 +132,10 @@ def times(rows, results, names):
     for name, row in rows.items():
         entries, floor = results["rows"].get(name), results["floors"].get(name)
         if entries:
-            cells = [cell(entries.get(builder), entries.get("kiln"), builder) for builder in names]
+            compared = of_one_run(results, name)
+            cells = [cell(entries.get(builder), compared.get("kiln") if builder in compared else None, builder) for builder in names]
             unit = "" if row.unit == "s" else f" ({row.unit})"
-            lines.append(f"| {name} | {row.title}{unit} | {' | '.join(cells)} | {goal_cell(row, entries, floor)} | {floor_cell(entries, floor)} |")
+            lines.append(f"| {name} | {row.title}{unit} | {' | '.join(cells)} | {goal_cell(row, compared, floor)} | {floor_cell(entries, floor)} |")
     return "\n".join(lines)
 
 
@@ -137,7 +146,7 @@ def footnotes(results):
 def failures(results):
     lines = [f"- {row}, {name}: {entry['failed'].replace('|', '¦').replace('<', '‹')}" for row, entries in results["rows"].items()
              for name, entry in entries.items() if entry.get("failed")]
-    return "What failed:\n\n" + "\n".join(lines) if lines else ""
+    return "What failed or was not tried:\n\n" + "\n".join(lines) if lines else ""
 
 
 def floors(rows, results):

@@ -125,7 +125,10 @@ class Kiln(Builder):
 
     @staticmethod
     def version(bench):
-        return subprocess.run([bench.options.kiln, "--version"], capture_output=True, text=True, check=True).stdout.split()[-1]
+        name, version = subprocess.run([bench.options.kiln, "--version"], capture_output=True, text=True, check=True).stdout.split()
+        if name != "kiln":
+            raise ValueError(f"{bench.options.kiln} is no kiln but {name}")
+        return version
 
 
 class Daemon(Builder):

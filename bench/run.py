@@ -30,6 +30,7 @@ from room import ROOT, Failed, Wrong  # noqa: E402
 
 INSIDE = "KILN_BENCH_INSIDE"
 PATIENCE = 100  # seconds; a case that has taken longer has further rounds with kiln alone
+QUIET = 0.1  # the share of the processors that others may take without a word
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -44,6 +45,18 @@ def machine():
     with open("/proc/meminfo") as file:
         memory = round(int(file.readline().split()[1]) / (1 << 20))
     return f"{os.cpu_count()} cores, {memory} GiB, Linux {platform.release().split('-')[0]}"
+
+
+def busy(seconds=2):
+    """The share of the processors' time that others take (proc_stat(5))."""
+    def look():
+        with open("/proc/stat") as file:
+            times = [int(field) for field in file.readline().split()[1:9]]
+        return sum(times), times[3] + times[4]
+    all_before, idle_before = look()
+    time.sleep(seconds)
+    all_now, idle_now = look()
+    return 1 - (idle_now - idle_before) / max(all_now - all_before, 1)
 
 
 def choose(bench, wanted):
@@ -133,6 +146,9 @@ def main():
     try:
         cases = asked.selected(options.only, CASES)
         names = asked.wanted(options.builders, [kind.name for kind in BUILDERS])
+        asked.check_words(options)
+        if options.check:
+            return 0
         asked.check(options, cases, names)
         if not options.plain and INSIDE not in os.environ:
             # Mounts of a name space of ours end with us, however we end.
@@ -168,6 +184,10 @@ def measure(options, cases, names):
         versions = versions_of(bench, kinds)
         if not kinds:
             raise Failed("none of the builders can be measured")
+        share = busy()
+        if share > QUIET:
+            print(f"warning: something else takes {share:.0%} of the processors: times will be too long", file=sys.stderr)
+            bench.tell("all", f"something else took {share:.0%} of the processors when the run began")
         print(f"{machine()}; {', '.join(f'{name} {version}' for name, version in versions.items())}", file=sys.stderr)
         began, broken = time.monotonic(), set()
         for kind in cases:
@@ -191,7 +211,9 @@ def measure(options, cases, names):
         bench.close()
     if not bench.rows:
         raise Failed("nothing could be measured; why is told above")
-    tell(results, name, options.publish)
+    if options.publish and "kiln" in broken:
+        print("not published: kiln failed, see above; the page stays as it was", file=sys.stderr)
+    tell(results, name, options.publish and "kiln" not in broken)
     return 1 if "kiln" in broken else 0
 
 

@@ -14,6 +14,7 @@ import figures  # noqa: E402
 import leftovers  # noqa: E402
 import options  # noqa: E402
 import page  # noqa: E402
+import readme  # noqa: E402
 from case import Case, Row  # noqa: E402
 
 ROWS = {"A": Row("a case <of two>", goal=1.0), "B": Row("a case by its floor", beyond_floor=0.3), "C": Row("a case without a goal")}
@@ -91,10 +92,10 @@ class Page(unittest.TestCase):
     def test_rows_that_were_not_measured_stay_with_their_day(self):
         before = page.joined(None, results({"A": {"kiln": took(1.0)}, "B": {"kiln": took(1.0)}}))
         after = page.joined(before, results({"B": {"kiln": took(0.5)}}, when="2030-02-03"))
-        origin = {"when": "2030-01-02", "machine": "2 cores", "runs": 3}
+        origin = {"when": "2030-01-02", "machine": "2 cores", "runs": 3, "kiln": "1"}
         self.assertEqual((after["of"], after["rows"]["B"]["kiln"]["seconds"]), ({"A": origin}, [0.5]))
         text = page.generated(ROWS, after, before, None)
-        self.assertIn("From 2030-01-02 on 2 cores, rounds: 3: A.", text)
+        self.assertIn("From 2030-01-02 on 2 cores, kiln 1, rounds: 3: A.", text)
         self.assertIn("- B 1.00 → 0.500 s, -50 %", text)
         self.assertNotIn("- A 1.00", text)
 
@@ -108,12 +109,30 @@ class Page(unittest.TestCase):
         self.assertEqual(after["rows"]["A"], {"kiln": took(0.5), "docker": took(4.0)})
         self.assertEqual([note["text"] for note in after["notes"]], ["slow"])
         self.assertEqual(after["skipped"], {})
-        self.assertIn("From 2030-01-02 on 2 cores, rounds: 5: A of docker.", text)
-        self.assertIn("From 2030-02-03 on 2 cores, rounds: 3: A.", text)
+        self.assertIn("From 2030-01-02 on 2 cores, kiln 1, rounds: 5: A of docker.", text)
+        self.assertIn("From 2030-02-03 on 2 cores, kiln 1, rounds: 3: A.", text)
         self.assertIn("Measured 2030-03-04 on 8 cores", text)
+        self.assertIn("| 0.500 / 0.500 | 4.00 / 4.00 | 1.00 ✓ |", text, "times of two runs have no ratio")
+        self.assertEqual(list(page.of_one_run(again, "A")), ["kiln"])
+
+    def test_what_was_not_tried_did_not_fail(self):
+        text = page.generated(ROWS, results({"A": {"kiln": took(1.0), "docker": took(failed="not tried: 100 took it 15 s")}}), None, None)
+        self.assertIn("| not tried |", text)
 
     def test_a_remark_on_a_row_names_no_builder(self):
         self.assertEqual(page.footnotes({"notes": [{"row": "A", "builder": "", "text": "no floor"}]}), "- A: no floor.")
+
+
+class Readme(unittest.TestCase):
+    def test_it_has_the_rows_that_were_measured(self):
+        text = readme.table(results({"B1": {"kiln": took(0.0131, 0.02, 0.03), "docker": took(failed="no")}, "A": {"kiln": took(1.0, memory=70)}}))
+        self.assertIn("| rebuild with nothing changed, 12 instructions | 0.013 / 0.020 | – |", text)
+        self.assertIn("2030-01-02, 2 cores: kiln 1, docker 2. kiln's largest process in all cases of the page: 70 MiB.", text)
+
+    def test_it_has_its_marks(self):
+        with open(readme.README) as file:
+            whole = file.read()
+        self.assertEqual((whole.count(readme.BEGIN), whole.count(readme.END)), (1, 1))
 
 
 class Options(unittest.TestCase):

@@ -3,16 +3,20 @@
 #
 #   bench.sh [OPTION]...       options of bench/run.py: --only B1,B2, --builders kiln, --runs 5
 #
+# What was measured is written to docs/performance.* and README's table, in the place of what was there (`git checkout` brings it back).
 # Needs root, Debian's apt, a Rust toolchain and 40 GiB of disk. Nothing outside the clone is changed but missing Debian packages.
 #   KILN=FILE                  the kiln to measure, instead of one that is built here
+#   KILN_CACHE=DIR             where bases, builders and the work directory are, instead of .cache
 #   KILN_BUILDKIT_SOURCE=DIR   a clone of moby/buildkit, from which buildctl is built once; without it there is no buildctl
 set -euo pipefail
 source "$(dirname "$0")/env.sh"
 
-case ${1:-} in -h | --help) sed -n '2,8s/^# \{0,1\}//p' "$0"; exit 0 ;; esac
+case ${1:-} in -h | --help) sed -n '2,10s/^# \{0,1\}//p' "$0"; exit 0 ;; esac
 ((EUID == 0)) || die "measuring needs root: sudo $0"
 
-packages gcc libc6-dev python3 curl skopeo docker-registry e2fsprogs util-linux
+packages python3
+"$ROOT/bench/run.py" --check "$@"
+packages gcc libc6-dev curl skopeo docker-registry e2fsprogs util-linux
 python3 -m pip --version >/dev/null 2>&1 || packages python3-pip
 
 if [[ -z ${KILN:-} ]]; then
