@@ -43,7 +43,8 @@ const ELSEWHERE: &str = "name a state directory on another filesystem with `--st
      `KILN_SNAPSHOTTER=native`";
 
 /// The way out where there are too many of them.
-const FEWER: &str = "make fewer layers: join instructions, or go on `FROM scratch` with a `COPY --from` of all there is";
+const FEWER: &str =
+    "make fewer layers: join instructions, or go on `FROM scratch` with a `COPY --from` of all there is";
 
 /// What is said where steps have no namespaces.
 const UNCONFINED: &str = "warning: steps run with `--isolation=chroot`: they see the processes and the network of this machine, have \

@@ -268,6 +268,11 @@ impl Seen {
         all.insert((tree.to_owned(), selector.to_owned()), readings);
     }
 
+    /// Forgets all: outputs need the room.
+    pub(crate) fn forget(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
     /// Recalls some.
     pub(crate) fn get(&self, tree: &str, selector: &str) -> Option<Readings> {
         let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);

@@ -352,6 +352,7 @@ async fn solve(
     let solver = Solver::new(cache.clone(), cache.clone(), Arc::clone(&job.reporter), turns(request));
     let tell = |accounts| draft.steps(definition, &job.patience, accounts);
     let solved = solver.solve_with_accounts(&plan, &roots, tell).await;
+    job.seen.forget();
     tell_losses(&job.store, job.reporter.as_ref());
     let mut solved = match solved {
         Ok(solved) => solved.into_iter(),

@@ -10,8 +10,8 @@ pub const DOCUMENT: u64 = 4 << 20;
 pub const CONFIG: u64 = 8 << 20;
 /// Bytes of an answer that is neither document nor blob: tokens, error bodies.
 pub const ANSWER: u64 = 1 << 20;
-/// Layers of an image.
-pub const LAYERS: usize = 1000;
+/// Layers of an image: a thousand steps, and what they stand on.
+pub const LAYERS: usize = 1024;
 /// Manifests of an index, and of everything below it together.
 pub const MANIFESTS: usize = 1000;
 /// Indexes within indexes.

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use kiln_sys::metadata::Metadata;
 use rustix::fs::AtFlags;
+use rustix::io::Errno;
 
 use super::pack::Pack;
 use super::{LayerError, Result};
@@ -93,9 +94,14 @@ impl Pack<'_> {
     }
 }
 
-/// Whether somebody took away what was to be read.
+/// Whether somebody took away what was to be read, or put something of another kind in its place.
 pub(super) fn is_gone(error: &LayerError) -> bool {
-    matches!(error, LayerError::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound)
+    let LayerError::Io { source, .. } = error else { return false };
+    // A directory that is none, a file that is a directory, a link that is none (`EINVAL`), a file that is a link.
+    matches!(
+        Errno::from_io_error(source),
+        Some(Errno::NOENT | Errno::NOTDIR | Errno::ISDIR | Errno::INVAL | Errno::LOOP)
+    )
 }
 
 #[cfg(test)]
@@ -197,6 +203,31 @@ mod tests {
         });
         assert_eq!(stats.left_out, 2);
         assert!(out.path().join("a").exists() && !out.path().join("deep").exists());
+    }
+
+    #[test]
+    fn what_becomes_something_else_meanwhile_is_left_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        fs::write(at("a"), "a").unwrap();
+        fs::create_dir(at("directory")).unwrap();
+        fs::write(at("file"), "f").unwrap();
+        std::os::unix::fs::symlink("a", at("link")).unwrap();
+        fs::write(at("target"), "t").unwrap();
+        fs::write(at("z"), "z").unwrap();
+        let mut is_other = false;
+        let (stats, out) = pack(dir.path(), |_| {
+            if !std::mem::replace(&mut is_other, true) {
+                fs::remove_dir(at("directory")).unwrap();
+                ["file", "link", "target"].iter().for_each(|name| fs::remove_file(at(name)).unwrap());
+                ["directory", "link"].iter().for_each(|name| fs::write(at(name), "another").unwrap());
+                fs::create_dir(at("file")).unwrap();
+                std::os::unix::fs::symlink("a", at("target")).unwrap();
+            }
+        });
+        let left: Vec<_> =
+            ["a", "directory", "file", "link", "target", "z"].map(|name| out.path().join(name).exists()).into();
+        assert_eq!((stats.left_out, left), (4, vec![true, false, false, false, false, true]));
     }
 
     #[test]
