@@ -25,6 +25,8 @@ pub(crate) struct Packing {
     pub(crate) compression: Compression,
     /// Whether layers that came packed otherwise are packed anew.
     pub(crate) force: bool,
+    /// Whether what kiln has packed with gzip before, at any level, serves as well.
+    pub(crate) or_gzip: bool,
 }
 
 impl Packing {
@@ -32,7 +34,8 @@ impl Packing {
     /// elsewhere is the layer's own, and only another is made of it when it is not of the kind that is wanted by force.
     pub(crate) fn fit(self, blob: &Descriptor) -> Option<u8> {
         match blob.annotations.get(PACKED_AS) {
-            Some(ours) => (*ours == self.mark()).then_some(0),
+            Some(ours) if *ours == self.mark() => Some(0),
+            Some(_) => (self.or_gzip && kind_of_blob(blob) == Some(Kind::Gzip)).then_some(1),
             None if kind_of_blob(blob) == Some(kind_of(self.compression)) => Some(1),
             None => (!self.force).then_some(2),
         }
@@ -101,10 +104,12 @@ pub(crate) fn packing_for(output: &Output) -> Result<Option<Packing>> {
             has_manifest.then(|| packing_of(&image.layers)).transpose()
         }
         Output::Oci { image, .. } | Output::Docker { image, .. } => packing_of(&image.layers).map(Some),
-        // Nothing is gained by compressing what goes to the next program.
+        // Nothing is gained by compressing what goes to the next program, nor by packing once more what is packed.
         Output::Load { image, .. } => {
+            let or_gzip = image.layers.compression.is_none();
             let compression = image.layers.compression.or(Some(CompressionKind::Uncompressed));
-            packing_of(&LayerOptions { compression, ..image.layers.clone() }).map(Some)
+            let packing = packing_of(&LayerOptions { compression, ..image.layers.clone() })?;
+            Ok(Some(Packing { or_gzip, ..packing }))
         }
         Output::Tar { .. } | Output::Local { .. } | Output::CacheOnly => Ok(None),
     }
@@ -123,7 +128,7 @@ pub(crate) fn packing_of(options: &LayerOptions) -> Result<Packing> {
         CompressionKind::Estargz => Compression::Estargz { level: level(9)?.unwrap_or(Compression::GZIP_LEVEL) },
         CompressionKind::Zstd => Compression::Zstd { level: level(22)?.unwrap_or(Compression::ZSTD_LEVEL) },
     };
-    Ok(Packing { compression, force: options.force })
+    Ok(Packing { compression, force: options.force, or_gzip: false })
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -195,7 +200,7 @@ mod tests {
     #[test]
     fn layers_are_packed_only_for_others_and_once_for_each_way() {
         assert_eq!(packings(&[image(false), Output::CacheOnly], &[]).unwrap(), []);
-        let packing = |compression| Packing { compression, force: false };
+        let packing = |compression| Packing { compression, force: false, or_gzip: false };
         let zstd = packing(Compression::Zstd { level: Compression::ZSTD_LEVEL });
         assert_eq!(packings(&[kept_as(CompressionKind::Zstd)], &[]).unwrap(), [zstd], "a later push sends it so");
         assert_eq!(packings(&[kept_as(CompressionKind::Estargz)], &[]).unwrap(), []);
@@ -207,12 +212,18 @@ mod tests {
 
     #[test]
     fn what_came_packed_stays_so_and_ours_is_as_it_was_asked_for() {
-        let gzip = |level| Packing { compression: Compression::Gzip { level: Some(level) }, force: false };
-        let zstd = Packing { compression: Compression::Zstd { level: 3 }, force: false };
+        let gzip =
+            |level| Packing { compression: Compression::Gzip { level: Some(level) }, force: false, or_gzip: false };
+        let zstd = Packing { compression: Compression::Zstd { level: 3 }, force: false, or_gzip: false };
         let came = Descriptor::of(MediaType::DOCKER_LAYER_GZIP, b"x");
         let ours = gzip(2).described(came.clone(), None);
         assert_eq!((gzip(2).fit(&ours), gzip(9).fit(&ours), zstd.fit(&ours)), (Some(0), None, None));
         assert_eq!((gzip(9).fit(&came), zstd.fit(&came)), (Some(1), Some(2)));
+        let load =
+            |layers| packing_for(&Output::Load { image: ImageOptions { layers, ..Default::default() }, into: None });
+        assert_eq!(load(LayerOptions::default()).unwrap().unwrap().fit(&ours), Some(1), "a daemon takes what is there");
+        let compression = Some(CompressionKind::Uncompressed);
+        assert_eq!(load(LayerOptions { compression, ..Default::default() }).unwrap().unwrap().fit(&ours), None);
         let by_force = Packing { force: true, ..zstd };
         assert_eq!((by_force.fit(&came), Packing { force: true, ..gzip(9) }.fit(&came)), (None, Some(1)));
     }
@@ -220,7 +231,7 @@ mod tests {
     #[test]
     fn the_store_s_own_notes_are_not_told_to_others() {
         let toc = Toc { digest: Digest::sha256(b"json"), tar: Vec::new() };
-        let packing = Packing { compression: Compression::Estargz { level: 2 }, force: false };
+        let packing = Packing { compression: Compression::Estargz { level: 2 }, force: false, or_gzip: false };
         let blob = Descriptor::of(packing.media_type(), b"x");
         let blob = packing.described(blob, Some((&toc, &Digest::sha256(b"all"), 7)));
         assert_eq!(own_diff_id(&blob), Some(Digest::sha256(b"all")));

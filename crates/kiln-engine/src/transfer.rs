@@ -127,7 +127,7 @@ fn is_here(StoreBlobs { store, lease }: &StoreBlobs, blob: &Descriptor) -> Resul
 
 /// The images of a record with all their layers packed.
 async fn made(StoreBlobs { store, lease }: &StoreBlobs, name: &str, record: &ImageRecord) -> Result<Vec<Made>> {
-    let packing = Packing { compression: compress::Compression::default(), force: false };
+    let packing = Packing { compression: compress::Compression::default(), force: false, or_gzip: false };
     let waiter = Waiter::default();
     let finisher = Finisher::new(store.clone(), lease.clone(), vec![packing], waiter.watch());
     let mut made = Vec::with_capacity(record.images().len());
