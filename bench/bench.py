@@ -13,7 +13,7 @@ import time
 
 import leftovers
 from disk import Disk
-from room import Failed, Room, Wrong
+from room import ROOT, Failed, Room, Wrong
 
 INSIDE = ("usr/local/sbin", "usr/local/bin", "usr/sbin", "usr/bin", "sbin", "bin")
 MOST = 10 << 30  # bytes that the stores of one case may take before they are swept
@@ -231,8 +231,8 @@ class Bench:
             self.skipped[what] = self.public(why)
 
     def public(self, text):
-        """Without where the work directory of this run is."""
-        return text.replace(self.top + os.sep, "")
+        """Without where the work directory of this run is, and the clone."""
+        return text.replace(self.top + os.sep, "").replace(ROOT + os.sep, "")
 
     def tell(self, row, text, name=""):
         """A remark below the table."""

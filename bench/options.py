@@ -89,8 +89,8 @@ def built_from(path):
     commit = git("rev-parse", "--short", "HEAD")
     if not commit:
         return f"unknown commit, {profile(path)}"
-    # The page itself changes by being made.
-    dirty = git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!docs/performance.*")
+    # The page and README's table change by being made.
+    dirty = git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!docs/performance.*", ":!README.md")
     return f"{commit}{' + changes' if dirty else ''}, {profile(path)}"
 
 

@@ -91,7 +91,8 @@ def generated(rows, results, before, chart):
 
 def summary(results):
     built = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
-    lines = [f"Measured {results['when']} on {results['machine']}: {built}. Rounds: {results['runs']}, minutes: {results['minutes']}."]
+    lines = [f"Measured {results['when']} on {results['machine']}: {built}. Rounds: {results['runs']}, minutes: {results['minutes']}"
+             f"{', for what is not named here with a run of its own' if results.get('of') else ''}."]
     lines += [f"**Skipped: {name}**: {why}." for name, why in results["skipped"].items()]
     origins = {}
     for row, origin in sorted(results.get("of", {}).items()):
