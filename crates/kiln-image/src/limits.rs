@@ -159,11 +159,11 @@ mod tests {
             annotations: Default::default(),
         };
         validate_config(&manifest, bytes.clone()).unwrap();
-        manifest.layers = vec![Descriptor::of(MediaType::OCI_LAYER, b""); 1001];
+        manifest.layers = vec![Descriptor::of(MediaType::OCI_LAYER, b""); LAYERS + 1];
         assert!(
-            validate_config(&manifest, bytes).unwrap_err().to_string().contains("names 0 layers, the manifest 1001")
+            validate_config(&manifest, bytes).unwrap_err().to_string().contains("names 0 layers, the manifest 1025")
         );
-        assert!(validate_manifest(&manifest).unwrap_err().to_string().contains("1001 layers"));
+        assert!(validate_manifest(&manifest).unwrap_err().to_string().contains("1025 layers"));
         manifest.layers = vec![Descriptor::new(MediaType::OCI_LAYER, Digest::sha256(""), u64::MAX); 2];
         assert!(validate_manifest(&manifest).is_err());
         manifest.layers.clear();
